@@ -1,0 +1,71 @@
+"""What every module needs: the user's errors, choices from a table, files that are written whole or not at all."""
+import difflib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """A mistake of the user's, told in one line: the file or option, what was found, what is expected."""
+
+
+def command(main: Callable) -> Callable:
+    """Turn a script's `main` into a command: a UserError is one line on stderr and exit status 2, without traceback."""
+    @wraps(main)
+    def run(argv: list[str] | None = None):
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
+            raise SystemExit(2) from None
+    return run
+
+
+def pick(table: Iterable[str], name: str, what: str) -> str:
+    """Return `name` if it is in `table`; else raise a UserError that lists the valid names and the nearest one."""
+    names = list(table)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=.5)
+    hint = f' (did you mean {next(known for known in names if known.lower() == near[0])}?)' if near else ''
+    raise UserError(f'unknown {what} {name!r}{hint}; expected one of: {", ".join(names)}')
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success flush it to disk and put it in place of `path`.
+
+    On an error, the previous file stays as it was and nothing is left behind. OSError becomes a UserError.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
+        os.close(handle)
+        os.chmod(temporary, 0o666 & ~_umask())
+        yield Path(temporary)
+        with open(temporary, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror or error}') from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
