@@ -1,0 +1,19 @@
+"""Figure 5, by batch size: PLCC on the validation part over epochs for three losses, ResNet-50."""
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import command
+from results_in_the_paper import sweep
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the curves, draw, save, and print the best values."""
+    sweep.run('bs', 'batch', __doc__, argv)
+
+
+if __name__ == '__main__':
+    main()

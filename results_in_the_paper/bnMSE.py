@@ -1,0 +1,39 @@
+"""Figure 4: does batch normalisation of the predictions explain Norm-in-Norm? MSE, MSE with it (bnMSE), Norm-in-Norm.
+
+SROCC and PLCC on the validation part over epochs.
+"""
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import command
+from results_in_the_paper import plotting
+from results_in_the_paper.plotting import Curve
+
+STYLES = {'MSE': plotting.LOSS_STYLES['mse'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},
+          'Norm-in-Norm': plotting.LOSS_STYLES['norm-in-norm']}
+
+
+def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """Draw the two panels from {criterion: {MSE, bnMSE, Norm-in-Norm: curve}}."""
+    return plotting.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, STYLES,
+                                width=plotting.COLUMN, height=1.9)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the curves, draw, save, and print the best values."""
+    args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
+    runs = plotting.read_figure('figure4', args)
+    curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
+    plotting.save(draw(curves), args.out_dir, 'figure4')
+    plotting.print_best(curves)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,118 @@
+"""Write the TensorBoard curves of training runs as CSV files (Wall time,Step,Value) for the figures of the paper.
+
+`python results_in_the_paper/export_csv.py runs/RUN_NAME ...`: a run that a figure draws gets the names that the figure
+reads, as its options say; any other run gets names that begin with its run name. main.py does this after a run.
+"""
+import argparse
+import ast
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import UserError, command, write_text
+from results_in_the_paper.figure_runs import figure_runs
+from results_in_the_paper.settings import PAPER, differences
+
+CSV_DIR = 'results/csv'
+
+
+def read_options(run_dir: str | Path) -> dict:
+    """Read the options of a run from its options.json; UserError where it is missing or not that."""
+    path = Path(run_dir) / 'options.json'
+    try:
+        options = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py') from None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: expected the options of a run as JSON ({error})') from None
+    if not isinstance(options, dict) or 'run_name' not in options:
+        raise UserError(f'{path}: expected the options of a run with its run_name')
+    return options
+
+
+def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]]]:
+    """Read a run's scalars: {tag: [(wall time, step, value), ...]}, steps increasing.
+
+    Where a step was written twice, as by a run that was resumed, the later writing counts.
+    """
+    if not any(Path(run_dir).glob('*tfevents*')):
+        raise UserError(f'{run_dir}: no TensorBoard event file in it')
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator  # slow to import
+    events = EventAccumulator(str(run_dir), size_guidance={SCALARS: 0}).Reload()
+    curves = {}
+    for tag in events.Tags()[SCALARS]:
+        latest = {event.step: event for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)}
+        curves[tag] = [(event.wall_time, step, event.value) for step, event in sorted(latest.items())]
+    return curves
+
+
+def csv_text(curve: Iterable[tuple[float, int, float]]) -> str:
+    """Return a curve in TensorBoard's download format."""
+    return 'Wall time,Step,Value\n' + ''.join(f'{time},{step},{value}\n' for time, step, value in curve)
+
+
+def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = None) -> dict[str, list[str]]:
+    """Return {tag: names of the CSV files, without .csv} of a run with these options.
+
+    Several names where several figures draw the run; `base` is the setting of the figures where it is not the paper's.
+    """
+    runs = [run for run in figure_runs(base=base) if not differences(options, run.options)]
+    names = {f'{part}/{run.options["dataset"]}/{metric}': [] for run in runs
+             for part in run.parts for metric in run.metrics}
+    for run in runs:
+        for part in run.parts:
+            for metric in run.metrics:
+                names[f'{part}/{run.options["dataset"]}/{metric}'].append(run.template.format(part=part, metric=metric))
+    if runs:
+        return {tag: names[tag] for tag in tags if tag in names}
+    return {tag: [f'{options["run_name"]}-{tag.replace("/", "_")}'] for tag in tags}
+
+
+def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | None = None) -> list[Path]:
+    """Write the curves of one run into `csv_dir`; return the paths written. See `file_names` for their names."""
+    options, curves = read_options(run_dir), read_scalars(run_dir)
+    written = []
+    for tag, names in file_names(options, curves, base).items():
+        for name in names:
+            written.append(Path(csv_dir) / f'{name}.csv')
+            write_text(written[-1], csv_text(curves[tag]))
+    if not written:
+        raise UserError(f'{run_dir}: its event file holds no curve to export; was the run stopped in its first epoch?')
+    return written
+
+
+def base_of(words: Iterable[str]) -> dict:
+    """Read a changed setting given as NAME=VALUE words; UserError for an option that makes no run."""
+    base = {}
+    for word in words:
+        name, _, value = word.partition('=')
+        if name not in PAPER or not value:
+            raise UserError(f'--base {word!r}: expected NAME=VALUE with NAME one of {", ".join(PAPER)}')
+        try:
+            base[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            base[name] = value
+    return base
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Export the runs and print the files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('run_dir', nargs='+', help='folder of a run: its event file and its options.json')
+    parser.add_argument('--csv_dir', default=CSV_DIR, help='folder for the CSV files (default: %(default)s)')
+    parser.add_argument('--base', nargs='*', default=[], metavar='NAME=VALUE',
+                        help="what is not as in the paper for all runs of a figure, as dataset=demo epochs=5")
+    args = parser.parse_args(argv)
+    base = base_of(args.base)
+    for run_dir in args.run_dir:
+        for path in export(run_dir, args.csv_dir, base):
+            print(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,35 @@
+"""By image size (not in the paper): SROCC and PLCC on the validation part over epochs, Norm-in-Norm."""
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import command
+from results_in_the_paper import plotting
+from results_in_the_paper.plotting import Curve
+
+
+def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """Draw the two panels from {criterion: {size as height x width: curve}}."""
+    sizes = list(next(iter(curves.values())))
+    styles = dict(zip(sizes, plotting.VALUE_STYLES, strict=False))
+    return plotting.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, styles,
+                                width=plotting.COLUMN, height=1.9)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the curves, draw, save, and print the best values."""
+    args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
+    runs = plotting.read_figure('image_size', args)
+    curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
+    plotting.save(draw(curves), args.out_dir, 'image_size')
+    plotting.print_best(curves)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,159 @@
+"""Read what runs leave behind: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
+import json
+import math
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from IQAutils import UserError
+from results_in_the_paper.settings import differences
+
+HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
+
+
+class Predictions(NamedTuple):
+    """Scores of N images on the MOS scale: `mos`, `std`, `pq` are (N,) float64; `names` is None for a .npy file."""
+
+    names: list[str] | None
+    mos: np.ndarray
+    std: np.ndarray
+    pq: np.ndarray
+
+
+class Result(NamedTuple):
+    """One NAME.json: what was measured, of which training options, on which part of which data set."""
+
+    path: Path
+    metrics: dict
+    options: dict
+    tested: str
+    part: str
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that knows numpy's own constructors of arrays and numbers, and nothing else."""
+
+    ALLOWED = frozenset({('numpy', 'ndarray'), ('numpy', 'dtype'),
+                         *((f'numpy.{core}.{module}', name) for core in ('core', '_core') for module, name in
+                           (('multiarray', '_reconstruct'), ('multiarray', 'scalar'), ('numeric', '_frombuffer')))})
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise UserError(f'it asks for {module}.{name}')
+        return super().find_class(module, name)
+
+
+def read_npy(path: str | Path) -> dict:
+    """Read the dictionary of numbers and numeric arrays that the original saved with numpy.save.
+
+    Nothing in the file is executed: UserError where it holds anything but numbers, lists and numeric arrays, is
+    damaged, or is not such a dictionary.
+    """
+    path = Path(path)
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            _, _, dtype = read_header[version](file)
+            if dtype != object:
+                raise UserError(f'an array of {dtype}')
+            content = _ArraysOnly(file).load()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error.strerror or error}') from None
+    except UserError as error:
+        raise UserError(f'{path} refused: {error}; expected a dictionary of numbers and numeric arrays') from None
+    except Exception as error:  # damaged bytes make an unpickler raise almost anything
+        raise UserError(f'{path}: damaged or not a .npy file ({type(error).__name__}: {str(error)[:80]})') from None
+    content = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+    if not isinstance(content, dict) or not all(isinstance(key, str) and _numeric(content[key]) for key in content):
+        raise UserError(f'{path} refused: expected a dictionary of numbers and numeric arrays')
+    return content
+
+
+def _numeric(value) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (int, float, np.number)) for item in value)
+    return isinstance(value, (int, float, np.number)) or isinstance(value, np.ndarray) and value.dtype.kind in 'fiub'
+
+
+def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
+    """Read predictions from NAME.csv (columns name, mos, std, and `head`) or from an .npy file of the original.
+
+    UserError: a missing column, no rows, a number that is not finite (std may be missing: NaN), a name twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path} not found; test_dataset.py and main.py write such files')
+    columns = _from_npy(path, head) if path.suffix == '.npy' else _from_csv(path, head)
+    if not len(columns['mos']):
+        raise UserError(f'{path}: no images in it')
+    for column in ('mos', head):
+        bad = ~np.isfinite(columns[column])
+        if bad.any():
+            raise UserError(f'{path}: {column} of image {int(np.argmax(bad)) + 1} is not a finite number')
+    names = columns.get('name')
+    if names and len(set(names)) < len(names):
+        raise UserError(f'{path}: {next(name for name in names if names.count(name) > 1)!r} stands in it twice')
+    return Predictions(names, columns['mos'], columns['std'], columns[head])
+
+
+def _from_npy(path: Path, head: str) -> dict:
+    content = read_npy(path)
+    missing = [key for key in ('sq', 'sq_std', head) if key not in content]
+    if missing:
+        raise UserError(f'{path}: has {", ".join(content) or "nothing"}; lacks {", ".join(missing)}')
+    columns = {name: np.ravel(content[key]).astype(float) for name, key in
+               (('mos', 'sq'), ('std', 'sq_std'), (head, head))}
+    if len({len(column) for column in columns.values()}) > 1:
+        raise UserError(f'{path}: arrays of different lengths: ' +
+                        ', '.join(f'{name} {len(column)}' for name, column in columns.items()))
+    return columns
+
+
+def _from_csv(path: Path, head: str) -> dict:
+    try:
+        table = pd.read_csv(path, dtype={'name': str}, encoding='utf-8-sig', keep_default_na=True)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: not a table of predictions ({error})') from None
+    missing = [column for column in ('name', 'mos', 'std', head) if column not in table]
+    if missing:
+        raise UserError(f'{path}: has the columns {", ".join(table)}; lacks {", ".join(missing)}')
+    columns = {'name': list(table['name'])}
+    for column in ('mos', 'std', head):
+        numbers = pd.to_numeric(table[column], errors='coerce')
+        text = numbers.isna() & table[column].notna()
+        if text.any():
+            row = int(np.argmax(text))
+            raise UserError(f'{path}, row {row + 2}: {column} is {table[column][row]!r}, expected a number')
+        columns[column] = numbers.to_numpy(float)
+    return columns
+
+
+def read_results(result_dir: str | Path) -> list[Result]:
+    """Read every NAME.json of a folder, the newest first; a folder that is not there holds none."""
+    paths = sorted(Path(result_dir).glob('*.json'), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [_read_result(path) for path in paths]
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        metrics = {name: math.nan if value is None else float(value) for name, value in content['metrics'].items()}
+        return Result(path, metrics, dict(content['options']), str(content['dataset']), str(content['part']))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{path}: expected the results of a test with metrics, options, dataset and part '
+                        f'({type(error).__name__}: {error})') from None
+
+
+def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | None:
+    """Return the newest result of a training run tested on a data set, or None.
+
+    The data set trained on counts by its test part, another one as a whole.
+    """
+    part = 'test' if tested == options['dataset'] else 'all'
+    return next((result for result in results if result.tested == tested and result.part == part
+                 and not differences(result.options, options)), None)

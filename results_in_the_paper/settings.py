@@ -1,0 +1,76 @@
+"""The settings of the paper's runs: the options that make a run, whether a run has them, the command that trains it."""
+import math
+import shlex
+from collections.abc import Mapping
+
+LOSSES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
+BACKBONES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 'ResNet-50',
+             'resnext101_32x8d': 'ResNeXt-101', 'alexnet': 'AlexNet', 'vgg16': 'VGG-16'}
+
+# The paper's own setting. Only these options are compared: precision, devices and folders do not make another run.
+PAPER = {
+    'architecture': 'resnext101_32x8d', 'pool': 'avg', 'use_bn_end': False, 'P6': 1, 'P7': 1, 'weights': 'imagenet',
+    'loss_type': 'norm-in-norm', 'p': 1, 'q': 2, 'alpha': (1, 0), 'beta': (.1, .1, 1), 'detach': False,
+    'monotonicity_regularization': False, 'gamma': .1,
+    'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'epochs': 30, 'optimizer': 'adam', 'weight_decay': 0,
+    'lr_decay': .1, 'overall_lr_decay': .01, 'accumulation_steps': 1, 'seed': 19920517,
+    'dataset': 'KonIQ-10k', 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
+    'augmentation': False,
+}
+MAIN_DEFAULTS = {**PAPER, 'resize': False}
+FLAGS = {'architecture': '-arch', 'learning_rate': '-lr', 'batch_size': '-bs', 'epochs': '-e'}  # others: --name
+NORM_ONLY = ('p', 'q', 'alpha', 'detach')  # without effect on MAE and MSE
+FIRST = ('dataset', 'resize')  # where a reader looks for them
+
+
+def normalised(options: Mapping) -> dict:
+    """Return the options that make a run, in one spelling; what is not in `options` is as in the paper.
+
+    Options without effect (the size without resize, p and q with MAE) take the paper's values, so that two runs
+    which train the same are equal.
+    """
+    run = {name: options.get(name, value) for name, value in PAPER.items()}
+    run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
+    run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
+    ignored = [*(NORM_ONLY if run['loss_type'] in ('mae', 'mse') else ()),
+               *(() if run['monotonicity_regularization'] else ('gamma',)),
+               *(() if run['resize'] else ('resize_size_h', 'resize_size_w'))]
+    return run | {name: PAPER[name] for name in ignored}
+
+
+def differences(options: Mapping, wanted: Mapping) -> list[str]:
+    """Return the names of the options in which two runs differ; empty where they train the same."""
+    found, expected = normalised(options), normalised(wanted)
+    return [name for name in PAPER if not _same(found[name], expected[name])]
+
+
+def _same(a, b) -> bool:
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
+
+
+def number(value: float) -> str:
+    """Write a learning rate, ratio or count as the file names do: 1e-4, 0.01, 8."""
+    mantissa, exponent = f'{value:e}'.split('e')
+    return f'{float(mantissa):g}e{int(exponent)}' if 0 < value < .01 else f'{value:g}'
+
+
+def command(options: Mapping, script: str = 'main.py', *extra: str) -> str:
+    """Return the command that trains (or, with test_dataset.py, tests) a run, with no option that is the default."""
+    wanted = {name: options.get(name, value) for name, value in PAPER.items()}
+    words = ['python', script]
+    for name in sorted(PAPER, key=lambda name: name not in FIRST):
+        if not _same(wanted[name], MAIN_DEFAULTS[name]):
+            words += [FLAGS.get(name, f'--{name}'), *_words(wanted[name])]
+    return shlex.join([*words, *extra])
+
+
+def _words(value) -> list[str]:
+    if value is True:
+        return []
+    if isinstance(value, (list, tuple)):
+        return [word for item in value for word in _words(item)]
+    return [number(value) if isinstance(value, (int, float)) and abs(value) < 1e5 else str(value)]

@@ -1,0 +1,31 @@
+"""Figure 5, for its three scripts: PLCC on the validation part over epochs, a panel per loss, a line per value."""
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from results_in_the_paper import paper, plotting
+from results_in_the_paper.plotting import Curve
+from results_in_the_paper.settings import LOSSES
+
+
+def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
+    """Draw a panel per loss from {loss: {value: curve}}; `name` is what stands before the value in the legend."""
+    styles = {f'{name} {value}': style for value, style in
+              zip(next(iter(curves.values())), plotting.VALUE_STYLES, strict=False)}
+    panels = {f'{LOSSES[loss]}, validation PLCC': {f'{name} {value}': curve for value, curve in panel.items()}
+              for loss, panel in curves.items()}
+    return plotting.draw_panels(panels, styles, width=plotting.PAGE, height=2.1, share=True)
+
+
+def run(option: str, name: str, description: str, argv: list[str] | None = None) -> None:
+    """Read the curves of one option (lr, bs, ft_lr_ratio), draw, save, and print the best values beside the paper's."""
+    args = plotting.curve_parser(description.splitlines()[0]).parse_args(argv)
+    curves = {}
+    for (loss, value), run_curves in plotting.read_figure(f'figure5_{option}', args).items():
+        curves.setdefault(loss, {})[value] = run_curves['val', 'PLCC']
+    plotting.save(draw(curves, name), args.out_dir, f'figure5_{option}')
+    print(f'Best PLCC on the validation part by {name}, the paper\'s in brackets:')
+    for loss, panel in curves.items():
+        cells = (f'{value}: {plotting.best(curve, "PLCC"):.3f} ({paper.show(paper.FIGURE5[option].get((loss, value)))})'
+                 for value, curve in panel.items())
+        print(f'{LOSSES[loss]:>12}  ' + '  '.join(cells))
