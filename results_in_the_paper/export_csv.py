@@ -8,6 +8,7 @@ import ast
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 
 if not __package__:  # run as a script
@@ -61,12 +62,11 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
     Several names where several figures draw the run; `base` is the setting of the figures where it is not the paper's.
     """
     runs = [run for run in figure_runs(base=base) if not differences(options, run.options)]
-    names = {f'{part}/{run.options["dataset"]}/{metric}': [] for run in runs
-             for part in run.parts for metric in run.metrics}
+    names = {}
     for run in runs:
-        for part in run.parts:
-            for metric in run.metrics:
-                names[f'{part}/{run.options["dataset"]}/{metric}'].append(run.template.format(part=part, metric=metric))
+        for part, metric in product(run.parts, run.metrics):
+            tag = f'{part}/{run.options["dataset"]}/{metric}'
+            names.setdefault(tag, []).append(run.template.format(part=part, metric=metric))
     if runs:
         return {tag: names[tag] for tag in tags if tag in names}
     return {tag: [f'{options["run_name"]}-{tag.replace("/", "_")}'] for tag in tags}

@@ -63,8 +63,8 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
         ax.axvline(epoch, color=colour, linewidth=.5, zorder=.9)
         # the earlier epoch's number stands left of its line, the later one's right, where the panel is empty
         height = .03 if plotting.DIRECTIONS[metric] > 0 else .9
-        ax.annotate(f'{epoch:g}', (epoch, height), xycoords=('data', 'axes fraction'), color=colour, textcoords='offset points',
-                    xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left')
+        ax.annotate(f'{epoch:g}', (epoch, height), xycoords=('data', 'axes fraction'), color=colour,
+                    textcoords='offset points', xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left')
 
 
 @command

@@ -59,7 +59,7 @@ def read_npy(path: str | Path) -> dict:
             version = np.lib.format.read_magic(file)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             _, _, dtype = read_header[version](file)
-            if dtype != object:
+            if not dtype.hasobject:
                 raise UserError(f'an array of {dtype}')
             content = _ArraysOnly(file).load()
     except OSError as error:
@@ -77,7 +77,7 @@ def read_npy(path: str | Path) -> dict:
 def _numeric(value) -> bool:
     if isinstance(value, (list, tuple)):
         return all(isinstance(item, (int, float, np.number)) for item in value)
-    return isinstance(value, (int, float, np.number)) or isinstance(value, np.ndarray) and value.dtype.kind in 'fiub'
+    return isinstance(value, (int, float, np.number)) or (isinstance(value, np.ndarray) and value.dtype.kind in 'fiub')
 
 
 def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:

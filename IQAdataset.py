@@ -1,0 +1,320 @@
+"""Data sets of photographs with mean opinion scores (MOS): info files, splits, preprocessing, loaders.
+
+The info file is the original package's: MATLAB v7.3, which is HDF5, so every array is seen transposed.
+
+    im_names             (1, N) object references, each to the UTF-16 code units of one file name
+    subjective_scores    (1, N) MOS
+    subjective_scoresSTD (1, N) standard deviation of the opinions
+    ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
+    index                (R, runs) each column a permutation of the contents, which makes the split of one run
+"""
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
+
+from IQAutils import UserError, replacing
+
+PARTS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set lies by default, how to get it, and what the paper fixes for it."""
+
+    im_dir: str
+    info: str
+    how_to_get: str
+    ratios: tuple[float, float] | None = None  # train, train and val; None: the options say
+    size: tuple[int, int] | None = None        # (h, w) of all its images
+    first_resize: tuple[int, int] | None = None  # (h, w) that every image is brought to before anything else
+
+
+DATASETS = {
+    'KonIQ-10k': Source('./KonIQ-10k', './data/KonIQ-10kinfo.mat',
+                        'download the 1024x768 images of KonIQ-10k from its authors and link the folder: '
+                        'ln -s FOLDER KonIQ-10k', ratios=(7058 / 10073, 8058 / 10073), size=(768, 1024)),
+    'CLIVE': Source('./CLIVE', './data/CLIVEinfo.mat',
+                    'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
+                    'ln -s FOLDER CLIVE', first_resize=(500, 500)),
+    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py'),
+}
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of the N images of a data set; raises UserError where the lengths disagree."""
+
+    names: list[str]
+    mos: np.ndarray      # (N,) float64
+    std: np.ndarray      # (N,) float64
+    ref_ids: np.ndarray  # (N,) int64
+    index: np.ndarray    # (R, runs) int64
+
+    def __post_init__(self):
+        lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
+                   'subjective_scoresSTD': len(self.std), 'ref_ids': len(self.ref_ids)}
+        if len(set(lengths.values())) > 1:
+            raise UserError('the fields disagree in length: ' + ', '.join(f'{k} {n}' for k, n in lengths.items()))
+        if not np.isfinite(self.mos).all():
+            raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
+        strangers = set(self.ref_ids.tolist()) - set(self.index[:, 0].tolist())
+        if strangers:
+            raise UserError(f'ref_ids names {min(strangers)}, which is not in index')
+
+
+def read_info(path: str | Path) -> Info:
+    """Read an info file (layout: see the module). Raises UserError that names the file and what is wrong with it."""
+    try:
+        with h5py.File(path, 'r') as file:
+            names = [file[ref][()].astype('<u2').tobytes().decode('utf-16-le') for ref in file['im_names'][0]]
+            mos, std, ref_ids = (file[key][0] for key in ('subjective_scores', 'subjective_scoresSTD', 'ref_ids'))
+            return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int), file['index'][()].astype(int))
+    except KeyError:
+        with h5py.File(path, 'r') as file:
+            lacks = {'im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index'} - set(file)
+        raise UserError(f'{path}: the info file lacks {", ".join(sorted(lacks))}') from None
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such info file') from None
+    except OSError as error:
+        raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
+
+
+def write_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float],
+               ref_ids: Sequence[int], index: np.ndarray) -> None:
+    """Write an info file that `read_info` and the original package read. `index` is (R, runs), 1-based."""
+    info = Info(list(names), np.asarray(mos, float), np.asarray(std, float), np.asarray(ref_ids, int),
+                np.asarray(index))
+    with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
+        refs = file.create_group('#refs#')
+        im_names = file.create_dataset('im_names', (1, len(info.names)), dtype=h5py.ref_dtype)
+        for i, name in enumerate(info.names):
+            units = np.frombuffer(name.encode('utf-16-le'), '<u2')
+            im_names[0, i] = refs.create_dataset(str(i), data=units[:, None]).ref
+        file['subjective_scores'] = info.mos[None]
+        file['subjective_scoresSTD'] = info.std[None]
+        file['ref_ids'] = info.ref_ids[None].astype(float)
+        file['index'] = info.index.astype(float)
+
+
+def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> dict[str, np.ndarray]:
+    """Split by content with the permutation of run `exp_id`: {'train', 'val', 'test'} -> ascending positions in `info`.
+
+    The first `train_ratio` of the contents are train, those up to `train_and_val_ratio` val, the rest test.
+    """
+    contents = info.index[:, exp_id % info.index.shape[1]]
+    ends = [int(ratio * len(contents) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
+    parts = {part: np.flatnonzero(np.isin(info.ref_ids, refs))
+             for part, refs in zip(PARTS, np.split(contents, ends), strict=True)}
+    for part, rows in parts.items():
+        if len(rows) == 0:
+            raise UserError(f'the split leaves {part} empty: {len(contents)} contents with '
+                            f'--train_ratio {train_ratio:g} --train_and_val_ratio {train_and_val_ratio:g}')
+    return parts
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
+
+    The orientation that EXIF asks for is applied; 16-bit grey is scaled to 8 bits; an alpha channel is dropped; grey,
+    palette and CMYK images are converted to RGB by Pillow. Then `first_resize`, then `resize`, both PIL bilinear.
+    Raises OSError, SyntaxError or ValueError where the file is no image or is truncated, as Pillow does.
+    """
+
+    resize: tuple[int, int] | None = None
+    first_resize: tuple[int, int] | None = None
+
+    def __call__(self, path: str | Path) -> Image.Image:
+        with Image.open(path) as image:
+            image = to_rgb(ImageOps.exif_transpose(image))
+        for size in (self.first_resize, self.resize):
+            if size and image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any PIL image to 8-bit RGB; Pillow's own conversion would clip 16-bit grey at 255, so it is scaled."""
+    if image.mode.startswith('I'):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    return image.convert('RGB')
+
+
+def augmentation(angle: float, crop: tuple[int, int], hflip_p: float) -> Callable[[Image.Image], torch.Tensor]:
+    """The training transform with augmentation: rotate by up to `angle` degrees, flip, crop (h, w); PIL -> uint8."""
+    return transforms.Compose([transforms.RandomRotation(angle), transforms.RandomHorizontalFlip(hflip_p),
+                               transforms.RandomCrop(crop), pil_to_tensor])
+
+
+class IQADataset(Dataset):
+    """Images with their opinion scores; item i is (image (3, H, W) uint8, (mos (1,), std (1,)) float32).
+
+    Args:
+        paths: the image files.
+        mos, std: (N,) mean and standard deviation of the opinions, in MOS units.
+        preprocess: path -> PIL image.
+        transform: PIL image -> uint8 tensor (3, H, W).
+    """
+
+    def __init__(self, paths: Sequence[Path], mos: np.ndarray, std: np.ndarray,
+                 preprocess: Callable[[Path], Image.Image], transform: Callable = pil_to_tensor):
+        self.paths, self.preprocess, self.transform = list(paths), preprocess, transform
+        self.mos, self.std = (torch.as_tensor(np.asarray(v), dtype=torch.float32)[:, None] for v in (mos, std))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        return self.transform(self.preprocess(self.paths[i])), (self.mos[i], self.std[i])
+
+
+def check_images(paths: Sequence[Path], preprocess: Preprocess = Preprocess()) -> list[tuple[int, int]]:
+    """Decode every image once, with all cores; return the (h, w) of each as it leaves `preprocess`.
+
+    Raises UserError that names the first bad images, says why, and counts them all.
+    """
+    fixed = preprocess.resize or preprocess.first_resize
+
+    def probe(path: Path) -> tuple[int, int] | str:
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                size = image.size if turned else image.size[::-1]
+                image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
+                image.load()
+            return fixed or size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return 'missing' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+
+    with ThreadPoolExecutor() as pool:
+        sizes = list(tqdm(pool.map(probe, paths), 'Checking images', len(paths), delay=1, leave=False, disable=None))
+    bad = [f'{path} ({reason})' for path, reason in zip(paths, sizes, strict=True) if isinstance(reason, str)]
+    if bad:
+        more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
+        raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}')
+    return sizes
+
+
+class SameSize(Sampler[list[int]]):
+    """Batches of positions whose images share one size, so that they can be stacked; every position comes once.
+
+    `order` is the sequence in which the positions come, to put predictions back in the data set's order.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, size in enumerate(sizes):
+            groups.setdefault(size, []).append(i)
+        self.batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+        self.order = [i for batch in self.batches for i in batch]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass
+class Data:
+    """The parts of a data set that a run uses: {'train', 'val', 'test'} (or 'all') -> file names, data sets, sizes."""
+
+    name: str
+    names: dict[str, list[str]]
+    datasets: dict[str, IQADataset]
+    sizes: dict[str, list[tuple[int, int]]]
+    batch_size: int
+    options: dict  # of the DataLoaders: num_workers, pin_memory
+
+    def training_loader(self, transform: Callable = pil_to_tensor) -> DataLoader:
+        """Shuffled batches, drawn with torch's global generator; a last batch of a single image is dropped."""
+        dataset = copy(self.datasets['train'])
+        dataset.transform = transform
+        drop = len(dataset) % self.batch_size == 1 and len(dataset) > 1 and self.batch_size > 1
+        if drop:
+            print(f'The last training batch of each epoch would be one image: it is dropped ({len(dataset)} images, '
+                  f'batch size {self.batch_size})')
+        return DataLoader(dataset, self.batch_size, shuffle=True, drop_last=drop, **self.options)
+
+    def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
+        """Every image of a part once, without augmentation, images of one size together (see SameSize.order).
+
+        Starting a loader draws one number from `generator` (None: torch's global one).
+        """
+        return DataLoader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size),
+                          generator=generator, **self.options)
+
+
+def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
+              batch_size: int, **options) -> Data:
+    """Read the info file of `source`, choose positions with `rows(info)`, check every chosen image.
+
+    Raises UserError where the folder, the info file or an image is missing or broken, and how to get them.
+    """
+    for path in (source.info, source.im_dir):
+        if not Path(path).exists():
+            raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
+                            f'(--im_dir and --data_info name other places; --dataset demo needs no download)')
+    info = read_info(source.info)
+    parts = rows(info)
+    used = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
+    paths = {part: [Path(source.im_dir, file) for file in names] for part, names in used.items()}
+    sizes = iter(check_images([path for part in paths.values() for path in part], preprocess))
+    return Data(name, used, {part: IQADataset(paths[part], info.mos[parts[part]], info.std[parts[part]], preprocess)
+                             for part in parts},
+                {part: list(islice(sizes, len(paths[part]))) for part in parts}, batch_size, options)
+
+
+def get_data_loaders(args) -> Data:
+    """The train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them."""
+    if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
+        from data.make_demo import make_demo  # it imports this module
+        make_demo()
+
+    def rows(info: Info) -> dict[str, np.ndarray]:
+        parts = split(info, args.exp_id, args.train_ratio, args.train_and_val_ratio)
+        most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
+        return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
+
+    source = named_source(args.dataset, args.im_dir, args.data_info)
+    data = open_data(source, args.dataset, rows, preprocess_of(args, source), args.batch_size, **loading_options(args))
+    sizes = set(data.sizes['train'])
+    if args.augmentation:
+        small = min(h for h, _ in sizes), min(w for _, w in sizes)
+        if small[0] < args.crop_size_h or small[1] < args.crop_size_w:
+            raise UserError(f'--crop_size_h {args.crop_size_h} --crop_size_w {args.crop_size_w} is larger than the '
+                            f'smallest training image, {small[0]}x{small[1]} (h x w)')
+    elif len(sizes) > 1 and args.batch_size > 1:
+        raise UserError(f'the training images are of {len(sizes)} sizes, from {min(sizes)} to {max(sizes)} (h, w), and '
+                        'cannot be stacked in a batch: give --resize, --augmentation (which crops) or --batch_size 1')
+    return data
+
+
+def named_source(dataset: str, im_dir: str | None, data_info: str | None) -> Source:
+    """The row of DATASETS, with the places that the user gave instead of its own."""
+    source = DATASETS[dataset]
+    return replace(source, im_dir=im_dir or source.im_dir, info=data_info or source.info)
+
+
+def preprocess_of(args, source: Source) -> Preprocess:
+    """The fixed preprocessing that the options and the data set ask for."""
+    return Preprocess((args.resize_size_h, args.resize_size_w) if args.resize else None, source.first_resize)
+
+
+def loading_options(args) -> dict:
+    """What every DataLoader takes from the options."""
+    return {'num_workers': args.num_workers, 'pin_memory': args.device.startswith('cuda')}

@@ -1,0 +1,164 @@
+"""LinearityIQA: a ResNet, ResNeXt, AlexNet or VGG backbone, two pooled levels, and a head for each and for both."""
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from IQAutils import UserError, pick
+
+
+def _std(x: Tensor, p: int) -> Tensor:
+    """Population standard deviation of p x p cells; centred first and in float32, so that nothing cancels."""
+    x = x.float()
+    x = x - x.mean((2, 3), keepdim=True)
+    variance = F.adaptive_avg_pool2d(x.square(), p) - F.adaptive_avg_pool2d(x, p).square()
+    return variance.clamp_min(1e-12).sqrt()  # clamped: the square root's gradient at 0 is infinite
+
+
+def _min(x: Tensor, p: int) -> Tensor:
+    return -F.adaptive_max_pool2d(-x, p)
+
+
+# name -> the functions of (map, p) whose p x p cells are stacked on the channels
+POOLS: dict[str, tuple[Callable[[Tensor, int], Tensor], ...]] = {
+    'avg': (F.adaptive_avg_pool2d,),
+    'max': (F.adaptive_max_pool2d,),
+    'min': (_min,),
+    'std': (_std,),
+    'maxmin': (F.adaptive_max_pool2d, _min),
+    'mean_std': (F.adaptive_avg_pool2d, _std),
+}
+
+
+def SPSP(x: Tensor, P: int = 1, method: str = 'avg') -> Tensor:
+    """Spatial pyramid statistical pooling: for p = 1..P, pool the map into p x p cells and flatten, concatenated.
+
+    Args:
+        x: a feature map (N, C, H, W).
+        P: levels of the pyramid, at most min(H, W). Where p does not divide H or W, the cells overlap by a pixel.
+        method: a name in POOLS; maxmin is max then min, mean_std is mean then population std, on the channels.
+
+    Returns:
+        (N, C' sum of p^2), C' = C, or 2 C for the methods of two statistics.
+    """
+    if min(x.shape[2:]) < P:
+        raise UserError(f'a feature map of {x.shape[2]}x{x.shape[3]} cannot be pooled into {P}x{P} cells: '
+                        f'--P6 and --P7 must fit the image size')
+    statistics = POOLS[pick(POOLS, method, 'pool')]
+    return torch.cat([torch.cat([pool(x, p) for pool in statistics], 1).flatten(1) for p in range(1, P + 1)], 1)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a torchvision network becomes `features`: where it is tapped and how many channels come out there."""
+
+    build: Callable[..., nn.Module]
+    taps: tuple[int, int]
+    channels: tuple[int, int]
+
+    def features(self, network: nn.Module) -> nn.Sequential:
+        """The layers up to the last tap; a ResNet's are its children up to the last residual stage."""
+        layers = network.features if hasattr(network, 'features') else nn.Sequential(*network.children())
+        return layers[:self.taps[1] + 1]
+
+
+BACKBONES = {
+    **{name: Backbone(getattr(models, name), (6, 7), (256, 512)) for name in ('resnet18', 'resnet34')},
+    **{name: Backbone(getattr(models, name), (6, 7), (1024, 2048))
+       for name in ('resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d',
+                    'wide_resnet50_2', 'wide_resnet101_2')},
+    'alexnet': Backbone(models.alexnet, (9, 12), (256, 256)),
+    'vgg16': Backbone(models.vgg16, (23, 30), (512, 512)),
+}
+
+
+class IQAModel(nn.Module):
+    """LinearityIQA. `forward(x)`, x (N, 3, H, W) normalised float, returns [level 6, level 7, both], each (N, 1).
+
+    State-dict names and the order of random draws are those of the original package.
+
+    Args:
+        arch: a name in BACKBONES.
+        pool: a name in POOLS.
+        use_bn_end: end each head with a batch normalisation.
+        P6, P7: pyramid levels of SPSP on level 6 and level 7.
+        weights: 'imagenet' (torchvision's IMAGENET1K_V1, downloaded), None (random, PyTorch's initialisation), or the
+            path of a torchvision state dict of that architecture.
+    """
+
+    def __init__(self, arch: str = 'resnext101_32x8d', pool: str = 'avg', use_bn_end: bool = False, P6: int = 1,
+                 P7: int = 1, weights: str | Path | None = None):
+        super().__init__()
+        backbone = BACKBONES[pick(BACKBONES, arch, 'architecture')]
+        statistics = len(POOLS[pick(POOLS, pool, 'pool')])
+        self.pool, self.P6, self.P7, self.taps = pool, P6, P7, backbone.taps
+        self.features = backbone.features(load_network(arch, weights))
+        sizes = [statistics * channels * sum(p * p for p in range(1, P + 1))
+                 for channels, P in zip(backbone.channels, (P6, P7), strict=True)]
+        self.dr6, self.dr7 = (_reduction(size) for size in sizes)
+        self.regr6, self.regr7, self.regression = (_regression(size, use_bn_end) for size in (64, 64, 128))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the raw scores [level 6, level 7, both] (see the class)."""
+        maps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self.taps:
+                maps.append(x)
+        f6 = self.dr6(SPSP(maps[0], self.P6, self.pool))
+        f7 = self.dr7(SPSP(maps[1], self.P7, self.pool))
+        return [self.regr6(f6), self.regr7(f7), self.regression(torch.cat((f6, f7), 1))]
+
+
+def _reduction(size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, 1024), nn.BatchNorm1d(1024), nn.Linear(1024, 256), nn.BatchNorm1d(256),
+                         nn.Linear(256, 64), nn.BatchNorm1d(64), nn.ReLU())
+
+
+def _regression(size: int, use_bn_end: bool) -> nn.Module:
+    linear = nn.Linear(size, 1)
+    return nn.Sequential(linear, nn.BatchNorm1d(1)) if use_bn_end else linear
+
+
+def load_network(arch: str, weights: str | Path | None) -> nn.Module:
+    """Build the torchvision network `arch` with `weights` (see IQAModel). UserError where they cannot be had."""
+    build = BACKBONES[arch].build
+    if weights is None:
+        return build(weights=None)
+    if weights == 'imagenet':
+        try:
+            return build(weights='IMAGENET1K_V1')
+        except (OSError, RuntimeError) as error:  # no network, or a download that was cut
+            raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine without "
+                            'internet give --weights PATH, a torchvision state dict, or --weights none') from None
+    network = build(weights=None)
+    try:
+        network.load_state_dict(torch.load(weights, map_location='cpu', weights_only=True))
+    except FileNotFoundError:
+        raise UserError(f'--weights {weights}: no such file') from None
+    except Exception as error:  # torch.load and load_state_dict raise many kinds
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
+    return network
+
+
+def build_model(args) -> nn.Module:
+    """The network that the options ask for. A new family gets a row here and a file in architectures/."""
+    weights = None if args.weights == 'none' else args.weights
+    return IQAModel(args.architecture, args.pool, args.use_bn_end, args.P6, args.P7, weights)
+
+
+def parameter_groups(model: nn.Module, lr: float, ft_lr_ratio: float) -> list[dict]:
+    """The backbone's parameters at `ft_lr_ratio` times `lr`, all others at `lr`; a ratio of 0 freezes the backbone."""
+    backbone = set(model.features.parameters())
+    if ft_lr_ratio == 0:
+        for parameter in backbone:
+            parameter.requires_grad_(False)
+    groups = [{'params': [p for p in model.parameters() if p not in backbone], 'lr': lr}]
+    if ft_lr_ratio != 0:
+        groups.append({'params': list(model.features.parameters()), 'lr': lr * ft_lr_ratio})
+    return groups
