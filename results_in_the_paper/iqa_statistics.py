@@ -185,7 +185,7 @@ MAPPINGS: dict[str, Callable] = {'as saved': _identity, 'linear': _linear, '4-pa
 
 
 def mapped(mapping: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return predictions x mapped to the MOS y by one of MAPPINGS, fitted by least squares; NoFitError where it fails."""
+    """Return x mapped to the MOS y by one of MAPPINGS, fitted by least squares; NoFitError where it fails."""
     return MAPPINGS[mapping](x, y)
 
 

@@ -1,0 +1,80 @@
+"""Figure 6: PLCC on KonIQ-10k's test part and SROCC on CLIVE by backbone and loss, the paper's bars beside ours.
+
+Plain bars are ours, read from results/*.json; hatched bars are the paper's. What is missing is left out and named.
+"""
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import command
+from results_in_the_paper import plotting
+from results_in_the_paper.cells import Cell, cells
+from results_in_the_paper.results import Result, read_results
+from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.tables import missing
+
+COLOURS = {LOSSES['mae']: '#56B4E9', LOSSES['mse']: '#E69F00', LOSSES['norm-in-norm']: '#009E73'}
+WIDTH = .14  # of a bar; backbones are 1 apart
+
+
+@plotting.styled
+def draw(bars: Sequence[Cell], results: list[Result]) -> Figure:
+    """Draw one panel per data set from the cells of Figure 6 (labels: data set, backbone, loss) and our results."""
+    panels = {}
+    for cell in bars:
+        panels.setdefault((cell.labels[0], cell.metric), []).append(cell)
+    figure = plotting.new_figure(plotting.PAGE, 1.9 * len(panels) + .3)
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for ax, ((data, metric), panel) in zip(axes, panels.items(), strict=True):
+        _panel(ax, panel, results)
+        ax.set(ylabel=f'{metric} on {data}')
+    handles = [Patch(facecolor=colour, edgecolor='black', linewidth=.5, label=loss) for loss, colour in COLOURS.items()]
+    handles.append(Patch(facecolor='white', edgecolor='black', linewidth=.5, hatch='/////', label="the paper's"))
+    figure.legend(handles=handles, loc='outside upper center', ncols=len(handles))
+    return figure
+
+
+def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
+    backbones = list(dict.fromkeys(cell.labels[1] for cell in panel))
+    heights = []
+    for cell in panel:
+        place = backbones.index(cell.labels[1]) + 2 * WIDTH * (list(COLOURS).index(cell.labels[2]) - 1)
+        for shift, value, hatch in ((-.5, cell.ours(results), ''), (.5, cell.paper, '/////')):
+            if value is None or not math.isfinite(value):
+                continue
+            heights.append(value)
+            x = place + shift * WIDTH
+            ax.bar(x, value, WIDTH, color=COLOURS[cell.labels[2]], edgecolor='black', linewidth=.5, hatch=hatch)
+            ax.annotate(f'{value:.3f}'.replace('0.', '.', 1), (x, value), xytext=(0, 1.5), textcoords='offset points',
+                        ha='center', va='bottom', fontsize=6, rotation=90)
+    if heights:
+        low, high = min(heights), max(heights)
+        room = max(high - low, .02)
+        ax.set_ylim(low - .25 * room, high + .35 * room)  # bars do not begin at 0: the labels carry the values
+    ax.set_xticks(range(len(backbones)), backbones)
+    ax.tick_params(axis='x', length=0)
+    ax.grid(visible=False, axis='x')
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the results, draw, save, and name what is missing."""
+    parser = plotting.parser(__doc__.splitlines()[0])
+    parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
+    args = parser.parse_args(argv)
+    results, bars = read_results(args.result_dir), cells('figure6')
+    plotting.save(draw(bars, results), args.out_dir, 'figure6')
+    if lines := missing(bars, results):
+        print('Bars of ours that are missing are made by:', *lines, sep='\n  ')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,138 @@
+"""Figures A1 and A2: b-hat, the norm of the centred predictions in a batch, per iteration and averaged per epoch.
+
+Read from the bhat.csv of a run with --log_bhat (iteration,epoch,bhat,bhat1,bhat2), or from a log of the original.
+
+The original prints one `bhat = ...` line per head and iteration, without saying which, and a line with `@epoch: n`
+after each epoch. Three heads: only with 3 does the number of lines of an epoch, 2649, give the 883 batches of 8 that
+7058 training images make, and with 3 heads each epoch's last batch, of 2 images, shows as half the norm. The final score is first: its loss has ten times the weight of the others, and of the three
+positions the first grows by far the largest (6.5 against 2.5 and 3.3 in the end), as in the original's recorded
+predictions the final score spreads 2.4 times as wide as those of levels 6 and 7. It is also the order in which the
+original sums its losses and names its criteria: final, level 6, level 7. That the second position is level 6 and the
+third level 7 rests on this order alone; the log does not show it.
+"""
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import UserError, command
+from results_in_the_paper import plotting
+
+HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
+STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
+          'bhat2': {'color': '#D55E00', 'linestyle': (0, (1.2, 1.2))}}
+LINE = re.compile(r'bhat = (\S+)')
+EPOCH_END = re.compile(r'@epoch: (\d+)')
+
+
+class Log(NamedTuple):
+    """b-hat of each head, {column: (iterations,)}, and the epoch of each iteration, (iterations,), from 1."""
+
+    heads: dict[str, np.ndarray]
+    epochs: np.ndarray
+
+    def means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The epochs and the average of each head over each."""
+        epochs, group = np.unique(self.epochs, return_inverse=True)
+        counts = np.bincount(group)
+        return epochs, {head: np.bincount(group, values) / counts for head, values in self.heads.items()}
+
+
+def read_log(path: str | Path) -> Log:
+    """Read bhat.csv or a log of the original; UserError where there is no b-hat in it or the lines do not fit."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path} not found; this makes it: python main.py --resize --log_bhat')
+    return _read_csv(path) if path.suffix == '.csv' else _read_original(path)
+
+
+def _read_csv(path: Path) -> Log:
+    try:
+        table = pd.read_csv(path)
+        missing = [name for name in ('epoch', *HEADS) if name not in table]
+        if missing:
+            raise UserError(f'{path}: has the columns {", ".join(table)}; lacks {", ".join(missing)}')
+        numbers = table[['epoch', *HEADS]].astype(float)
+    except (ValueError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: expected a table of numbers, iteration,epoch,{",".join(HEADS)} ({error})') from None
+    if not len(numbers):
+        raise UserError(f'{path}: no iterations in it')
+    return Log({head: numbers[head].to_numpy() for head in HEADS}, numbers['epoch'].to_numpy())
+
+
+def _read_original(path: Path) -> Log:
+    values, ends = [], []  # ends: (number of values so far, epoch)
+    with open(path, encoding='utf-8', errors='replace') as file:
+        for number, line in enumerate(file, 1):
+            if match := LINE.search(line):
+                try:
+                    values.append(float(match[1]))
+                except ValueError:
+                    raise UserError(f'{path}, line {number}: expected a number, found {match[1]!r}') from None
+            elif match := EPOCH_END.search(line):
+                ends.append((len(values), int(match[1])))
+    if not values or not ends:
+        raise UserError(f'{path}: expected lines with `bhat = ...` and, after each epoch, one with `@epoch: ...`')
+    sizes = np.diff([0, *(end for end, _ in ends)])
+    if np.any(sizes % len(HEADS)) or not sizes.all():
+        epoch, size = next((epoch, size) for (_, epoch), size in zip(ends, sizes, strict=True)
+                           if size % len(HEADS) or not size)
+        raise UserError(f'{path}: {size} b-hat in epoch {epoch}; expected {len(HEADS)} for each iteration')
+    table = np.reshape(values[:ends[-1][0]], (-1, len(HEADS)))  # an unfinished last epoch is left out
+    epochs = np.repeat([epoch for _, epoch in ends], sizes // len(HEADS))
+    return Log(dict(zip(HEADS, table.T, strict=True)), epochs.astype(float))
+
+
+@plotting.styled
+def draw_iterations(log: Log) -> Figure:
+    """Draw Figure A1: b-hat per iteration, a panel per head."""
+    figure = plotting.new_figure(plotting.PAGE, 1.9)
+    axes = figure.subplots(1, len(HEADS))
+    for ax, (head, name) in zip(axes, HEADS.items(), strict=True):
+        values = log.heads[head]
+        ax.plot(np.arange(1, len(values) + 1) / 1000, values, color=STYLES[head]['color'], linewidth=.3, rasterized=True)
+        ax.set(title=name, xlabel='thousand iterations', xlim=(0, len(values) / 1000), ylim=(0, None))
+    axes[0].set_ylabel(r'$\hat{b}$')
+    return figure
+
+
+@plotting.styled
+def draw_epochs(epochs: np.ndarray, means: Mapping[str, np.ndarray]) -> Figure:
+    """Draw Figure A2: b-hat averaged over each epoch, the three heads in one panel."""
+    figure = plotting.new_figure(plotting.COLUMN, 2.0)
+    ax = figure.subplots()
+    for head, name in HEADS.items():
+        ax.plot(epochs, means[head], label=name, marker='' if len(epochs) > 1 else 'o', **STYLES[head])
+    ax.set(xlabel='epoch', ylabel=r'average $\hat{b}$', xlim=(0, max(epochs[-1], 2)), ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*ax.get_legend_handles_labels(), loc='outside upper center', ncols=len(HEADS))
+    return figure
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the log, draw, save, and print what is in it."""
+    parser = plotting.parser(__doc__.splitlines()[0])
+    parser.add_argument('log', help='bhat.csv of a run, or a log of the original package')
+    args = parser.parse_args(argv)
+    log = read_log(args.log)
+    epochs, means = log.means()
+    plotting.save(draw_iterations(log), args.out_dir, 'figureA1')
+    plotting.save(draw_epochs(epochs, means), args.out_dir, 'figureA2')
+    sizes = sorted(set(np.unique(log.epochs, return_counts=True)[1].tolist()))
+    print(f'{len(log.epochs)} iterations, {len(epochs)} epochs of {" or ".join(map(str, sizes))}')
+    print('Average in the last epoch: ' + ', '.join(f'{name} {means[head][-1]:.3f}' for head, name in HEADS.items()))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,174 @@
+"""Compare models by their predictions: SROCC, PLCC, KROCC, RMSE, outlier ratio with 95 % bootstrap intervals.
+
+`python results_in_the_paper/compare.py A.csv B.csv ...`: files of predictions on the same images. Each model is judged
+as saved, after a linear refit, and after logistic mappings with 4 and 5 parameters; each pair of models by the paired
+bootstrap of the difference, and by Williams' and Steiger's tests for correlations that share the MOS. A mapping is
+fitted once, on all images, and kept in the resamples: the intervals are over images, not over fits. For SROCC the two
+tests are an approximation, as they suppose normally distributed scores.
+"""
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import rankdata
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import UserError, command, write_text
+from results_in_the_paper import iqa_statistics as st
+from results_in_the_paper.results import HEADS, Predictions, read_predictions
+from results_in_the_paper.table_formats import FORMATS, render
+
+OUTLIERS = 'outlier ratio'
+Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
+
+
+def evaluate(predictions: Predictions, counts: np.ndarray) -> dict[str, dict[str, Estimate] | str]:
+    """Return {mapping: {criterion: (value, low, high)}}, or {mapping: why it could not be fitted}.
+
+    `counts` are the resamples (R, N). The outlier ratio is left out where the std cannot be held against the MOS.
+    """
+    x, y = predictions.pq, predictions.mos
+    plain = np.ones((1, len(y)), np.float32)
+    table, ranked = {}, {}
+    for mapping in st.MAPPINGS:
+        try:
+            z = st.mapped(mapping, x, y)
+        except st.NoFitError as error:
+            table[mapping] = str(error)
+            continue
+        ranks = rankdata(z).tobytes()  # a mapping that keeps the order keeps the rank correlations
+        if ranks not in ranked:
+            ranked[ranks] = {name: _estimate(st.CRITERIA[name], z, y, plain, counts) for name in ('SROCC', 'KROCC')}
+        table[mapping] = {name: ranked[ranks].get(name) or _estimate(criterion, z, y, plain, counts)
+                          for name, criterion in st.CRITERIA.items()}
+        if not st.std_problem(y, predictions.std):
+            value, samples = (st.outlier_ratio(z, y, predictions.std, draw) for draw in (plain, counts))
+            table[mapping][OUTLIERS] = (float(value[0]), *st.interval(samples))
+    return table
+
+
+def _estimate(criterion, x: np.ndarray, y: np.ndarray, plain: np.ndarray, counts: np.ndarray) -> Estimate:
+    return float(criterion(x, y, plain)[0]), *st.interval(criterion(x, y, counts))
+
+
+def difference(a: Predictions, b: Predictions, counts: np.ndarray) -> dict[str, dict]:
+    """Return {criterion: {'difference': (a - b, low, high), 'williams': (t, p), 'steiger': (z, p)}} of two models.
+
+    The tests are for SROCC and PLCC alone. The predictions must be of the same images in the same order.
+    """
+    plain, table = np.ones((1, len(a.mos)), np.float32), {}
+    for name, criterion in st.CRITERIA.items():
+        value, samples = (criterion(a.pq, a.mos, draw) - criterion(b.pq, b.mos, draw) for draw in (plain, counts))
+        table[name] = {'difference': (float(value[0]), *st.interval(samples))}
+        if name in ('SROCC', 'PLCC'):
+            correlations = [float(criterion(x, y, plain)[0]) for x, y in
+                            ((a.pq, a.mos), (b.pq, b.mos), (a.pq, b.pq))]
+            table[name] |= {test.__name__: test(*correlations, len(a.mos)) for test in (st.williams, st.steiger)}
+    return table
+
+
+def aligned(models: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Bring all models to the images and the order of the first; UserError where they are not of the same images.
+
+    Files without names (.npy) are compared in their order; MOS that differ tell that it is not the same.
+    """
+    first_label, first = next(iter(models.items()))
+    result = {}
+    for label, model in models.items():
+        if len(model.mos) != len(first.mos):
+            raise UserError(f'{label} has {len(model.mos)} images, {first_label} has {len(first.mos)}; '
+                            f'expected the same images')
+        if model.names and first.names and model.names != first.names:
+            place = {name: i for i, name in enumerate(model.names)}
+            missing = [name for name in first.names if name not in place]
+            if missing:
+                raise UserError(f'{label} lacks {missing[0]!r} of {first_label} ({len(missing)} images in all)')
+            order = [place[name] for name in first.names]
+            model = Predictions(first.names, model.mos[order], model.std[order], model.pq[order])
+        if not np.allclose(model.mos, first.mos, rtol=0, atol=1e-3 * (np.ptp(first.mos) or 1)):
+            row = int(np.argmax(np.abs(model.mos - first.mos)))
+            raise UserError(f'{label} and {first_label} differ in the MOS of image {row + 1} ({model.mos[row]:g}, '
+                            f'{first.mos[row]:g}); expected the same images in the same order')
+        result[label] = model
+    return result
+
+
+def _show(estimate: Estimate, digits: int = 4) -> str:
+    value, low, high = estimate
+    return f'{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]'
+
+
+def model_rows(label: str, table: Mapping[str, dict | str], outliers: bool) -> list[list[str]]:
+    """Return the rows of one model: label, mapping, then the criteria or why there are none."""
+    names = [*st.CRITERIA, *([OUTLIERS] if outliers else [])]
+    return [[label, mapping, *([values] + ['-'] * (len(names) - 1) if isinstance(values, str) else
+                               [_show(values[name], 3 if name == 'RMSE' else 4) for name in names])]
+            for mapping, values in table.items()]
+
+
+def pair_rows(label: str, table: Mapping[str, dict]) -> list[list[str]]:
+    """Return the rows of one pair: label, criterion, difference, Williams' t and p, Steiger's Z and p."""
+    return [[label, name, _show(values['difference']),
+             *(f'{x:.4g}' for test in ('williams', 'steiger') for x in values[test])] if 'williams' in values else
+            [label, name, _show(values['difference']), '-', '-', '-', '-'] for name, values in table.items()]
+
+
+def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int = 0, style: str = 'text') -> str:
+    """Return the tables of all models and of all pairs of models in one of the formats."""
+    models = aligned(models)
+    first = next(iter(models.values()))
+    counts = st.resamples(len(first.mos), resamples, seed)
+    problem = st.std_problem(first.mos, first.std)
+    header = ['model', 'mapping', *st.CRITERIA, *([] if problem else [OUTLIERS])]
+    rows = [row for label, model in models.items() for row in model_rows(label, evaluate(model, counts), not problem)]
+    parts = [render(header, rows, style)]
+    if len(models) > 1:
+        pairs = [row for (label_a, a), (label_b, b) in combinations(models.items(), 2)
+                 for row in pair_rows(f'{label_a} - {label_b}', difference(a, b, counts))]
+        header = ['models', 'criterion', 'difference', "Williams' t", 'p', "Steiger's Z", 'p']
+        parts.append(render(header, pairs, style))
+    if problem and style != 'csv':
+        parts.append(f'No outlier ratio: {problem}.\n')
+    return '\n'.join(parts)
+
+
+def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    labels = list(names or [Path(path).stem for path in paths])
+    if len(labels) != len(paths):
+        raise UserError(f'--names: {len(labels)} names for {len(paths)} files')
+    if len(set(labels)) < len(labels):
+        labels = list(paths) if len(set(paths)) == len(paths) else [f'{i}' for i in range(1, len(paths) + 1)]
+    return labels
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Read the predictions, print the tables or write them to a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('files', nargs='+', help="predictions: results/NAME.csv, or an .npy file of the original")
+    parser.add_argument('--names', nargs='+', help='a name for each file')
+    parser.add_argument('--head', choices=HEADS, default='pq', help='final score, level 6 or level 7')
+    parser.add_argument('--resamples', type=int, default=2000, help='bootstrap resamples')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap')
+    parser.add_argument('--format', choices=FORMATS, default='text')
+    parser.add_argument('--out', help='file to write (default: the screen)')
+    args = parser.parse_args(argv)
+    if args.resamples < 100:
+        raise UserError(f'--resamples {args.resamples}: expected 100 or more')
+    models = {label: read_predictions(path, args.head)
+              for label, path in zip(_labels(args.files, args.names), args.files, strict=True)}
+    text = report(models, args.resamples, args.seed, args.format)
+    if args.out:
+        write_text(args.out, text)
+    else:
+        print(text, end='')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,66 @@
+"""Tables 1, 2, A1 and A2, with the paper's numbers, ours and the difference, as text, Markdown and LaTeX."""
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAutils import command, write_text
+from results_in_the_paper import paper
+from results_in_the_paper.cells import HEADERS, TITLES, Cell, cells
+from results_in_the_paper.results import Result, read_results
+from results_in_the_paper.table_formats import FORMATS, SUFFIXES, render
+
+TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
+
+
+def draw(rows_of: Sequence[Cell], results: list[Result], style: str = 'text') -> str:
+    """Return one table from its cells: a row per run and test; paper, ours and difference of each criterion."""
+    metrics = list(dict.fromkeys(cell.metric for cell in rows_of))
+    header = [*HEADERS[rows_of[0].target], *(f'{metric} {what}' for metric in metrics
+                                             for what in ('paper', 'ours', 'diff.'))]
+    rows = {}
+    for cell in rows_of:
+        rows.setdefault(cell.labels, []).extend(triple(cell.paper, cell.ours(results)))
+    return render(header, [[*labels, *words] for labels, words in rows.items()], style)
+
+
+def triple(known: float | None, ours: float | None) -> list[str]:
+    """Return the paper's number, ours and the difference as words; '-' for what is not there (yet)."""
+    shown = '-' if ours is None else f'{ours:.3f}'
+    both = known is not None and ours is not None and math.isfinite(ours)
+    return [paper.show(known), shown, f'{ours - known:+.3f}' if both else '-']
+
+
+def missing(rows_of: Sequence[Cell], results: list[Result]) -> list[str]:
+    """Return the commands, in order and each once, that make the numbers of ours which are not there."""
+    return list(dict.fromkeys(line for cell in rows_of if cell.ours(results) is None for line in cell.commands()))
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Print the tables, with the commands that make what is missing; write them where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('tables', nargs='*', default=TABLES, metavar='TABLE', help=f'any of {", ".join(HEADERS)}')
+    parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
+    parser.add_argument('--format', choices=FORMATS, default='text')
+    parser.add_argument('--out_dir', help='also write each table there, as text, Markdown, LaTeX and CSV')
+    args = parser.parse_args(argv)
+    unknown = [name for name in args.tables if name not in HEADERS]
+    if unknown:
+        parser.error(f'unknown table {unknown[0]!r}; expected any of {", ".join(HEADERS)}')
+    results = read_results(args.result_dir)
+    for name in args.tables:
+        rows_of = cells(name)
+        print(f'{TITLES[name]}\n\n{draw(rows_of, results, args.format)}')
+        if lines := missing(rows_of, results):
+            print('To fill in what is not there yet:', *lines, sep='\n  ', end='\n\n')
+        for style in FORMATS if args.out_dir else ():
+            write_text(Path(args.out_dir) / (name + SUFFIXES[style]), draw(rows_of, results, style))
+
+
+if __name__ == '__main__':
+    main()
