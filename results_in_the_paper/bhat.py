@@ -3,12 +3,12 @@
 Read from the bhat.csv of a run with --log_bhat (iteration,epoch,bhat,bhat1,bhat2), or from a log of the original.
 
 The original prints one `bhat = ...` line per head and iteration, without saying which, and a line with `@epoch: n`
-after each epoch. Three heads: only with 3 does the number of lines of an epoch, 2649, give the 883 batches of 8 that
-7058 training images make, and with 3 heads each epoch's last batch, of 2 images, shows as half the norm. The final score is first: its loss has ten times the weight of the others, and of the three
-positions the first grows by far the largest (6.5 against 2.5 and 3.3 in the end), as in the original's recorded
-predictions the final score spreads 2.4 times as wide as those of levels 6 and 7. It is also the order in which the
-original sums its losses and names its criteria: final, level 6, level 7. That the second position is level 6 and the
-third level 7 rests on this order alone; the log does not show it.
+after each epoch. There are three heads: only 3 lines an iteration make of the 2649 lines of an epoch the 883 batches
+of 8 that 7058 training images give, and the last 3 lines of an epoch, a batch of 2 images, are half the usual norm.
+The final score is first: its loss has ten times the weight of the others, and the first of the three positions grows
+by far the largest (6.5 against 2.5 and 3.3 in the end), as in the original's recorded predictions the final score
+spreads 2.4 times as wide as those of levels 6 and 7. It is also the order in which losses are summed and criteria
+named: final, level 6, level 7. That the second position is level 6 rests on this order alone; the log cannot show it.
 """
 import re
 import sys
@@ -100,7 +100,8 @@ def draw_iterations(log: Log) -> Figure:
     axes = figure.subplots(1, len(HEADS))
     for ax, (head, name) in zip(axes, HEADS.items(), strict=True):
         values = log.heads[head]
-        ax.plot(np.arange(1, len(values) + 1) / 1000, values, color=STYLES[head]['color'], linewidth=.3, rasterized=True)
+        ax.plot(np.arange(1, len(values) + 1) / 1000, values, color=STYLES[head]['color'], linewidth=.3,
+                rasterized=True)
         ax.set(title=name, xlabel='thousand iterations', xlim=(0, len(values) / 1000), ylim=(0, None))
     axes[0].set_ylabel(r'$\hat{b}$')
     return figure
