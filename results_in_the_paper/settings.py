@@ -15,7 +15,7 @@ PAPER = {
     'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'epochs': 30, 'optimizer': 'adam', 'weight_decay': 0,
     'lr_decay': .1, 'overall_lr_decay': .01, 'accumulation_steps': 1, 'seed': 19920517,
     'dataset': 'KonIQ-10k', 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
-    'augmentation': False,
+    'augmentation': False, 'debug': False,
 }
 MAIN_DEFAULTS = {**PAPER, 'resize': False}
 FLAGS = {'architecture': '-arch', 'learning_rate': '-lr', 'batch_size': '-bs', 'epochs': '-e'}  # others: --name
