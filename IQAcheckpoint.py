@@ -54,7 +54,7 @@ def load(path: str | Path) -> dict:
         raise UserError(f'{path}: no such checkpoint') from None
     except pickle.UnpicklingError as error:
         unsafe = re.search(r'GLOBAL (\S+)', str(error))
-        reason = f'it holds {unsafe[1]}, which is not loaded because it could run code' if unsafe else 'corrupt'
+        reason = f'it holds {unsafe[1]}, which could run code' if unsafe else 'corrupt, or of unknown types'
         raise UserError(f'{path}: not a checkpoint ({reason})') from None
     except Exception as error:  # torch.load raises many kinds on a broken file
         raise UserError(f'{path}: not a checkpoint, or a corrupt one ({str(error).strip().splitlines()[0]})') from None
@@ -74,7 +74,8 @@ def _numpy_numbers() -> list:
     names = [(array, '_reconstruct'), (scalar, 'scalar')]
     old_and_new = [(function, f'{module}.multiarray.{name}') for function, name in names
                    for module in ('numpy.core', 'numpy._core')]
-    return [*old_and_new, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+    return [*old_and_new, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType,
+            np.dtypes.Int64DType]
 
 
 def load_weights(model: torch.nn.Module, checkpoint: dict, path: str | Path) -> None:

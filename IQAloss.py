@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-8
+Fixed = Callable[[Tensor], Tensor]  # what a statistic is taken of: the values, or the values without their gradient
 
 
 def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
@@ -30,8 +31,9 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[floa
     """
     scale = 2 ** max(1, 1 / q) * len(y_pred) ** max(0, 1 / p - 1 / q)
 
-    def normalise(values: Tensor, statistics: Tensor) -> Tensor:
-        return (values - statistics.mean()) / (EPS + bhat(statistics, q))
+    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
+        centred = values - fixed(values).mean()
+        return centred / (EPS + torch.linalg.vector_norm(fixed(centred), q))
 
     def distance(difference: Tensor) -> Tensor:
         if p < 1:
@@ -47,8 +49,9 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Seque
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, statistics: Tensor) -> Tensor:
-        return (values - statistics.min()) / (EPS + statistics.max() - statistics.min())
+    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
+        low, high = fixed(values).aminmax()
+        return (values - low) / (EPS + (high - low))
 
     return _compare(y_pred, y, alpha, detach, normalise)
 
@@ -59,8 +62,9 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, statistics: Tensor) -> Tensor:
-        return (values - statistics.mean()) / (EPS + statistics.max() - statistics.min())
+    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
+        low, high = fixed(values).aminmax()
+        return (values - fixed(values).mean()) / (EPS + (high - low))
 
     return _compare(y_pred, y, alpha, detach, normalise) / 4
 
@@ -71,8 +75,8 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (
 
     A batch of one gives 0 with zero gradient; zeros stay zeros.
     """
-    def normalise(values: Tensor, statistics: Tensor) -> Tensor:
-        return values / (EPS + torch.linalg.vector_norm(statistics, p))
+    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
+        return values / (EPS + torch.linalg.vector_norm(fixed(values), p))
 
     return _compare(y_pred, y, alpha, detach, normalise) / 4
 
@@ -82,8 +86,8 @@ def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (
 
     With alpha = (1, 0) it is (1 - PLCC) / 2. A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, statistics: Tensor) -> Tensor:
-        return (values - statistics.mean()) / (EPS + statistics.std(correction=0))
+    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
+        return (values - fixed(values).mean()) / (EPS + fixed(values).std(correction=0))
 
     return _compare(y_pred, y, alpha, detach, normalise, rho=lambda x, t: (x * t).mean()) / 4
 
@@ -110,15 +114,16 @@ def _cosine(x: Tensor, t: Tensor) -> Tensor:
 
 
 def _compare(y_pred: Tensor, y: Tensor, alpha: Sequence[float], detach: bool,
-             normalise: Callable[[Tensor, Tensor], Tensor], distance: Callable[[Tensor], Tensor] = _mean_square,
+             normalise: Callable[[Tensor, Fixed], Tensor], distance: Callable[[Tensor], Tensor] = _mean_square,
              rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
     """(alpha0 distance(x - t) + alpha1 distance(rho x - t)) / (alpha0 + alpha1), terms of weight 0 left out.
 
-    x, t are predictions and scores after `normalise(values, statistics)`; a batch of one gives 0.
+    x, t are predictions and scores after `normalise(values, fixed)`, where `fixed` stops the gradient if `detach`;
+    a batch of one gives 0.
     """
     if len(y_pred) == 1:
         return y_pred.sum() * 0
-    x, t = normalise(y_pred, y_pred.detach() if detach else y_pred), normalise(y, y)
+    x, t = (normalise(values, Tensor.detach if detach else lambda values: values) for values in (y_pred, y))
     total = 0
     if alpha[0]:
         total = total + alpha[0] * distance(x - t)

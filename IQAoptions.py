@@ -51,10 +51,21 @@ def _criterion(name: str) -> str:
     return _choice([criterion + suffix for suffix in SUFFIXES for criterion in CRITERIA], 'criterion')(name)
 
 
+def _device(text: str) -> str:
+    """An argparse type: a device that torch knows and that this machine has."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
+    return text
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Where things lie and how the machine is used: nothing here changes the trained model."""
     group = parser.add_argument_group('machine and files')
-    group.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cuda, cuda:1, cpu ...')
+    group.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu',
+                       help='cuda, cuda:1, cpu ...')
     group.add_argument('--num_workers', type=_whole, default=min(8, os.cpu_count() or 1),
                        help='processes that decode images')
     group.add_argument('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),

@@ -27,7 +27,7 @@ from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse, run_name, trained
 from IQAperformance import SUFFIXES, criteria_of
 from IQAresults import table, write_results
 from IQAutils import UserError, command, replacing, write_text
-from modified_ignite_engine import autocast_dtype, create_supervised_trainer, evaluate
+from modified_ignite_engine import autocast_dtype, create_supervised_trainer, evaluate, memory_format
 from test_dataset import test
 
 
@@ -42,7 +42,7 @@ def train(args) -> dict:
     """Train, keep the best epoch, fit its line to MOS, test it; return the performance on the test images."""
     seed_everything(args.seed, args.randomness)
     data = get_data_loaders(args)
-    model = build_model(args).to(args.device)
+    model = build_model(args).to(args.device, memory_format=memory_format(data.sizes['train'][0]))
     optimizer = OPTIMIZERS[args.optimizer](parameter_groups(model, args.learning_rate, args.ft_lr_ratio),
                                            lr=args.learning_rate, weight_decay=args.weight_decay)
     scheduler = StepLR(optimizer, lr_decay_step(args.epochs, args.lr_decay, args.overall_lr_decay), args.lr_decay)

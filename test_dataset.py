@@ -66,7 +66,7 @@ def load_model(args, checkpoint: dict, file: Path) -> torch.nn.Module:
     args.weights = 'none'
     model = build_model(args)
     IQAcheckpoint.load_weights(model, checkpoint, file)
-    return model.to(args.device, memory_format=torch.channels_last).eval()
+    return model.to(args.device).eval()
 
 
 def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.ndarray]]:

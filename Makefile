@@ -1,0 +1,27 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := --dataset demo -arch resnet18 --weights none -lr 1e-3 --ft_lr_ratio 1 -bs 16 -e 10
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
+	$(BIN)/python main.py $(DEMO)
+	$(BIN)/python test_dataset.py $(DEMO)
+	$(BIN)/python test_demo.py --img data/demo/images/$$(ls data/demo/images | head -n 1) $(DEMO)
+
+test: $(VENV)/.installed-dev  ## ruff and pytest
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+$(VENV)/.installed: requirements.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:  ## all that make made, not what training wrote
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""What the tests share: the recorded data beside the project, where there is any, and a tiny data set of their own."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from IQAdataset import write_info
+
+ROOT = Path(__file__).parent.parent
+SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',
+         '--no-pbar', '--num_workers', '0']
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder ../shared with numbers recorded from the original package; skips where it is absent."""
+    folder = ROOT.parent / 'shared'
+    if not folder.is_dir():
+        pytest.skip('needs ../shared, the numbers recorded from the original package, which are not published')
+    return folder
+
+
+def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:
+    """n noisy gradients of `size` (w, h) whose noise grows as the score falls, and info.mat; all from fixed seeds."""
+    rng = np.random.RandomState(5)
+    mos = rng.uniform(10, 90, n)
+    (folder / 'images').mkdir(parents=True)
+    ramp = np.linspace(0, 255, size[0])[None, :, None]
+    for i, score in enumerate(mos):
+        noisy = ramp + rng.normal(0, 100 - score, (size[1], size[0], 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / 'images' / f'{i:02d}.png')
+    index = np.stack([rng.permutation(n) + 1 for _ in range(3)], axis=1)
+    names = [f'{i:02d}.png' for i in range(n)]
+    write_info(folder / 'info.mat', names, mos, rng.uniform(5, 15, n), range(1, n + 1), index)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> list[str]:
+    """A tiny data set in a fresh working directory; the options of main.py that use it."""
+    make_tiny(tmp_path / 'tiny')
+    monkeypatch.chdir(tmp_path)
+    return ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat']
+
+
+@pytest.fixture
+def fails(capsys):
+    """Call a command that must fail: returns its one line on stderr after checking the exit status 2."""
+    def call(main, *argv: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in argv])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert error.count('\n') == 1, error
+        assert 'Traceback' not in error
+        return error
+    return call

@@ -1,0 +1,123 @@
+"""The network: pooling, shapes, names, random draws, weights, the original's numbers."""
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import IQAmodel
+from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel, parameter_groups
+from IQAutils import UserError
+
+
+@pytest.mark.parametrize('method', POOLS)
+def test_pooling_against_loops(method):
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    functions = {'avg': [np.mean], 'max': [np.max], 'min': [np.min], 'std': [np.std], 'maxmin': [np.max, np.min],
+                 'mean_std': [np.mean, np.std]}[method]
+    expected = []
+    for p in (1, 2, 3):
+        step = 6 // p
+        edges = [slice(i * step, (i + 1) * step) for i in range(p)]
+        cells = [[x[:, :, rows, columns].numpy() for columns in edges] for rows in edges]
+        for function in functions:
+            expected.append(np.stack([[function(cell, axis=(2, 3)) for cell in row] for row in cells]
+                                     ).transpose(2, 3, 0, 1).reshape(2, -1))
+    assert_close(SPSP(x, 3, method).double(), torch.tensor(np.concatenate(expected, 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_where_the_cells_do_not_divide_the_map():
+    assert SPSP(torch.randn(1, 4, 5, 7), 3, 'mean_std').shape == (1, 2 * 4 * 14)
+
+
+def test_std_of_a_constant_map_has_a_finite_gradient():
+    x = torch.ones(1, 2, 4, 4, requires_grad=True)
+    SPSP(x, 1, 'std').sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_pooling_errors():
+    with pytest.raises(UserError, match='map of 2x3 cannot be pooled into 3x3 cells'):
+        SPSP(torch.zeros(1, 1, 2, 3), 3)
+    with pytest.raises(UserError, match=r"unknown pool 'average'.*expected one of: avg, max"):
+        SPSP(torch.zeros(1, 1, 2, 3), 1, 'average')
+
+
+@pytest.mark.parametrize('arch', ['resnet18', 'alexnet', 'vgg16', 'resnet50'])
+def test_every_head_gives_one_score_an_image(arch):
+    model = IQAModel(arch, 'mean_std', use_bn_end=True, P6=2, P7=2).eval()
+    outputs = model(torch.zeros(2, 3, 96, 128))
+    assert [output.shape for output in outputs] == [(2, 1)] * 3
+
+
+def test_channels_of_the_taps():
+    for arch in sorted(BACKBONES):
+        with torch.device('meta'):
+            model = IQAModel(arch)
+            assert model(torch.zeros(2, 3, 96, 128))[2].shape == (2, 1)
+
+
+def test_the_same_seed_gives_the_same_network():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(IQAModel('resnet18').state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_weights_from_a_file(tmp_path):
+    network = IQAmodel.load_network('resnet18', None)
+    torch.save(network.state_dict(), tmp_path / 'weights.pth')
+    model = IQAModel('resnet18', weights=tmp_path / 'weights.pth')
+    assert torch.equal(model.features[0].weight, network.conv1.weight)
+
+
+def test_bad_weights(tmp_path):
+    torch.save({'a': torch.zeros(1)}, tmp_path / 'other.pth')
+    (tmp_path / 'text.pth').write_text('no weights')
+    for name, reason in (('other.pth', 'not a torchvision state dict of resnet18'), ('none.pth', 'no such file'),
+                         ('text.pth', 'not a torchvision state dict')):
+        with pytest.raises(UserError, match=f'{name}: {reason}'):
+            IQAModel('resnet18', weights=tmp_path / name)
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
+    def no_network(*args, **kwargs):
+        raise OSError('no route to host')
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot download .* resnet18 \(no route to host\); .*--weights PATH"):
+        IQAModel('resnet18', weights='imagenet')
+
+
+def test_parameter_groups():
+    model = IQAModel('resnet18')
+    heads, backbone = parameter_groups(model, .01, .1)
+    assert backbone['lr'] == pytest.approx(.001)
+    assert len(heads['params']) + len(backbone['params']) == len(list(model.parameters()))
+    (heads,) = parameter_groups(model, .01, 0)
+    assert not any(p.requires_grad for p in model.features.parameters())
+    assert all(p.requires_grad for p in heads['params'])
+
+
+@pytest.fixture
+def golden(shared):
+    spec = importlib.util.spec_from_file_location('fill', shared / 'golden' / 'fill.py')
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    return np.load(shared / 'golden' / 'models.npz', allow_pickle=False), fill
+
+
+@pytest.mark.parametrize('i', range(5))
+def test_the_originals_names_and_outputs(golden, i):
+    numbers, fill = golden
+    options, h, w = json.loads(str(numbers['configs']))[i]
+    model = fill.fill(IQAModel(**options))
+    keys = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert list(keys.items()) == list(json.loads(str(numbers[f'{i}/keys'])).items())
+    with torch.no_grad():
+        for mode, n in ((False, 2), (True, 4)):
+            outputs = torch.cat(model.train(mode)(fill.batch(n, h, w)), 1)
+            assert_close(outputs, torch.tensor(numbers[f'{i}/{"train" if mode else "eval"}']), atol=2e-3, rtol=2e-3)

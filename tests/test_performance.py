@@ -1,0 +1,134 @@
+"""The metric: properties, scipy as the oracle, the original's numbers, the authors' recorded predictions."""
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from ignite.exceptions import NotComputableError
+from scipy import stats
+
+from IQAperformance import CRITERIA, SUFFIXES, IQAPerformance, criteria_of, fit_line
+
+
+def fill(metric, heads, mos, std, batch=7):
+    """Feed (3, N) heads in the network's order: level 6, level 7, final."""
+    for i in range(0, len(mos), batch):
+        *outputs, mos_batch, std_batch = (torch.as_tensor(v[i:i + batch])[:, None] for v in (*heads, mos, std))
+        metric.update((outputs, (mos_batch, std_batch)))
+    return metric.compute()
+
+
+@pytest.fixture
+def sample():
+    rng = np.random.RandomState(0)
+    mos = rng.uniform(0, 100, 50)
+    return np.stack([mos + rng.normal(0, noise, 50) for noise in (30, 20, 10)]) / 50 - 1, mos, rng.uniform(5, 15, 50)
+
+
+def test_the_line_and_the_criteria_against_scipy(sample):
+    heads, mos, std = sample
+    result = fill(IQAPerformance('train'), heads, mos, std)
+    for suffix, raw in zip(SUFFIXES, (heads[2], heads[0], heads[1]), strict=True):
+        line = stats.linregress(raw, mos)
+        i = int(suffix or 0)
+        assert (result['k'][i], result['b'][i]) == pytest.approx((line.slope, line.intercept))
+        assert result[f'pq{suffix}'] == pytest.approx(line.slope * raw + line.intercept)
+        assert result[f'pq{suffix}_before'] == pytest.approx(raw)
+        assert result[f'PLCC{suffix}'] == pytest.approx(abs(line.rvalue))
+        assert result[f'SROCC{suffix}'] == pytest.approx(stats.spearmanr(raw, mos)[0])
+        assert result[f'KROCC{suffix}'] == pytest.approx(stats.kendalltau(raw, mos)[0])
+        assert result[f'RMSE{suffix}'] == pytest.approx(np.std(mos) * np.sqrt(1 - line.rvalue ** 2))
+    assert result['sq'] == pytest.approx(mos)
+    assert result['sq_std'] == pytest.approx(std)
+
+
+def test_status_test_applies_what_is_given_and_changes_nothing(sample):
+    k, b = [2., .5, -3.], [10., 20., 30.]
+    metric = IQAPerformance('test', k, b)
+    result = fill(metric, *sample)
+    assert (result['k'], result['b']) == (k, b) == ([2., .5, -3.], [10., 20., 30.])
+    assert result['pq2'] == pytest.approx(-3 * sample[0][1] + 30)
+    assert result['SROCC2'] < 0
+    metric.reset()
+    assert fill(metric, *sample)['RMSE'] == result['RMSE']
+
+
+def test_without_mapping_predictions_stay(sample):
+    result = fill(IQAPerformance('train', mapping=False), *sample)
+    assert result['pq'] == pytest.approx(sample[0][2])
+    assert result['k'] == [1, 1, 1]
+
+
+def test_a_constant_prediction_is_nan_with_a_warning(sample):
+    heads, mos, std = sample
+    heads[2] = 3
+    with pytest.warns(RuntimeWarning, match='SROCC, PLCC, KROCC not defined'):
+        result = fill(IQAPerformance('train'), heads, mos, std)
+    assert np.isnan(result['SROCC'])
+    assert result['RMSE'] == pytest.approx(np.std(mos))
+    assert result['SROCC1'] > 0
+
+
+def test_one_image_is_no_exception():
+    with pytest.warns(RuntimeWarning, match='1 images'):
+        assert np.isnan(fill(IQAPerformance(), np.ones((3, 1)), np.ones(1), np.ones(1))['PLCC'])
+
+
+def test_nothing_seen_and_wrong_status():
+    with pytest.raises(NotComputableError):
+        IQAPerformance().compute()
+    with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
+        IQAPerformance('val')
+
+
+def test_fit_line_of_a_constant():
+    assert fit_line(np.ones(3), np.array([1., 2., 6.])) == (0, 3)
+
+
+def test_criteria_of_has_every_criterion_of_every_head(sample):
+    names = list(criteria_of(fill(IQAPerformance(), *sample)))
+    assert names == [criterion + suffix for suffix in SUFFIXES for criterion in CRITERIA]
+
+
+@pytest.mark.parametrize('status', ['train', 'test'])
+def test_the_originals_performance(shared, status):
+    golden = np.load(shared / 'golden' / 'performance.npz', allow_pickle=False)
+    final, *levels = golden['heads']
+    result = fill(IQAPerformance(status, [2, .5, -3], [10, 20, 30]), [*levels, final], golden['mos'], golden['std'])
+    recorded = [name.split('/')[1] for name in golden.files if name.startswith(f'{status}/')]
+    assert set(recorded) >= {'SROCC', 'PLCC1', 'RMSE2', 'pq', 'k', 'b'}
+    for name in recorded:
+        np.testing.assert_allclose(result[name], golden[f'{status}/{name}'], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+class NumpyOnly(pickle.Unpickler):
+    """Reads the authors' .npy files, which are pickles, without running anything but numpy's own constructors."""
+
+    def find_class(self, module, name):
+        if (module.split('.')[0], name) not in {('numpy', n) for n in ('_reconstruct', 'ndarray', 'dtype', 'scalar')}:
+            raise pickle.UnpicklingError(f'{module}.{name} is not allowed')
+        return super().find_class(module.replace('numpy.core', 'numpy._core'), name)
+
+
+def recorded_predictions(path):
+    with open(path, 'rb') as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return NumpyOnly(file, encoding='latin1').load().item()
+
+
+@pytest.mark.parametrize(('dataset', 'expected'), [('KonIQ-10k', (.9371, .9465, 5.042)),
+                                                   ('CLIVE', (.8342, .8492, 14.94))])
+def test_the_authors_predictions_give_their_metrics_back(shared, dataset, expected):
+    data = recorded_predictions(shared / 'paper' / 'npy' / f'{dataset}-Norm-in-Norm.npy')
+    heads = [np.ravel(data[name]) for name in ('pq1_before', 'pq2_before', 'pq_before')]
+    result = fill(IQAPerformance('test', np.ravel(data['k']), np.ravel(data['b'])), heads, np.ravel(data['sq']),
+                  np.ravel(data['sq_std']))
+    assert (result['SROCC'], result['PLCC'], result['RMSE']) == pytest.approx(expected, abs=6e-5, rel=4e-4)
+
+
+def test_the_published_score_of_the_test_photo_with_the_line_of_the_right_head(shared):
+    data = recorded_predictions(shared / 'paper' / 'npy' / 'CLIVE-Norm-in-Norm.npy')
+    k, b = np.ravel(data['k']), np.ravel(data['b'])
+    assert k[0] * -2.460024 + b[0] == pytest.approx(41.085, abs=1e-3)
+    assert k[-1] * -2.460024 + b[-1] == pytest.approx(10.43, abs=5e-3)  # what the original printed
