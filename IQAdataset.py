@@ -27,6 +27,8 @@ from tqdm import tqdm
 from IQAutils import UserError, replacing
 
 PARTS = ('train', 'val', 'test')
+MEAN = (.485, .456, .406)  # of ImageNet, as torchvision's weights expect
+STD = (.229, .224, .225)
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,21 @@ def augmentation(angle: float, crop: tuple[int, int], hflip_p: float) -> Callabl
     """The training transform with augmentation: rotate by up to `angle` degrees, flip, crop (h, w); PIL -> uint8."""
     return transforms.Compose([transforms.RandomRotation(angle), transforms.RandomHorizontalFlip(hflip_p),
                                transforms.RandomCrop(crop), pil_to_tensor])
+
+
+def memory_format(size: Sequence[int]) -> torch.memory_format:
+    """How networks and images of this size (..., H, W) lie in memory: channels last from 224x224 on (benchmarks/).
+
+    Below, it gains nothing, and the order of summation stays the original's.
+    """
+    return torch.channels_last if size[-2] * size[-1] >= 224 * 224 else torch.contiguous_format
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    images = images.to(torch.float32, memory_format=memory_format(images.shape))
+    return images.div_(255).sub_(mean).div_(std)
 
 
 class IQADataset(Dataset):

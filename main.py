@@ -20,14 +20,14 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import pil_to_tensor
 
 import IQAcheckpoint
-from IQAdataset import Data, augmentation, get_data_loaders
+from IQAdataset import Data, augmentation, get_data_loaders, memory_format
 from IQAloss import IQALoss, bhat
 from IQAmodel import build_model, parameter_groups
 from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse, run_name, trained_options
 from IQAperformance import SUFFIXES, criteria_of
 from IQAresults import table, write_results
 from IQAutils import UserError, command, replacing, write_text
-from modified_ignite_engine import autocast_dtype, create_supervised_trainer, evaluate, memory_format
+from modified_ignite_engine import autocast_dtype, create_supervised_trainer, evaluate
 from test_dataset import test
 
 

@@ -11,28 +11,10 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
+from IQAdataset import normalize
 from IQAperformance import IQAPerformance
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
-
-MEAN = (.485, .456, .406)  # of ImageNet, as torchvision's weights expect
-STD = (.229, .224, .225)
-
-
-def memory_format(size: Sequence[int]) -> torch.memory_format:
-    """How networks and images of this size (..., H, W) lie in memory: channels last from 224x224 on (benchmarks/).
-
-    Below, it gains nothing, and the order of summation stays the original's.
-    """
-    return torch.channels_last if size[-2] * size[-1] >= 224 * 224 else torch.contiguous_format
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    images = images.to(torch.float32, memory_format=memory_format(images.shape))
-    return images.div_(255).sub_(mean).div_(std)
-
 
 def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
     """Send (images uint8, (mos, std)) to the device and normalise there; what ignite's steps call `prepare_batch`."""

@@ -9,10 +9,9 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 import IQAcheckpoint
-from IQAdataset import DATASETS, Preprocess, preprocess_of
+from IQAdataset import DATASETS, Preprocess, normalize, preprocess_of
 from IQAoptions import TEST_DEMO, parse
 from IQAutils import UserError, command
-from modified_ignite_engine import normalize
 from test_dataset import find_checkpoint, load_model
 
 

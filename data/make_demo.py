@@ -28,14 +28,15 @@ from IQAutils import UserError, command, replacing
 OUT_DIR = Path(__file__).resolve().parent / 'demo'
 SEED = 19920517
 SIZE = (160, 120)        # width, height of every image
-CANVAS = (480, 360)      # width, height on which a scene is drawn before it is cropped
+CANVAS = (320, 240)      # width, height on which a scene is drawn before it is cropped
 PER_SCENE = 10           # images of one scene, one of them pristine
 DRAWINGS = 9             # scenes of each kind in DRAWN
+GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
 RUNS = 10                # columns of the split
 RATERS = 20
 RATER_NOISE = 10.        # standard deviation of one rater's marks, on the scale of 0..100
 SCORES = (10., 90.)      # true score of the worst conceivable image and of a pristine one
-SSIM_WEIGHT = .4         # share of SSIM in the true score; the rest is the strength's
+SSIM_WEIGHT = .5         # share of SSIM in the true score; the rest is the strength's
 
 PHOTOGRAPHS = (
     'astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png',
@@ -56,7 +57,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
-    """A colour near grey, as most surfaces are: a lightness in [low, high), and a little less or more of each channel."""
+    """A colour near grey, as most surfaces are: a lightness in [low, high), a little less or more of each channel."""
     return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
 
 
@@ -67,12 +68,12 @@ def _sky(rng: RandomState) -> Image.Image:
     return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (CANVAS[1], CANVAS[0], 3)).astype(np.uint8))
 
 
-def _grain(image: Image.Image, rng: RandomState, amount: float) -> Image.Image:
+def _grain(image: Image.Image, rng: RandomState) -> Image.Image:
     """Give the surfaces of a scene a texture: noise whose amplitude falls as 1 / frequency."""
     fy, fx = np.fft.fftfreq(CANVAS[1])[:, None], np.fft.rfftfreq(CANVAS[0])
     spectrum = np.fft.rfft2(rng.normal(size=CANVAS[::-1])) / np.maximum(np.hypot(fx, fy), 1 / CANVAS[0])
     texture = np.fft.irfft2(spectrum, CANVAS[::-1])
-    return _image(np.asarray(image) + (amount * texture / texture.std())[:, :, None])
+    return _image(np.asarray(image) + (rng.uniform(*GRAIN) * texture / texture.std())[:, :, None])
 
 
 def _image(values: np.ndarray) -> Image.Image:
@@ -83,10 +84,10 @@ def leaves(rng: RandomState) -> Image.Image:
     """Discs of many sizes that cover one another, as the statistics of natural images suggest."""
     image = Image.new('RGB', CANVAS, _colour(rng))
     draw = ImageDraw.Draw(image)
-    for _ in range(rng.randint(250, 700)):
+    for _ in range(rng.randint(150, 400)):
         x, y, radius = rng.uniform(0, CANVAS[0]), rng.uniform(0, CANVAS[1]), 5 / math.sqrt(rng.uniform(.004, 1))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(rng))
-    return _grain(image, rng, rng.uniform(3, 15))
+    return _grain(image, rng)
 
 
 def city(rng: RandomState) -> Image.Image:
@@ -95,39 +96,39 @@ def city(rng: RandomState) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for row in range(3):
         for left in range(-20, CANVAS[0], rng.randint(40, 70)):
-            width, top = rng.randint(30, 80), rng.randint(20 + 70 * row, 140 + 70 * row)
+            width, top = rng.randint(30, 80), rng.randint(15 + 50 * row, 90 + 50 * row)
             draw.rectangle((left, top, left + width, CANVAS[1]), fill=_colour(rng, 20, 230))
             glass, pitch = _colour(rng), rng.randint(9, 18)
             for x in range(left + 4, left + width - pitch // 2, pitch):
                 for y in range(top + 5, CANVAS[1], pitch):
                     draw.rectangle((x, y, x + pitch // 2, y + pitch // 2), fill=glass)
-    return _grain(image, rng, rng.uniform(3, 10))
+    return _grain(image, rng)
 
 
 def hills(rng: RandomState) -> Image.Image:
     """Ridges behind one another, with trees on them."""
     image = _sky(rng)
     draw = ImageDraw.Draw(image)
-    for base in range(110, CANVAS[1] + 40, 40):
+    for base in range(80, CANVAS[1] + 30, 30):
         steps = np.cumsum(rng.normal(0, 4, CANVAS[0]))
         ridge = base + steps - steps.mean()
         draw.polygon([(0, CANVAS[1]), *enumerate(ridge.tolist()), (CANVAS[0], CANVAS[1])], fill=_colour(rng, 20, 220))
         tree = _colour(rng, 0, 180)
-        for x in rng.randint(0, CANVAS[0], rng.randint(20, 80)).tolist():
+        for x in rng.randint(0, CANVAS[0], rng.randint(10, 40)).tolist():
             foot, height = ridge[x] + rng.uniform(0, 40), rng.uniform(10, 36)
             draw.polygon([(x - height / 4, foot), (x, foot - height), (x + height / 4, foot)], fill=tree)
-    return _grain(image, rng, rng.uniform(5, 18))
+    return _grain(image, rng)
 
 
 def mosaic(rng: RandomState) -> Image.Image:
     """Tiles of flat colours, each the cells nearest to a random point, some of them striped."""
     y, x = np.mgrid[:CANVAS[1], :CANVAS[0]]
-    points = rng.uniform(0, 1, (rng.randint(40, 160), 2)) * CANVAS
+    points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * CANVAS
     tile = np.argmin([(x - px) ** 2 + (y - py) ** 2 for px, py in points], axis=0)
     colours = np.array([[_colour(rng) for _ in points] for _ in range(2)])
     angle, pitch = rng.uniform(0, math.pi, len(points))[tile], rng.uniform(6, 30, len(points))[tile]
     stripe = (np.floor((x * np.cos(angle) + y * np.sin(angle)) / pitch) % 2).astype(int)
-    return _grain(_image(colours[stripe, tile]), rng, rng.uniform(3, 15))
+    return _grain(_image(colours[stripe, tile]), rng)
 
 
 DRAWN: dict[str, Callable[[RandomState], Image.Image]] = {
@@ -149,16 +150,16 @@ def _coded(image: Image.Image, **options) -> Image.Image:
 
 
 def blur(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(_between(.5, 4, strength)))
+    return image.filter(ImageFilter.GaussianBlur(_between(.6, 4, strength)))
 
 
 def noise(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     pixels = np.asarray(image, np.float64)
-    return _image(pixels + rng.normal(0, _between(6, 70, strength), pixels.shape))
+    return _image(pixels + rng.normal(0, _between(8, 80, strength), pixels.shape))
 
 
 def jpeg(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
-    return _coded(image, format='JPEG', quality=round(_between(50, 3, strength)))
+    return _coded(image, format='JPEG', quality=round(_between(24, 2, strength)))
 
 
 def jpeg2000(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
@@ -168,13 +169,13 @@ def jpeg2000(image: Image.Image, strength: float, rng: RandomState) -> Image.Ima
 def resample(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     factor = _between(1.5, 8, strength)
     small = image.resize([max(1, round(side / factor)) for side in image.size], Image.Resampling.BOX)
-    return small.resize(image.size, Image.Resampling.NEAREST)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def contrast(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     pixels = np.asarray(image, np.float64)
     mean = pixels.mean()
-    return _image(mean + (pixels - mean) * _between(.8, .12, strength))
+    return _image(mean + (pixels - mean) * _between(.75, .12, strength))
 
 
 def quantisation(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:

@@ -90,8 +90,9 @@ def aligned(models: Mapping[str, Predictions]) -> dict[str, Predictions]:
                 raise UserError(f'{label} lacks {missing[0]!r} of {first_label} ({len(missing)} images in all)')
             order = [place[name] for name in first.names]
             model = Predictions(first.names, model.mos[order], model.std[order], model.pq[order])
-        if not np.allclose(model.mos, first.mos, rtol=0, atol=1e-3 * (np.ptp(first.mos) or 1)):
-            row = int(np.argmax(np.abs(model.mos - first.mos)))
+        other = np.abs(model.mos - first.mos) > 1e-3 * (np.ptp(first.mos) or 1)
+        if other.any():
+            row = int(np.argmax(other))
             raise UserError(f'{label} and {first_label} differ in the MOS of image {row + 1} ({model.mos[row]:g}, '
                             f'{first.mos[row]:g}); expected the same images in the same order')
         result[label] = model

@@ -175,6 +175,8 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
 def save(figure: Figure, out_dir: str | Path, name: str) -> list[Path]:
     """Write `figure` as NAME.pdf (TrueType fonts) and NAME.png into `out_dir`; return and print the two paths."""
     paths = [Path(out_dir) / f'{name}.{kind}' for kind in ('pdf', 'png')]
+    figure.draw_without_rendering()  # lays the figure out, once for both files
+    figure.set_layout_engine('none')
     for path in paths:
         # a fixed date, so that the same data give the same file
         metadata = {'CreationDate': None} if path.suffix == '.pdf' else {}

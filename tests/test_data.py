@@ -7,19 +7,21 @@ from PIL import Image
 from torchvision import transforms
 
 from IQAdataset import (
+    MEAN,
+    STD,
     IQADataset,
     Preprocess,
     SameSize,
     augmentation,
     check_images,
     get_data_loaders,
+    normalize,
     read_info,
     split,
     write_info,
 )
 from IQAoptions import MAIN, parse
 from IQAutils import UserError
-from modified_ignite_engine import MEAN, STD, normalize
 
 
 @pytest.fixture
