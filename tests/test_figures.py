@@ -1,0 +1,264 @@
+"""The figures of the paper: drawn from the recorded curves and logs, and what happens to bad ones."""
+import importlib
+import math
+
+import numpy as np
+import pytest
+
+from IQAutils import UserError
+from results_in_the_paper import (
+    backbone_performance_plot,
+    bhat,
+    bnMSE,
+    figure_runs,
+    image_size_performance_plot,
+    loss_performance_curves,
+    paper,
+    plotting,
+    scatter_plots,
+    sweep,
+)
+from results_in_the_paper.cells import HEADERS, cells
+from results_in_the_paper.plotting import Curve
+
+CURVE_SCRIPTS = {'figure1': 'loss_performance_curves', 'figure4': 'bnMSE', 'figure5_lr': 'lr_performance_plot',
+                 'figure5_bs': 'batch_size_performance_plot', 'figure5_ft_lr_ratio': 'ft_lr_ratio_performance_plot',
+                 'image_size': 'image_size_performance_plot'}
+
+
+def script(figure: str):
+    return importlib.import_module(f'results_in_the_paper.{CURVE_SCRIPTS[figure]}')
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Few pixels, to save time."""
+    monkeypatch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+
+
+def write_curve(path, values) -> None:
+    rows = ''.join(f'1.5,{step},{value}\n' for step, value in enumerate(values, 1))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('Wall time,Step,Value\n' + rows)
+
+
+def write_figure(folder, figure: str, epochs: int = 4) -> None:
+    """Simulated curves for all runs of a figure: correlations that rise, RMSE that falls."""
+    for i, run in enumerate(figure_runs.figure_runs(figure)):
+        for part in run.parts:
+            for metric in run.metrics:
+                rise = (i + 1) / 10 + .5 * np.arange(epochs) / epochs
+                write_curve(run.path(folder, part, metric), (20 - 10 * rise if metric == 'RMSE' else rise).tolist())
+
+
+def drawn(folder, name: str) -> bool:
+    """Whether NAME.pdf, with TrueType fonts, and NAME.png are there."""
+    pdf = (folder / f'{name}.pdf').read_bytes()
+    return pdf.startswith(b'%PDF') and b'/Type3' not in pdf and (folder / f'{name}.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('figure', CURVE_SCRIPTS)
+def test_each_figure_is_drawn_from_its_files(figure, tmp_path):
+    write_figure(tmp_path / 'csv', figure)
+    script(figure).main(['--csv_dir', str(tmp_path / 'csv'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, figure)
+
+
+@pytest.mark.parametrize('figure', [name for name in CURVE_SCRIPTS if name != 'image_size'])
+def test_each_figure_is_drawn_from_the_recorded_files(figure, tmp_path, shared, capsys):
+    script(figure).main(['--csv_dir', str(shared / 'paper/csv'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, figure)
+    if figure == 'figure1':
+        assert 'training SROCC MAE 10, MSE 8\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('figure', CURVE_SCRIPTS)
+def test_a_missing_file_is_named_with_the_command_that_makes_it(figure, tmp_path, fails):
+    error = fails(script(figure).main, '--csv_dir', tmp_path, '--out_dir', tmp_path)
+    first = figure_runs.figure_runs(figure)[0]
+    assert str(first.path(tmp_path, first.parts[0], first.metrics[0])) in error
+    assert f'this makes it: {first.command()}' in error
+
+
+def test_commands_are_those_of_the_companion_paper():
+    commands = [run.command() for run in figure_runs.figure_runs()]
+    for expected in ('python main.py --resize --loss_type mae --test_during_training',
+                     'python main.py --resize --use_bn_end --loss_type mse',
+                     'python main.py --resize -arch resnet50 --loss_type mae -lr 1e-3',
+                     'python main.py --resize -arch resnet50 --ft_lr_ratio 0',
+                     'python main.py'):
+        assert expected in commands
+    demo = {'dataset': 'demo', 'architecture': 'resnet18', 'epochs': 5}
+    assert figure_runs.figure_runs('figure1', demo)[1].command() == \
+        'python main.py --dataset demo --resize -arch resnet18 --loss_type mse -e 5 --test_during_training'
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', 'expected the header Wall time,Step,Value, found an empty file'),
+    ('a,b\n1,2\n', 'found a,b'),
+    ('Wall time,Step,Value\n', 'without rows'),
+    ('Wall time,Step,Value\n1,1,high\n', "line 2: expected a time, a step and a value, found '1,1,high'"),
+    ('Wall time,Step,Value\n1,1\n', 'line 2'),
+    ('Wall time,Step,Value\n1,nan,.5\n', 'line 2: step nan'),
+    ('Wall time,Step,Value\n1,1,.5\n1,3,.6\n1,2,.7\n', 'line 4: step 2 after 3'),
+])
+def test_bad_curves(tmp_path, text, message):
+    (tmp_path / 'x.csv').write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        plotting.read_curve(tmp_path / 'x.csv')
+    assert 'x.csv' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('values', 'length'), [(['.5', '.6', 'NaN', '.7'], 2), (['.5', 'inf'], 1), (['nan'], 0)])
+def test_a_curve_ends_where_it_diverged(tmp_path, values, length):
+    write_curve(tmp_path / 'x.csv', values)
+    curve = plotting.read_curve(tmp_path / 'x.csv')
+    assert curve.diverged
+    assert len(curve.epochs) == len(curve.values) == length
+    assert math.isnan(plotting.best(curve, 'PLCC')) == (length == 0)
+
+
+@pytest.mark.parametrize(('figure', 'values'), [
+    ('figure1', ['nan']), ('figure1', ['.5', 'nan']), ('figure4', ['.5']), ('figure4', ['nan']),
+    ('figure4', ['.5'] * 9), ('figure5_lr', ['.5', '.6']), ('figure5_lr', ['.5', 'nan'])])
+def test_runs_of_another_length_are_drawn_as_far_as_they_go(figure, values, tmp_path):
+    write_figure(tmp_path / 'csv', figure)
+    run = figure_runs.figure_runs(figure)[-1]
+    for part in run.parts:
+        for metric in run.metrics:
+            write_curve(run.path(tmp_path / 'csv', part, metric), values)
+    script(figure).main(['--csv_dir', str(tmp_path / 'csv'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, figure)
+
+
+def notes(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def test_a_run_that_stopped_is_marked():
+    whole, short = (Curve(np.arange(1., n + 1), np.linspace(.5, .9, n)) for n in (5, 2))
+    assert notes(bnMSE.draw({'SROCC': {'MSE': whole, 'bnMSE': whole, 'Norm-in-Norm': whole}})) == []
+    panel = {'MSE': whole, 'bnMSE': short, 'Norm-in-Norm': short._replace(diverged=True)}
+    assert notes(bnMSE.draw({'SROCC': panel})) == ['stopped', 'diverged']
+    nothing = Curve(np.array([]), np.array([]), diverged=True)
+    assert notes(sweep.draw({'mae': {'1e-3': nothing, '1e-4': whole}}, 'lr')) == ['lr 1e-3 diverged at once']
+    assert len(image_size_performance_plot.draw({'PLCC': {'9x9': whole}}).axes) == 1
+
+
+def test_recorded_runs_stopped_where_the_paper_says(shared):
+    stopped = []
+    for option in figure_runs.SWEEPS:
+        for run in figure_runs.figure_runs(f'figure5_{option}'):
+            curve = plotting.read_run(run, shared / 'paper/csv', 'val', 'PLCC')
+            assert plotting.best(curve, 'PLCC') == pytest.approx(paper.FIGURE5[option][run.key], abs=6e-4)
+            if curve.epochs[-1] < 30:
+                stopped.append((option, *run.key))
+    assert sorted(stopped) == sorted(paper.FIGURE5_STOPS)
+
+
+def test_first_reaching():
+    curve = Curve(np.array([1., 2, 3]), np.array([.3, .8, .9]))
+    assert plotting.first_reaching(curve, .8, 'SROCC') == 2
+    assert plotting.first_reaching(curve, .95, 'SROCC') is None
+    assert plotting.first_reaching(curve, .2, 'RMSE') is None
+    assert plotting.first_reaching(Curve(curve.epochs, 1 - curve.values), .2, 'RMSE') == 2
+
+
+def test_recorded_epochs_at_which_others_reach_norm_in_norm(shared):
+    """Norm-in-Norm's first epoch is reached by MAE in epochs 9 to 11, by MSE in epochs 8 to 10."""
+    curves = {run.key[0]: {(part, metric): plotting.read_run(run, shared / 'paper/csv', part, metric)
+                           for part in run.parts for metric in run.metrics}
+              for run in figure_runs.figure_runs('figure1')}
+    reached = {'mae': {}, 'mse': {}}
+    for panel in curves['mae']:
+        found = loss_performance_curves.epochs_to_reach({loss: curves[loss][panel] for loss in curves}, panel[1])
+        for loss, epoch in found.items():
+            reached[loss][panel] = epoch
+    order = [(part, metric) for metric in ('SROCC', 'PLCC', 'RMSE') for part in ('train', 'val', 'test')]
+    assert [reached['mae'][panel] for panel in order] == [10, 11, 11, 9, 11, 11, 9, 11, 11]
+    assert [reached['mse'][panel] for panel in order] == [8, 8, 10, 8, 10, 10, 8, 8, 10]
+
+
+ORIGINAL = 'Namespace(alpha=[1, 0])\n' + ''.join(
+    ''.join(f'bhat = {10 * head + epoch}\n' for _ in range(4) for head in (3, 1, 2)) +
+    f'Gradient overflow.  Skipping step\nSave current best model @best_val_criterion (SROCC): .9 @epoch: {epoch}\n'
+    for epoch in (1, 2)) + 'bhat = 7\n'
+
+
+def test_bhat_of_a_log_of_the_original(tmp_path):
+    (tmp_path / 'x.log').write_text(ORIGINAL)
+    log = bhat.read_log(tmp_path / 'x.log')
+    assert log.epochs.tolist() == [1] * 4 + [2] * 4  # the unfinished epoch is left out
+    epochs, means = log.means()
+    assert epochs.tolist() == [1, 2]
+    assert {head: values.tolist() for head, values in means.items()} == {
+        'bhat': [31, 32], 'bhat1': [11, 12], 'bhat2': [21, 22]}
+
+
+def test_bhat_of_our_own_run_is_the_same(tmp_path, capsys):
+    (tmp_path / 'bhat.csv').write_text('iteration,epoch,bhat,bhat1,bhat2\n' + ''.join(
+        f'{4 * epoch + i},{epoch},{30 + epoch},{10 + epoch},{20 + epoch}\n' for epoch in (1, 2) for i in range(4)))
+    (tmp_path / 'x.log').write_text(ORIGINAL)
+    logs = [bhat.read_log(tmp_path / name) for name in ('bhat.csv', 'x.log')]
+    for head in bhat.HEADS:
+        assert logs[0].heads[head].tolist() == logs[1].heads[head].tolist()
+    bhat.main([str(tmp_path / 'bhat.csv'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, 'figureA1')
+    assert drawn(tmp_path, 'figureA2')
+    assert '8 iterations, 2 epochs of 4' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('name', 'text', 'message'), [
+    ('x.log', 'nothing\n', 'expected lines with `bhat'),
+    ('x.log', 'bhat = 1\nbhat = 2\n@epoch: 1\n', '2 b-hat in epoch 1; expected 3 for each iteration'),
+    ('x.log', 'bhat = 1\nbhat = 2\nbhat = 2\n@epoch: 1\n@epoch: 2\n', '0 b-hat in epoch 2'),
+    ('x.log', 'bhat = tensor(1)\n@epoch: 1\n', 'line 1: expected a number'),
+    ('x.csv', '', 'expected a table'),
+    ('x.csv', 'iteration,epoch,bhat\n1,1,2\n', 'lacks bhat1, bhat2'),
+    ('x.csv', 'iteration,epoch,bhat,bhat1,bhat2\n', 'no iterations'),
+    ('x.csv', 'iteration,epoch,bhat,bhat1,bhat2\n1,1,a,1,1\n', 'expected a table of numbers'),
+    ('x.csv', None, 'python main.py --resize --log_bhat'),
+])
+def test_bad_bhat_logs(tmp_path, fails, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    error = fails(bhat.main, tmp_path / name, '--out_dir', tmp_path)
+    assert name in error
+    assert message in error
+
+
+def test_recorded_bhat(shared):
+    """883 iterations in each epoch, from the log; its last batch, of 2 images instead of 8, has half the norm."""
+    log = bhat.read_log(shared / 'paper/bhat.log')
+    assert np.unique(log.epochs, return_counts=True)[1].tolist() == [883] * 30
+    _, means = log.means()
+    assert [means[head][-1] for head in bhat.HEADS] == pytest.approx([6.502, 2.486, 3.305], abs=1e-3)
+    for values in log.heads.values():
+        batches = values.reshape(30, 883)[10:]
+        assert np.median(batches[:, -1] / batches[:, -2]) == pytest.approx(.5, abs=.01)
+
+
+def test_figure7_from_the_recorded_predictions(shared, tmp_path):
+    scatter_plots.main(['--npy_dir', str(shared / 'paper/npy'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, 'figure7')
+
+
+def test_figure6_shows_the_paper_alone_where_nothing_is_measured(tmp_path, capsys):
+    backbone_performance_plot.main(['--result_dir', str(tmp_path / 'none'), '--out_dir', str(tmp_path)])
+    assert drawn(tmp_path, 'figure6')
+    out = capsys.readouterr().out
+    assert 'python main.py --resize -arch resnet34 --loss_type mse\n' in out
+    assert 'python test_dataset.py --dataset CLIVE --resize -arch resnet18\n' in out
+    figure = backbone_performance_plot.draw(cells('figure6'), [])
+    assert sum(len(ax.patches) for ax in figure.axes) == 24
+    assert '.947' in notes(figure)
+
+
+def test_the_numbers_of_the_paper_agree_with_each_other():
+    for target in HEADERS:
+        for cell in cells(target):
+            assert cell.paper is None or 0 < cell.paper < (20 if cell.metric == 'RMSE' else 1)
+    assert paper.FIGURE6['CLIVE', 'SROCC']['norm-in-norm', 'resnext101_32x8d'] == paper.TABLE2[(1, 0), 'CLIVE']['SROCC']
+    assert paper.show(None) == 'not known'
+    assert all(cell.paper is None for cell in cells('table2', {'dataset': 'demo'}))  # not the paper's runs
