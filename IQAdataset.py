@@ -170,7 +170,7 @@ def memory_format(size: Sequence[int]) -> torch.memory_format:
     return torch.channels_last if size[-2] * size[-1] >= 224 * 224 else torch.contiguous_format
 
 
-def normalize(images: Tensor) -> Tensor:
+def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order."""
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     images = images.to(torch.float32, memory_format=memory_format(images.shape))

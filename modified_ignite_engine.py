@@ -16,6 +16,7 @@ from IQAperformance import IQAPerformance
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
+
 def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
     """Send (images uint8, (mos, std)) to the device and normalise there; what ignite's steps call `prepare_batch`."""
     images, scores = batch
