@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import IQAcheckpoint
 from IQAdataset import Info, loading_options, named_source, open_data, preprocess_of, split
-from IQAmodel import build_model
-from IQAoptions import TEST_DATASET, parse, run_name, with_dataset
+from IQAmodel import load_model
+from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
 from IQAresults import table, write_results
 from IQAutils import UserError, command
 from modified_ignite_engine import evaluate
@@ -52,21 +51,6 @@ def test(args) -> dict:
         'options': checkpoint.get('options', {}), 'versions': IQAcheckpoint.versions()})
     print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
     return performance
-
-
-def find_checkpoint(args) -> Path:
-    """Where main.py wrote the run of these options, on the set tested or, for a test across sets, on KonIQ-10k."""
-    trained_on = getattr(args, 'trained_on', None)
-    datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
-    return IQAcheckpoint.find(args.checkpoint_dir, {name: run_name(with_dataset(args, name)) for name in datasets})
-
-
-def load_model(args, checkpoint: dict, file: Path) -> torch.nn.Module:
-    """The network of the options, with the weights of the checkpoint, on the device and in eval mode."""
-    args.weights = 'none'
-    model = build_model(args)
-    IQAcheckpoint.load_weights(model, checkpoint, file)
-    return model.to(args.device).eval()
 
 
 def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.ndarray]]:
