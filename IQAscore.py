@@ -173,9 +173,8 @@ def normalized(x: Tensor) -> Tensor:
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
     """Float (N, 3, H, W) brought to the sizes of `preprocess` by torch's antialiased bilinear filter."""
-    for size in (preprocess.first_resize, preprocess.resize):
-        if size and tuple(x.shape[2:]) != tuple(size):
-            x = F.interpolate(x, tuple(size), mode='bilinear', antialias=True, align_corners=False)
+    for size in filter(None, (preprocess.first_resize, preprocess.resize)):
+        x = F.interpolate(x, tuple(size), mode='bilinear', antialias=True, align_corners=False)
     return x
 
 

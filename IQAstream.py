@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 from IQAdataset import Preprocess, to_rgb
+from IQAfiles import text
 from IQAmaps import quality_maps
 from IQAscore import MAX_PIXELS, Scorer
 from IQAutils import UserError
@@ -166,3 +168,13 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
         return
     for sample, raw, grid in zip(batch, heads, grids, strict=True):
         sample.heads, sample.grid = raw, grid
+
+
+def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
+    """What is said of one image (see IQAtables)."""
+    scale, raw = scorer.scale, float(sample.heads[0])
+    score = float(scorer.mapping(raw))
+    return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
+            'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
+            'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
+            'map': text(map_path) if map_path else None, 'note': sample.note}

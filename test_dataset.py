@@ -8,14 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import IQAcheckpoint
 from IQAdataset import Info, loading_options, named_source, open_data, preprocess_of, split
+from IQAmaps import small_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
+from IQAperformance import agreement
+from IQAreport import THUMBNAIL, Entry, write_report
 from IQAresults import table, write_results
+from IQAscore import MAX_PIXELS, Mapping, Scorer
+from IQAstream import Reader, row_of, score_files
 from IQAutils import UserError, command
 from modified_ignite_engine import evaluate
+from results_in_the_paper.iqa_statistics import CRITERIA, interval, resamples
 
 OF_THE_TESTED_SET = ('dataset', 'data_info', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'batch_size')
 
@@ -45,12 +52,36 @@ def test(args) -> dict:
     print(f'Testing {file} (trained on {trained_on}) on {len(data.names[part])} images of {tested}')
     performance = evaluate(model, data.evaluation_loader(part), args.device, 'test', checkpoint['k'], checkpoint['b'],
                            pbar=tested if args.pbar else '')
+    mapping = Mapping.of(checkpoint)
+    if mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
+        performance['pq'] = mapping(performance['pq_before'])
+        performance |= agreement(performance['pq'], performance['sq'])
     name = file.stem if (tested, part) == (trained_on, 'test') else f'{file.stem}-on-{tested}-{part}'
     written = write_results(args.result_dir, name, data.names[part], performance, {
         'run_name': file.stem, 'dataset': tested, 'trained_on': trained_on, 'part': part, 'checkpoint': str(file),
         'options': checkpoint.get('options', {}), 'versions': IQAcheckpoint.versions()})
     print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
+    if getattr(args, 'report', None):
+        report(args, Scorer(model, checkpoint, preprocess_of(args, source), args.device), file.name,
+               data.datasets[part].paths, performance, f'{file.stem} on {len(data.names[part])} images of {tested}')
     return performance
+
+
+def report(args, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
+    """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
+    read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
+    samples = score_files(scorer, map(str, paths), read, args.batch_size, args.num_workers,
+                          args.map_window if args.report_maps else 0)
+    entries = []
+    for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
+        row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}
+        small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
+        entries.append(Entry(row, sample.thumbnail, small, float(performance['sq'][sample.index])))
+    counts = resamples(len(paths), 1000)
+    metrics = {name: (performance[name], *interval(criterion(performance['pq'], performance['sq'], counts)))
+               for name, criterion in CRITERIA.items()}
+    write_report(args.report, entries, scorer.scale, title, metrics=metrics)
+    print(f'Report: {args.report}')
 
 
 def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.ndarray]]:

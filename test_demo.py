@@ -28,7 +28,7 @@ from IQAoptions import TEST_DEMO, find_checkpoint, parse
 from IQAprocesses import Interrupted, Processes, joined, own_device, pillow_without_limit, quiet_pipe
 from IQAreport import THUMBNAIL, Entry, write_report
 from IQAscore import Scorer
-from IQAstream import Reader, Sample, score_files
+from IQAstream import Reader, Sample, row_of, score_files
 from IQAtables import SCREEN_HEADER, Tables, screen_line
 from IQAutils import UserError, command
 
@@ -170,16 +170,6 @@ class Run:
             print(screen_line(row))
         if self.args.report:
             write_report(self.args.report, entries, self.scorer.scale, f'Scores of {self.model}', unreadable)
-
-
-def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
-    """What is said of one image (see IQAtables)."""
-    scale, raw = scorer.scale, float(sample.heads[0])
-    score = float(scorer.mapping(raw))
-    return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
-            'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
-            'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
-            'map': map_path and text(map_path), 'note': sample.note}
 
 
 def sentence(row: dict, scale) -> str:
