@@ -21,7 +21,7 @@ from IQAscore import WINDOW, Scale, Scorer
 from IQAutils import UserError, replacing
 
 OPACITY = .5
-COLOURS = 'RdYlGn'  # bad to good
+COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
 
 
 def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
@@ -43,13 +43,13 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
 
 
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
-    """Write a PNG: the map over the image (H, W, 3) uint8, with a bar of its colours on the MOS scale."""
+    """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale."""
     norm, name = colours(scale, grid)
     height, width = image.shape[:2]
     figure = Figure(figsize=(8, max(1.5, 6.4 * height / width + .6)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.imshow(image)
+    axes.imshow(Image.fromarray(image).convert('L'), cmap='gray', vmin=0, vmax=255)
     heat = axes.imshow(grid, cmap=name, norm=norm, alpha=OPACITY, interpolation='bilinear',
                        extent=(-.5, width - .5, height - .5, -.5))
     axes.set_axis_off()
