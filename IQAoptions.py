@@ -67,7 +67,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu',
                        help='cuda, cuda:1, cpu ...')
     group.add_argument('--num_workers', type=_whole, default=min(8, os.cpu_count() or 1),
-                       help='processes that decode images')
+                       help='processes that decode images (--cache none) or augment them')
+    group.add_argument('--cache', choices=('disk', 'ram', 'none'), default='disk',
+                       help='keep decoded images in files, for later runs too; in memory; or decode as they are used')
+    group.add_argument('--cache_dir', default='cache', help='where the decoded images are kept')
     group.add_argument('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
                        help='progress bars (default: where stderr is a terminal)')
     group.add_argument('--im_dir', help="the folder of the data set's images (default: see --dataset)")
@@ -193,8 +196,9 @@ TEST_DATASET = (*SHARED, add_testing)
 TEST_DEMO = (add_image, *SHARED)
 
 # options that do not change the trained model: where things lie, what is recorded, what is tested
-NOT_TRAINED = {'device', 'num_workers', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir', 'trained_model_file',
-               'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on', 'img'}
+NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir',
+               'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on',
+               'img'}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,6 @@ from ignite.handlers import ProgressBar
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.transforms.functional import pil_to_tensor
 
 import IQAcheckpoint
 from IQAdataset import Data, augmentation, get_data_loaders, memory_format
@@ -70,9 +69,9 @@ def seed_everything(seed: int, randomness: bool) -> None:
 
 
 def training_transform(args):
-    """The random part of preprocessing: PIL image -> uint8 tensor."""
+    """The random part of preprocessing: PIL image -> uint8 tensor, or None."""
     if not args.augmentation:
-        return pil_to_tensor
+        return None
     return augmentation(args.angle, (args.crop_size_h, args.crop_size_w), args.hflip_p)
 
 
@@ -159,7 +158,7 @@ class Run:
 
     def _save(self, k: list[float], b: list[float], epoch: int, metrics: dict) -> None:
         mos = self.data.datasets['train'].mos.flatten().sort().values
-        preprocess = self.data.datasets['train'].preprocess
+        preprocess = self.data.preprocess
         IQAcheckpoint.save(self.checkpoint_file, {
             'model': self.model.state_dict(), 'k': k, 'b': b, 'options': trained_options(self.args),
             'dataset': self.data.name, 'split': self.data.names,
