@@ -86,10 +86,19 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
     for_each_image(paths, work, 'Decoding images')
 
 
+def _look(paths: Sequence[Path], work: Callable, title: str, preprocess) -> list:
+    """for_each_image, but a first bad image has all decoded, so that the error counts those that break later too."""
+    try:
+        return for_each_image(paths, work, title)
+    except UserError:
+        for_each_image(paths, lambda _, path: preprocess.array(path), 'Checking images')
+        raise
+
+
 def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
     """Decode all images into this process's memory."""
     paths = sorted(set(paths))
-    sizes = for_each_image(paths, lambda _, path: preprocess.size(path), 'Reading sizes')
+    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
     pixels = np.empty(_bytes(sizes), np.uint8)
     print(f'Decoding {len(paths)} images into {_readable(pixels.size)} of memory')
     decode(paths, sizes, preprocess, pixels)
@@ -106,7 +115,7 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     digest = hashlib.sha256(json.dumps([repr(preprocess), names]).encode()).hexdigest()[:16]
     file = Path(folder, f'{digest}.npy')
     depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
-                  'images': for_each_image(paths, _identity, 'Looking at the images')}
+                  'images': _look(paths, _identity, 'Looking at the images', preprocess)}
     with locked(file.with_suffix('.lock'), wait=True):
         images = _open(file, depends_on, paths, preprocess)
         if images is None:
@@ -153,7 +162,7 @@ def _difference(made: dict, depends_on: dict, paths: Sequence[Path]) -> str:
 
 
 def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
-    sizes = for_each_image(paths, lambda _, path: preprocess.size(path), 'Reading sizes')
+    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
     size, free = _bytes(sizes), shutil.disk_usage(file.parent).free
     print(f'Decoding {len(paths)} images into {file}, {_readable(size)} ({_readable(free)} free); later runs use it')
     if size > free:

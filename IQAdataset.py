@@ -15,14 +15,16 @@ from itertools import islice
 from pathlib import Path
 
 import h5py
+import ignite.distributed as idist
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from IQAcache import for_each_image, in_memory, on_disk
+from IQAdistributed import Share, fewest_images
 from IQAutils import UserError, replacing
 
 PARTS = ('train', 'val', 'test')
@@ -242,15 +244,18 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess = Preprocess()) -
 class SameSize(Sampler[list[int]]):
     """Batches of positions whose images share one size, so that they can be stacked; every position comes once.
 
-    `order` is the sequence in which the positions come, to put predictions back in the data set's order.
+    Several processes take turns. `order` is the sequence of positions, those of rank 0 first, to put gathered
+    predictions back in the data set's order.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
         groups: dict[tuple[int, int], list[int]] = {}
         for i, size in enumerate(sizes):
             groups.setdefault(size, []).append(i)
-        self.batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
-        self.order = [i for batch in self.batches for i in batch]
+        batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+        world = idist.get_world_size()
+        self.batches = batches[idist.get_rank()::world]
+        self.order = [i for rank in range(world) for batch in batches[rank::world] for i in batch]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
@@ -264,6 +269,7 @@ class Loading:
     """How images come from files to batches: `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (see IQAcache)."""
 
     batch_size: int
+    fewest: int = 1  # images in a training batch
     num_workers: int = 0
     cache: str = 'none'
     cache_dir: str = 'cache'
@@ -289,14 +295,15 @@ class Data:
     loading: Loading
 
     def training_loader(self, transform: Callable | None = None) -> DataLoader:
-        """Shuffled batches, drawn with torch's global generator; a last batch of a single image is dropped."""
+        """Shuffled batches, drawn with torch's global generator; a last batch that is too small is dropped."""
         dataset, batch_size = copy(self.datasets['train']), self.loading.batch_size
         dataset.transform = transform
-        drop = len(dataset) % batch_size == 1 and len(dataset) > 1 and batch_size > 1
+        left = len(dataset) % batch_size
+        drop = 0 < left < self.loading.fewest and len(dataset) > batch_size
         if drop:
-            print(f'The last training batch of each epoch would be one image: it is dropped ({len(dataset)} images, '
-                  f'batch size {batch_size})')
-        return self._loader(dataset, batch_size=batch_size, shuffle=True, drop_last=drop)
+            print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
+                  f'({len(dataset)} images, batch size {batch_size})')
+        return self._loader(dataset, batch_sampler=Share(BatchSampler(RandomSampler(dataset), batch_size, drop)))
 
     def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
         """Every image of a part once, without augmentation, images of one size together (see SameSize.order).
@@ -375,4 +382,5 @@ def preprocess_of(args, source: Source) -> Preprocess:
 
 def loading_of(args) -> Loading:
     """How images are loaded, as the options say."""
-    return Loading(args.batch_size, args.num_workers, args.cache, args.cache_dir, args.device.startswith('cuda'))
+    return Loading(args.batch_size, fewest_images(args.batch_size, args.sync_bn), args.num_workers, args.cache,
+                   args.cache_dir, args.device.startswith('cuda'))

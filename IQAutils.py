@@ -53,6 +53,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the new name, too, outlives a power cut
+        os.close(folder)
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror or error}') from error
     finally:
