@@ -11,6 +11,7 @@ from PIL import Image
 
 import IQAcache
 import main
+import modified_ignite_engine
 from IQAcache import in_memory, on_disk
 from IQAdataset import Preprocess, get_data_loaders
 from IQAoptions import MAIN, parse
@@ -166,6 +167,6 @@ def test_evaluation_in_batches_of_mixed_sizes_keeps_the_order(tiny, tmp_path):
     for batch_size in ('1', '4'):
         crops = ['--augmentation', '-cs_h', '8', '-cs_w', '8']  # which let training stack images of several sizes
         data = get_data_loaders(parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size], MAIN))
-        results.append(main.evaluate(model, data.evaluation_loader('train'), 'cpu'))
+        results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu'))
         assert results[-1]['sq'] == pytest.approx(data.datasets['train'].mos.flatten().numpy())
     np.testing.assert_allclose(results[0]['pq_before'], results[1]['pq_before'], rtol=1e-4)
