@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 import IQAcheckpoint
-from IQAdataset import Info, loading_options, named_source, open_data, preprocess_of, split
+from IQAdataset import Info, loading_of, named_source, open_data, preprocess_of, split
 from IQAmaps import small_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
@@ -48,7 +48,7 @@ def test(args) -> dict:
     model = load_model(args, checkpoint, file)
     source = named_source(tested, args.im_dir, args.data_info if tested == trained_on else own.data_info)
     data = open_data(source, tested, rows_of(part, checkpoint if tested == trained_on else {}, own),
-                     preprocess_of(args, source), args.batch_size, **loading_options(args))
+                     preprocess_of(args, source), loading_of(args))
     print(f'Testing {file} (trained on {trained_on}) on {len(data.names[part])} images of {tested}')
     performance = evaluate(model, data.evaluation_loader(part), args.device, 'test', checkpoint['k'], checkpoint['b'],
                            pbar=tested if args.pbar else '')

@@ -13,7 +13,7 @@ import argparse
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,10 @@ from IQAutils import UserError, command, replacing
 
 OUT_DIR = Path(__file__).resolve().parent / 'demo'
 SEED = 19920517
-SIZE = (160, 120)        # width, height of every image
+SIZE = (96, 72)          # width, height of every image
 CANVAS = (320, 240)      # width, height on which a scene is drawn before it is cropped
-PER_SCENE = 10           # images of one scene, one of them pristine
-DRAWINGS = 9             # scenes of each kind in DRAWN
+PER_SCENE = 8            # images of one scene, one of them pristine
+DRAWINGS = 45            # scenes of each kind in DRAWN
 GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
 RUNS = 10                # columns of the split
 RATERS = 20
@@ -45,6 +45,9 @@ PHOTOGRAPHS = (
 
 
 # Scenes: a generator -> an RGB image
+
+Scene = Callable[[RandomState], Image.Image]
+
 
 def photograph(name: str) -> Image.Image:
     """Read one of the photographs that ship inside scikit-image; never from the network."""
@@ -81,7 +84,7 @@ def _image(values: np.ndarray) -> Image.Image:
 
 
 def leaves(rng: RandomState) -> Image.Image:
-    """Discs of many sizes that cover one another, as the statistics of natural images suggest."""
+    """Discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
     image = Image.new('RGB', CANVAS, _colour(rng))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(150, 400)):
@@ -131,9 +134,7 @@ def mosaic(rng: RandomState) -> Image.Image:
     return _grain(_image(colours[stripe, tile]), rng)
 
 
-DRAWN: dict[str, Callable[[RandomState], Image.Image]] = {
-    'leaves': leaves, 'city': city, 'hills': hills, 'mosaic': mosaic,
-}
+DRAWN: dict[str, Scene] = {'leaves': leaves, 'city': city, 'hills': hills, 'mosaic': mosaic}
 
 
 # Distortions: (pristine image, strength in 0..1, generator) -> the degraded image
@@ -159,7 +160,7 @@ def noise(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
 
 
 def jpeg(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
-    return _coded(image, format='JPEG', quality=round(_between(24, 2, strength)))
+    return _coded(image, format='JPEG', quality=round(_between(14, 1, strength)))
 
 
 def jpeg2000(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
@@ -168,7 +169,7 @@ def jpeg2000(image: Image.Image, strength: float, rng: RandomState) -> Image.Ima
 
 def resample(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     factor = _between(1.5, 8, strength)
-    small = image.resize([max(1, round(side / factor)) for side in image.size], Image.Resampling.BOX)
+    small = image.resize(tuple(round(side / factor) for side in image.size), Image.Resampling.BOX)
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
@@ -191,7 +192,7 @@ DISTORTIONS: dict[str, Callable[[Image.Image, float, RandomState], Image.Image]]
 
 # Images, scores and splits
 
-def scenes(drawings: int = DRAWINGS) -> list[tuple[str, str, Callable[[RandomState], Image.Image]]]:
+def scenes(drawings: int = DRAWINGS) -> list[tuple[str, str, Scene]]:
     """List (name, kind, function that makes the scene): every photograph, then `drawings` scenes of each drawn kind."""
     listed = [(name.partition('.')[0], 'photograph', lambda _, name=name: photograph(name)) for name in PHOTOGRAPHS]
     return listed + [(f'{kind}{i}', kind, draw) for kind, draw in DRAWN.items() for i in range(drawings)]
@@ -209,7 +210,7 @@ def crop(scene: Image.Image, rng: RandomState) -> Image.Image:
 def true_score(pristine: Image.Image, degraded: Image.Image, strength: float) -> float:
     """Score an image from what was done to it: SCORES[1] for nothing, less with the strength and the loss of SSIM."""
     from skimage.metrics import structural_similarity
-    ssim = structural_similarity(np.asarray(pristine), np.asarray(degraded), channel_axis=2)
+    ssim = structural_similarity(np.asarray(pristine), np.asarray(degraded), channel_axis=2, data_range=255)
     damage = (1 - SSIM_WEIGHT) * strength + SSIM_WEIGHT * (1 - max(ssim, 0))
     return SCORES[1] - (SCORES[1] - SCORES[0]) * damage
 
@@ -241,7 +242,7 @@ def split_runs(kinds: list[str], runs: int = RUNS) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def degraded_crops(ref: int, draw: Callable[[RandomState], Image.Image], per_scene: int):
+def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, Image.Image, float, float]]:
     """Yield (distortion, strength, image, mos, std) for the images of content number `ref`, the pristine one first."""
     rng = RandomState([SEED, 0, ref])
     scene = draw(rng)
@@ -269,7 +270,7 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
         UserError: A file cannot be written, or scikit-image's photographs or Pillow's JPEG 2000 codec are missing.
     """
     if not features.check('jpg_2000'):
-        raise UserError('this Pillow cannot write JPEG 2000; expected one built with OpenJPEG, as the wheels on PyPI are')
+        raise UserError('this Pillow lacks JPEG 2000; expected one built with OpenJPEG, as the wheels on PyPI are')
     out_dir = Path(out_dir)
     info_path = out_dir / 'demoinfo.mat'
     _remove(info_path)
