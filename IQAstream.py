@@ -15,13 +15,13 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
+from IQAcache import UNREADABLE
 from IQAdataset import Preprocess, to_rgb
 from IQAfiles import text
 from IQAmaps import quality_maps
 from IQAscore import MAX_PIXELS, Scorer
 from IQAutils import UserError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on bad files
 WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order
 
