@@ -140,6 +140,7 @@ class Run:
     def _finish(self, interrupted: bool, skipped: int) -> float | int:
         """Put together what the processes did, say it, and end with the status that fits."""
         gathered = self.processes.gather((self.scored, self.unreadable, self.entries))
+        unreadable = []
         if gathered:
             scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
             self._conclude(scored, unreadable, entries)
@@ -148,11 +149,12 @@ class Run:
                 print(f'{scored} images scored' + (f', {skipped} were there already' if skipped else '')
                       + (f', {len(unreadable)} could not be' if unreadable else '')
                       + (f': {written}' if written else ''), file=sys.stderr if self.on_screen else sys.stdout)
+        self.processes.gather(None)  # torchrun ends all processes when one ends with an error
         if interrupted:
             print('Interrupted' + ('; with --resume, the same command does the rest' if self.files else ''),
                   file=sys.stderr)
             raise SystemExit(130)
-        if self.unreadable:
+        if unreadable:
             raise SystemExit(1)
         return self.rows[0]['score'] if self.alone else self.scored
 
