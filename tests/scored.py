@@ -10,7 +10,7 @@ from IQAmodel import IQAModel
 from IQAscore import Scorer
 
 SIZE = (48, 64)
-PHOTO_SCORE = 57.34  # of photo(0), with random_checkpoint
+PHOTO_SCORE = 57.34  # of photo(0), with random_checkpoint()
 
 
 def photo(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -38,8 +38,8 @@ def random_checkpoint(resize: tuple[int, int] | None = SIZE, **network) -> dict:
     checkpoint = {'model': model.state_dict(), 'k': [1., 1., 1.], 'b': [0., 0., 0.], 'options': options,
                   'preprocessing': {'resize': resize, 'first_resize': None}, 'dataset': 'demo',
                   'mos': {'values': torch.linspace(20, 80, 61), 'min': 20., 'max': 80., 'higher_is_better': True}}
-    heads = Scorer(model, checkpoint).heads(torch.stack([torch.from_numpy(photo(i)).permute(2, 0, 1)
-                                                         for i in range(12)]))
+    photos = [torch.from_numpy(photo(i, resize or (96, 128))).permute(2, 0, 1) for i in range(12)]
+    heads = Scorer(model, checkpoint).heads(torch.stack(photos))
     k = 10 / heads.std(0)
     return {**checkpoint, 'k': k.tolist(), 'b': (PHOTO_SCORE - k * heads[0]).tolist()}
 

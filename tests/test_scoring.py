@@ -1,4 +1,4 @@
-"""Scores: from the raw output to MOS and its meaning, from Python and from the command line; one image and its errors."""
+"""Scores: from the raw output to MOS and its meaning, from Python and from the command line."""
 import doctest
 import shutil
 import subprocess

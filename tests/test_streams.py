@@ -21,7 +21,8 @@ READ = Reader(Preprocess(resize=(48, 64)))
 
 def test_finding_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ('a/2.png', 'a/1.JPG', 'a/.hidden.png', 'a/text.txt', 'a/b/3.png', 'a/.git/4.png', '[1].png', 'empty/x'):
+    for name in ('a/2.png', 'a/1.JPG', 'a/.hidden.png', 'a/text.txt', 'a/b/3.png', 'a/.git/4.png', '[1].png',
+                 'empty/x'):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     assert find_images(['a']) == (['a/1.JPG', 'a/2.png'], 0)
@@ -63,7 +64,7 @@ def samples(sizes):
 def test_batches():
     got = [[sample.index for sample in batch] for batch in batches(samples([8, 9, 8, 0, 9, 8, 8]), 2)]
     assert got == [[0, 2], [3], [1, 4], [5, 6]]
-    rare = [batch for batch in batches(samples([5] + [8] * 1000), 2)]
+    rare = list(batches(samples([5] + [8] * 1000), 2))
     first = next(i for i, batch in enumerate(rare) if batch[0].index == 0)
     assert first <= LAG
     assert sorted(sample.index for batch in rare for sample in batch) == list(range(1001))
