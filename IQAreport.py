@@ -22,7 +22,7 @@ from IQAmaps import colours
 from IQAscore import Scale
 from IQAutils import write_text
 
-THUMBNAIL = 200  # longest side in pixels
+THUMBNAIL = 180  # longest side in pixels
 WORST = 20
 TEMPLATES = Path(__file__).parent / 'templates'
 

@@ -83,7 +83,7 @@ def _thumbnail(image: Image.Image, ready: Image.Image, side: int) -> bytes:
     small = to_rgb(ready).resize((max(1, round(width * scale)), max(1, round(height * scale))),
                                  Image.Resampling.BILINEAR, reducing_gap=2)
     buffer = io.BytesIO()
-    small.save(buffer, 'JPEG', quality=70)
+    small.save(buffer, 'JPEG', quality=60)
     return buffer.getvalue()
 
 

@@ -87,7 +87,7 @@ def test_an_empty_report(tmp_path):
     write_report(tmp_path / 'r.html', [], SCALE, 'Title', ['a.png: no such file'])
     html = (tmp_path / 'r.html').read_text()
     assert '0 images.' in html
-    assert '1 images could not be scored' in html
+    assert 'Images that could not be scored: 1<' in html
 
 
 def test_a_labelled_set(tmp_path):
