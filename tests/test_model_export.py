@@ -71,7 +71,7 @@ def test_a_calibrated_model_of_any_size(here):
     checkpoint = IQAcheckpoint.load(saved(here, resize=None, architecture='alexnet'))
     IQAcheckpoint.save('c.pth', {**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [90., 10., 0., .3]}})
     export.main(['--trained_model_file', 'c.pth', *WORDS, '--torch_export', 'm.pt2'])
-    for size in ((96, 96), (80, 131)):
+    for size in ((96, 128), (130, 201)):
         images = np.stack([photo(i, size) for i in range(2)])
         np.testing.assert_allclose(export.read_torch('m.pt2')(images), load('c.pth').score(images), atol=1e-3)
 
