@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import ignite.distributed as idist
@@ -26,6 +27,7 @@ from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse
 from IQArun import Run, Skipping, checkpoint_file, find_state
 from IQAutils import command, locked
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex
+from results_in_the_paper.export_csv import export_finished
 from test_dataset import test
 
 
@@ -65,7 +67,10 @@ def train(args, stop) -> dict | None:
     run.open_log()
     if run.iteration < args.epochs * len(loader):
         trainer.run(loader, max_epochs=args.epochs)
-    return run.finish()
+    performance = run.finish()
+    if is_main():
+        export_finished(run.log_dir, Path(args.result_dir, 'csv'))
+    return performance
 
 
 def assemble(args, data, model: nn.Module, stop) -> tuple[Engine, Run]:

@@ -85,6 +85,15 @@ def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | N
     return written
 
 
+def export_finished(run_dir: str | Path, csv_dir: str | Path) -> None:
+    """Export a run that just ended and say so; whatever goes wrong is said too, as the run itself is done and kept."""
+    try:
+        print(f'Curves: {len(export(run_dir, csv_dir))} CSV files in {csv_dir}')
+    except Exception as error:  # of TensorBoard's, too: nothing here may turn a finished run into a failed one
+        print(f'The curves are not exported ({type(error).__name__}: {error}); once that is mended: '
+              f'python results_in_the_paper/export_csv.py {run_dir}', file=sys.stderr)
+
+
 def base_of(words: Iterable[str]) -> dict:
     """Read a changed setting given as NAME=VALUE words; UserError for an option that makes no run."""
     base = {}

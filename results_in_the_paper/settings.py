@@ -60,12 +60,17 @@ def number(value: float) -> str:
 
 def command(options: Mapping, script: str = 'main.py', *extra: str) -> str:
     """Return the command that trains (or, with test_dataset.py, tests) a run, with no option that is the default."""
+    return shlex.join(['python', script, *option_words(options), *extra])
+
+
+def option_words(options: Mapping) -> list[str]:
+    """Return the options of a run as the words of a command, without those that are main.py's defaults."""
     wanted = {name: options.get(name, value) for name, value in PAPER.items()}
-    words = ['python', script]
+    words = []
     for name in sorted(PAPER, key=lambda name: name not in FIRST):
         if not _same(wanted[name], MAIN_DEFAULTS[name]):
             words += [FLAGS.get(name, f'--{name}'), *_words(wanted[name])]
-    return shlex.join([*words, *extra])
+    return words
 
 
 def _words(value) -> list[str]:
@@ -73,4 +78,5 @@ def _words(value) -> list[str]:
         return []
     if isinstance(value, (list, tuple)):
         return [word for item in value for word in _words(item)]
-    return [number(value) if isinstance(value, (int, float)) and abs(value) < 1e5 else str(value)]
+    short = number(value) if isinstance(value, (int, float)) else None
+    return [short if short and float(short) == value else str(value)]
