@@ -1,9 +1,9 @@
 """The driver: which commands it runs, the chain from training to the table, what is not run twice, what fails."""
 import os
 import re
+import runpy
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -309,7 +309,9 @@ def test_a_failing_export_does_not_harm_the_run_that_ended(tmp_path, capsys, mon
     assert 'ZeroDivisionError' in capsys.readouterr().err
 
 
-def test_the_driver_is_a_script(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / 'results_in_the_paper/reproduce.py'), 'figureA', '--dry_run'],
-                          cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == f'python {ROOT}/main.py --resize --log_bhat --resume auto\n'
+def test_the_driver_is_a_script(empty, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'figureA', '--dry_run'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'results_in_the_paper/reproduce.py'), run_name='__main__')
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f'python {ROOT}/main.py --resize --log_bhat --resume auto\n'
