@@ -2,13 +2,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := --dataset demo -arch resnet18 --weights none -lr 1e-3 --ft_lr_ratio 1 -bs 16 -e 8 --overall_lr_decay 0.1
+FIGURE1_DEMO := $(DEMO)
 
-.PHONY: demo test clean
+.PHONY: demo figure1-demo test clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py $(DEMO)
 	$(BIN)/python test_dataset.py $(DEMO)
 	$(BIN)/python test_demo.py --img data/demo/images/$$(ls data/demo/images | head -n 1) $(DEMO)
+
+figure1-demo: $(VENV)/.installed  ## Figure 1 of the paper in miniature: three losses on the demo data set
+	$(BIN)/python results_in_the_paper/reproduce.py figure1 $(FIGURE1_DEMO)
+	cp results/figures-demo/figure1.png results_in_the_paper/figure1-demo.png
 
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .
