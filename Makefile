@@ -2,7 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := --dataset demo -arch resnet18 --weights none -lr 1e-3 --ft_lr_ratio 1 -bs 16 -e 8 --overall_lr_decay 0.1
-FIGURE1_DEMO := $(DEMO)
+# three times the demo's learning rate: with less, MAE and MSE do not even find the scale of the scores in 8 epochs
+FIGURE1_DEMO := $(DEMO) -lr 3e-3
 
 .PHONY: demo figure1-demo test clean
 

@@ -83,7 +83,8 @@ class Runner:
         if child.returncode == 0:
             print(f'{mark} done in {seconds:.0f} s', flush=True)
             return None
-        print(f'{mark} FAILED with exit status {child.returncode} after {seconds:.0f} s', flush=True)
+        how = 'stopped' if self.stopping else 'FAILED'
+        print(f'{mark} {how} with exit status {child.returncode} after {seconds:.0f} s', flush=True)
         return f'{shlex.join(words)}: exit status {child.returncode}: {last}'
 
 

@@ -1,5 +1,6 @@
 """What is there of the runs that the driver needs, and the commands that make the rest."""
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class Shelf:
         """Say what is missing: 'result', 'curves', 'b-hat', and the names of data sets that it is not tested on."""
         trained, log = bool(find(self.results, run.options, run.options['dataset'])), self.log(run)
         there = {'result': trained, 'curves': not run.curves or self._has_curves(run, log),
-                 'b-hat': not run.bhat or bool(log and (log / 'bhat.csv').is_file()),
+                 'b-hat': not run.bhat or bool(log and _has_bhat(log / 'bhat.csv')),
                  **{name: trained and bool(find(self.results, run.options, name)) for name in run.tested}}
         return [what for what in there if not there[what]]
 
@@ -116,6 +117,13 @@ class Shelf:
             export(log, self.csv_dir, self.base)
         elif self.lacks(run):
             raise UserError(f'{self.name(run)} left no curves')
+
+
+def _has_bhat(path: Path) -> bool:
+    """Whether the file is there and begins with the first iteration, not with a later one as of a resumed run."""
+    with suppress(OSError), open(path, encoding='utf-8') as file:
+        return any(line.startswith('1,') for line in (file.readline(), file.readline()))
+    return False
 
 
 def script(name: str) -> str:

@@ -217,8 +217,12 @@ def test_only_what_is_missing_is_run(tmp_path, empty):
     assert lines(shelf, 'figure1') == [mae]
     shelf, _ = shelf_with(tmp_path / 'again', ALL_TAGS[3:6], loss_type='mae', finished=False)
     assert lines(shelf, 'figure1') == [f'{mae} --resume auto']  # the training anew was stopped
-    shelf, _ = shelf_with(tmp_path / 'bhat', ALL_TAGS)
-    assert lines(shelf, 'figureA') == ['main.py --resize --log_bhat']
+    shelf, name = shelf_with(tmp_path / 'bhat', ALL_TAGS)
+    for content in ('', 'iteration,epoch,bhat,bhat1,bhat2\n9,2,1,1,1\n'):
+        (shelf.log_dir / name / 'bhat.csv').write_text(content)
+        assert lines(shelf, 'figureA') == ['main.py --resize --log_bhat']
+    (shelf.log_dir / name / 'bhat.csv').write_text('iteration,epoch,bhat,bhat1,bhat2\n1,1,1,1,1\n')
+    assert lines(shelf, 'figureA') == []
 
 
 def test_a_result_of_the_same_options_under_another_name_counts(tmp_path, empty):
