@@ -26,6 +26,7 @@ from IQAmodel import build_model, parameter_groups
 from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse, run_name, trained_options
 from IQAperformance import SUFFIXES, criteria_of
 from IQAresults import table, write_results
+from IQAsplits import split_hash, write_split
 from IQAutils import UserError, command, replacing, write_text
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, evaluate
 from test_dataset import test
@@ -82,7 +83,7 @@ class Run:
     def __init__(self, args, data: Data, model: nn.Module):
         self.args, self.data, self.model, self.name = args, data, model, run_name(args)
         self.checkpoint_file = Path(args.trained_model_file or Path(args.checkpoint_dir, f'{self.name}.pth'))
-        self.log_dir = Path(args.log_dir, self.name)
+        self.log_dir, self.split_hash = Path(args.log_dir, self.name), split_hash(data.names)
         self.best, self.best_epoch, self.losses, self.bhats = None, 0, [], []
         # their own generators: what is evaluated besides must not change the random draws of training
         self.loaders = {'train': data.evaluation_loader('train', torch.Generator()),
@@ -95,9 +96,11 @@ class Run:
         for old in self.log_dir.glob('events.out.tfevents.*'):
             old.unlink()
         write_text(self.log_dir / 'options.json', json.dumps(
-            {'run_name': self.name, **trained_options(self.args)}, indent=2) + '\n')
+            {'run_name': self.name, 'split_hash': self.split_hash, **trained_options(self.args)}, indent=2) + '\n')
+        write_split(self.log_dir / 'split.csv', self.data.names)
         print(f'Run {self.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in self.data.names.items())
-              + f' images of {self.data.name}, on {self.args.device}{self._precision()}')
+              + f' images of {self.data.name}, on {self.args.device}{self._precision()}\n'
+              f'Split {self.args.split_file or self.args.split}, hash {self.split_hash}: {self.log_dir / "split.csv"}')
 
     def _precision(self) -> str:
         level, dtype = self.args.opt_level, autocast_dtype(self.args.opt_level, self.args.device)
@@ -162,7 +165,7 @@ class Run:
         preprocess = self.data.datasets['train'].preprocess
         IQAcheckpoint.save(self.checkpoint_file, {
             'model': self.model.state_dict(), 'k': k, 'b': b, 'options': trained_options(self.args),
-            'dataset': self.data.name, 'split': self.data.names,
+            'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
             'preprocessing': {'resize': preprocess.resize, 'first_resize': preprocess.first_resize},
             'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(), 'higher_is_better': True},
             'epoch': epoch, 'metrics': metrics})
@@ -177,8 +180,8 @@ class Run:
                    {**best['metrics'], 'train': criteria_of(line), 'test': criteria_of(performance)})
         written = write_results(self.args.result_dir, self.name, self.data.names['test'], performance, {
             'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': 'test',
-            'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file), 'options': trained_options(self.args),
-            'versions': IQAcheckpoint.versions()})
+            'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file),
+            'options': trained_options(self.args), 'versions': IQAcheckpoint.versions()})
         self.writer.close()
         print(f'Best epoch {best["epoch"]}. On the {len(self.data.names["test"])} test images of {self.data.name}:\n'
               f'{table(performance)}\nTensorBoard log: {self.log_dir}\nCheckpoint: {self.checkpoint_file}\n'

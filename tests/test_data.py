@@ -16,11 +16,10 @@ from IQAdataset import (
     check_images,
     get_data_loaders,
     normalize,
-    read_info,
-    split,
-    write_info,
 )
+from IQAinfo import read_info, write_info
 from IQAoptions import MAIN, parse
+from IQAsplits import split
 from IQAutils import UserError
 
 
