@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from IQAinfo import DATASETS, Info, Source, dataset_name, named_source, read_info
+from IQAinfo import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from IQAsplits import Plan, choose
 from IQAutils import UserError
 
@@ -176,10 +176,7 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
 
     Raises UserError where the folder, the info file or an image is missing or broken, and how to get them.
     """
-    for path in (source.info, source.im_dir):
-        if not Path(path).exists():
-            raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
-                            f'(--im_dir and --data_info name other places; --dataset demo needs no download)')
+    require(source, name)
     info = read_info(source.info)
     parts = rows(info)
     used = {part: [info.names[i] for i in positions] for part, positions in parts.items()}

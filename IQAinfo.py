@@ -80,6 +80,14 @@ def named_source(dataset: str, im_dir: str | None, data_info: str | None) -> Sou
     return replace(source, im_dir=im_dir or source.im_dir, info=info)
 
 
+def require(source: Source, name: str) -> None:
+    """Raise UserError where the info file or the folder of a data set is not there: it says how to get them."""
+    for path in (source.info, source.im_dir):
+        if not Path(path).exists():
+            raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
+                            f'(--im_dir and --data_info name other places; --dataset demo needs no download)')
+
+
 def dataset_name(dataset: str) -> str:
     """What a data set is called in logs, results and file names: its name, or an info file's without folder, suffix."""
     return dataset if dataset in DATASETS else Path(dataset).stem
@@ -129,12 +137,15 @@ class Table:
     decimal: str = '.'
 
     @classmethod
-    def read(cls, path: str | Path, header: Sequence[str] | None = None) -> 'Table':
-        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError where it is none."""
+    def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
+        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError where it is none.
+
+        Without `separator` it is the one of , ; and tab that the first line has most of.
+        """
         try:
             with open(path, encoding='utf-8-sig', newline='') as file:
                 first = file.readline()
-                separator = max(',;\t', key=first.count)
+                separator = separator or max(',;\t', key=first.count)
                 file.seek(0)
                 reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
                 cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
@@ -149,7 +160,7 @@ class Table:
         for name in {name for name in names if names.count(name) > 1}:
             raise UserError(f'{path}: two columns are called {name!r}')
         for line, row in cells:
-            if len(row) > len(names):
+            if any(row[len(names):]):
                 raise UserError(f'{path} row {line}: {len(row)} cells in a table of {len(names)} columns')
         columns = {name: [row[i] if i < len(row) else '' for _, row in cells] for i, name in enumerate(names) if name}
         return cls(Path(path), columns, [line for line, _ in cells], '.' if separator == ',' else ',')

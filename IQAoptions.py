@@ -276,12 +276,17 @@ def check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def settle(args: argparse.Namespace) -> None:
     """Put in what follows from other options: KonIQ-10k's split and size, the criterion of the head that is trained."""
+    settle_data(args)
+    args.val_criterion = trained_criterion(args.val_criterion, args.beta)
+
+
+def settle_data(args: argparse.Namespace) -> None:
+    """Put in what the data set fixes."""
     source = source_of(args.dataset)
     if source.ratios and args.split == 'official':
         args.train_ratio, args.train_and_val_ratio = source.ratios
     if source.size and not args.resize:
         args.resize_size_h, args.resize_size_w = source.size
-    args.val_criterion = trained_criterion(args.val_criterion, args.beta)
 
 
 def trained_criterion(criterion: str, beta: list[float]) -> str:
