@@ -198,14 +198,14 @@ def direction(case: Case) -> Iterator[Finding]:
     """Do the scores rise with quality? A guess from sharpness and noise."""
     good = [i for i, seen in enumerate(case.seen) if not seen.error]
     mos = case.info.mos[good]
-    sharpness, noise = (stats.zscore(np.log(np.array(values) + .1)) for values in
-                        zip(*(case.seen[i].clarity for i in good), strict=True)) if good else ((), ())
     higher = case.info.higher_is_better and not case.args.lower_is_better
     told = f'higher is {"better" if higher else "worse"}, as the info file or --lower_is_better says'
-    if len(good) < 20 or np.ptp(mos) == 0 or not np.isfinite([*sharpness, *noise]).all():
+    if len(good) < 20 or np.ptp(mos) == 0:
         yield 'note', f'{told}; too little to guess from'
         return
-    rho = stats.spearmanr(np.subtract(sharpness, np.multiply(.5, noise)), mos)[0]
+    clear = np.log(np.array([case.seen[i].clarity for i in good]) + .1)
+    clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
+    rho = stats.spearmanr(clear, mos)[0] if np.ptp(clear) else 0.
     guess = f'rank correlation {rho:+.2f} of MOS with sharpness less half the noise'
     if abs(rho) < RHO:
         yield 'note', f'{told}; too weak to guess from: {guess}'

@@ -108,7 +108,7 @@ def clive(folder: Folder, args) -> Info:
         path = folder.find(f'{name}.mat')[0]
         try:
             arrays.append(loadmat(path)[name].ravel()[7:])
-        except (KeyError, ValueError, NotImplementedError, OSError) as error:
+        except Exception as error:  # scipy raises many kinds on a broken file
             raise UserError(f'{path}: not a MATLAB file with the array {name} ({error})') from None
     names, mos, std = arrays
     if not len(names) == len(mos) == len(std):
