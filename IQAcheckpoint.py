@@ -39,8 +39,17 @@ def versions() -> dict[str, str]:
 
 def save(path: str | Path, checkpoint: dict) -> None:
     """Write a checkpoint, whole or not at all; UserError where it cannot be written."""
+    write(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
+
+
+def write(path: str | Path, content: dict) -> None:
+    """Write what `read` reads, whole or not at all; UserError where it cannot be written."""
     with replacing(path) as temporary:
-        torch.save({'format': FORMAT, 'versions': versions(), **checkpoint}, temporary)
+        try:
+            with open(temporary, 'wb') as file:  # an open file: its name is not stored
+                torch.save(content, file)
+        except RuntimeError as error:  # how torch tells that the disk is full
+            raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}') from error
 
 
 def load(path: str | Path) -> dict:
@@ -48,9 +57,21 @@ def load(path: str | Path) -> dict:
 
     Nothing in the file is executed. Raises UserError that says what is wrong with it.
     """
+    checkpoint = read(path)
+    if not isinstance(checkpoint, dict) or not {'model', 'k', 'b'} <= set(checkpoint):
+        found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
+    if checkpoint.get('format', FORMAT) > FORMAT:
+        raise UserError(f'{path}: written by a newer version (format {checkpoint["format"]}, this one reads {FORMAT})')
+    checkpoint['k'], checkpoint['b'] = ([float(value) for value in checkpoint[name]] for name in ('k', 'b'))
+    return checkpoint
+
+
+def read(path: str | Path):
+    """Read what torch.save wrote, tensors and plain values alone; UserError where it is missing, broken or hostile."""
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise UserError(f'{path}: no such checkpoint') from None
     except pickle.UnpicklingError as error:
@@ -59,13 +80,6 @@ def load(path: str | Path) -> dict:
         raise UserError(f'{path}: not a checkpoint ({reason})') from None
     except Exception as error:  # torch.load raises many kinds on a broken file
         raise UserError(f'{path}: not a checkpoint, or a corrupt one ({str(error).strip().splitlines()[0]})') from None
-    if not isinstance(checkpoint, dict) or not {'model', 'k', 'b'} <= set(checkpoint):
-        found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
-    if checkpoint.get('format', FORMAT) > FORMAT:
-        raise UserError(f'{path}: written by a newer version (format {checkpoint["format"]}, this one reads {FORMAT})')
-    checkpoint['k'], checkpoint['b'] = ([float(value) for value in checkpoint[name]] for name in ('k', 'b'))
-    return checkpoint
 
 
 def _numpy_numbers() -> list:

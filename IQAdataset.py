@@ -1,19 +1,20 @@
 """Data sets of photographs with mean opinion scores (MOS): preprocessing, loaders."""
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
-from tqdm import tqdm
 
+from IQAcache import for_each_image, in_memory, on_disk
+from IQAdistributed import Share, fewest_images
 from IQAinfo import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from IQAsplits import Plan, choose
 from IQAutils import UserError
@@ -41,6 +42,16 @@ class Preprocess:
             if size and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         return image
+
+    def array(self, path: str | Path) -> np.ndarray:
+        """The image as a (H, W, 3) uint8 array."""
+        return np.asarray(self(path))
+
+    def size(self, path: str | Path) -> tuple[int, int]:
+        """(h, w) of the image, from the file's header alone."""
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return self.resize or self.first_resize or (image.size if turned else image.size[::-1])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -74,23 +85,41 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 class IQADataset(Dataset):
     """Images with their opinion scores; item i is (image (3, H, W) uint8, (mos (1,), std (1,)) float32).
 
+    A DataLoader gets whole batches of them by `__getitems__`: the images lie in memory as (N, H, W, 3), which is
+    torch's channels_last, so that an image is copied once.
+
     Args:
         paths: the image files.
         mos, std: (N,) mean and standard deviation of the opinions, in MOS units.
-        preprocess: path -> PIL image.
-        transform: PIL image -> uint8 tensor (3, H, W).
+        read: path -> (H, W, 3) uint8 array: Preprocess.array or a DecodedImages.
+        transform: PIL image -> uint8 tensor (3, H, W), the random part of training; None: the image as it is.
     """
 
     def __init__(self, paths: Sequence[Path], mos: np.ndarray, std: np.ndarray,
-                 preprocess: Callable[[Path], Image.Image], transform: Callable = pil_to_tensor):
-        self.paths, self.preprocess, self.transform = list(paths), preprocess, transform
+                 read: Callable[[Path], np.ndarray], transform: Callable[[Image.Image], torch.Tensor] | None = None):
+        self.paths, self.read, self.transform = list(paths), read, transform
         self.mos, self.std = (torch.as_tensor(np.asarray(v), dtype=torch.float32)[:, None] for v in (mos, std))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        return self.transform(self.preprocess(self.paths[i])), (self.mos[i], self.std[i])
+        images, (mos, std) = self.__getitems__([i])
+        return images[0], (mos[0], std[0])
+
+    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """A batch of images of one size, (N, 3, H, W) uint8, and its scores, (N, 1) each."""
+        first = self._pixels(rows[0])
+        batch = torch.empty(len(rows), *first.shape, dtype=torch.uint8)
+        places = batch.numpy()
+        places[0] = first
+        for place, i in zip(places[1:], rows[1:], strict=True):
+            place[:] = self._pixels(i)
+        return batch.permute(0, 3, 1, 2), (self.mos[rows], self.std[rows])
+
+    def _pixels(self, i: int) -> np.ndarray:
+        pixels = self.read(self.paths[i])
+        return pixels if self.transform is None else self.transform(Image.fromarray(pixels)).permute(1, 2, 0).numpy()
 
 
 def check_images(paths: Sequence[Path], preprocess: Preprocess = Preprocess()) -> list[tuple[int, int]]:
@@ -98,46 +127,54 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess = Preprocess()) -
 
     Raises UserError that names the first bad images, says why, and counts them all.
     """
-    fixed = preprocess.resize or preprocess.first_resize
-
-    def probe(path: Path) -> tuple[int, int] | str:
-        try:
-            with Image.open(path) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-                size = image.size if turned else image.size[::-1]
-                image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
-                image.load()
-            return fixed or size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return 'missing' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
-
-    with ThreadPoolExecutor() as pool:
-        sizes = list(tqdm(pool.map(probe, paths), 'Checking images', len(paths), delay=1, leave=False, disable=None))
-    bad = [f'{path} ({reason})' for path, reason in zip(paths, sizes, strict=True) if isinstance(reason, str)]
-    if bad:
-        more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
-        raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}')
-    return sizes
+    def probe(_: int, path: Path) -> tuple[int, int]:
+        with Image.open(path) as image:
+            image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
+            image.load()
+        return preprocess.size(path)
+    return for_each_image(paths, probe, 'Checking images')
 
 
 class SameSize(Sampler[list[int]]):
     """Batches of positions whose images share one size, so that they can be stacked; every position comes once.
 
-    `order` is the sequence in which the positions come, to put predictions back in the data set's order.
+    Several processes take turns. `order` is the sequence of positions, those of rank 0 first, to put gathered
+    predictions back in the data set's order.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
         groups: dict[tuple[int, int], list[int]] = {}
         for i, size in enumerate(sizes):
             groups.setdefault(size, []).append(i)
-        self.batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
-        self.order = [i for batch in self.batches for i in batch]
+        batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+        world = idist.get_world_size()
+        self.batches = batches[idist.get_rank()::world]
+        self.order = [i for rank in range(world) for batch in batches[rank::world] for i in batch]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images come from files to batches: `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (see IQAcache)."""
+
+    batch_size: int
+    fewest: int = 1  # images in a training batch
+    num_workers: int = 0
+    cache: str = 'none'
+    cache_dir: str = 'cache'
+    pin_memory: bool = False
+
+    def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
+        """What reads an image, and the (h, w) of each; every image has been decoded once, now or for the cache."""
+        if self.cache == 'none':
+            return preprocess.array, check_images(paths, preprocess)
+        images = on_disk(paths, preprocess, self.cache_dir) if self.cache == 'disk' else in_memory(paths, preprocess)
+        return images, [images.size(path) for path in paths]
 
 
 @dataclass
@@ -148,43 +185,56 @@ class Data:
     names: dict[str, list[str]]
     datasets: dict[str, IQADataset]
     sizes: dict[str, list[tuple[int, int]]]
-    batch_size: int
-    options: dict  # of the DataLoaders: num_workers, pin_memory
+    preprocess: Preprocess
+    loading: Loading
+    higher_is_better: bool = True
 
-    def training_loader(self, transform: Callable = pil_to_tensor) -> DataLoader:
-        """Shuffled batches, drawn with torch's global generator; a last batch of a single image is dropped."""
-        dataset = copy(self.datasets['train'])
+    def training_loader(self, transform: Callable | None = None) -> DataLoader:
+        """Shuffled batches, drawn with torch's global generator; a last batch that is too small is dropped."""
+        dataset, batch_size = copy(self.datasets['train']), self.loading.batch_size
         dataset.transform = transform
-        drop = len(dataset) % self.batch_size == 1 and len(dataset) > 1 and self.batch_size > 1
+        left = len(dataset) % batch_size
+        drop = 0 < left < self.loading.fewest and len(dataset) > batch_size
         if drop:
-            print(f'The last training batch of each epoch would be one image: it is dropped ({len(dataset)} images, '
-                  f'batch size {self.batch_size})')
-        return DataLoader(dataset, self.batch_size, shuffle=True, drop_last=drop, **self.options)
+            print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
+                  f'({len(dataset)} images, batch size {batch_size})')
+        return self._loader(dataset, batch_sampler=Share(BatchSampler(RandomSampler(dataset), batch_size, drop)))
 
     def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
         """Every image of a part once, without augmentation, images of one size together (see SameSize.order).
 
         Starting a loader draws one number from `generator` (None: torch's global one).
         """
-        return DataLoader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size),
-                          generator=generator, **self.options)
+        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.loading.batch_size),
+                            generator=generator)
+
+    def _loader(self, dataset: IQADataset, **options) -> DataLoader:
+        at_once = self.loading.cache != 'none' and dataset.transform is None  # copying needs no process of its own
+        return DataLoader(dataset, num_workers=0 if at_once else self.loading.num_workers,
+                          pin_memory=self.loading.pin_memory, collate_fn=_as_it_is, **options)
+
+
+def _as_it_is(batch):
+    return batch
 
 
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
-              batch_size: int, **options) -> Data:
-    """Read the info file of `source`, choose positions with `rows(info)`, check every chosen image.
+              loading: Loading) -> Data:
+    """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
     Raises UserError where the folder, the info file or an image is missing or broken, and how to get them.
     """
     require(source, name)
     info = read_info(source.info)
     parts = rows(info)
-    used = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
-    paths = {part: [Path(source.im_dir, file) for file in names] for part, names in used.items()}
-    sizes = iter(check_images([path for part in paths.values() for path in part], preprocess))
-    return Data(name, used, {part: IQADataset(paths[part], info.mos[parts[part]], info.std[parts[part]], preprocess)
-                             for part in parts},
-                {part: list(islice(sizes, len(paths[part]))) for part in parts}, batch_size, options)
+    names = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
+    paths = {part: [Path(source.im_dir, file) for file in files] for part, files in names.items()}
+    read, sizes = loading.open([path for part in paths.values() for path in part], preprocess)
+    sizes = iter(sizes)
+    return Data(name, names, {part: IQADataset(paths[part], info.mos[parts[part]], info.std[parts[part]], read)
+                              for part in parts},
+                {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess, loading,
+                info.higher_is_better)
 
 
 def get_data_loaders(args) -> Data:
@@ -199,8 +249,7 @@ def get_data_loaders(args) -> Data:
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     source = named_source(args.dataset, args.im_dir, args.data_info)
-    data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), args.batch_size,
-                     **loading_options(args))
+    data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args))
     sizes = set(data.sizes['train'])
     if args.augmentation:
         small = min(h for h, _ in sizes), min(w for _, w in sizes)
@@ -224,6 +273,7 @@ def preprocess_of(args, source: Source) -> Preprocess:
     return Preprocess((args.resize_size_h, args.resize_size_w) if args.resize else None, source.first_resize)
 
 
-def loading_options(args) -> dict:
-    """What every DataLoader takes from the options."""
-    return {'num_workers': args.num_workers, 'pin_memory': args.device.startswith('cuda')}
+def loading_of(args) -> Loading:
+    """How images are loaded, as the options say."""
+    return Loading(args.batch_size, fewest_images(args.batch_size, args.sync_bn), args.num_workers, args.cache,
+                   args.cache_dir, args.device.startswith('cuda'))

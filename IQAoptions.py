@@ -81,7 +81,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--device', type=_device, default='cuda' if torch.cuda.is_available() else 'cpu',
                        help='cuda, cuda:1, cpu ...')
     group.add_argument('--num_workers', type=_whole, default=min(8, os.cpu_count() or 1),
-                       help='processes that decode images')
+                       help='processes that decode images (--cache none) or augment them')
+    group.add_argument('--cache', choices=('disk', 'ram', 'none'), default='disk',
+                       help='keep decoded images in files, for later runs too; in memory; or decode as they are used')
+    group.add_argument('--cache_dir', default='cache', help='where the decoded images are kept')
     group.add_argument('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
                        help='progress bars (default: where stderr is a terminal)')
     group.add_argument('--im_dir', help="the folder of the data set's images (default: see --dataset)")
@@ -187,6 +190,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
                        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
     group.add_argument('-valc', '--val_criterion', type=_criterion, default='SROCC',
                        help='what the best epoch is chosen by: SROCC, PLCC, KROCC, RMSE; suffix 1 level 6, 2 level 7')
+    group.add_argument('--amp_backend', choices=('torch', 'apex'), default='torch',
+                       help="whose mixed precision: apex's own is for an old apex that still has it")
+    group.add_argument('--sync_bn', action='store_true',
+                       help='batch normalisation over the whole batch where several processes share it')
     group.add_argument('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
 
 
@@ -197,6 +204,9 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-tdt', '--test_during_training', action='store_true',
                        help='evaluate the training and test images after each epoch too')
     group.add_argument('--log_bhat', action='store_true', help='record the norm of the centred predictions')
+    group.add_argument('--resume', metavar='{auto,PATH}',
+                       help='go on from a state, or with auto from the last one of the run with these options, if any')
+    group.add_argument('--keep', type=_count, default=1, help='how many of the last states are kept')
     group.add_argument('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
 
 
@@ -224,8 +234,9 @@ TEST_DATASET = (*SHARED, add_testing)
 TEST_DEMO = (add_image, *SHARED)
 
 # options that do not change the trained model: where things lie, what is recorded, what is tested
-NOT_TRAINED = {'device', 'num_workers', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir', 'trained_model_file',
-               'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on', 'img'}
+NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir',
+               'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on',
+               'img', 'resume', 'keep'}
 
 
 class _Parser(argparse.ArgumentParser):

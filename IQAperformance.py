@@ -2,8 +2,10 @@
 import warnings
 from collections.abc import Sequence
 
+import ignite.distributed as idist
 import numpy as np
 import torch
+import torch.distributed as dist
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from scipy import stats
@@ -38,9 +40,9 @@ class IQAPerformance(Metric):
     """All criteria of all heads, computed once at the end in float64.
 
     `update((outputs, (mos, std)))` takes a sequence of (N, 1) predictions, the final one last, and (N, 1) scores.
-    `compute()` returns a dictionary: SROCC, PLCC, KROCC, RMSE of the final head, with suffix 1, 2, ... of the other
-    heads in their order (levels 6 and 7); the arrays (images,) sq, sq_std, pq, pq1, pq2 in MOS units and pq_before, ...
-    raw; the lists k, b, final head first.
+    `compute()` takes the images of all processes and returns a dictionary: SROCC, PLCC, KROCC, RMSE of the final head,
+    with suffix 1, 2, ... of the other heads in their order (levels 6 and 7); the arrays (images,) sq, sq_std, pq, pq1,
+    pq2 in MOS units and pq_before, ... raw; the lists k, b, final head first.
 
     Args:
         status: 'train' fits k, b on the images seen; 'test' applies those given.
@@ -68,10 +70,11 @@ class IQAPerformance(Metric):
 
     def compute(self) -> dict:
         """Return the criteria, the arrays and k, b (see the class); NotComputableError where no image came."""
-        if not self._heads:
+        heads, scores = (everywhere(batches) for batches in (self._heads, self._scores))
+        if not heads:
             raise NotComputableError('IQAPerformance needs at least one image')
-        raw = torch.cat(self._heads).numpy().T
-        sq, sq_std = torch.cat(self._scores).numpy().T
+        raw = torch.cat(heads).numpy().T
+        sq, sq_std = torch.cat(scores).numpy().T
         result = {'sq': sq, 'sq_std': sq_std, 'k': [], 'b': []}
         for i, before in enumerate(raw):
             k, b = self._line(i, before, sq)
@@ -91,6 +94,15 @@ class IQAPerformance(Metric):
         if not self.mapping:
             return 1., 0.
         return fit_line(raw, sq) if self.status == 'train' else (float(self.k[head]), float(self.b[head]))
+
+
+def everywhere(batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The batches of all processes, those of rank 0 first; a process may have none."""
+    if idist.get_world_size() == 1:
+        return batches
+    gathered = [None] * idist.get_world_size()
+    dist.all_gather_object(gathered, batches)
+    return [batch for of_rank in gathered for batch in of_rank]
 
 
 def criteria_of(performance: dict) -> dict[str, float]:

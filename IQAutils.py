@@ -1,5 +1,6 @@
 """What every module needs: the user's errors, choices from a table, files that are written whole or not at all."""
 import difflib
+import fcntl
 import os
 import sys
 import tempfile
@@ -52,6 +53,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the new name, too, outlives a power cut
+        os.close(folder)
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror or error}') from error
     finally:
@@ -63,6 +67,26 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path`, which the system releases when the process ends, however it does.
+
+    Raises UserError where another process holds it and `wait` is false.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, 'w')  # noqa: SIM115 (held open as long as the lock)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(f'another process holds {path}: it is at the same work') from None
+        yield
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,9 +2,17 @@
 import logging
 from collections.abc import Callable, Sequence
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-from ignite.engine import Engine, create_supervised_evaluator, supervised_training_step, supervised_training_step_amp
+from ignite.engine import (
+    Engine,
+    Events,
+    supervised_evaluation_step,
+    supervised_training_step,
+    supervised_training_step_amp,
+    supervised_training_step_apex,
+)
 from ignite.handlers import ProgressBar
 from ignite.metrics import Metric
 from torch import Tensor, nn
@@ -12,7 +20,9 @@ from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
 from IQAdataset import normalize
+from IQAdistributed import WholeBatchLoss
 from IQAperformance import IQAPerformance
+from IQAutils import UserError
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
@@ -32,36 +42,56 @@ def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
 
 
 def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable,
-                              device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0') -> Engine:
+                              device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0',
+                              amp_backend: str = 'torch') -> Engine:
     """An engine that trains one batch an iteration; its output is {'loss': float, 'outputs': detached heads}.
 
-    The forward pass runs under autocast as `opt_level` says (see autocast_dtype); with float16, gradients are scaled
-    by `engine.scaler`, which skips steps with infinite gradients.
+    With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see autocast_dtype); with
+    float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients. With 'apex', the model
+    and the optimizer come from `initialize_apex`, and apex does both.
     """
-    dtype = autocast_dtype(opt_level, device)
+    dtype = autocast_dtype(opt_level, device) if amp_backend == 'torch' else None
 
     def forward(model: nn.Module, x: Tensor):
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
             return model(x)
 
     def output(x: Tensor, y, y_pred, loss: Tensor) -> dict:
-        return {'loss': loss.item(), 'outputs': [head.detach() for head in y_pred]}
+        return {'loss': loss.item() / idist.get_world_size(), 'outputs': [head.detach() for head in y_pred]}
 
-    shared = {'device': device, 'non_blocking': True, 'prepare_batch': prepare_batch, 'output_transform': output,
-              'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}
+    options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare_batch, 'output_transform': output,
+               'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}
     scaler = GradScaler() if dtype == torch.float16 else None
     if scaler:
-        step = supervised_training_step_amp(model, optimizer, loss_fn, scaler=scaler, **shared)
-    else:
-        step = supervised_training_step(model, optimizer, loss_fn, **shared)
-    engine = Engine(step)
+        options['scaler'] = scaler
+    step = {'apex': supervised_training_step_apex,
+            'torch': supervised_training_step_amp if scaler else supervised_training_step}[amp_backend]
+    engine = Engine(step(model, optimizer, WholeBatchLoss(loss_fn), **options))
     engine.scaler = scaler
     return engine
 
 
-def create_evaluator(model: nn.Module, metric: Metric, device: str = 'cpu') -> Engine:
-    """An engine that puts images through the model in eval mode, in float32, and its result in metrics['IQA']."""
-    return create_supervised_evaluator(model, {'IQA': metric}, device, non_blocking=True, prepare_batch=prepare_batch)
+def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_level: str) -> tuple:
+    """The model and the optimizer as apex.amp changes them, for --amp_backend apex; UserError where there is none."""
+    try:
+        from apex import amp
+    except ImportError:
+        raise UserError('--amp_backend apex needs an apex that still has apex.amp: it was removed from apex in 2025, '
+                        'after torch.amp had replaced it; leave the option out to use torch.amp') from None
+    if opt_level == 'bf16':
+        raise UserError('--amp_backend apex knows -optl O0 to O3, not bf16')
+    return amp.initialize(model, optimizer, opt_level=opt_level)
+
+
+def create_supervised_evaluator(model: nn.Module, metric: Metric, device: str = 'cpu') -> Engine:
+    """An engine that puts images through the model in eval mode, in float32, and updates the metric.
+
+    The metric is not computed: `evaluate` does, for all processes at once, also where this one has no images.
+    """
+    engine = Engine(supervised_evaluation_step(model, device, non_blocking=True, prepare_batch=prepare_batch,
+                                               output_transform=lambda x, y, y_pred: (y_pred, y)))
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: metric.update(engine.state.output))
+    return engine
 
 
 def evaluate(model: nn.Module, loader: DataLoader, device: str, status: str = 'train', k: Sequence[float] = (1, 1, 1),
@@ -70,10 +100,14 @@ def evaluate(model: nn.Module, loader: DataLoader, device: str, status: str = 't
 
     `pbar` is the title of a progress bar; none where it is empty.
     """
-    engine = create_evaluator(model, IQAPerformance(status, k, b), device)
+    metric = IQAPerformance(status, k, b)
+    engine = create_supervised_evaluator(model, metric, device)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
-    performance = engine.run(loader).metrics['IQA']
-    order = getattr(loader.batch_sampler, 'order', range(len(performance['sq'])))
-    place = np.argsort(order)
+    if len(loader):
+        engine.run(loader)
+    else:
+        iter(loader)  # it draws a random number, and every process must draw the same ones
+    performance = metric.compute()
+    place = np.argsort(loader.batch_sampler.order)
     return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import IQAcheckpoint
-from IQAdataset import loading_options, open_data, plan_of, preprocess_of
+from IQAdataset import loading_of, open_data, plan_of, preprocess_of
 from IQAinfo import Info, dataset_name, named_source
 from IQAmodel import build_model
 from IQAoptions import TEST_DATASET, parse, run_name, with_dataset
@@ -45,8 +45,8 @@ def test(args) -> dict:
         part = 'test' if same else 'all'
     model = load_model(args, checkpoint, file)
     source = named_source(tested, args.im_dir, args.data_info if same else own.data_info)
-    data = open_data(source, name, rows_of(part, checkpoint if same else {}, own),
-                     preprocess_of(args, source), args.batch_size, **loading_options(args))
+    data = open_data(source, name, rows_of(part, checkpoint if same else {}, own), preprocess_of(args, source),
+                     loading_of(args))
     names = data.names[part]
     seen = warn_of_trained_images(names, checkpoint, file) if same else 0
     print(f'Testing {file} (trained on {dataset_name(trained_on)}) on {len(names)} images of {name}')

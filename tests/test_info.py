@@ -9,6 +9,7 @@ from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
+import IQAcheckpoint
 import main
 import test_dataset
 import test_demo
@@ -149,12 +150,14 @@ def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):
     """A table without std, official parts in it; found again by the checkpoint, and where it moved to."""
     info = read_info('tiny/info.mat')
     parts = ['test', 'val', 'train', 'train'] * 6
-    pd.DataFrame({'image': info.names, 'mos': info.mos, 'part': parts}).to_csv('set.csv', index=False)
+    about = [json.dumps({'higher_is_better': False}), *[''] * 23]
+    pd.DataFrame({'image': info.names, 'mos': info.mos, 'part': parts, 'about': about}).to_csv('set.csv', index=False)
     words = ['--dataset', 'set.csv', '--im_dir', 'tiny/images', *SMALL]
     performance = main.main([*words, '-e', '1'])
     assert np.isfinite(performance['pq']).all()
     assert np.isnan(performance['sq_std']).all()
     (file,) = (tmp_path / 'checkpoints').glob('*-set-*.pth')
+    assert IQAcheckpoint.load(file)['mos']['higher_is_better'] is False
     (result,) = (tmp_path / 'results').glob('*.csv')
     assert pd.read_csv(result, dtype=str)['name'].tolist() == info.names[::4]
 

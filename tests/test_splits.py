@@ -1,5 +1,6 @@
 """Splits: disjoint, whole, repeatable, by content where they say so; written, read, hashed; the warning."""
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,12 +165,12 @@ def test_koniqs_shares_are_those_of_its_official_split_alone():
 
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
     main.main([*tiny, *SMALL, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
-    (path,) = main.Path('checkpoints').glob('*kfold-sorted2of4*.pth')
+    (path,) = Path('checkpoints').glob('*kfold-sorted2of4*.pth')
     checkpoint = IQAcheckpoint.load(path)
     hashed, file = checkpoint['split_hash'], f'runs/{path.stem}/split.csv'
     assert hashed == split_hash(checkpoint['split'])
     assert f'Split kfold-sorted, hash {hashed}: {file}' in capsys.readouterr().out
-    assert json.loads(main.Path('results', f'{path.stem}.json').read_text())['split_hash'] == hashed
+    assert json.loads(Path('results', f'{path.stem}.json').read_text())['split_hash'] == hashed
     assert len(checkpoint['split']['train']) == 12
 
     again = get_data_loaders(parse([*tiny, *SMALL, '--split_file', file], MAIN))
@@ -183,6 +184,6 @@ def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_i
     assert len(test_dataset.main([*words, '--part', 'all'])['pq']) == 24
     warning = capsys.readouterr().err
     assert f'WARNING: {path} was trained on 12 of the 24 images tested (' in warning
-    assert json.loads(main.Path('results', f'{path.stem}-on-demo-all.json').read_text())['images_trained_on'] == 12
+    assert json.loads(Path('results', f'{path.stem}-on-demo-all.json').read_text())['images_trained_on'] == 12
     test_dataset.main([*words, '--dataset', 'CLIVE', '--data_info', 'tiny/info.mat', '--part', 'test'])  # another set
     assert 'WARNING' not in capsys.readouterr().err

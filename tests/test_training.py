@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from conftest import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import IQAcheckpoint
+import IQArun
 import main
 import test_dataset
 import test_demo
@@ -19,14 +21,14 @@ from IQAperformance import criteria_of
 
 def curves(folder='runs'):
     """tag -> [(step, value)] of the only run in the folder."""
-    (run,) = [path for path in main.Path(folder).iterdir() if path.is_dir()]
+    (run,) = [path for path in Path(folder).iterdir() if path.is_dir()]
     events = EventAccumulator(str(run), size_guidance={'scalars': 0})
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}
 
 
 def one(pattern):
-    (path,) = main.Path().glob(pattern)
+    (path,) = Path().glob(pattern)
     return path
 
 
@@ -136,11 +138,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(tiny, fail
 def test_the_best_epoch_is_by_magnitude(values, expected):
     best, epoch = None, 0
     for i, value in enumerate(values, 1):
-        if main.improves('SROCC', value, best):
+        if IQArun.improves('SROCC', value, best):
             best, epoch = value, i
     assert epoch == expected
-    assert main.improves('RMSE1', 3, 4)
-    assert not main.improves('RMSE', 4, 3)
+    assert IQArun.improves('RMSE1', 3, 4)
+    assert not IQArun.improves('RMSE', 4, 3)
 
 
 @pytest.fixture(scope='session')

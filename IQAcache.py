@@ -1,0 +1,189 @@
+"""Decoded images, ready to be copied into batches: on disk for all processes and later runs, or in this run's memory.
+
+A cache on disk is two files in --cache_dir, named by a digest of the images' paths and the preprocessing:
+
+    DIGEST.npy   uint8, all images one after the other, each (H, W, 3)
+    DIGEST.json  the (h, w) of each image, and what the pixels depend on besides: each image file's size in bytes and
+                 time of change, Pillow's version, and FORMAT; written last, so that where it is, the other is whole
+
+A cache that is cut, that was made of other files or by another version, or whose first, middle and last image are not
+those of the image files is made anew, and the reason is said. Memory does not grow with the number of images.
+"""
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image
+from tqdm import tqdm
+
+from IQAutils import UserError, locked, replacing, write_text
+
+FORMAT = 1
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on bad files
+
+
+def for_each_image(paths: Sequence[Path], work: Callable, title: str) -> list:
+    """[work(i, path), ...] with all cores and a progress bar; UserError that names and counts the unreadable images."""
+    def attempt(i: int) -> tuple:
+        try:
+            return work(i, paths[i]), ''
+        except UNREADABLE as error:
+            return None, 'missing' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+
+    pool = ThreadPoolExecutor()
+    try:
+        results = pool.map(attempt, range(len(paths)))
+        results = list(tqdm(results, title, len(paths), delay=1, leave=False, disable=None))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
+    bad = [f'{path} ({reason})' for path, (_, reason) in zip(paths, results, strict=True) if reason]
+    if bad:
+        more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
+        raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}')
+    return [result for result, _ in results]
+
+
+class DecodedImages:
+    """N decoded images; `images(path)` is the (H, W, 3) uint8 array of one, a view of the whole."""
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], pixels: np.ndarray):
+        ends = np.cumsum([h * w * 3 for h, w in sizes])
+        self._places = {str(path): (end - h * w * 3, h, w) for path, end, (h, w) in
+                        zip(paths, ends.tolist(), sizes, strict=True)}
+        self._pixels = pixels
+
+    def __call__(self, path: Path) -> np.ndarray:
+        start, h, w = self._places[str(path)]
+        return self._pixels[start:start + h * w * 3].reshape(h, w, 3)
+
+    def __getstate__(self) -> dict:
+        """For a worker that is not forked: a memory map is opened there, not sent."""
+        mapped = isinstance(self._pixels, np.memmap)
+        return {'_places': self._places, '_pixels': self._pixels.filename if mapped else self._pixels}
+
+    def __setstate__(self, state: dict) -> None:
+        self._places, self._pixels = state['_places'], state['_pixels']
+        if not isinstance(self._pixels, np.ndarray):
+            self._pixels = np.load(self._pixels, mmap_mode='r', allow_pickle=False)
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """(h, w) of an image."""
+        return self._places[str(path)][1:]
+
+
+def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, pixels: np.ndarray) -> None:
+    """Fill `pixels`, flat uint8, with the preprocessed images, with all cores."""
+    images = DecodedImages(paths, sizes, pixels)
+
+    def work(_: int, path: Path) -> None:
+        images(path)[:] = preprocess.array(path)
+    for_each_image(paths, work, 'Decoding images')
+
+
+def _look(paths: Sequence[Path], work: Callable, title: str, preprocess) -> list:
+    """for_each_image, but a first bad image has all decoded, so that the error counts those that break later too."""
+    try:
+        return for_each_image(paths, work, title)
+    except UserError:
+        for_each_image(paths, lambda _, path: preprocess.array(path), 'Checking images')
+        raise
+
+
+def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
+    """Decode all images into this process's memory."""
+    paths = sorted(set(paths))
+    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
+    pixels = np.empty(_bytes(sizes), np.uint8)
+    print(f'Decoding {len(paths)} images into {_readable(pixels.size)} of memory')
+    decode(paths, sizes, preprocess, pixels)
+    return DecodedImages(paths, sizes, pixels)
+
+
+def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedImages:
+    """Open the cache of these images, made now where there is none or it is not right (see the module).
+
+    Of several processes that need the same one, the first makes it and the others wait.
+    """
+    paths = sorted(set(paths))
+    names = [str(path.absolute()) for path in paths]
+    digest = hashlib.sha256(json.dumps([repr(preprocess), names]).encode()).hexdigest()[:16]
+    file = Path(folder, f'{digest}.npy')
+    depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
+                  'images': _look(paths, _identity, 'Looking at the images', preprocess)}
+    with locked(file.with_suffix('.lock'), wait=True):
+        images = _open(file, depends_on, paths, preprocess)
+        if images is None:
+            _make(file, depends_on, paths, preprocess)
+            images = _open(file, depends_on, paths, preprocess)
+    return images
+
+
+def _identity(_: int, path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> DecodedImages | None:
+    """The cache, or None where it is not there or not right; says why it is made anew."""
+    index = file.with_suffix('.json')
+    if not file.exists() or not index.exists():
+        return None
+    try:
+        made = json.loads(index.read_text())
+        sizes = [tuple(size) for size in made.pop('sizes')]
+        if made != depends_on:
+            raise ValueError(_difference(made, depends_on, paths))
+        pixels = np.load(file, mmap_mode='r', allow_pickle=False)
+        if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
+            raise ValueError('of another size')
+        images = DecodedImages(paths, sizes, pixels)
+        for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
+            if not np.array_equal(images(path), preprocess.array(path)):
+                raise ValueError(f'other pixels than {path}')
+    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
+        print(f'The cache {file} is not right ({error}): it is made anew')
+        return None
+    return images
+
+
+def _difference(made: dict, depends_on: dict, paths: Sequence[Path]) -> str:
+    """What is not as it was when the cache was made, in words."""
+    for what in ('format', 'pillow'):
+        if made[what] != depends_on[what]:
+            return f'made with {what} {made[what]}, now {depends_on[what]}'
+    changed = [path for path, old, new in zip(paths, made['images'], depends_on['images'], strict=True) if old != new]
+    return f'{len(changed)} images changed since, as {changed[0]}'
+
+
+def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
+    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
+    size, free = _bytes(sizes), shutil.disk_usage(file.parent).free
+    print(f'Decoding {len(paths)} images into {file}, {_readable(size)} ({_readable(free)} free); later runs use it')
+    if size > free:
+        raise UserError(f'{file.parent} has {_readable(free)} free, the decoded images need {_readable(size)}: '
+                        '--cache_dir names another place, --cache none decodes as it goes')
+    index = file.with_suffix('.json')
+    index.unlink(missing_ok=True)
+    for left in file.parent.glob(f'.{file.name}.*.tmp'):  # by a run that was killed: the lock is ours
+        left.unlink()
+    with replacing(file) as temporary:
+        pixels = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (size,))
+        with open(temporary, 'rb+') as whole:  # a full disk must be an error now, not a crash in the memory map
+            os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
+        decode(paths, sizes, preprocess, pixels)
+        pixels.flush()
+    write_text(index, json.dumps({**depends_on, 'sizes': sizes}))
+
+
+def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
+    return sum(h * w * 3 for h, w in sizes)
+
+
+def _readable(size: int) -> str:
+    return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'

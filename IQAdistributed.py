@@ -1,0 +1,172 @@
+"""Several processes as one: each batch is shared out, and what a loss or a metric needs whole is gathered.
+
+Started by torchrun, through ignite.distributed. Without it there is one process, and everything here does nothing.
+"""
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import ignite.distributed as idist
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import BatchSampler, Sampler
+
+from IQAutils import UserError
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the other processes where torchrun started this one; yield the device of this process.
+
+    Only rank 0 writes to stdout. An error on any rank is shown, and torchrun ends the others.
+    """
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        yield device
+        return
+    cuda = device.startswith('cuda')
+    idist.initialize('nccl' if cuda else 'gloo')
+    stdout = sys.stdout
+    if not is_main():
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (as long as the process)
+    try:
+        yield f'cuda:{idist.get_local_rank()}' if cuda else device
+    except UserError:
+        raise
+    except Exception as error:
+        print(f'Process {idist.get_rank()}: {type(error).__name__}: {error}', file=sys.stderr, flush=True)
+        raise
+    finally:
+        sys.stdout = stdout
+    idist.finalize()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return idist.get_rank() == 0
+
+
+def fewest_images(batch_size: int, sync_bn: bool) -> int:
+    """The fewest images that a training batch may have: batch normalisation needs 2 in each process, or 2 in all.
+
+    Raises UserError where even a full batch has fewer. A single process may train with batches of 1, in which the
+    normalisations of the heads fail, and torch says so.
+    """
+    world = idist.get_world_size()
+    if world == 1:
+        return min(2, batch_size)
+    fewest = max(2, world) if sync_bn else 2 * world
+    if batch_size < fewest:
+        raise UserError(f'--batch_size {batch_size} is the whole batch, over {world} processes: at least {fewest} is '
+                        'needed for batch normalisation' + ('' if sync_bn else f', or {max(2, world)} with --sync_bn'))
+    return fewest
+
+
+class Share(Sampler[list[int]]):
+    """This process's share of each batch of `batches`: every world-size-th position, beginning with its rank."""
+
+    def __init__(self, batches: BatchSampler):
+        self.batches, self.world, self.rank = batches, idist.get_world_size(), idist.get_rank()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch[self.rank::self.world] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Rows (n_rank, ...) of all processes, one after the other in order of rank; this process's with their gradient."""
+    if idist.get_world_size() == 1:
+        return tensor
+    counts = idist.all_gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[:len(tensor)] = tensor.detach()
+    pieces = list(idist.all_gather(padded).split(max(counts)))
+    pieces = [piece[:count] for piece, count in zip(pieces, counts, strict=True)]
+    pieces[idist.get_rank()] = tensor
+    return torch.cat(pieces)
+
+
+class WholeBatchLoss(nn.Module):
+    """`loss` of the whole batch, computed alike by every process, times the number of processes.
+
+    The gradient of each process goes through its own predictions; DistributedDataParallel averages them, and the
+    factor makes that average the sum: the gradient of one process with the whole batch.
+    """
+
+    def __init__(self, loss: nn.Module):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
+        if idist.get_world_size() == 1:
+            return self.loss(outputs, scores)
+        whole = gather(torch.cat([column.float() for column in (*outputs, *scores)], 1))
+        *heads, mos, std = whole.split(1, 1)
+        return self.loss(heads, (mos, std)) * idist.get_world_size()
+
+
+def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
+    """The model as the training step calls it: itself, or wrapped so that the processes average their gradients.
+
+    `some_unused`: some parameters have no part in the loss. Nothing may be frozen or replaced afterwards.
+    """
+    if idist.get_world_size() == 1:
+        return model
+    cuda = next(model.parameters()).is_cuda
+    return DistributedDataParallel(model, device_ids=[idist.get_local_rank()] if cuda else None,
+                                   find_unused_parameters=some_unused)
+
+
+class BatchNormOverProcesses(_BatchNorm):
+    """Batch normalisation over the images of all processes, for the CPU, where torch's SyncBatchNorm does not run."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, ...) as nn.BatchNorm1d and nn.BatchNorm2d do, with the statistics of all processes."""
+        if not self.training:
+            return super().forward(x)
+        dims = [0, *range(2, x.dim())]
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        count = all_reduce(torch.tensor(float(x.numel() / x.shape[1])))
+        mean = all_reduce(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance = all_reduce(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
+def synchronise(module: nn.Module) -> None:
+    """Replace every batch normalisation of `module` by one over the images of all processes, in place."""
+    for name, child in module.named_children():
+        if not isinstance(child, _BatchNorm):
+            synchronise(child)
+        elif next(module.parameters()).is_cuda:
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            synced = BatchNormOverProcesses(child.num_features, child.eps, child.momentum)
+            synced.load_state_dict(child.state_dict())
+            setattr(module, name, synced)
+
+
+def broadcast_weights(model: nn.Module) -> None:
+    """Give every process the weights and buffers of rank 0."""
+    if idist.get_world_size() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all get the same answer."""
+    return flag if idist.get_world_size() == 1 else bool(idist.all_reduce(float(flag), 'MAX'))

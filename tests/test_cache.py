@@ -1,0 +1,172 @@
+"""Decoded images: the same pixels, kept whole, made anew when something changed."""
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from PIL import Image
+
+import IQAcache
+import main
+import modified_ignite_engine
+from IQAcache import in_memory, on_disk
+from IQAdataset import Preprocess, get_data_loaders
+from IQAoptions import MAIN, parse
+from IQAutils import UserError, locked
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Five images of three sizes and two formats."""
+    rng = np.random.RandomState(0)
+    paths = [tmp_path / f'{i}.{"jpg" if i % 2 else "png"}' for i in range(5)]
+    for i, path in enumerate(paths):
+        Image.fromarray(rng.randint(0, 256, (20 + i % 3, 30, 3), np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize('preprocess', [Preprocess(), Preprocess((10, 15)), Preprocess((10, 15), (50, 50))])
+def test_pixels_are_those_of_pil_bit_for_bit(paths, tmp_path, preprocess):
+    for images in (on_disk(paths, preprocess, tmp_path / 'cache'), on_disk(paths, preprocess, tmp_path / 'cache'),
+                   in_memory(paths, preprocess)):
+        for path in paths:
+            assert np.array_equal(images(path), np.asarray(preprocess(path)))
+            assert images.size(path) == images(path).shape[:2]
+
+
+def test_a_cache_is_made_once_and_is_told_before(paths, tmp_path, capsys):
+    on_disk(paths, Preprocess((10, 15)), tmp_path / 'cache')
+    assert 'Decoding 5 images into ' in (out := capsys.readouterr().out)
+    assert '0.0 MB (' in out
+    on_disk(reversed(paths), Preprocess((10, 15)), tmp_path / 'cache')
+    assert capsys.readouterr().out == ''
+    on_disk(paths, Preprocess((10, 16)), tmp_path / 'cache')
+    assert 'Decoding' in capsys.readouterr().out
+    assert len(list((tmp_path / 'cache').glob('*.npy'))) == 2
+
+
+def other_version(npy, index, paths):
+    index.write_text(json.dumps({**json.loads(index.read_text()), 'pillow': '1.0'}))
+
+
+def changed_image(npy, index, paths):
+    Image.new('RGB', (30, 20)).save(paths[0])
+
+
+def touched_image(npy, index, paths):
+    os.utime(paths[3], (0, 0))
+
+
+def cut(npy, index, paths):
+    npy.write_bytes(npy.read_bytes()[:3000])
+
+
+def other_pixels(npy, index, paths):
+    data = bytearray(npy.read_bytes())
+    data[-1] ^= 255
+    npy.write_bytes(data)
+
+
+def no_json(npy, index, paths):
+    index.write_text('{')
+
+
+@pytest.mark.parametrize(('spoil', 'reason'), [
+    (other_version, 'made with pillow 1.0, now'), (changed_image, '1 images changed since, as .*0.png'),
+    (touched_image, '1 images changed since, as .*3.jpg'), (cut, 'mmap length'), (other_pixels, 'other pixels than'),
+    (no_json, 'Expecting property name')])
+def test_a_cache_that_is_not_right_is_made_anew(paths, tmp_path, capsys, spoil, reason):
+    on_disk(paths, Preprocess(), tmp_path / 'cache')
+    (npy,), (index,) = (tmp_path / 'cache').glob('*.npy'), (tmp_path / 'cache').glob('*.json')
+    spoil(npy, index, paths)
+    capsys.readouterr()
+    images = on_disk(paths, Preprocess(), tmp_path / 'cache')
+    out = capsys.readouterr().out
+    assert re.search(reason, out), out
+    assert 'it is made anew' in out
+    for path in paths:
+        assert np.array_equal(images(path), np.asarray(Preprocess()(path)))
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(paths, tmp_path, monkeypatch):
+    def no_space(*args):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'posix_fallocate', no_space)
+    with pytest.raises(UserError, match='cannot write .*npy: No space left on device'):
+        on_disk(paths, Preprocess(), tmp_path / 'cache')
+    assert {path.suffix for path in (tmp_path / 'cache').iterdir()} == {'.lock'}
+    monkeypatch.setattr(IQAcache.shutil, 'disk_usage', lambda folder: type('Usage', (), {'free': 100}))
+    with pytest.raises(UserError, match=r'has 0.0 MB free, .* need 0.0 MB: --cache_dir names another place'):
+        on_disk(paths, Preprocess(), tmp_path / 'cache')
+
+
+def test_a_bad_image_is_named_and_no_cache_is_made(paths, tmp_path):
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[:len(data) // 2])
+    with pytest.raises(UserError, match=r'1 of 5 images cannot be read: .*1.jpg \('):
+        on_disk(paths, Preprocess(), tmp_path / 'cache')
+    assert not list((tmp_path / 'cache').glob('*.npy'))
+    assert not list((tmp_path / 'cache').glob('.*.tmp'))
+
+
+def test_what_a_killed_run_left_is_removed(paths, tmp_path):
+    on_disk(paths, Preprocess(), tmp_path / 'cache')
+    (npy,) = (tmp_path / 'cache').glob('*.npy')
+    left = tmp_path / 'cache' / f'.{npy.name}.abc.tmp'
+    left.write_text('half')
+    npy.unlink()
+    on_disk(paths, Preprocess(), tmp_path / 'cache')
+    assert not left.exists()
+
+
+def test_a_lock_is_exclusive(tmp_path):
+    def twice():
+        with locked(tmp_path / 'lock'), locked(tmp_path / 'lock'):
+            pass
+    with pytest.raises(UserError, match='another process holds'):
+        twice()
+    with locked(tmp_path / 'lock'):
+        pass
+
+
+def test_workers_get_the_map_and_not_the_pixels(paths, tmp_path):
+    images = on_disk(paths, Preprocess((200, 200)), tmp_path / 'cache')
+    sent = pickle.dumps(images)
+    assert len(sent) < 2000
+    assert np.array_equal(pickle.loads(sent)(paths[2]), images(paths[2]))  # noqa: S301 (our own bytes)
+
+
+def test_training_is_the_same_whatever_the_cache(tiny):
+    results = []
+    for cache in ('disk', 'ram', 'none'):
+        for workers in ('0', '2'):
+            performance = main.main([*tiny, *SMALL, '-e', '1', '--cache', cache, '--num_workers', workers])
+            results.append(performance['pq'])
+    assert all(np.array_equal(results[0], other) for other in results)
+
+
+def test_augmentation_from_the_cache_is_that_of_the_files(tiny):
+    batches = []
+    for cache in ('disk', 'none'):
+        args = parse([*tiny, '--augmentation', '-cs_h', '32', '-cs_w', '32', '--cache', cache, '--num_workers', '1'], MAIN)
+        main.seed_everything(3, False)
+        loader = get_data_loaders(args).training_loader(main.training_transform(args))
+        batches.append([images.numpy() for images, _ in loader])
+    assert all(np.array_equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_evaluation_in_batches_of_mixed_sizes_keeps_the_order(tiny, tmp_path):
+    for i, path in enumerate(sorted((tmp_path / 'tiny/images').glob('*.png'))):
+        if i % 3 == 0:
+            Image.open(path).resize((80, 64)).save(path)
+    model = main.build_model(parse([*tiny, *SMALL], MAIN)).eval()
+    results = []
+    for batch_size in ('1', '4'):
+        crops = ['--augmentation', '-cs_h', '8', '-cs_w', '8']  # which let training stack images of several sizes
+        data = get_data_loaders(parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size], MAIN))
+        results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu'))
+        assert results[-1]['sq'] == pytest.approx(data.datasets['train'].mos.flatten().numpy())
+    np.testing.assert_allclose(results[0]['pq_before'], results[1]['pq_before'], rtol=1e-4)
