@@ -1,4 +1,5 @@
 """Data sets of photographs with mean opinion scores (MOS): preprocessing, loaders."""
+import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ class Loading:
     cache: str = 'none'
     cache_dir: str = 'cache'
     pin_memory: bool = False
+    allow_outside: bool = False  # images that the info file names outside their folder
 
     def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
         """What reads an image, and the (h, w) of each; every image has been decoded once, now or for the cache."""
@@ -218,6 +220,22 @@ def _as_it_is(batch):
     return batch
 
 
+def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
+    """Raise UserError where a name leads out of the folder: by .., as an absolute path, or through a symbolic link."""
+    root, folders = os.path.realpath(folder), {}
+
+    def real(path: str) -> str:
+        parent = os.path.dirname(path)
+        if parent not in folders:
+            folders[parent] = os.path.realpath(parent)
+        return os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[parent], os.path.basename(path))
+
+    out = [name for name in names if not real(os.path.join(folder, name)).startswith(root.rstrip(os.sep) + os.sep)]
+    if out:
+        raise UserError(f'{len(out)} of {len(names)} images lie outside {folder}, as {out[0]}: if you trust the info '
+                        'file, --allow_outside reads them')
+
+
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
               loading: Loading) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
@@ -228,6 +246,8 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
     info = read_info(source.info)
     parts = rows(info)
     names = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
+    if not loading.allow_outside:
+        stay_inside(source.im_dir, [name for files in names.values() for name in files])
     paths = {part: [Path(source.im_dir, file) for file in files] for part, files in names.items()}
     read, sizes = loading.open([path for part in paths.values() for path in part], preprocess)
     sizes = iter(sizes)
@@ -276,4 +296,4 @@ def preprocess_of(args, source: Source) -> Preprocess:
 def loading_of(args) -> Loading:
     """How images are loaded, as the options say."""
     return Loading(args.batch_size, fewest_images(args.batch_size, args.sync_bn), args.num_workers, args.cache,
-                   args.cache_dir, args.device.startswith('cuda'))
+                   args.cache_dir, args.device.startswith('cuda'), args.allow_outside)

@@ -259,7 +259,7 @@ def read_mat(path: str | Path) -> Info:
             lacks = sorted(set(FIELDS) - set(file))
             if lacks:
                 raise UserError(f'{path}: the info file lacks {", ".join(lacks)}')
-            names = [file[ref][()].astype('<u2').tobytes().decode('utf-16-le') for ref in file['im_names'][0]]
+            names = [_name(file, ref) for ref in file['im_names'][0]]
             mos, std, ref_ids = (file[key][0] for key in FIELDS[1:4])
             part = np.array(PARTS, dtype=object)[file['part'][0].astype(int) - 1] if 'part' in file else None
             return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int),
@@ -270,6 +270,14 @@ def read_mat(path: str | Path) -> Info:
         raise UserError(f'{path}: no such info file') from None
     except OSError as error:
         raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
+
+
+def _name(file: h5py.File, ref: h5py.Reference) -> str:
+    """The text behind an object reference; by h5py's low level, which takes a tenth of the time."""
+    dataset = h5py.h5r.dereference(ref, file.id)
+    units = np.empty(dataset.shape, '<u2')
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, units)
+    return units.tobytes().decode('utf-16-le')
 
 
 def write_table(path: Path, info: Info) -> None:

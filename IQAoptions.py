@@ -88,6 +88,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
                        help='progress bars (default: where stderr is a terminal)')
     group.add_argument('--im_dir', help="the folder of the data set's images (default: see --dataset)")
+    group.add_argument('--allow_outside', action='store_true',
+                       help='read images that the info file names outside their folder (.., absolute, symbolic links)')
     group.add_argument('--checkpoint_dir', default='checkpoints', help='where checkpoints are written and looked for')
     group.add_argument('--result_dir', default='results', help='where per-image predictions and metrics are written')
     group.add_argument('-modelfile', '--trained_model_file',
@@ -234,9 +236,9 @@ TEST_DATASET = (*SHARED, add_testing)
 TEST_DEMO = (add_image, *SHARED)
 
 # options that do not change the trained model: where things lie, what is recorded, what is tested
-NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir',
-               'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on',
-               'img', 'resume', 'keep'}
+NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'allow_outside', 'checkpoint_dir',
+               'result_dir', 'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part',
+               'trained_on', 'img', 'resume', 'keep'}
 
 
 class _Parser(argparse.ArgumentParser):
