@@ -58,7 +58,8 @@ def train(args, stop) -> dict | None:
     trainer, run = assemble(args, data, model, stop)
     loader = data.training_loader(training_transform(args))
     print(f'Run {run.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
-          + f' images of {data.name}, {where_and_how(args)}')
+          + f' images of {data.name}, {where_and_how(args)}\n'
+          f'Split {args.split_file or args.split}, hash {run.split_hash}: {run.log_dir / "split.csv"}')
     if state:
         print(f'Resuming {state["path"]}: {state["iteration"]} of {args.epochs * len(loader)} iterations are done')
         run.resume(state)

@@ -9,7 +9,8 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 import IQAcheckpoint
-from IQAdataset import DATASETS, Preprocess, normalize, preprocess_of
+from IQAdataset import Preprocess, normalize, preprocess_of
+from IQAinfo import source_of
 from IQAoptions import TEST_DEMO, parse
 from IQAutils import UserError, command
 from test_dataset import find_checkpoint, load_model
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> float:
     if 'preprocessing' in checkpoint:
         preprocess = Preprocess(**checkpoint['preprocessing'])
     else:
-        preprocess = preprocess_of(args, DATASETS[args.dataset])
+        preprocess = preprocess_of(args, source_of(args.dataset))
     image = read_image(args.img, preprocess)
     model = load_model(args, checkpoint, file)
     with torch.inference_mode():

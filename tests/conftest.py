@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from IQAdataset import write_info
+from IQAinfo import write_info
 
 ROOT = Path(__file__).parent.parent
 SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',
