@@ -14,6 +14,7 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from IQAinfo import dataset_name
 from IQAutils import UserError, command, write_text
 from results_in_the_paper.figure_runs import figure_runs
 from results_in_the_paper.settings import PAPER, differences
@@ -65,7 +66,7 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
     names = {}
     for run in runs:
         for part, metric in product(run.parts, run.metrics):
-            tag = f'{part}/{run.options["dataset"]}/{metric}'
+            tag = f'{part}/{dataset_name(run.options["dataset"])}/{metric}'
             names.setdefault(tag, []).append(run.template.format(part=part, metric=metric))
     if runs:
         return {tag: names[tag] for tag in tags if tag in names}

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
     shelf.look()
-    out_dir = Path(args.out_dir or shelf.result_dir / ('figures' if shelf.own_data() else f'figures-{args.dataset}'))
+    out_dir = Path(args.out_dir or shelf.figure_dir)
     failures += export(shelf, runs) + [why for target in targets for why in draw(target, shelf, out_dir)]
     report(targets, shelf, out_dir)
     if failures:

@@ -14,7 +14,8 @@ PAPER = {
     'monotonicity_regularization': False, 'gamma': .1,
     'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'epochs': 30, 'optimizer': 'adam', 'weight_decay': 0,
     'lr_decay': .1, 'overall_lr_decay': .01, 'accumulation_steps': 1, 'seed': 19920517,
-    'dataset': 'KonIQ-10k', 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
+    'val_criterion': 'SROCC', 'dataset': 'KonIQ-10k', 'split': 'official', 'split_file': None, 'split_seed': 0,
+    'folds': 5, 'fold': 0, 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
     'augmentation': False, 'debug': False,
 }
 MAIN_DEFAULTS = {**PAPER, 'resize': False}
@@ -31,6 +32,7 @@ def normalised(options: Mapping) -> dict:
     """
     run = {name: options.get(name, value) for name, value in PAPER.items()}
     run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
+    run['val_criterion'] = run['val_criterion'].rstrip('12')  # of the head that is trained: it follows from beta
     run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
     ignored = [*(NORM_ONLY if run['loss_type'] in ('mae', 'mse') else ()),
                *(() if run['monotonicity_regularization'] else ('gamma',)),

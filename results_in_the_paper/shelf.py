@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import IQAcheckpoint
+from IQAinfo import dataset_name
 from IQAoptions import MAIN, parse, run_name
 from IQAutils import UserError
 from results_in_the_paper.export_csv import export, read_scalars
@@ -37,9 +38,11 @@ class Shelf:
         """The folder of the curves, where main.py writes them too."""
         return self.result_dir / 'csv'
 
-    def own_data(self) -> bool:
-        """Whether the runs are of the paper's data set."""
-        return self.base.get('dataset', PAPER['dataset']) == PAPER['dataset']
+    @property
+    def figure_dir(self) -> Path:
+        """The folder for figures and tables: figures, or for another data set than the paper's figures-DATASET."""
+        data = self.base.get('dataset', PAPER['dataset'])
+        return self.result_dir / ('figures' if data == PAPER['dataset'] else f'figures-{dataset_name(data)}')
 
     def look(self) -> None:
         """Read all results."""

@@ -3,6 +3,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from IQAinfo import dataset_name
 from IQAutils import UserError, pick
 from results_in_the_paper import t_test
 from results_in_the_paper.cells import HEADERS, cells
@@ -37,7 +38,7 @@ class Run:
 
     def tags(self) -> set[str]:
         """The TensorBoard tags of its curves."""
-        return {f'{part}/{run.options["dataset"]}/{metric}'
+        return {f'{part}/{dataset_name(run.options["dataset"])}/{metric}'
                 for run in self.curves for part in run.parts for metric in run.metrics}
 
 

@@ -17,6 +17,8 @@ from results_in_the_paper.targets import FIGURE5, Run
 
 HEADER = ('cell', 'paper', 'ours', 'difference', '95 % interval', 'verdict')
 RESAMPLES = 2000
+# options of training that leave it the paper's: precision, the place of the info file
+HARMLESS = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info'}
 
 
 class Row(NamedTuple):
@@ -70,11 +72,11 @@ def _cell(target: str, own: Cell, cell: Cell, shelf: Shelf) -> Row:
     ours = result.metrics.get(cell.metric) if result else None
     return Row(f'{target}, {", ".join(cell.labels)}', cell.metric, own.paper, ours,
                interval(result.path.with_suffix('.csv'), cell.metric) if result else None,
-               _setting(cell.options, own.options))
+               _setting(cell.options, own.options, shelf))
 
 
-def _setting(options: dict, own: dict) -> str:
-    changed = differences(options, own)
+def _setting(options: dict, own: dict, shelf: Shelf) -> str:
+    changed = {*differences(options, own), *shelf.demanded} - HARMLESS
     return ('other data' if 'dataset' in changed else 'other setting') if changed else ''
 
 
@@ -115,7 +117,8 @@ def _best(run: FigureRun, own: FigureRun, metric: str, label: str, known: float 
     if shelf.holds(Run(run.options)):
         with suppress(UserError):
             value = plotting.best(plotting.read_run(run, shelf.csv_dir, 'val', metric), metric)
-    return Row(f'{run.figure}, {label}', f'best val {metric}', known, value, None, _setting(run.options, own.options))
+    setting = _setting(run.options, own.options, shelf)
+    return Row(f'{run.figure}, {label}', f'best val {metric}', known, value, None, setting)
 
 
 def _t_test(target: str, shelf: Shelf) -> Iterator[Row]:

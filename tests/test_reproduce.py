@@ -273,6 +273,31 @@ def test_a_base_changes_every_run_of_every_target(target):
         assert {'epochs', 'seed'} <= set(differences(run.options, PAPER))
 
 
+def test_a_data_set_that_is_an_info_file_is_named_after_it(tmp_path, empty, dry_run):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/info.csv').touch()
+    assert dry_run('figure4', '--dataset', 'mine/info.csv')[0].startswith('python main.py --dataset mine/info.csv ')
+    base = {'dataset': 'mine/info.csv'}
+    run = targets.runs_of('figure1', base)[0]
+    assert 'val/info/PLCC' in run.tags()
+    shelf = Shelf(tmp_path, tmp_path, tmp_path, base)
+    assert shelf.figure_dir == tmp_path / 'figures-info'
+    shelf.results = [Result(tmp_path / 'x.json', {'PLCC': .9}, run.options, 'info', 'test')]
+    assert not shelf.lacks(targets.Run(run.options))
+    row = verdicts.rows('figure1', shelf)[1]
+    assert (row.cell, row.ours, row.verdict()) == ('figure1, info, MAE', .9, 'other data')
+
+
+def test_a_run_of_another_split_or_criterion_is_not_the_papers(tmp_path):
+    for change in ({'split': 'random'}, {'split': 'kfold', 'fold': 2}, {'val_criterion': 'PLCC'}):
+        assert differences({**PAPER, **change}, PAPER)
+    assert not differences({**PAPER, 'val_criterion': 'SROCC1'}, PAPER)
+    for demanded, verdict in (({'opt_level': 'O0'}, 'PASS'), ({'train_ratio': .5}, 'other setting')):
+        shelf, _ = shelf_with(tmp_path, loss_type='mae')
+        shelf.demanded = demanded
+        assert verdicts.rows('figure1', shelf)[1].verdict() == verdict
+
+
 # Running
 
 def test_runs_at_once_and_in_turn(capsys):
