@@ -2,9 +2,11 @@
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from IQAutils import UserError
 from results_in_the_paper import iqa_statistics, paper, plotting, t_test
@@ -87,8 +89,13 @@ def interval(path: Path, metric: str) -> tuple[float, float] | None:
         predictions = read_predictions(path)
     except UserError:
         return None
-    counts = iqa_statistics.resamples(len(predictions.mos), RESAMPLES)
+    counts = _resamples(len(predictions.mos))
     return iqa_statistics.interval(iqa_statistics.CRITERIA[metric](predictions.pq, predictions.mos, counts))
+
+
+@lru_cache(maxsize=2)
+def _resamples(n: int) -> np.ndarray:
+    return iqa_statistics.resamples(n, RESAMPLES)
 
 
 def _figure1(target: str, shelf: Shelf) -> Iterator[Row]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import IQAcheckpoint
 from IQAoptions import MAIN, TEST_DATASET, parse, run_name
+from IQAresults import write_results
 from IQAutils import locked
 from results_in_the_paper import export_csv, plotting, reproduce, running, targets, verdicts
 from results_in_the_paper.results import Result
@@ -265,6 +267,45 @@ def test_rows_have_the_interval_over_images(tmp_path, empty):
     shelf.base = {'epochs': 2}
     shelf.results[0].options['epochs'] = 2
     assert verdicts.rows('figure1', shelf)[1].verdict() == 'other setting'
+
+
+def make_all(folder: Path) -> None:
+    """Results, curves and a log as if all runs of all targets had been trained in the setting of the paper."""
+    rng, shelf = np.random.RandomState(0), Shelf(folder / 'results', folder / 'runs', folder / 'checkpoints')
+    for run in targets.merge(run for target in targets.ALL for run in targets.runs_of(target, {})):
+        for tested in (run.options['dataset'], *run.tested):
+            mos = rng.uniform(0, 100, 20)
+            head, part = mos + rng.normal(0, 5, 20), 'test' if tested == run.options['dataset'] else 'all'
+            performance = {'sq': mos, 'sq_std': mos, 'pq': head, 'pq_before': head, 'k': [1.], 'b': [0.],
+                           'SROCC': .9, 'PLCC': .918, 'RMSE': 5., 'KROCC': .7}
+            write_results(shelf.result_dir, f'{shelf.name(run)}-on-{tested}' if run.tested else shelf.name(run),
+                          [f'{i}.png' for i in range(20)], performance,
+                          {'options': run.options, 'dataset': tested, 'part': part})
+        for figure in run.curves:
+            for part, metric in product(figure.parts, figure.metrics):
+                path = figure.path(shelf.csv_dir, part, metric)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text('Wall time,Step,Value\n0,1,.5\n0,2,.625\n')
+
+
+def test_all_that_is_there_is_drawn_and_judged(tmp_path, empty, monkeypatch, capsys):
+    monkeypatch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+    make_all(tmp_path)
+    words = ['figure5_lr', 'figure6', 'figure7', 'table1', 'table2', 'tableA1', 'tableA2', 't-test']
+    assert reproduce.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('78 of 78 runs are there\n')
+    figures = {path.name for path in (tmp_path / 'results/figures').iterdir()}
+    assert {'figure5_lr.pdf', 'figure6.pdf', 'figure7.pdf'} <= figures
+    assert {f'{name}.md' for name in ('table1', 'table2', 'tableA1', 'tableA2', 't-test', 'reproduced')} <= figures
+    assert 'losses' in out  # the t-test
+    table = out[out.index('\ncell  '):].splitlines()[3:]
+    assert len(table) == sum(len(verdicts.rows(target, Shelf(tmp_path, tmp_path, tmp_path))) for target in words)
+    assert {line.split('  ')[-1].strip() for line in table} == {'PASS', 'FAIL', 'not known', 'not judged'}
+    best = next(line for line in table if line.startswith('figure5_lr, MSE, lr 1e-5 best val PLCC'))
+    assert re.split(r' {2,}', best)[1:] == ['0.805', '0.625', '-0.180', '-', 'FAIL']
+    assert reproduce.main(['figure6', '--dry_run']) == 0
+    assert capsys.readouterr().out == ''
 
 
 @pytest.mark.parametrize('target', targets.TARGETS)
