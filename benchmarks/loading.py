@@ -14,7 +14,8 @@ from baseline import SIZE, Baseline, options, photographs, row, seconds
 from torch.utils.data import DataLoader
 
 from IQAcache import on_disk
-from IQAdataset import Loading, Preprocess, Source, normalize, open_data, write_info
+from IQAdataset import Loading, Preprocess, normalize, open_data
+from IQAinfo import Source, write_info
 
 BATCH = 8
 
