@@ -4,6 +4,7 @@ Beside the checkpoint NAME.pth, a run keeps NAME.ITERATION.state, from which it 
 finished epoch's, or the iteration's at which it was asked to stop. It holds tensors and plain Python values only:
 
     options                     every option of training, by name
+    split_hash                  of the split that it trains with
     iteration                   how many are done
     model, optimizer, scheduler, scaler     their state dicts
     random                      the states of all random number generators, when the unfinished epoch began
@@ -61,7 +62,10 @@ class Run:
     # Before the first step
 
     def resume(self, state: dict) -> None:
-        """Take everything back from a state."""
+        """Take everything back from a state; UserError where the images are no longer split as they were."""
+        if state['split_hash'] != self.split_hash:
+            raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
+                            f'{self.split_hash}): the info file or the split file was changed')
         self.model.load_state_dict(state['model'])
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
@@ -185,7 +189,8 @@ class Run:
             return
         file = self.checkpoint_file.with_name(f'{self.checkpoint_file.stem}.{self.iteration:08d}.state')
         IQAcheckpoint.write(file, {
-            'options': trained_options(self.args), 'iteration': self.iteration, 'model': self.model.state_dict(),
+            'options': trained_options(self.args), 'split_hash': self.split_hash, 'iteration': self.iteration,
+            'model': self.model.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()}, 'random': random_,
             'best': self.best, 'best_epoch': self.best_epoch,
             'history': {tag: torch.tensor(rows, dtype=torch.float64) for tag, rows in self.history.items()}})

@@ -22,6 +22,7 @@ import IQAcheckpoint
 import IQArun
 import IQAutils
 import main
+from IQAinfo import read_info, write_info
 from IQAmodel import BACKBONES, Backbone
 from IQAutils import UserError, locked, replacing
 
@@ -218,6 +219,14 @@ def test_another_runs_state(finished, fails):
     (checkpoint,) = Path('checkpoints').glob('*.pth')
     assert 'not the state of a run' in fails(main.main, *finished, '--resume', checkpoint)
     assert 'no such checkpoint' in fails(main.main, *finished, '--resume', 'gone.state')
+
+
+def test_a_split_that_changed(finished, fails):
+    (checkpoint,) = Path('checkpoints').glob('*.pth')
+    checkpoint.unlink()  # else the run is finished
+    info = read_info('tiny/info.mat')
+    write_info('tiny/info.mat', info.names, info.mos, info.std, info.ref_ids, info.index[::-1])
+    assert 'the run had another split' in fails(main.main, *finished, '--resume', 'auto')
 
 
 def test_nothing_to_resume_begins(tiny, capsys):
