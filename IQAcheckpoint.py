@@ -14,6 +14,11 @@ A checkpoint is a dictionary of tensors and plain Python values, written whole a
     epoch          the epoch of these weights
     metrics        {'val': ..., 'test': ...} -> criteria; 'test' only once training has ended
     versions       of the packages
+
+One that test_demo.py --calibrate made has the ratings in 'mos', and besides:
+
+    calibration    'kind', 'images', and the criteria 'before', 'fitted', 'leave-one-out'
+    mapping        where it is a curve: its 'name' and 'parameters' (see IQAscore.MAPPINGS), instead of k[0], b[0]
 """
 import pickle
 import platform

@@ -38,7 +38,11 @@ class Preprocess:
 
     def __call__(self, path: str | Path) -> Image.Image:
         with Image.open(path) as image:
-            image = to_rgb(ImageOps.exif_transpose(image))
+            return self.of(image)
+
+    def of(self, image: Image.Image) -> Image.Image:
+        """The same for an image that is open already."""
+        image = to_rgb(ImageOps.exif_transpose(image))
         for size in (self.first_resize, self.resize):
             if size and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

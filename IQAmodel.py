@@ -1,5 +1,9 @@
 """LinearityIQA: a ResNet, ResNeXt, AlexNet or VGG backbone, two pooled levels, and a head for each and for both."""
-from collections.abc import Callable
+import itertools
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+import IQAcheckpoint
+from IQAdataset import Preprocess
+from IQAscore import Scorer
 from IQAutils import UserError, pick
 
 
@@ -104,14 +111,59 @@ class IQAModel(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the raw scores [level 6, level 7, both] (see the class)."""
+        level6, level7 = self.levels(x)
+        return self.heads(SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool))
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of level 6 and level 7."""
         maps = []
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in self.taps:
                 maps.append(x)
-        f6 = self.dr6(SPSP(maps[0], self.P6, self.pool))
-        f7 = self.dr7(SPSP(maps[1], self.P7, self.pool))
+        return maps
+
+    def heads(self, pooled6: Tensor, pooled7: Tensor) -> list[Tensor]:
+        """The raw scores [level 6, level 7, both], each (N, 1), of what SPSP made of the two maps."""
+        f6, f7 = self.dr6(pooled6), self.dr7(pooled7)
         return [self.regr6(f6), self.regr7(f7), self.regression(torch.cat((f6, f7), 1))]
+
+    def local(self, x: Tensor, window: int = 3) -> Tensor:
+        """Raw final scores (N, h, w) of windows of `window` x `window` cells around each of the h x w cells of level 7.
+
+        Each window is pooled and sent through the heads as the whole image is, so that only eval mode makes sense. A
+        window at the border is moved inwards; it is never smaller than P6 and P7 need, nor larger than the map. The
+        convolutions repeat the border's values instead of adding zeros, so that borders look like what is next to them.
+        """
+        with _repeated_borders(self.features):
+            level6, level7 = self.levels(x)
+        spans = [_windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / 2)))
+                 for size6, size7 in zip(level6.shape[2:], level7.shape[2:], strict=True)]
+        pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)
+                                       for rows, columns in itertools.product(*spans)])
+                            for i, (level, P) in enumerate(((level6, self.P6), (level7, self.P7))))
+        return self.heads(pooled6, pooled7)[-1].view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
+
+
+def _windows(size7: int, size6: int, width: int) -> list[tuple[slice, slice]]:
+    """For each cell along a side of level 7: the cells around it in level 6 and in level 7, which show the same."""
+    width, ratio = min(width, size7), size6 / size7
+    starts = [min(max(i - width // 2, 0), size7 - width) for i in range(size7)]
+    return [(slice(math.floor(i * ratio), math.ceil((i + width) * ratio)), slice(i, i + width)) for i in starts]
+
+
+@contextmanager
+def _repeated_borders(network: nn.Module) -> Iterator[None]:
+    """Let the convolutions pad with the values at the border, as long as the context lasts, instead of with zeros."""
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    before = [layer.padding_mode for layer in convolutions]
+    try:
+        for layer in convolutions:
+            layer.padding_mode = 'replicate'
+        yield
+    finally:
+        for layer, mode in zip(convolutions, before, strict=True):
+            layer.padding_mode = mode
 
 
 def _reduction(size: int) -> nn.Sequential:
@@ -146,10 +198,54 @@ def load_network(arch: str, weights: str | Path | None) -> nn.Module:
     return network
 
 
+# the options of build_model, with what IQAModel takes by default
+NETWORK = {'architecture': 'resnext101_32x8d', 'pool': 'avg', 'use_bn_end': False, 'P6': 1, 'P7': 1}
+
+
 def build_model(args) -> nn.Module:
     """The network that the options ask for. A new family gets a row here and a file in architectures/."""
     weights = None if args.weights == 'none' else args.weights
     return IQAModel(args.architecture, args.pool, args.use_bn_end, args.P6, args.P7, weights)
+
+
+def load_model(args, checkpoint: dict, file: str | Path) -> nn.Module:
+    """The network of the options, with the weights of the checkpoint, on the device and in eval mode."""
+    args.weights = 'none'
+    model = build_model(args)
+    IQAcheckpoint.load_weights(model, checkpoint, file)
+    return model.to(args.device).eval()
+
+
+def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,
+         **network) -> Scorer:
+    """Load a trained model to score images from Python.
+
+    >>> scorer = load('checkpoint.pth')
+    >>> scorer.score('photo.png')                       # a path, a PIL image or a uint8 (H, W, 3) array: a float
+    57.3...
+    >>> images = torch.rand(2, 3, 96, 128, requires_grad=True)
+    >>> scorer.score(images, as_loss=True).mean().backward()    # float tensors (N, 3, H, W) in 0..1: differentiable
+    >>> images.grad.shape
+    torch.Size([2, 3, 96, 128])
+
+    Args:
+        checkpoint: the file that main.py wrote, or what IQAcheckpoint.load returned.
+        device: where the network runs.
+        preprocess: what is done to an image first (default: as the checkpoint says; nothing where it does not).
+        network: options of build_model (architecture, pool, use_bn_end, P6, P7) for a checkpoint of the original
+            package, which does not hold them (default: those of IQAModel).
+
+    Returns:
+        An IQAscore.Scorer. UserError where the file is no checkpoint, or the options are not those of its weights.
+    """
+    file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
+    state = checkpoint if isinstance(checkpoint, dict) else IQAcheckpoint.load(checkpoint)
+    unknown = set(network) - set(NETWORK)
+    if unknown:
+        raise UserError(f'unknown options of the network: {", ".join(sorted(unknown))}; expected {", ".join(NETWORK)}')
+    args = Namespace(**{**NETWORK, **network}, device=device, given=list(network))
+    IQAcheckpoint.adopt(args, state, file)
+    return Scorer(load_model(args, state, file), state, preprocess, device)
 
 
 def parameter_groups(model: nn.Module, lr: float, ft_lr_ratio: float) -> list[dict]:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+import IQAcheckpoint
 from IQAinfo import DATASETS, READERS, dataset_name, source_of
 from IQAloss import ALIASES, LOSSES
 from IQAmodel import BACKBONES, POOLS
 from IQAperformance import CRITERIA, SUFFIXES
+from IQAscore import MAPPINGS, MAX_PIXELS, WINDOW
 from IQAsplits import SPLITS
 from IQAutils import UserError, pick
 
@@ -222,23 +224,60 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
                        help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
 
 
-def add_image(parser: argparse.ArgumentParser) -> None:
-    """What test_demo.py scores."""
-    group = parser.add_argument_group('image')
-    group.add_argument('--img', '--img_path', dest='img', required=True, help='the image to score')
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """What test_demo.py scores, and where the scores go."""
+    group = parser.add_argument_group('images')
+    group.add_argument('--img', '--img_path', dest='img', nargs='+', default=[],
+                       help='files, folders, glob patterns, or - for a list on stdin')
+    group.add_argument('--recursive', action='store_true', help='look into the folders below a folder too')
+    group.add_argument('--max_pixels', type=_count, default=MAX_PIXELS,
+                       help='refuse larger images: a small file can hold a huge one')
+    group = parser.add_argument_group('output')
+    group.add_argument('--csv', metavar='FILE', help='write a table')
+    group.add_argument('--json', metavar='FILE', help='write JSON lines')
+    group.add_argument('--resume', action='store_true', help='score only what --csv or --json lack')
+    group.add_argument('--sort', action='store_true', help='best first')
+    group.add_argument('--clamp', action='store_true', help='keep scores within the range of the training MOS')
+    group.add_argument('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
+    add_report(parser)
+    group = parser.add_argument_group('calibration')
+    group.add_argument('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
+    group.add_argument('--calibration', choices=tuple(MAPPINGS), default='linear', help='what is fitted')
+    group.add_argument('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The report of a set of images, and its quality maps."""
+    group = parser.add_argument_group('report')
+    group.add_argument('--report', metavar='FILE', help='write a self-contained HTML page')
+    group.add_argument('--report_maps', action=argparse.BooleanOptionalAction, default=True,
+                       help='with a quality map of each image in the report')
+    group.add_argument('--map_window', type=_count, default=WINDOW,
+                       help='side of the windows of a quality map, in cells (32 pixels in a ResNet)')
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """What export.py writes."""
+    group = parser.add_argument_group('export')
+    group.add_argument('--onnx', metavar='FILE', help='write an ONNX file')
+    group.add_argument('--torch_export', metavar='FILE', help='write an exported program of torch.export (.pt2)')
+    group.add_argument('--size', type=_count, nargs=2, metavar=('H', 'W'),
+                       help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 OPTIMIZERS = {'adam': torch.optim.Adam, 'sgd': torch.optim.SGD, 'adadelta': torch.optim.Adadelta}
 SHARED = (add_data, add_split, add_preprocessing, add_model, add_loss, add_training, add_run)
 MAIN = (*SHARED, add_recording)
-TEST_DATASET = (*SHARED, add_testing)
-TEST_DEMO = (add_image, *SHARED)
+TEST_DATASET = (*SHARED, add_testing, add_report)
+TEST_DEMO = (add_scoring, *SHARED)
+EXPORT = (add_export, *SHARED)
 
 # options that do not change the trained model: where things lie, what is recorded, what is tested
 NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'allow_outside', 'checkpoint_dir',
                'result_dir', 'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part',
-               'trained_on', 'img', 'resume', 'keep'}
+               'trained_on', 'img', 'recursive', 'max_pixels', 'csv', 'json', 'resume', 'keep', 'sort', 'clamp', 'map',
+               'report', 'report_maps', 'map_window', 'calibrate', 'calibration', 'out', 'onnx', 'torch_export', 'size'}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -348,3 +387,10 @@ def with_dataset(args: argparse.Namespace, dataset: str) -> argparse.Namespace:
         other.dataset, other.data_info = dataset, None
     settle(other)
     return other
+
+
+def find_checkpoint(args) -> Path:
+    """Where main.py wrote the run of these options, on the set tested or, for a test across sets, on KonIQ-10k."""
+    trained_on = getattr(args, 'trained_on', None)
+    datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
+    return IQAcheckpoint.find(args.checkpoint_dir, {name: run_name(with_dataset(args, name)) for name in datasets})

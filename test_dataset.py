@@ -9,17 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+from tqdm import tqdm
 
 import IQAcheckpoint
 from IQAdataset import loading_of, open_data, plan_of, preprocess_of
 from IQAinfo import Info, dataset_name, named_source
-from IQAmodel import build_model
-from IQAoptions import TEST_DATASET, parse, run_name, with_dataset
+from IQAmaps import small_map
+from IQAmodel import load_model
+from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
+from IQAperformance import agreement
+from IQAreport import THUMBNAIL, Entry, write_report
 from IQAresults import table, write_results
+from IQAscore import MAX_PIXELS, Mapping, Scorer
 from IQAsplits import choose, split_hash
+from IQAstream import Reader, row_of, score_files
 from IQAutils import UserError, command
 from modified_ignite_engine import evaluate
+from results_in_the_paper.iqa_statistics import CRITERIA, interval, resamples
 
 OF_THE_TESTED_SET = ('dataset', 'data_info', 'split', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'split_seed',
                      'folds', 'fold', 'split_file', 'batch_size')
@@ -52,12 +58,19 @@ def test(args) -> dict:
     print(f'Testing {file} (trained on {dataset_name(trained_on)}) on {len(names)} images of {name}')
     performance = evaluate(model, data.evaluation_loader(part), args.device, 'test', checkpoint['k'], checkpoint['b'],
                            pbar=name if args.pbar else '')
+    mapping = Mapping.of(checkpoint)
+    if mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
+        performance['pq'] = mapping(performance['pq_before'])
+        performance |= agreement(performance['pq'], performance['sq'])
     result = file.stem if same and part == 'test' else f'{file.stem}-on-{name}-{part}'
     written = write_results(args.result_dir, result, names, performance, {
         'run_name': file.stem, 'dataset': name, 'trained_on': dataset_name(trained_on), 'part': part,
         'split_hash': hash_of(checkpoint), 'images_trained_on': seen, 'checkpoint': str(file),
         'options': checkpoint.get('options', {}), 'versions': IQAcheckpoint.versions()})
     print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
+    if getattr(args, 'report', None):
+        report(args, Scorer(model, checkpoint, preprocess_of(args, source), args.device), file.name,
+               data.datasets[part].paths, performance, f'{file.stem} on {len(names)} images of {name}')
     return performance
 
 
@@ -76,19 +89,21 @@ def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> in
     return len(seen)
 
 
-def find_checkpoint(args) -> Path:
-    """Where main.py wrote the run of these options, on the set tested or, for a test across sets, on KonIQ-10k."""
-    trained_on = getattr(args, 'trained_on', None)
-    datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
-    return IQAcheckpoint.find(args.checkpoint_dir, {name: run_name(with_dataset(args, name)) for name in datasets})
-
-
-def load_model(args, checkpoint: dict, file: Path) -> torch.nn.Module:
-    """The network of the options, with the weights of the checkpoint, on the device and in eval mode."""
-    args.weights = 'none'
-    model = build_model(args)
-    IQAcheckpoint.load_weights(model, checkpoint, file)
-    return model.to(args.device).eval()
+def report(args, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
+    """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
+    read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
+    samples = score_files(scorer, map(str, paths), read, args.batch_size, args.num_workers,
+                          args.map_window if args.report_maps else 0)
+    entries = []
+    for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
+        row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}
+        small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
+        entries.append(Entry(row, sample.thumbnail, small, float(performance['sq'][sample.index])))
+    counts = resamples(len(paths), 1000)
+    metrics = {name: (performance[name], *interval(criterion(performance['pq'], performance['sq'], counts)))
+               for name, criterion in CRITERIA.items()}
+    write_report(args.report, entries, scorer.scale, title, metrics=metrics)
+    print(f'Report: {args.report}')
 
 
 def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.ndarray]]:

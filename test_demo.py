@@ -1,49 +1,220 @@
-"""Score an image.
+"""Score images.
 
-    python test_demo.py --img photo.jpg --trained_model_file checkpoints/NAME.pth
+    python test_demo.py --img photo.jpg --trained_model_file checkpoints/NAME.pth         one
+    python test_demo.py --img folder 'more/*.png' --trained_model_file ... --csv out.csv  many
+    python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
+    python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
+
+A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
+MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
+Exit status: 0, 1 where some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
 """
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
+import numpy as np
+from tqdm import tqdm
 
 import IQAcheckpoint
-from IQAdataset import Preprocess, normalize, preprocess_of
+from IQAcalibrate import calibrated, read_ratings
+from IQAdataset import Preprocess, preprocess_of
+from IQAfiles import find_images, text
 from IQAinfo import source_of
-from IQAoptions import TEST_DEMO, parse
+from IQAmaps import small_map, write_map
+from IQAmodel import load_model
+from IQAoptions import TEST_DEMO, find_checkpoint, parse
+from IQAprocesses import Interrupted, Processes, joined, own_device, pillow_without_limit, quiet_pipe
+from IQAreport import THUMBNAIL, Entry, write_report
+from IQAscore import Scorer
+from IQAstream import Reader, Sample, row_of, score_files
+from IQAtables import SCREEN_HEADER, Tables, screen_line
 from IQAutils import UserError, command
-from test_dataset import find_checkpoint, load_model
 
 
 @command
-def main(argv: list[str] | None = None) -> float:
-    """Parse the options, print the score of the image on the MOS scale, and return it."""
+def main(argv: list[str] | None = None) -> float | int:
+    """Parse the options and score. Returns the score of one image alone, or else how many images were scored.
+
+    With --calibrate, the leave-one-out RMSE of the ratings.
+    """
     args = parse(argv, TEST_DEMO, __doc__)
+    check_options(args)
+    args.device = own_device(args.device)
     file = Path(args.trained_model_file or find_checkpoint(args))
     checkpoint = IQAcheckpoint.load(file)
-    IQAcheckpoint.adopt(args, checkpoint, file)
-    if 'preprocessing' in checkpoint:
-        preprocess = Preprocess(**checkpoint['preprocessing'])
-    else:
-        preprocess = preprocess_of(args, source_of(args.dataset))
-    image = read_image(args.img, preprocess)
-    model = load_model(args, checkpoint, file)
-    with torch.inference_mode():
-        raw = model(normalize(pil_to_tensor(image)[None].to(args.device)))[-1].item()
-    score = checkpoint['k'][0] * raw + checkpoint['b'][0]
-    print(f'The image quality score is {score}')
-    return score
+    IQAcheckpoint.adopt(args, checkpoint, file, ignore=('batch_size',))
+    preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
+                  else preprocess_of(args, source_of(args.dataset)))
+    with quiet_pipe(), pillow_without_limit():
+        scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess, args.device)
+        if args.calibrate:
+            return calibrate(args, scorer, checkpoint, file)
+        with joined() as processes:
+            return Run(args, scorer, file.name, processes).run()
 
 
-def read_image(path: str, preprocess: Preprocess) -> Image.Image:
-    """The preprocessed image; UserError where it is missing or no image."""
-    try:
-        return preprocess(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = 'no such file' if isinstance(error, FileNotFoundError) else error
-        raise UserError(f'--img {path}: {reason}') from None
+def check_options(args) -> None:
+    """Raise UserError where options do not go together."""
+    if bool(args.img) == bool(args.calibrate):
+        raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
+    if args.resume and not (args.csv or args.json):
+        raise UserError('--resume needs --csv or --json, the file to go on with')
+    if args.resume and args.report:
+        raise UserError('--report shows the images that are scored in this run: leave out --resume')
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and args.img and not (args.csv or args.json):
+        raise UserError('under torchrun, give --csv or --json: one file for all processes')
 
+
+class Run:
+    """The scoring of a list of images, and where the scores go."""
+
+    def __init__(self, args, scorer: Scorer, model: str, processes: Processes):
+        self.args, self.scorer, self.model, self.processes = args, scorer, model, processes
+        self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
+        self.scored, self.unreadable, self.entries = 0, [], []
+        self.rows: list[dict] = []        # those that wait until the end
+        self.kept: dict[int, tuple] = {}  # of images in flight: the path of the map, and its cells for the report
+
+    def run(self) -> float | int:
+        """Score all; return the score of one image alone, else how many images this process scored."""
+        args, processes = self.args, self.processes
+        paths, repeated = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
+        self.alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
+        if repeated and processes.rank == 0:
+            print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
+        self.tables = Tables(self.files, args.resume, self.model, processes)
+        todo = [path for path in paths if self.tables.lack(text(path))]
+        self.on_screen = not self.files and not self.alone
+        if self.on_screen:
+            print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
+        mine = todo[processes.rank::processes.world]
+        with Interrupted() as interrupted, tqdm(total=len(mine), desc='Scoring', unit='image', leave=False,
+                                                disable=not args.pbar or self.alone) as self.bar:
+            for sample in self._samples(mine, interrupted):
+                self._take(sample)
+                self.bar.update()
+        self.tables.close()
+        return self._finish(interrupted(), len(paths) - len(todo))
+
+    def _samples(self, paths: list[str], stop: Callable[[], bool]) -> Iterator[Sample]:
+        args = self.args
+        read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
+        window = args.map_window if args.map or (args.report and args.report_maps) else 0
+        return score_files(self.scorer, paths, read, args.batch_size, args.num_workers, window, self._keep, stop)
+
+    def _keep(self, sample: Sample) -> None:
+        """While the pixels are there: write the map, and make what the report shows of it."""
+        if sample.grid is None:
+            return
+        path = None
+        if self.args.map:
+            digest = hashlib.sha256(os.fsencode(sample.path)).hexdigest()[:8]  # there may be two files of one name
+            path = Path(self.args.map, f'{text(Path(sample.path).stem)[:100]}-{digest}.png')
+            score = float(self.scorer.mapping(sample.heads[0]))
+            write_map(path, sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scorer.scale,
+                      f'score {score:.4g}')
+        self.kept[sample.index] = path, small_map(sample.grid, self.scorer.scale) if self.args.report else b''
+
+    def _take(self, sample: Sample) -> None:
+        """Put one result where it goes."""
+        if sample.error:
+            if self.alone:
+                raise UserError(f'--img {text(sample.path)}: {sample.error}')
+            self.unreadable.append(f'{text(sample.path)}: {sample.error}')
+            self.bar.write(self.unreadable[-1], file=sys.stderr)
+            return
+        path, small = self.kept.pop(sample.index, (None, b''))
+        row = row_of(sample, self.scorer, self.model, self.args.clamp, path)
+        self.scored += 1
+        self.tables.write(row)
+        if self.args.report:
+            self.entries.append(Entry(row, sample.thumbnail, small))
+        if self.alone or (self.on_screen and self.args.sort):
+            self.rows.append(row)
+        elif self.on_screen:
+            self.bar.write(screen_line(row), file=sys.stdout)
+            sys.stdout.flush()
+
+    def _finish(self, interrupted: bool, skipped: int) -> float | int:
+        """Put together what the processes did, say it, and end with the status that fits."""
+        gathered = self.processes.gather((self.scored, self.unreadable, self.entries))
+        unreadable = []
+        if gathered:
+            scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
+            self._conclude(scored, unreadable, entries)
+            if not self.alone:
+                written = ', '.join([*self.files.values(), *filter(None, (self.args.report, self.args.map))])
+                print(f'{scored} images scored' + (f', {skipped} were there already' if skipped else '')
+                      + (f', {len(unreadable)} could not be' if unreadable else '')
+                      + (f': {written}' if written else ''), file=sys.stderr if self.on_screen else sys.stdout)
+        self.processes.gather(None)  # torchrun ends all processes when one ends with an error
+        if interrupted:
+            print('Interrupted' + ('; with --resume, the same command does the rest' if self.files else ''),
+                  file=sys.stderr)
+            raise SystemExit(130)
+        if unreadable:
+            raise SystemExit(1)
+        return self.rows[0]['score'] if self.alone else self.scored
+
+    def _conclude(self, scored: int, unreadable: list[str], entries: list[Entry]) -> None:
+        """Finish the files, show what waited for the end, and write the report."""
+        sign = -1 if self.scorer.scale.higher_is_better is not False else 1
+
+        def place(row: dict) -> float:
+            return sign * float(row['score'])
+
+        self.tables.finish(place if self.args.sort else None)
+        if self.alone:
+            print(sentence(self.rows[0], self.scorer.scale))
+        for row in sorted(self.rows, key=place) if self.on_screen else ():
+            print(screen_line(row))
+        if self.args.report:
+            write_report(self.args.report, entries, self.scorer.scale, f'Scores of {self.model}', unreadable)
+
+
+def sentence(row: dict, scale) -> str:
+    """What is said of one image alone."""
+    percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
+    lines = [f'The image quality score is {row["score"]}',
+             f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
+    if row['outside']:
+        lines.append(f'The score lies {row["outside"]} that range: the image is unlike what was rated in training')
+    lines += [f'Note: {row["note"]}'] if row['note'] else []
+    lines += [f'Quality map: {row["map"]}'] if row['map'] else []
+    return '\n'.join(lines)
+
+
+def calibrate(args, scorer: Scorer, checkpoint: dict, file: Path) -> float:
+    """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
+    out = Path(args.out or file.with_name(f'{file.stem}-calibrated.pth'))
+    if out.resolve() == file.resolve():
+        raise UserError(f'--out {out} is the checkpoint that is calibrated: give the new one another name')
+    paths, ratings = read_ratings(args.calibrate)
+    samples = list(tqdm(score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size,
+                                    args.num_workers), 'Scoring', len(paths), leave=False, disable=not args.pbar))
+    good = [sample for sample in samples if not sample.error]
+    for sample in samples:
+        if sample.error:
+            print(f'{text(sample.path)}: {sample.error}', file=sys.stderr)
+    if len(good) < len(samples):
+        print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
+    heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
+    new, report = calibrated(checkpoint, heads, ratings[[sample.index for sample in good]], args.calibration,
+                             vars(args), scorer.preprocess)
+    IQAcheckpoint.save(out, new)
+    print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
+    for name, values in report.items():
+        print(f'{name:15}' + ''.join(f'{values[criterion]:9.4f}' for criterion in CRITERIA))
+    print(f'Calibrated checkpoint: {out}')
+    if len(good) < len(samples):
+        raise SystemExit(1)
+    return report['leave-one-out']['RMSE']
+
+
+CRITERIA = ('SROCC', 'PLCC', 'RMSE')
 
 if __name__ == '__main__':
     main()

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from scored import save_photos, saved
 
 from IQAinfo import write_info
 
@@ -57,3 +59,30 @@ def fails(capsys):
         assert 'Traceback' not in error
         return error
     return call
+
+
+@pytest.fixture
+def one_thread():
+    """Small networks on a busy machine: threads that wait for one another cost more than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
+def scored_folder(tmp_path_factory) -> Path:
+    """A folder with checkpoint.pth, a random network, and images/00.png to 11.png."""
+    folder = tmp_path_factory.mktemp('scored')
+    saved(folder)
+    save_photos(folder / 'images', 12)
+    return folder
+
+
+@pytest.fixture
+def scored(scored_folder, tmp_path, monkeypatch, one_thread) -> list[str]:
+    """A fresh working directory with images/00.png to 11.png; the options of test_demo.py that score with the model."""
+    (tmp_path / 'images').symlink_to(scored_folder / 'images')
+    monkeypatch.chdir(tmp_path)
+    return ['--trained_model_file', str(scored_folder / 'checkpoint.pth'), '--device', 'cpu', '--no-pbar',
+            '--num_workers', '2']

@@ -1,0 +1,125 @@
+"""Fit the scores to ratings of one's own: a new line, or a logistic curve, from the same network."""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import curve_fit
+
+from IQAdataset import Preprocess
+from IQAmodel import NETWORK
+from IQAperformance import agreement, fit_line
+from IQAscore import Mapping
+from IQAutils import UserError, pick
+
+FEWEST = 20  # images; a line through fewer says little, and its error less
+IMAGE_COLUMNS = ('image', 'name', 'file', 'filename', 'file_name', 'image_name', 'path', 'img')
+RATING_COLUMNS = ('mos', 'rating', 'ratings', 'score', 'dmos', 'opinion', 'value')
+
+
+def read_ratings(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """Images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
+
+    The columns are those named as in IMAGE_COLUMNS and RATING_COLUMNS, or else the first of text and the first of
+    numbers. Image paths are taken from the CSV's folder where they are there, else from the working directory.
+    Raises UserError where there are no such columns, or a rating is no number.
+    """
+    try:
+        table = pd.read_csv(path, skipinitialspace=True, dtype=object, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f'--calibrate {path}: no such file') from None
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f'--calibrate {path}: not a CSV file ({error})') from None
+    numbers = table.apply(pd.to_numeric, errors='coerce')
+    numeric = [name for name in table if numbers[name].notna().any()]
+    image = _column(table, IMAGE_COLUMNS, [name for name in table if name not in numeric])
+    rating = _column(table, RATING_COLUMNS, [name for name in numeric if name != image])
+    if image is None or rating is None:
+        raise UserError(f'--calibrate {path}: expected a column of images and one of ratings, found '
+                        f'{", ".join(map(str, table)) or "none"}')
+    bad = table.index[~np.isfinite(numbers[rating])]
+    if len(bad):
+        raise UserError(f'--calibrate {path}: line {bad[0] + 2}: {rating} is {table[rating][bad[0]]!r}, not a number')
+    means = numbers[rating].astype(float).groupby(table[image], sort=False).mean()
+    folder = Path(path).parent
+    return [str(folder / name) if (folder / name).exists() else name for name in means.index], means.to_numpy()
+
+
+def _column(table: pd.DataFrame, known: Sequence[str], others: Sequence[str]) -> str | None:
+    """The first column whose name is known, else the first of the others."""
+    names = {str(name).strip().lower(): name for name in reversed(table.columns)}
+    return next((names[name] for name in known if name in names), next(iter(others), None))
+
+
+def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float, float]:
+    """Least-squares top, bottom, centre, width of IQAscore.logistic; both (N,) float64.
+
+    top and bottom stay within one range of `mos` of its ends, and width within 1/20 to 20 times the spread of `raw`,
+    so that a nearly straight relation does not send them to infinity. Raises UserError where there is no fit.
+    """
+    spread, low, high = raw.std(), mos.min(), mos.max()
+    if spread == 0 or low == high:
+        raise UserError('a logistic needs scores and ratings that differ: try --calibration linear')
+    rising = fit_line(raw, mos)[0] >= 0
+    z, range_ = (raw - raw.mean()) / spread, high - low
+    (top, bottom) = (high, low) if rising else (low, high)
+    limits = ([low - range_, low - range_, -5, .05], [high + range_, high + range_, 5, 20])
+
+    def curve(x: np.ndarray, *parameters: float) -> np.ndarray:
+        return Mapping('logistic', parameters)(x)
+
+    try:
+        top, bottom, centre, width = curve_fit(curve, z, mos, (top, bottom, 0, .7), bounds=limits, max_nfev=2000)[0]
+    except RuntimeError:
+        raise UserError('the logistic does not fit these ratings: try --calibration linear') from None
+    return float(top), float(bottom), float(centre * spread + raw.mean()), float(width * spread)
+
+
+FITS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {'linear': fit_line, 'logistic': fit_logistic}
+
+
+def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
+    """What the mapping predicts of each image (N,) when it is fitted to all the others."""
+    fit, n = FITS[pick(FITS, kind, 'calibration')], len(raw)
+    others = ~np.eye(n, dtype=bool)
+    return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
+
+
+def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str, network: dict,
+               preprocess: Preprocess) -> tuple[dict, dict]:
+    """A checkpoint whose scores are in the unit of the ratings, and how well they agree.
+
+    Args:
+        checkpoint: the old one, left as it is.
+        heads: raw outputs (N, heads), the final head first.
+        mos: ratings (N,).
+        kind: 'linear' (all heads get a line), or 'logistic' (the final head gets a curve, 'mapping', besides).
+        network, preprocess: put into a checkpoint of the original package, which lacks them.
+
+    Returns:
+        The new checkpoint; and {'before', 'fitted', 'leave-one-out'} -> criteria of IQAperformance.agreement.
+    """
+    if len(mos) < FEWEST:
+        raise UserError(f'--calibrate: {len(mos)} rated images, expected at least {FEWEST}')
+    if np.ptp(mos) == 0 or np.ptp(heads[:, 0]) == 0:
+        raise UserError('--calibrate: all ratings, or all outputs of the network, are equal')
+    raw, mos = heads[:, 0], mos.astype(float)
+    before = Mapping.of(checkpoint)
+    mapping = Mapping(kind, FITS[pick(FITS, kind, 'calibration')](raw, mos))
+    report = {'before': agreement(before(raw), mos), 'fitted': agreement(mapping(raw), mos),
+              'leave-one-out': agreement(leave_one_out(kind, raw, mos), mos)}
+    lines = [fit_line(column, mos) for column in heads.T]
+    same = np.sign(before(raw) @ (raw - raw.mean())) == np.sign(lines[0][0])
+    old = checkpoint.get('mos', {}).get('higher_is_better', True)
+    values = np.sort(mos)
+    new = {name: value for name, value in checkpoint.items() if name not in ('optimizer', 'amp', 'mapping')}
+    new.setdefault('options', {name: network[name] for name in NETWORK})
+    new.setdefault('preprocessing', {'resize': preprocess.resize, 'first_resize': preprocess.first_resize})
+    new |= {'k': [k for k, _ in lines], 'b': [b for _, b in lines],
+            'mos': {'values': torch.tensor(values, dtype=torch.float32), 'min': float(values[0]),
+                    'max': float(values[-1]), 'higher_is_better': bool(old == same)},
+            'calibration': {'kind': kind, 'images': len(mos), **report}}
+    if kind != 'linear':
+        new['mapping'] = {'name': mapping.name, 'parameters': list(mapping.parameters)}
+    return new, report

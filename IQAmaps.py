@@ -1,0 +1,69 @@
+"""Quality maps: where in an image its quality is lost, as far as the features of the network can tell.
+
+A map is made of the scores of local windows: the features of each window are pooled and sent through the heads that
+were trained on whole images (see IQAModel.local). It is not trained on local ratings, for there are none: it shows
+what the score is made of, not what people would mark. Its cells are 32 pixels apart in a ResNet, but each sees some
+hundred pixels around it; the mean of the map is near the score of the image, but is not it.
+"""
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from IQAscore import WINDOW, Scale, Scorer
+from IQAutils import UserError, replacing
+
+OPACITY = .5
+COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
+
+
+def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
+    """Local scores (N, h, w) in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
+
+    h x w is the size of level 7 (a 32nd of the image in a ResNet); `window` is the side of the windows in its cells.
+    Raises UserError where the network is of a family that has no levels to pool.
+    """
+    if not hasattr(scorer.network, 'local'):
+        raise UserError(f'quality maps need LinearityIQA: {type(scorer.network).__name__} has no local features')
+    with torch.inference_mode():
+        return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window).double().cpu().numpy())
+
+
+def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
+    """The colour scale of a map: the range of the training MOS, or the map's own where that is not known."""
+    low, high = (scale.low, scale.high) if scale.low is not None else (float(grid.min()), float(grid.max()))
+    return Normalize(low, high, clip=True), COLOURS + ('_r' if scale.higher_is_better is False else '')
+
+
+def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
+    """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale."""
+    norm, name = colours(scale, grid)
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(8, max(1.5, 6.4 * height / width + .6)), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(Image.fromarray(image).convert('L'), cmap='gray', vmin=0, vmax=255)
+    heat = axes.imshow(grid, cmap=name, norm=norm, alpha=OPACITY, interpolation='bilinear',
+                       extent=(-.5, width - .5, height - .5, -.5))
+    axes.set_axis_off()
+    axes.set_title(title.replace('$', r'\$'), fontsize=10)
+    bar = figure.colorbar(heat, ax=axes, label='local score (MOS scale)', fraction=.05)
+    bar.solids.set_alpha(1)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format='png', dpi=100)
+
+
+def small_map(grid: np.ndarray, scale: Scale) -> bytes:
+    """The map's cells as a tiny PNG, one pixel a cell, to be stretched over a thumbnail."""
+    norm, name = colours(scale, grid)
+    rgb = (colormaps[name](norm(grid))[:, :, :3] * 255).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, 'PNG')
+    return buffer.getvalue()

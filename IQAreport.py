@@ -1,0 +1,108 @@
+"""A report of scored images: one HTML file that needs no network, from templates/report.html and templates/report.js.
+
+Every name is escaped by Jinja2; the only script that may run is the report's own, whose hash is in the page's policy.
+"""
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib import colormaps
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from IQAmaps import colours
+from IQAscore import Scale
+from IQAutils import write_text
+
+THUMBNAIL = 180  # longest side in pixels
+WORST = 20
+TEMPLATES = Path(__file__).parent / 'templates'
+
+
+@dataclass
+class Entry:
+    """One image of a report."""
+
+    row: dict                 # name, score, raw, percentile, outside, note: see IQAtables
+    thumbnail: bytes          # JPEG
+    small_map: bytes = b''    # see IQAmaps.small_map
+    mos: float | None = None  # its rating, where the set is labelled
+
+    def card(self) -> dict:
+        """What the template shows."""
+        with Image.open(io.BytesIO(self.thumbnail)) as image:
+            size = image.size
+        return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': _data('image/jpeg', self.thumbnail),
+                'map': _data('image/png', self.small_map) if self.small_map else ''}
+
+
+def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title: str, unreadable: Sequence[str] = (),
+                 metrics: dict[str, tuple[float, float, float]] | None = None) -> None:
+    """Write the report, best image first.
+
+    Args:
+        entries: the images; where all have a `mos`, a scatter plot and the worst WORST are shown too.
+        unreadable: lines about the images that have no score.
+        metrics: criterion -> value, low, high of its confidence interval.
+    """
+    entries = sorted(entries, key=lambda entry: entry.row['score'], reverse=scale.higher_is_better is not False)
+    cards = [{**entry.card(), 'place': place} for place, entry in enumerate(entries)]
+    labelled = bool(cards) and all(card['mos'] is not None for card in cards)
+    scores = np.array([card['score'] for card in cards])
+    norm, name = colours(scale, scores if len(scores) else np.zeros(1))
+    script = (TEMPLATES / 'report.js').read_text(encoding='utf-8')
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
+    write_text(path, environment.get_template('report.html').render(
+        title=title, scale=str(scale), cards=cards, labelled=labelled, unreadable=unreadable, metrics=metrics,
+        outside=sum(bool(card['outside']) for card in cards), histogram=_histogram(scores, scale),
+        scatter=_scatter(scores, np.array([card['mos'] for card in cards])) if labelled else '',
+        worst=sorted(cards, key=lambda card: -abs(card['score'] - card['mos']))[:WORST] if labelled else [],
+        maps=any(card['map'] for card in cards), low=norm.vmin, high=norm.vmax, side=THUMBNAIL,
+        legend=[to_hex(colormaps[name](x)) for x in np.linspace(0, 1, 9)],
+        script=Markup(script),  # the report's own: there is no input in it
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()))
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(buffer)
+    return _data('image/svg+xml', buffer.getvalue())
+
+
+def _histogram(scores: np.ndarray, scale: Scale) -> str:
+    """The scores, and the MOS of the training images where they are known, as shares of all."""
+    figure = Figure(figsize=(6, 3), layout='constrained')
+    axes = figure.add_subplot()
+    both = np.concatenate([scores, scale.values])
+    if len(both):
+        edges = np.histogram_bin_edges(both, bins=30)
+        for values, label, style in ((scale.values, "training images' MOS", {'color': '.75'}),
+                                     (scores, 'scores', {'histtype': 'step', 'color': 'C0', 'linewidth': 2})):
+            if len(values):
+                axes.hist(values, edges, weights=np.full(len(values), 100 / len(values)), label=label, **style)
+        axes.legend()
+    axes.set(xlabel='MOS scale', ylabel='% of the images')
+    return _svg(figure)
+
+
+def _scatter(scores: np.ndarray, mos: np.ndarray) -> str:
+    figure = Figure(figsize=(4, 4), layout='constrained')
+    axes = figure.add_subplot()
+    ends = [min(scores.min(), mos.min()), max(scores.max(), mos.max())]
+    axes.plot(ends, ends, color='.7', linewidth=1)
+    axes.scatter(mos, scores, s=6, alpha=.5, linewidths=0, rasterized=True)
+    axes.set(xlabel='MOS', ylabel='score', aspect='equal')
+    return _svg(figure)

@@ -1,0 +1,197 @@
+"""Scores with a meaning: from the network's raw output to the MOS scale, its range and its percentiles.
+
+`IQAmodel.load(checkpoint)` makes a Scorer. A score is not clamped: k raw + b is a line without ends, so that an image
+worse than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` says so.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.special import expit
+from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from IQAdataset import MEAN, STD, Preprocess, memory_format, normalize
+from IQAutils import pick
+
+MAX_PIXELS = 178_956_970  # of one image: where Pillow refuses too
+WINDOW = 3                # side of the windows of a quality map, in cells of level 7
+
+
+def linear(raw, k: float, b: float):
+    """k raw + b."""
+    return k * raw + b
+
+
+def logistic(raw, top: float, bottom: float, centre: float, width: float):
+    """bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls where bottom > top."""
+    z = (raw - centre) / width
+    return bottom + (top - bottom) * (torch.sigmoid(z) if isinstance(z, Tensor) else expit(z))
+
+
+MAPPINGS = {'linear': linear, 'logistic': logistic}  # name -> function of raw (a tensor, array or number), parameters
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """From raw outputs of the final head to MOS; called with a tensor, an array or a number, it returns the same."""
+
+    name: str
+    parameters: tuple[float, ...]
+
+    def __call__(self, raw):
+        return MAPPINGS[pick(MAPPINGS, self.name, 'mapping')](raw, *self.parameters)
+
+    @classmethod
+    def of(cls, checkpoint: dict) -> 'Mapping':
+        """The checkpoint's calibration ('mapping': {'name', 'parameters'}), or else the line k[0], b[0]."""
+        calibrated = checkpoint.get('mapping', {'name': 'linear',
+                                                'parameters': (checkpoint['k'][0], checkpoint['b'][0])})
+        return cls(calibrated['name'], tuple(float(value) for value in calibrated['parameters']))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The MOS of the training images, which scores are held against; all unknown in a checkpoint of the original."""
+
+    values: np.ndarray  # (N,) float64, sorted; empty where unknown
+    low: float | None = None
+    high: float | None = None
+    higher_is_better: bool | None = None
+
+    @classmethod
+    def of(cls, checkpoint: dict) -> 'Scale':
+        """What the checkpoint keeps in 'mos'."""
+        mos = checkpoint.get('mos')
+        if not mos:
+            return cls(np.empty(0))
+        return cls(np.asarray(mos['values'], float), float(mos['min']), float(mos['max']),
+                   bool(mos['higher_is_better']))
+
+    def percentile(self, score: float) -> float | None:
+        """Percentage of the training images whose MOS is lower (an equal one counts half), 0..100; None if unknown."""
+        if not len(self.values):
+            return None
+        both = np.searchsorted(self.values, score, 'left') + np.searchsorted(self.values, score, 'right')
+        return float(50 * both / len(self.values))
+
+    def outside(self, score: float) -> str:
+        """'below' or 'above' where the score lies outside the range of the training MOS, else ''."""
+        if self.low is None:
+            return ''
+        return 'below' if score < self.low else 'above' if score > self.high else ''
+
+    def clamp(self, score: float) -> float:
+        """The score, brought into the range of the training MOS."""
+        return score if self.low is None else min(max(score, self.low), self.high)
+
+    def __str__(self) -> str:
+        if self.low is None:
+            return 'MOS of the training images: not in this checkpoint'
+        return (f'MOS of the training images: {self.low:.4g} to {self.high:.4g}, '
+                f'{"higher" if self.higher_is_better else "lower"} is better')
+
+
+class Scorer:
+    """A trained network with all that is needed to score an image in MOS units.
+
+    Args:
+        network: x (N, 3, H, W) normalised float -> heads, the final one last. Set to eval mode, its weights fixed.
+        checkpoint: where k, b (or the mapping), the preprocessing and the training MOS are taken from.
+        preprocess: instead of the checkpoint's.
+        device: where the network runs.
+
+    Attributes:
+        mapping, scale: see Mapping and Scale. `scale.higher_is_better` is the sign of a gain in quality.
+        preprocess: what is done to paths, PIL images and arrays first, by PIL.
+    """
+
+    def __init__(self, network: nn.Module, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.mapping, self.scale, self.device = Mapping.of(checkpoint), Scale.of(checkpoint), device
+        self.preprocess = preprocess or Preprocess(**checkpoint.get('preprocessing', {}))
+
+    def score(self, image, as_loss: bool = False):
+        """The score of one image, or of each of a batch, in MOS units.
+
+        Args:
+            image: one of
+                a path, a PIL image, or a uint8 array (H, W, 3): a float is returned;
+                a uint8 array (N, H, W, 3), or a list of the above: a float64 array (N,);
+                a float tensor (3, H, W) or (N, 3, H, W) in 0..1: a tensor () or (N,) on the network's device.
+            as_loss: keep the gradient, from the score back to the pixels (float tensors only). The score itself is
+                returned, so where higher is better, what is minimised is -score.
+
+        Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and where
+        the checkpoint resizes, it is resized by torch (bilinear, antialiased): close to PIL, but not bit for bit.
+        """
+        if isinstance(image, Tensor) and image.is_floating_point():
+            with torch.set_grad_enabled(as_loss):
+                score = self.mapping(self.raw(resized(_in_range(image), self.preprocess)))
+            return score if image.ndim == 4 else score[0]
+        if as_loss:
+            raise TypeError('as_loss needs a float tensor (N, 3, H, W) in 0..1: a path, a PIL image or 8-bit pixels '
+                            'have no gradient')
+        if isinstance(image, (list, tuple)) or (isinstance(image, np.ndarray) and image.ndim == 4):
+            return np.concatenate([np.empty(0), *(self._chunk(image[i:i + 8]) for i in range(0, len(image), 8))])
+        return float(self._chunk([image])[0])
+
+    def _chunk(self, images) -> np.ndarray:
+        """Scores (N,) of paths, PIL images or arrays: as one batch where their sizes allow."""
+        pixels = [pil_to_tensor(self.preprocess(image) if isinstance(image, (str, Path))
+                                else self.preprocess.of(_as_pil(image))) for image in images]
+        same = len({tuple(one.shape) for one in pixels}) == 1
+        raw = [self.heads(batch)[:, 0] for batch in ([torch.stack(pixels)] if same else [one[None] for one in pixels])]
+        return self.mapping(np.concatenate(raw))
+
+    def heads(self, pixels: Tensor) -> np.ndarray:
+        """Raw outputs (N, heads) float64, the final head first, of preprocessed uint8 (N, 3, H, W)."""
+        with torch.inference_mode():
+            outputs = self.network(self.prepare(pixels))
+            return torch.cat([outputs[-1], *outputs[:-1]], 1).double().cpu().numpy()
+
+    def raw(self, images: Tensor) -> Tensor:
+        """Raw output (N,) of the final head; as `prepare` takes them, images keep their gradient."""
+        return self.network(self.prepare(images))[-1][:, 0]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """The network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
+        dtype = next(self.network.parameters()).dtype
+        if not images.is_floating_point():
+            return normalize(images.to(self.device)).to(dtype)
+        return normalized(images.to(self.device).to(dtype, memory_format=memory_format(images.shape)))
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Float (N, 3, H, W) in 0..1, minus MEAN, divided by STD: IQAdataset.normalize for pixels that have a gradient."""
+    mean, std = (torch.tensor(values, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return (x - mean) / std
+
+
+def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
+    """Float (N, 3, H, W) brought to the sizes of `preprocess` by torch's antialiased bilinear filter."""
+    for size in filter(None, (preprocess.first_resize, preprocess.resize)):
+        x = F.interpolate(x, tuple(size), mode='bilinear', antialias=True, align_corners=False)
+    return x
+
+
+def _in_range(image: Tensor) -> Tensor:
+    """A float image as a batch, if it has 3 channels and is not on the scale of 0..255."""
+    x = image if image.ndim == 4 else image[None]
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f'expected a float tensor (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}')
+    if x.detach().abs().max() > 2:  # restored images may leave 0..1 by a little
+        raise ValueError(f'expected pixels in 0..1, got up to {x.detach().abs().max().item():g}: divide by 255')
+    return x
+
+
+def _as_pil(image) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return Image.fromarray(image)
+    found = f'{image.dtype} {tuple(image.shape)}' if hasattr(image, 'shape') else type(image).__name__
+    raise TypeError(f'expected a path, a PIL image, a uint8 array (H, W, 3) or a float tensor in 0..1, got {found}')

@@ -1,0 +1,204 @@
+"""Where scores go: CSV and JSON lines that grow row by row, can be gone on with, merged and sorted; the screen.
+
+The columns of a CSV and the keys of a JSON line:
+
+    name              see IQAfiles
+    score             in MOS units
+    raw               output of the network's final head
+    percentile        of the score among the training images' MOS, 0..100
+    outside           'below' or 'above' the range of the training MOS, or nothing
+    mos_min, mos_max  that range
+    higher_is_better  whether a higher MOS is better
+    model             the checkpoint's file name
+    map               the PNG of the quality map, if one was asked for
+    note              what to know, as that only the first frame was scored
+
+What is not known (the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON.
+"""
+import csv
+import glob
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from IQAfiles import text
+from IQAprocesses import Processes
+from IQAutils import UserError, replacing
+
+COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
+           'note')
+
+
+def _csv_line(row: dict) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator='\n').writerow(['' if row[name] is None else row[name] for name in COLUMNS])
+    return buffer.getvalue()
+
+
+def _csv_row(line: str) -> dict:
+    return dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+
+
+def _json_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + '\n'
+
+
+# kind -> (the first line, row -> line, line -> row)
+KINDS = {'csv': (','.join(COLUMNS) + '\n', _csv_line, _csv_row), 'json': ('', _json_line, json.loads)}
+
+
+class TableFile:
+    """A file that rows are added to; what is written is on its way to the disk after each `write`.
+
+    Args:
+        path, kind: where, and a name in KINDS.
+        resume: keep what is there, but for a last line that was cut; else begin anew.
+        model: with `resume`, rows of another model are a UserError.
+    """
+
+    def __init__(self, path: str | Path, kind: str, resume: bool = False, model: str = ''):
+        self.path = Path(path)
+        header, self.line, _ = KINDS[kind]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            end = sum(size for _, size in rows_of(path, kind, model)) if resume and self.path.exists() else 0
+            self.file = open(self.path, 'r+b' if end else 'wb')  # noqa: SIM115 (open as long as rows come)
+            self.file.truncate(end)
+            self.file.seek(end)
+            self.file.write(b'' if end else header.encode())
+            self.file.flush()
+        except OSError as error:
+            raise UserError(f'cannot write {text(path)}: {error.strerror or error}') from None
+
+    def write(self, rows: Iterable[dict]) -> None:
+        """Add rows, and hand them to the operating system."""
+        try:
+            self.file.write(''.join(self.line(row) for row in rows).encode())
+            self.file.flush()
+        except OSError as error:
+            raise UserError(f'cannot write {text(self.path)}: {error.strerror or error}') from None
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self.file.close()
+
+
+def rows_of(path: str | Path, kind: str, model: str | None = None) -> Iterator[tuple[dict, int]]:
+    """The rows of a table's whole lines, each with its line's length in bytes; an empty row is the CSV's header.
+
+    UserError where the file is no such table, or (if `model` is given) of another model.
+    """
+    header, _, parse = KINDS[kind]
+    with open(path, 'rb') as file:
+        for i, line in enumerate(file):
+            if not line.endswith(b'\n'):  # cut while it was written
+                return
+            try:
+                row = {} if header and i == 0 and line.decode() == header else parse(line.decode())
+                found = row['model'] if row else model
+                row.get('name')
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise UserError(f'{text(path)}: line {i + 1} is not one of a table of scores, as --{kind} '
+                                'writes them: leave out --resume, or name another file') from None
+            if model is not None and found != model:
+                raise UserError(f'--resume: {text(path)} holds scores of the model {found}, not of {model}')
+            yield row, len(line)
+
+
+class Tables:
+    """The CSV and JSON files of a run, which several processes may share.
+
+    Each process writes NAME.rank0, NAME.rank1 ... beside NAME, and in the end they are merged; alone, it writes NAME.
+
+    Args:
+        files: kind -> path.
+        resume, model: see TableFile. What is left of an interrupted shared run is merged first.
+        processes: this process among the others; all of them must make a Tables, and finish it.
+    """
+
+    def __init__(self, files: dict[str, str], resume: bool, model: str, processes: Processes):
+        self.files, self.resume, self.model, self.processes = files, resume, model, processes
+        for kind, path in files.items() if processes.rank == 0 else ():
+            if resume:
+                _merge(path, kind, True, model)
+            for part in parts_of(path):
+                part.unlink()
+        processes.gather(None)
+        self.names = [names_of(path, kind, model) if resume else set() for kind, path in files.items()]
+        self.open = [TableFile(path, kind, resume, model) if processes.world == 1
+                     else TableFile(f'{path}.rank{processes.rank}', kind) for kind, path in files.items()]
+
+    def lack(self, name: str) -> bool:
+        """Whether one of the files has no row of this image, or there are no files."""
+        return not self.files or any(name not in names for names in self.names)
+
+    def write(self, row: dict) -> None:
+        """Add a row to those files that lack it."""
+        for names, table in zip(self.names, self.open, strict=True):
+            if row['name'] not in names:
+                table.write([row])
+
+    def close(self) -> None:
+        """Close the files of this process."""
+        for table in self.open:
+            table.close()
+
+    def finish(self, sort: Callable[[dict], float] | None = None) -> None:
+        """Make one file of all processes', sorted where `sort` gives a row's place. For the first process alone."""
+        for kind, path in self.files.items():
+            if self.processes.world > 1:
+                _merge(path, kind, self.resume, self.model)
+                for part in parts_of(path):
+                    part.unlink()
+            if sort:
+                sort_table(path, kind, sort)
+
+
+def names_of(path: str | Path, kind: str, model: str) -> set[str]:
+    """The names in a table, if it is there; see TableFile."""
+    if not Path(path).exists():
+        return set()
+    return {row['name'] for row, _ in rows_of(path, kind, model) if row}
+
+
+def _merge(path: str | Path, kind: str, resume: bool, model: str) -> None:
+    """Add the rows that processes wrote beside `path` to it, in turn one of each, which is the order of the images."""
+    parts = parts_of(path)
+    if not parts and resume:
+        return
+    table = TableFile(path, kind, resume, model)
+    names = names_of(path, kind, model)
+    sources = [(row for row, _ in rows_of(part, kind, model) if row) for part in parts]
+    for rows in itertools.zip_longest(*sources):
+        table.write(row for row in rows if row and row['name'] not in names)
+    table.close()
+
+
+def sort_table(path: str | Path, kind: str, place: Callable[[dict], float]) -> None:
+    """Rewrite a table in the order of place(row), whole or not at all."""
+    header, line, _ = KINDS[kind]
+    rows = sorted((row for row, _ in rows_of(path, kind) if row), key=place)
+    with replacing(path) as temporary:
+        temporary.write_text(header + ''.join(map(line, rows)), encoding='utf-8', newline='\n')
+
+
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that the processes of a shared run wrote beside `path`, by rank."""
+    path = Path(path)
+    found = [part for part in path.parent.glob(glob.escape(path.name) + '.rank*') if part.suffix[5:].isdigit()]
+    return sorted(found, key=lambda part: int(part.suffix[5:]))
+
+
+def screen_line(row: dict) -> str:
+    """A row for the screen: score, raw output, percentile, name, and what is to be said of it."""
+    percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
+    marks = [f'{row["outside"]} the range' if row['outside'] else '', row['note'], row['map'] or '']
+    said = ', '.join(filter(None, marks))
+    return f'{row["score"]:10.4f} {row["raw"]:10.4f} {percentile:>10}  {row["name"]}' + (f'  ({said})' if said else '')
+
+
+SCREEN_HEADER = f'{"score":>10} {"raw":>10} {"percentile":>10}  image'

@@ -1,0 +1,176 @@
+"""Export a trained model, with its preprocessing and its mapping to MOS inside: uint8 (N, H, W, 3) in, MOS (N,) out.
+
+    python export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
+    python export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
+
+The batch and, where the pooling allows, the height and width of the images are free. Where the checkpoint resizes, any
+size is taken and resized inside by an antialiased bilinear filter in floating point, which is not PIL's to the last
+bit: by how much the scores differ from test_demo.py's is printed. Without --resize, pyramids (--P6 or --P7 above 1)
+need --size. Each file is read again after writing and compared with PyTorch on random images; a difference above 1e-3
+MOS units is an error (exit status 1).
+"""
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import IQAcheckpoint
+from IQAdataset import Preprocess, preprocess_of
+from IQAinfo import source_of
+from IQAmodel import load_model
+from IQAoptions import EXPORT, find_checkpoint, parse
+from IQAscore import Scorer, normalized, resized
+from IQAutils import UserError, command, replacing
+
+TOLERANCE = 1e-3  # MOS units
+INSTALL = 'pip install -r requirements-export.txt'
+
+
+class Exported(nn.Module):
+    """What is exported: uint8 (N, H, W, 3) -> float32 (N,) in MOS units."""
+
+    def __init__(self, scorer: Scorer):
+        super().__init__()
+        self.network, self.mapping, self.preprocess = scorer.network, scorer.mapping, scorer.preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score a batch."""
+        x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
+        return self.mapping(self.network(normalized(x))[-1][:, 0])
+
+
+@command
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Parse the options and export; return {file: largest difference from PyTorch in MOS units}."""
+    args = parse(argv, EXPORT, __doc__)
+    wanted = {kind: getattr(args, kind) for kind in FORMATS if getattr(args, kind)}
+    if not wanted:
+        raise UserError('give --onnx FILE or --torch_export FILE, or both')
+    file = Path(args.trained_model_file or find_checkpoint(args))
+    checkpoint = IQAcheckpoint.load(file)
+    IQAcheckpoint.adopt(args, checkpoint, file)
+    preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
+                  else preprocess_of(args, source_of(args.dataset)))
+    scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess)
+    scorer.network.to('cpu')
+    fixed = (args.size and tuple(args.size)) or None
+    if not fixed and max(args.P6, args.P7) > 1 and not (preprocess.resize or preprocess.first_resize):
+        raise UserError(f'--P6 {args.P6} --P7 {args.P7}: without --resize, a pyramid can be exported for one size of '
+                        'images only: give --size H W')
+    about = metadata(scorer, args, fixed)
+    differences = {path: export(kind, path, scorer, about, fixed) for kind, path in wanted.items()}
+    for path, difference in differences.items():
+        print(f'{path}: largest difference from PyTorch on random images {difference:.2g} MOS units')
+    if preprocess.resize or preprocess.first_resize:
+        print(f'Largest difference from test_demo.py, which resizes with PIL: {pil_difference(scorer):.2g} MOS units')
+    too_large = [path for path, difference in differences.items() if not difference <= TOLERANCE]
+    if too_large:
+        print(f'{", ".join(too_large)}: above {TOLERANCE} MOS units: do not use')
+        raise SystemExit(1)
+    return differences
+
+
+def metadata(scorer: Scorer, args, size: tuple[int, int] | None) -> dict[str, str]:
+    """What the file says of itself, as text (JSON where it is not text)."""
+    about = {'architecture': args.architecture, 'pool': args.pool, 'P6': args.P6, 'P7': args.P7,
+             'resize': scorer.preprocess.resize, 'first_resize': scorer.preprocess.first_resize, 'size': size,
+             'mapping': scorer.mapping.name, 'mapping_parameters': scorer.mapping.parameters,
+             'mos_min': scorer.scale.low, 'mos_max': scorer.scale.high,
+             'higher_is_better': scorer.scale.higher_is_better, 'input': 'uint8 (N, H, W, 3), RGB',
+             'output': 'float32 (N,), MOS'}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+
+
+def export(kind: str, path: str, scorer: Scorer, about: dict[str, str], size: tuple[int, int] | None) -> float:
+    """Write one file, read it again, and return the largest difference on random images in MOS units."""
+    write, read = FORMATS[kind]
+    model = Exported(scorer).eval()
+    sides = size or (224, 288)
+    dynamic = {0: 'batch'} if size else {0: 'batch', 1: 'height', 2: 'width'}
+    example = torch.zeros(2, *sides, 3, dtype=torch.uint8)
+    with torch.no_grad(), replacing(path) as temporary:
+        try:
+            write(model, (example,), dynamic, about, temporary)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f'--{kind}: torch cannot export this network: {str(error).strip().splitlines()[-1]}'
+                            ) from error
+    run = read(path)
+    shapes = [(1, *sides), (3, *sides)] if size else [(1, *sides), (3, sides[0] + 37, sides[1] - 21)]
+    return max(float(np.abs(run(images) - model(torch.from_numpy(images)).numpy()).max())
+               for images in (random_images(shape) for shape in shapes))
+
+
+def random_images(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 (N, H, W, 3): coarse random patterns with noise, the same ones every time."""
+    n, height, width = shape
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (n, height // 16 + 1, width // 16 + 1, 3))
+    smooth = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width]
+    return (smooth + rng.normal(0, 20, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def pil_difference(scorer: Scorer) -> float:
+    """How far the graph's own resizing moves the scores of random images, in MOS units."""
+    images = random_images((4, 600, 800))
+    with torch.no_grad():
+        return float(np.abs(Exported(scorer)(torch.from_numpy(images)).numpy() - scorer.score(images)).max())
+
+
+def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
+               path: Path) -> None:
+    """Write an ONNX file; UserError where the packages are not there."""
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401 (for the check: better told now than after the export)
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ImportError as error:
+        raise UserError(f'--onnx needs {error.name}: {INSTALL}') from None
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of torch about itself
+        program = torch.onnx.export(model, example, dynamo=True, dynamic_shapes={'images': dynamic},
+                                    input_names=['images'], output_names=['mos'], verbose=False)
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, about)
+    onnx.save(proto, path)
+
+
+def read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that an ONNX file computes, by onnxruntime on the CPU."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return lambda images: session.run(None, {'images': images})[0]
+
+
+def write_torch(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
+                path: Path) -> None:
+    """Write a program of torch.export; its `extra_files` hold metadata.json."""
+    program = torch.export.export(model, example, dynamic_shapes={
+        'images': dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)})
+    with open(path, 'wb') as file:
+        torch.export.save(program, file, extra_files={'metadata.json': json.dumps(about)})
+
+
+def read_torch(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that a program of torch.export computes."""
+    with open(path, 'rb') as file:
+        module = torch.export.load(file).module()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(images)).numpy()
+    return run
+
+
+# option -> how the format is written and read
+FORMATS = {'onnx': (write_onnx, read_onnx), 'torch_export': (write_torch, read_torch)}
+logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+
+if __name__ == '__main__':
+    main()

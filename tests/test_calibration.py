@@ -1,0 +1,127 @@
+"""Fitting the scores to ratings of one's own."""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scored import photo, save_photos
+
+import IQAcheckpoint
+import test_demo
+from IQAcalibrate import calibrated, fit_logistic, leave_one_out, read_ratings
+from IQAdataset import Preprocess
+from IQAmodel import NETWORK, load
+from IQAperformance import fit_line
+from IQAscore import Mapping, logistic
+from IQAutils import UserError
+
+RNG = np.random.default_rng(3)
+RAW = RNG.normal(2, 3, 30)
+CHECKPOINT = {'k': [1.], 'b': [0.], 'mos': {'higher_is_better': True}}
+
+
+def calibrate(raw, mos, kind='linear', checkpoint=CHECKPOINT):
+    return calibrated(checkpoint, np.stack([raw, -raw], 1), mos, kind, NETWORK, Preprocess())
+
+
+@pytest.mark.parametrize(('header', 'order'), [
+    ('image,mos', 'ir'), ('MOS, Name', 'ri'), ('who,note,file,rating', 'wnir'), ('a,b', 'ir'), ('b,a', 'ri')])
+def test_columns_are_guessed(tmp_path, header, order):
+    (tmp_path / 'x y.png').touch()
+    cells = {'i': ('x y.png', 'gone.png', 'x y.png'), 'r': ('3', '5.5', '4'), 'w': ('7', '8', '9'), 'n': ('', 'b', 'c')}
+    lines = [header, *(','.join(cells[kind][row] for kind in order) for row in range(3))]
+    (tmp_path / 'ratings.csv').write_text('\n'.join(lines))
+    images, ratings = read_ratings(tmp_path / 'ratings.csv')
+    assert images == [str(tmp_path / 'x y.png'), 'gone.png']
+    np.testing.assert_allclose(ratings, [3.5, 5.5])
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ('', 'not a CSV file'), ('a,b\nx,y\n', 'expected a column of images and one of ratings, found a, b'),
+    ('image,mos\nx,1\ny,good\n', "line 3: mos is 'good', not a number"), ('image,mos\nx,\ny,2\n', "line 2: mos is ''"),
+    ('mos\n1\n', 'expected a column of images')])
+def test_a_broken_table(tmp_path, content, message):
+    (tmp_path / 'ratings.csv').write_text(content)
+    with pytest.raises(UserError, match=f'ratings.csv: {message}'):
+        read_ratings(tmp_path / 'ratings.csv')
+    with pytest.raises(UserError, match='gone.csv: no such file'):
+        read_ratings('gone.csv')
+
+
+@pytest.mark.parametrize('parameters', [(90, 10, 2, 1.5), (5, 1, 0, 1), (10, 90, 3, 2)])
+def test_a_logistic_is_found_again(parameters):
+    np.testing.assert_allclose(fit_logistic(RAW, logistic(RAW, *parameters)), parameters, rtol=.01, atol=.01)
+
+
+def test_a_logistic_of_a_line_stays_finite():
+    fitted = Mapping('logistic', fit_logistic(RAW, 3 * RAW + 1))(RAW)
+    assert np.abs(fitted - (3 * RAW + 1)).max() < .1 * np.ptp(3 * RAW)
+
+
+@pytest.mark.parametrize('kind', ['linear', 'logistic'])
+def test_leave_one_out_leaves_one_out(kind):
+    mos = logistic(RAW, 90, 10, 2, 1.5) + RNG.normal(0, 3, 30)
+    before = leave_one_out(kind, RAW, mos)
+    mos[4] += 1000
+    after = leave_one_out(kind, RAW, mos)
+    assert after[4] == pytest.approx(before[4])
+    assert abs(after[5] - before[5]) > 1
+
+
+def test_a_line():
+    mos = 4 * RAW + 20 + RNG.normal(0, 1, 30)
+    new, report = calibrate(RAW, mos)
+    assert 'mapping' not in new
+    assert (new['k'][0], new['b'][0]) == fit_line(RAW, mos)
+    assert new['k'][1] == pytest.approx(-new['k'][0])
+    assert (new['mos']['min'], new['mos']['max']) == (mos.min(), mos.max())
+    assert new['mos']['higher_is_better'] is True
+    assert new['options'] == NETWORK
+    assert CHECKPOINT['k'] == [1.]
+    assert report['fitted']['RMSE'] < report['leave-one-out']['RMSE'] < 1.5
+    assert report['before']['RMSE'] > 10
+
+
+def test_the_direction_turns_with_the_ratings():
+    assert calibrate(RAW, 50 - 3 * RAW)[0]['mos']['higher_is_better'] is False
+    turned = {**CHECKPOINT, 'mos': {'higher_is_better': False}}
+    assert calibrate(RAW, 50 - 3 * RAW, checkpoint=turned)[0]['mos']['higher_is_better'] is True
+
+
+@pytest.mark.parametrize(('n', 'mos', 'message'), [(19, RAW, '19 rated images, expected at least 20'),
+                                                   (30, np.ones(30), 'are equal')])
+def test_too_little(n, mos, message):
+    with pytest.raises(UserError, match=message):
+        calibrate(RAW[:n], mos[:n])
+
+
+@pytest.mark.parametrize('kind', ['linear', 'logistic'])
+def test_a_new_checkpoint(scored, capsys, kind):
+    paths = save_photos(Path('rated'), 24)
+    scores = load(scored[1]).score(paths)
+    mos = 1 + 4 / (1 + np.exp(-(scores - scores.mean()) / scores.std()))
+    pd.DataFrame({'image': [Path(path).name for path in paths], 'mos': mos}).to_csv('rated/ratings.csv', index=False)
+    words = ['--calibrate', 'rated/ratings.csv', '--calibration', kind, '--out', 'new.pth', *scored]
+    rmse = test_demo.main(words)
+    out = capsys.readouterr().out
+    assert f'{kind} calibration on 24 images' in out
+    assert f'leave-one-out{"":2}' in out
+    assert rmse < (.01 if kind == 'logistic' else .3)
+    scorer = load('new.pth')
+    assert np.abs(scorer.score(paths) - mos).max() < (.01 if kind == 'logistic' else .6)
+    assert scorer.scale.high == pytest.approx(mos.max())
+    score = test_demo.main(['--img', paths[3], '--trained_model_file', 'new.pth', *scored[2:]])
+    assert score == pytest.approx(scorer.score(photo(3)), abs=1e-4)
+    assert IQAcheckpoint.load('new.pth')['calibration']['images'] == 24
+
+
+def test_some_rated_images_are_gone(scored, capsys, fails):
+    paths = save_photos(Path('rated'), 21)
+    pd.DataFrame({'image': [*paths, 'gone.png'], 'mos': range(22)}).to_csv('ratings.csv', index=False)
+    words = ['--calibrate', 'ratings.csv', *scored]
+    with pytest.raises(SystemExit) as stop:
+        test_demo.main([*words, '--out', 'new.pth'])
+    assert stop.value.code == 1
+    assert 'gone.png: no such file' in capsys.readouterr().err
+    assert Path('new.pth').exists()
+    assert 'give the new one another name' in fails(test_demo.main, *words, '--out', scored[1])

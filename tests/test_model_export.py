@@ -1,0 +1,109 @@
+"""Exported models: the same scores outside of this package, for any batch and size, with what they are inside."""
+import builtins
+import json
+
+import numpy as np
+import pytest
+import torch
+from scored import photo, saved
+
+import export
+import IQAcheckpoint
+from IQAmodel import load
+
+WORDS = ['--device', 'cpu']
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, one_thread):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def needs_onnx():
+    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+        pytest.importorskip(package, reason='needs requirements-export.txt')
+
+
+def test_both_formats_with_resize(here, capsys):
+    needs_onnx()
+    import onnxruntime
+    checkpoint = saved(here)
+    words = ['--trained_model_file', checkpoint, *WORDS]
+    differences = export.main([*words, '--onnx', 'm.onnx', '--torch_export', 'm.pt2'])
+    assert set(differences) == {'m.onnx', 'm.pt2'}
+    assert max(differences.values()) < 1e-3
+    out = capsys.readouterr().out
+    assert 'm.onnx: largest difference from PyTorch on random images' in out
+    assert 'Largest difference from test_demo.py, which resizes with PIL' in out
+
+    images = np.stack([photo(i, (80, 120)) for i in range(3)])
+    expected = load(checkpoint).score(images)
+    np.testing.assert_allclose(export.read_onnx('m.onnx')(images), expected, atol=1)  # but for PIL's rounding
+    np.testing.assert_allclose(export.read_torch('m.pt2')(images), export.read_onnx('m.onnx')(images), atol=1e-3)
+    same_size = np.stack([photo(i) for i in range(2)])
+    np.testing.assert_allclose(export.read_onnx('m.onnx')(same_size), load(checkpoint).score(same_size), atol=1e-3)
+
+    session = onnxruntime.InferenceSession('m.onnx', providers=['CPUExecutionProvider'])
+    (entry,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (entry.name, entry.type, entry.shape) == ('images', 'tensor(uint8)', ['batch', 'height', 'width', 3])
+    assert result.name == 'mos'
+    extra = {'metadata.json': ''}
+    torch.export.load('m.pt2', extra_files=extra)
+    for about in (session.get_modelmeta().custom_metadata_map, json.loads(extra['metadata.json'])):
+        assert about['architecture'] == 'resnet18'
+        assert json.loads(about['resize']) == [48, 64]
+        assert json.loads(about['mos_min']) == 20
+        assert json.loads(about['higher_is_better']) is True
+
+
+def test_pyramids_need_one_size(here, fails):
+    needs_onnx()
+    words = ['--trained_model_file', saved(here, resize=None, architecture='alexnet', P7=2,
+                                           pool='mean_std'), *WORDS, '--onnx', 'm.onnx']
+    assert 'a pyramid can be exported for one size of images only: give --size H W' in fails(export.main, *words)
+    assert export.main([*words, '--size', '130', '150'])['m.onnx'] < 1e-3
+    images = np.stack([photo(i, (130, 150)) for i in range(5)])
+    np.testing.assert_allclose(export.read_onnx('m.onnx')(images), load(words[1]).score(images), atol=1e-3)
+
+
+def test_a_calibrated_model_of_any_size(here):
+    checkpoint = IQAcheckpoint.load(saved(here, resize=None, architecture='alexnet'))
+    IQAcheckpoint.save('c.pth', {**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [90., 10., 0., .3]}})
+    export.main(['--trained_model_file', 'c.pth', *WORDS, '--torch_export', 'm.pt2'])
+    for size in ((96, 96), (80, 131)):
+        images = np.stack([photo(i, size) for i in range(2)])
+        np.testing.assert_allclose(export.read_torch('m.pt2')(images), load('c.pth').score(images), atol=1e-3)
+
+
+def test_a_difference_is_an_error(here, monkeypatch, capsys):
+    def write(model, example, dynamic, about, path):
+        torch.save({}, path)
+
+    def read(path):
+        return lambda images: exported(torch.from_numpy(images)).numpy() + .01
+    exported = export.Exported(load(saved(here, resize=None)))
+    monkeypatch.setitem(export.FORMATS, 'torch_export', (write, read))
+    with pytest.raises(SystemExit) as stop:
+        export.main(['--trained_model_file', saved(here, resize=None), *WORDS, '--torch_export', 'm.pt2'])
+    assert stop.value.code == 1
+    assert 'm.pt2: above 0.001 MOS units: do not use' in capsys.readouterr().out
+
+
+def test_mistakes(here, fails, monkeypatch):
+    checkpoint = saved(here)
+    words = ['--trained_model_file', checkpoint, *WORDS]
+    assert 'give --onnx FILE or --torch_export FILE' in fails(export.main, *words)
+    (here / 'taken').write_text('')
+    assert 'cannot write taken/m.pt2' in fails(export.main, *words, '--torch_export', 'taken/m.pt2')
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith('onnx'):
+            raise ImportError(f'No module named {name!r}', name=name)
+        return real(name, *args, **kwargs)
+    monkeypatch.setattr(builtins, '__import__', without)
+    error = fails(export.main, *words, '--onnx', 'm.onnx')
+    assert '--onnx needs onnx: pip install -r requirements-export.txt' in error
+    assert not (here / 'm.onnx').exists()

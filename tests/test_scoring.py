@@ -1,0 +1,214 @@
+"""Scores: from the raw output to MOS and its meaning, from Python and from the command line."""
+import doctest
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from scored import PHOTO_SCORE, photo, random_checkpoint
+
+import IQAcheckpoint
+import IQAmodel
+import test_demo
+from IQAdataset import Preprocess
+from IQAmodel import load
+from IQAscore import Mapping, Scale, logistic, resized
+from IQAutils import UserError
+
+UNKNOWN = Scale(np.empty(0))
+
+
+@pytest.fixture(scope='module')
+def scorer(scored_folder):
+    return load(scored_folder / 'checkpoint.pth')
+
+
+def full_size(**network):
+    return load(random_checkpoint(resize=None, **network))
+
+
+def test_percentile_and_range():
+    scale = Scale(np.array([10., 20, 20, 30]), 10, 30, True)
+    assert [scale.percentile(score) for score in (5, 10, 20, 25, 30, 31)] == [0, 12.5, 50, 75, 87.5, 100]
+    assert [scale.outside(score) for score in (-1, 10, 30, 30.1)] == ['below', '', '', 'above']
+    assert [scale.clamp(score) for score in (-1, 15, 99)] == [10, 15, 30]
+    assert str(scale) == 'MOS of the training images: 10 to 30, higher is better'
+    assert (UNKNOWN.percentile(5), UNKNOWN.outside(5), UNKNOWN.clamp(5)) == (None, '', 5)
+    assert 'not in this checkpoint' in str(UNKNOWN)
+
+
+def test_mappings():
+    raw = np.linspace(-3, 3, 7)
+    np.testing.assert_allclose(Mapping('linear', (2, 1))(raw), 2 * raw + 1)
+    np.testing.assert_allclose(logistic(raw, 90, 10, .5, 2), 10 + 80 / (1 + np.exp(-(raw - .5) / 2)))
+    np.testing.assert_allclose(logistic(torch.tensor(raw), 90, 10, .5, 2), logistic(raw, 90, 10, .5, 2))
+    with pytest.raises(UserError, match='unknown mapping'):
+        Mapping('cubic', ())(raw)
+
+
+def test_every_kind_of_image_gets_the_same_score(scorer, scored_folder):
+    path = scored_folder / 'images/00.png'
+    score = scorer.score(path)
+    assert score == pytest.approx(PHOTO_SCORE, abs=1e-3)
+    for image in (str(path), Image.open(path), photo(0)):
+        assert scorer.score(image) == score
+    tensor = torch.from_numpy(photo(0)).permute(2, 0, 1) / 255
+    assert scorer.score(tensor).item() == pytest.approx(score, abs=1e-3)
+    assert scorer.score(tensor).shape == ()
+    batch = scorer.score(np.stack([photo(i) for i in range(9)]))
+    assert batch.shape == (9,)
+    assert batch.dtype == np.float64
+    np.testing.assert_allclose(batch, [scorer.score(photo(i)) for i in range(9)], atol=1e-3)
+    mixed = scorer.score([path, photo(1, (70, 50))])
+    np.testing.assert_allclose(mixed, [score, scorer.score(photo(1, (70, 50)))], atol=1e-3)
+    assert scorer.score([]).shape == (0,)
+
+
+def test_images_of_several_sizes_without_resize():
+    images = [photo(0), photo(1, (70, 50)), photo(2, (32, 32))]
+    scorer = full_size()
+    np.testing.assert_allclose(scorer.score(images), [scorer.score(image) for image in images], atol=1e-3)
+
+
+@pytest.mark.parametrize(('image', 'message'), [
+    (np.zeros((4, 4, 3)), r'got float64 \(4, 4, 3\)'), (np.zeros((4, 4), np.uint8), r'got uint8 \(4, 4\)'),
+    (torch.zeros(3, 4, 4, dtype=torch.uint8), 'expected a path'), (7, 'got int'),
+    (torch.zeros(1, 4, 4), r'got \(1, 4, 4\)'), (torch.full((3, 4, 4), 255.), 'divide by 255')])
+def test_what_is_no_image(scorer, image, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        scorer.score(image)
+
+
+def test_only_float_tensors_have_a_gradient(scorer):
+    with pytest.raises(TypeError, match='as_loss needs a float tensor'):
+        scorer.score(photo(0), as_loss=True)
+    x = torch.rand(2, 3, 48, 64, requires_grad=True)
+    assert not scorer.score(x).requires_grad
+    scorer.score(x, as_loss=True).sum().backward()
+    assert x.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in scorer.network.parameters())
+
+
+@pytest.mark.parametrize('resize', [None, (40, 36)])
+def test_gradient_against_differences(resize, one_thread):
+    scorer = load(random_checkpoint(resize=resize))
+    scorer.network.double()
+    x = torch.from_numpy(photo(3, (32, 40))).permute(2, 0, 1)[None].double() / 255
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(scorer.score(x, as_loss=True).sum(), x)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).double()
+    step = 1e-6 * direction
+    numeric = (scorer.score(x + step) - scorer.score(x - step)).item() / 2e-6
+    assert (gradient * direction).sum().item() == pytest.approx(numeric, rel=1e-4)
+
+
+def test_optimising_an_image_raises_its_score(scorer):
+    x = (torch.from_numpy(photo(4)).permute(2, 0, 1)[None] / 255).requires_grad_()
+    before = scorer.score(x).item()
+    optimizer = torch.optim.Adam([x], 2e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-scorer.score(x, as_loss=True)).sum().backward()
+        optimizer.step()
+    assert scorer.score(x).item() > before + 1
+
+
+@pytest.mark.parametrize('shape', [(96, 128), (75, 50), (48, 64), (1, 1)])
+def test_tensors_are_resized_much_as_pil_does(shape):
+    image = photo(5, shape)
+    ours = resized(torch.from_numpy(image).permute(2, 0, 1)[None].float(), Preprocess(resize=(48, 64)))[0]
+    pil = np.asarray(Preprocess(resize=(48, 64)).of(Image.fromarray(image)), np.float32)
+    assert np.abs(ours.permute(1, 2, 0).numpy() - pil).max() <= 1.01  # PIL rounds to 8 bits, twice
+
+
+def test_a_calibrated_logistic_is_applied(scored_folder):
+    checkpoint = IQAcheckpoint.load(scored_folder / 'checkpoint.pth')
+    line = load(checkpoint)
+    raw = (line.score(photo(1)) - checkpoint['b'][0]) / checkpoint['k'][0]
+    curve = load({**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [9., 1., raw, 1.]}})
+    assert curve.score(photo(1)) == pytest.approx(5, abs=1e-4)
+
+
+def test_load_without_options_of_the_network(scored_folder):
+    checkpoint = IQAcheckpoint.load(scored_folder / 'checkpoint.pth')
+    original = {name: checkpoint[name] for name in ('model', 'k', 'b')}
+    scorer = load(original, architecture='resnet18', preprocess=Preprocess(resize=(48, 64)))
+    assert scorer.score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
+    assert scorer.scale.low is None
+    with pytest.raises(UserError, match='the checkpoint: the weights are not those of this network'):
+        load(original)
+    with pytest.raises(UserError, match='--architecture resnet50 conflicts'):
+        load(checkpoint, architecture='resnet50')
+    with pytest.raises(UserError, match='unknown options of the network: depth; expected architecture'):
+        load(checkpoint, depth=3)
+
+
+def test_the_example_in_the_documentation(scored_folder, tmp_path, monkeypatch):
+    shutil.copy(scored_folder / 'checkpoint.pth', tmp_path)
+    shutil.copy(scored_folder / 'images/00.png', tmp_path / 'photo.png')
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(load, 'load', globs=vars(IQAmodel).copy())
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+    assert result.attempted == 5
+    assert result.failed == 0
+
+
+def test_torch_hub(scored_folder):
+    scorer = torch.hub.load(str(ROOT), 'linearity_iqa', source='local', checkpoint=scored_folder / 'checkpoint.pth')
+    assert scorer.score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
+
+
+def test_the_loss_alone_in_another_project(tmp_path):
+    shutil.copy(ROOT / 'IQAloss.py', tmp_path)
+    code = ('import sys, torch; from IQAloss import norm_loss_with_normalization as loss; '
+            'x = torch.randn(8, 1, requires_grad=True); loss(x, torch.randn(8, 1)).backward(); '
+            'print(x.grad.shape, [name for name in sys.modules if name.startswith("IQA") or name == "ignite"])')
+    out = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert out == "torch.Size([8, 1]) ['IQAloss']\n"
+
+
+def test_one_image(scored, capsys):
+    score = test_demo.main(['--img', 'images/00.png', *scored])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f'The image quality score is {score}'
+    assert score == pytest.approx(PHOTO_SCORE, abs=1e-3)
+    assert 'percentile 62.3. MOS of the training images: 20 to 80, higher is better' in lines[1]
+    assert len(lines) == 2
+
+
+def test_outside_the_range_and_clamped(scored, capsys, tmp_path):
+    checkpoint = IQAcheckpoint.load(scored[1])
+    IQAcheckpoint.save(tmp_path / 'low.pth', {**checkpoint, 'b': [b - 100 for b in checkpoint['b']]})
+    words = ['--img', 'images/00.png', '--trained_model_file', 'low.pth', *scored[2:]]
+    assert test_demo.main(words) < 0
+    out = capsys.readouterr().out
+    assert 'percentile 0.0' in out
+    assert 'The score lies below that range' in out
+    assert test_demo.main([*words, '--clamp']) == 20
+    assert 'The score lies below that range' in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_the_original(scored, capsys):
+    checkpoint = IQAcheckpoint.load(scored[1])
+    torch.save({name: checkpoint[name] for name in ('model', 'k', 'b')}, 'original')
+    words = ['--trained_model_file', 'original', '-arch', 'resnet18', '--resize', '-rs_h', '48', '-rs_w', '64',
+             *scored[2:]]
+    assert test_demo.main(['--img', 'images/00.png', *words]) == pytest.approx(PHOTO_SCORE, abs=1e-3)
+    assert 'percentile -. MOS of the training images: not in this checkpoint' in capsys.readouterr().out
+    test_demo.main(['--img', 'images', *words, '--csv', 'out.csv'])
+    row = Path('out.csv').read_text().splitlines()[1].split(',')
+    assert row[3:8] == ['', '', '', '', '']
+
+
+def test_mistakes(scored, fails):
+    for words, message in ((['--img', 'images', '--resume'], '--resume needs --csv or --json'),
+                           ([], 'give either --img'),
+                           (['--img', 'images', '--calibrate', 'x.csv'], 'give either --img'),
+                           (['--img', 'images', '--resume', '--csv', 'a', '--report', 'b'], 'leave out --resume'),
+                           (['--img', 'gone.png'], '--img gone.png: no such file')):
+        assert message in fails(test_demo.main, *words, *scored)

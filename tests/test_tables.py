@@ -1,0 +1,194 @@
+"""Where scores go: CSV, JSON lines and the screen; resumed, sorted, interrupted, cut, shared by processes."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+from scored import PHOTO_SCORE, photo
+
+import test_demo
+from IQAprocesses import Interrupted, Processes
+from IQAtables import COLUMNS, TableFile, Tables
+
+ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
+
+
+def rows(path='out.csv'):
+    with open(path, newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def names(path='out.csv'):
+    return [row['name'] for row in rows(path)]
+
+
+def ends_with(status, words):
+    with pytest.raises(SystemExit) as stop:
+        test_demo.main(words)
+    assert stop.value.code == status
+
+
+def test_both_files_say_the_same(scored, capsys):
+    assert test_demo.main(['--img', 'images', *scored, '--csv', 'out.csv', '--json', 'out.jsonl', '-bs', '5']) == 12
+    assert '12 images scored: out.csv, out.jsonl' in capsys.readouterr().out
+    table, lines = rows(), [json.loads(line) for line in Path('out.jsonl').read_text().splitlines()]
+    assert tuple(table[0]) == tuple(lines[0]) == COLUMNS
+    assert [row['name'] for row in table] == [f'images/{i:02d}.png' for i in range(12)]
+    for row, line in zip(table, lines, strict=True):
+        for name in ('score', 'raw', 'percentile', 'mos_min', 'mos_max'):
+            assert float(row[name]) == line[name]
+        assert (row['name'], row['outside'], row['model']) == (line['name'], line['outside'], 'checkpoint.pth')
+        assert line['higher_is_better'] is True
+    assert float(table[0]['score']) == pytest.approx(PHOTO_SCORE, abs=1e-3)
+    alone = test_demo.main(['--img', 'images/07.png', *scored])
+    assert float(table[7]['score']) == pytest.approx(alone, abs=1e-3)
+
+
+def test_the_screen(scored, capsys):
+    test_demo.main(['--img', 'images/0*.png', *scored, '--sort'])
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == 'MOS of the training images: 20 to 80, higher is better'
+    assert lines[1].split() == ['score', 'raw', 'percentile', 'image']
+    scores = [float(line.split()[0]) for line in lines[2:]]
+    assert len(scores) == 10
+    assert scores == sorted(scores, reverse=True)
+    assert err == '10 images scored\n'
+
+
+def test_unreadable_images_are_counted_and_the_rest_go_on(scored, capsys):
+    Path('text.png').write_text('hello')
+    ends_with(1, ['--img', 'text.png', 'images/00.png', 'gone.png', './images/00.png', 'images/01.png', *scored,
+                  '--csv', 'out.csv'])
+    out, err = capsys.readouterr()
+    assert 'text.png: cannot identify image file' in err
+    assert 'gone.png: no such file' in err
+    assert '1 came more than once, and are scored once' in err
+    assert '2 images scored, 2 could not be: out.csv' in out
+    assert names() == ['images/00.png', 'images/01.png']
+
+
+def test_resume_does_only_what_is_missing(scored, capsys, monkeypatch):
+    words = ['--img', 'images', *scored, '--csv', 'out.csv', '--resume']
+    test_demo.main(words)
+    whole = Path('out.csv').read_bytes()
+    lines = whole.splitlines(keepends=True)
+    Path('out.csv').write_bytes(b''.join(lines[:4]) + lines[4][:20])  # cut in the fourth row
+    capsys.readouterr()
+    assert test_demo.main(words) == 9
+    assert '9 images scored, 3 were there already' in capsys.readouterr().out
+    assert names() == [f'images/{i:02d}.png' for i in range(12)]
+    assert test_demo.main(words) == 0
+    test_demo.main([*words, '--json', 'out.jsonl', '--sort'])
+    assert len(Path('out.jsonl').read_text().splitlines()) == 12
+    assert len(names()) == 12
+    scores = [float(row['score']) for row in rows()]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_resume_refuses_what_is_not_its_table(scored, fails, tmp_path):
+    words = ['--img', 'images', *scored, '--csv', 'out.csv', '--resume']
+    Path('out.csv').write_text('name,mos\na,1\n')
+    assert 'out.csv: line 1 is not one of a table of scores' in fails(test_demo.main, *words)
+    assert Path('out.csv').read_text() == 'name,mos\na,1\n'
+    table = TableFile('out.csv', 'csv')
+    table.write([ROW])
+    table.close()
+    assert 'out.csv holds scores of the model m, not of checkpoint.pth' in fails(test_demo.main, *words)
+
+
+@pytest.mark.parametrize('option', ['--csv', '--json', '--report', '--map'])
+def test_an_output_that_cannot_be_written(scored, fails, option):
+    Path('taken').write_text('')
+    assert 'cannot write taken/out' in fails(test_demo.main, '--img', 'images', *scored, option, 'taken/out')
+
+
+def test_odd_names(scored, capsys):
+    odd = [b'a b.png', b'quote"s\'.png', b'<script>alert(1)<.png', b'comma,.png', b'caf\xe9.png', b'new\nline.png',
+           '日本.png'.encode(), b'-dash.png', b'[x]*.png']
+    Path('odd').mkdir()
+    for i, name in enumerate(odd):
+        Image.fromarray(photo(i)).save(os.fsdecode(b'odd/' + name.replace(b'/', b'')), format='PNG')
+    words = ['--img', 'odd', *scored, '--csv', 'out.csv', '--json', 'out.jsonl', '--map', 'maps', '--report', 'r.html']
+    assert test_demo.main(words) == len(odd)
+    expected = {name.decode('utf-8', 'backslashreplace').replace('\n', r'\n') for name in odd}
+    assert {name.removeprefix('odd/') for name in names()} == expected
+    assert len(Path('out.csv').read_text(encoding='utf-8').splitlines()) == len(odd) + 1
+    assert len(list(Path('maps').iterdir())) == len(odd)
+    assert test_demo.main(['--img', 'odd', *scored, '--csv', 'out.csv', '--resume']) == 0
+    test_demo.main(['--img', 'odd', *scored])  # the screen takes them too
+    assert r'caf\xe9.png' in capsys.readouterr().out
+
+
+def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch):
+    take = test_demo.Run._take
+    monkeypatch.setattr(test_demo.Run, '_take', lambda run, sample: (
+        take(run, sample), sample.index == 1 and signal.raise_signal(signal.SIGINT)))
+    before = signal.getsignal(signal.SIGINT)
+    words = ['--img', 'images', *scored, '--csv', 'out.csv', '-bs', '2', '--resume']
+    ends_with(130, words)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert 'Interrupted; with --resume, the same command does the rest' in capsys.readouterr().err
+    assert names() == ['images/00.png', 'images/01.png']
+    monkeypatch.setattr(test_demo.Run, '_take', take)
+    assert test_demo.main(words) == 10
+
+
+def test_the_second_ctrl_c_ends_at_once():
+    def twice():
+        with Interrupted() as interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+
+
+def test_a_closed_pipe_ends_quietly(scored, monkeypatch, capfd):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, 'w') as pipe:
+        monkeypatch.setattr(sys, 'stdout', pipe)
+        ends_with(141, ['--img', 'images', *scored])
+    assert capfd.readouterr().err == ''
+
+
+def test_what_an_interrupted_shared_run_left_is_merged(tmp_path):
+    class Pair(Processes):
+        def gather(self, value):
+            return [value]
+    files = {'csv': str(tmp_path / 'out.csv')}
+    for rank in (1, 0):
+        tables = Tables(files, rank == 0, 'm', Pair(rank, 2))
+        for name in 'ab' if rank == 0 else 'xyz':
+            tables.write(ROW | {'name': name})
+        tables.close()
+    assert names(tmp_path / 'out.csv') == ['x', 'y', 'z']  # rank 0 found rank 1's rows as left over
+    again = Tables(files, True, 'm', Processes())
+    assert not any(again.lack(name) for name in 'abxyz')
+    assert again.lack('c')
+    again.write(ROW | {'name': 'c'})
+    again.close()
+    again.finish(lambda row: -ord(row['name']))
+    assert names(tmp_path / 'out.csv') == ['z', 'y', 'x', 'c', 'b', 'a']
+    assert [path.name for path in tmp_path.iterdir()] == ['out.csv']
+
+
+def test_two_processes_share_a_list(scored, tmp_path):
+    Path('text.png').write_text('hello')
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+               str(ROOT / 'test_demo.py'), '--img', 'images', 'text.png', *scored]
+    done = subprocess.run([*command, '--csv', 'out.csv', '--report', 'out.html'], env=environment, capture_output=True,
+                          text=True, timeout=300)
+    assert names() == [f'images/{i:02d}.png' for i in range(12)], done.stderr
+    assert '12 images scored, 1 could not be: out.csv, out.html' in done.stdout
+    assert done.returncode == 1
+    assert Path('out.html').read_text().count('<figure') == 12
+    assert sorted(path.name for path in Path().iterdir()) == ['images', 'out.csv', 'out.html', 'text.png']
