@@ -86,10 +86,10 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
     for_each_image(paths, work, 'Decoding images')
 
 
-def _look(paths: Sequence[Path], work: Callable, title: str, preprocess) -> list:
-    """for_each_image, but a first bad image has all decoded, so that the error counts those that break later too."""
+def _sizes(paths: Sequence[Path], preprocess) -> list[tuple[int, int]]:
+    """The (h, w) of all images. A bad image has all decoded, so that the error counts those that break later too."""
     try:
-        return for_each_image(paths, work, title)
+        return for_each_image(paths, lambda _, path: preprocess.size(path), 'Reading sizes')
     except UserError:
         for_each_image(paths, lambda _, path: preprocess.array(path), 'Checking images')
         raise
@@ -98,7 +98,7 @@ def _look(paths: Sequence[Path], work: Callable, title: str, preprocess) -> list
 def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
     """Decode all images into this process's memory."""
     paths = sorted(set(paths))
-    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
+    sizes = _sizes(paths, preprocess)
     pixels = np.empty(_bytes(sizes), np.uint8)
     print(f'Decoding {len(paths)} images into {_readable(pixels.size)} of memory')
     decode(paths, sizes, preprocess, pixels)
@@ -115,7 +115,7 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     digest = hashlib.sha256(json.dumps([repr(preprocess), names]).encode()).hexdigest()[:16]
     file = Path(folder, f'{digest}.npy')
     depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
-                  'images': _look(paths, _identity, 'Looking at the images', preprocess)}
+                  'images': [_identity(path) for path in paths]}
     with locked(file.with_suffix('.lock'), wait=True):
         images = _open(file, depends_on, paths, preprocess)
         if images is None:
@@ -124,8 +124,11 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     return images
 
 
-def _identity(_: int, path: Path) -> list[int]:
-    status = path.stat()
+def _identity(path: Path) -> list[int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # no cache was made of it: it is named when it is to be read
     return [status.st_size, status.st_mtime_ns]
 
 
@@ -162,7 +165,7 @@ def _difference(made: dict, depends_on: dict, paths: Sequence[Path]) -> str:
 
 
 def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
-    sizes = _look(paths, lambda _, path: preprocess.size(path), 'Reading sizes', preprocess)
+    sizes = _sizes(paths, preprocess)
     size, free = _bytes(sizes), shutil.disk_usage(file.parent).free
     print(f'Decoding {len(paths)} images into {file}, {_readable(size)} ({_readable(free)} free); later runs use it')
     if size > free:

@@ -8,6 +8,7 @@ A checkpoint is a dictionary of tensors and plain Python values, written whole a
     options        every option of training, by name
     dataset        the name of the data set that it was trained on
     split          {'train', 'val', 'test'} -> file names
+    split_hash     16 hexadecimal digits of it (IQAsplits)
     preprocessing  {'resize', 'first_resize'} -> (h, w) or None
     mos            of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
     epoch          the epoch of these weights

@@ -1,20 +1,11 @@
-"""Data sets of photographs with mean opinion scores (MOS): info files, splits, preprocessing, loaders.
-
-The info file is the original package's: MATLAB v7.3, which is HDF5, so every array is seen transposed.
-
-    im_names             (1, N) object references, each to the UTF-16 code units of one file name
-    subjective_scores    (1, N) MOS
-    subjective_scoresSTD (1, N) standard deviation of the opinions
-    ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
-    index                (R, runs) each column a permutation of the contents, which makes the split of one run
-"""
+"""Data sets of photographs with mean opinion scores (MOS): preprocessing, loaders."""
+import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import h5py
 import ignite.distributed as idist
 import numpy as np
 import torch
@@ -25,108 +16,12 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from IQAcache import for_each_image, in_memory, on_disk
 from IQAdistributed import Share, fewest_images
-from IQAutils import UserError, replacing
+from IQAinfo import DATASETS, Info, Source, dataset_name, named_source, read_info, require
+from IQAsplits import Plan, choose
+from IQAutils import UserError
 
-PARTS = ('train', 'val', 'test')
 MEAN = (.485, .456, .406)  # of ImageNet, as torchvision's weights expect
 STD = (.229, .224, .225)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set lies by default, how to get it, and what the paper fixes for it."""
-
-    im_dir: str
-    info: str
-    how_to_get: str
-    ratios: tuple[float, float] | None = None  # train, train and val; None: the options say
-    size: tuple[int, int] | None = None        # (h, w) of all its images
-    first_resize: tuple[int, int] | None = None  # (h, w) that every image is brought to before anything else
-
-
-DATASETS = {
-    'KonIQ-10k': Source('./KonIQ-10k', './data/KonIQ-10kinfo.mat',
-                        'download the 1024x768 images of KonIQ-10k from its authors and link the folder: '
-                        'ln -s FOLDER KonIQ-10k', ratios=(7058 / 10073, 8058 / 10073), size=(768, 1024)),
-    'CLIVE': Source('./CLIVE', './data/CLIVEinfo.mat',
-                    'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
-                    'ln -s FOLDER CLIVE', first_resize=(500, 500)),
-    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py'),
-}
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known of the N images of a data set; raises UserError where the lengths disagree."""
-
-    names: list[str]
-    mos: np.ndarray      # (N,) float64
-    std: np.ndarray      # (N,) float64
-    ref_ids: np.ndarray  # (N,) int64
-    index: np.ndarray    # (R, runs) int64
-
-    def __post_init__(self):
-        lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
-                   'subjective_scoresSTD': len(self.std), 'ref_ids': len(self.ref_ids)}
-        if len(set(lengths.values())) > 1:
-            raise UserError('the fields disagree in length: ' + ', '.join(f'{k} {n}' for k, n in lengths.items()))
-        if not np.isfinite(self.mos).all():
-            raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
-        strangers = set(self.ref_ids.tolist()) - set(self.index[:, 0].tolist())
-        if strangers:
-            raise UserError(f'ref_ids names {min(strangers)}, which is not in index')
-
-
-def read_info(path: str | Path) -> Info:
-    """Read an info file (layout: see the module). Raises UserError that names the file and what is wrong with it."""
-    try:
-        with h5py.File(path, 'r') as file:
-            names = [file[ref][()].astype('<u2').tobytes().decode('utf-16-le') for ref in file['im_names'][0]]
-            mos, std, ref_ids = (file[key][0] for key in ('subjective_scores', 'subjective_scoresSTD', 'ref_ids'))
-            return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int), file['index'][()].astype(int))
-    except KeyError:
-        with h5py.File(path, 'r') as file:
-            lacks = {'im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index'} - set(file)
-        raise UserError(f'{path}: the info file lacks {", ".join(sorted(lacks))}') from None
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from None
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such info file') from None
-    except OSError as error:
-        raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
-
-
-def write_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float],
-               ref_ids: Sequence[int], index: np.ndarray) -> None:
-    """Write an info file that `read_info` and the original package read. `index` is (R, runs), 1-based."""
-    info = Info(list(names), np.asarray(mos, float), np.asarray(std, float), np.asarray(ref_ids, int),
-                np.asarray(index))
-    with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
-        refs = file.create_group('#refs#')
-        im_names = file.create_dataset('im_names', (1, len(info.names)), dtype=h5py.ref_dtype)
-        for i, name in enumerate(info.names):
-            units = np.frombuffer(name.encode('utf-16-le'), '<u2')
-            im_names[0, i] = refs.create_dataset(str(i), data=units[:, None]).ref
-        file['subjective_scores'] = info.mos[None]
-        file['subjective_scoresSTD'] = info.std[None]
-        file['ref_ids'] = info.ref_ids[None].astype(float)
-        file['index'] = info.index.astype(float)
-
-
-def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> dict[str, np.ndarray]:
-    """Split by content with the permutation of run `exp_id`: {'train', 'val', 'test'} -> ascending positions in `info`.
-
-    The first `train_ratio` of the contents are train, those up to `train_and_val_ratio` val, the rest test.
-    """
-    contents = info.index[:, exp_id % info.index.shape[1]]
-    ends = [int(ratio * len(contents) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
-    parts = {part: np.flatnonzero(np.isin(info.ref_ids, refs))
-             for part, refs in zip(PARTS, np.split(contents, ends), strict=True)}
-    for part, rows in parts.items():
-        if len(rows) == 0:
-            raise UserError(f'the split leaves {part} empty: {len(contents)} contents with '
-                            f'--train_ratio {train_ratio:g} --train_and_val_ratio {train_and_val_ratio:g}')
-    return parts
 
 
 @dataclass(frozen=True)
@@ -278,6 +173,7 @@ class Loading:
     cache: str = 'none'
     cache_dir: str = 'cache'
     pin_memory: bool = False
+    allow_outside: bool = False  # images that the info file names outside their folder
 
     def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
         """What reads an image, and the (h, w) of each; every image has been decoded once, now or for the cache."""
@@ -297,6 +193,7 @@ class Data:
     sizes: dict[str, list[tuple[int, int]]]
     preprocess: Preprocess
     loading: Loading
+    higher_is_better: bool = True
 
     def training_loader(self, transform: Callable | None = None) -> DataLoader:
         """Shuffled batches, drawn with torch's global generator; a last batch that is too small is dropped."""
@@ -327,25 +224,41 @@ def _as_it_is(batch):
     return batch
 
 
+def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
+    """Raise UserError where a name leads out of the folder: by .., as an absolute path, or through a symbolic link."""
+    root, folders = os.path.realpath(folder), {}
+
+    def real(path: str) -> str:
+        parent = os.path.dirname(path)
+        if parent not in folders:
+            folders[parent] = os.path.realpath(parent)
+        return os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[parent], os.path.basename(path))
+
+    out = [name for name in names if not real(os.path.join(folder, name)).startswith(root.rstrip(os.sep) + os.sep)]
+    if out:
+        raise UserError(f'{len(out)} of {len(names)} images lie outside {folder}, as {out[0]}: if you trust the info '
+                        'file, --allow_outside reads them')
+
+
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
               loading: Loading) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
     Raises UserError where the folder, the info file or an image is missing or broken, and how to get them.
     """
-    for path in (source.info, source.im_dir):
-        if not Path(path).exists():
-            raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
-                            f'(--im_dir and --data_info name other places; --dataset demo needs no download)')
+    require(source, name)
     info = read_info(source.info)
     parts = rows(info)
     names = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
+    if not loading.allow_outside:
+        stay_inside(source.im_dir, [name for files in names.values() for name in files])
     paths = {part: [Path(source.im_dir, file) for file in files] for part, files in names.items()}
     read, sizes = loading.open([path for part in paths.values() for path in part], preprocess)
     sizes = iter(sizes)
     return Data(name, names, {part: IQADataset(paths[part], info.mos[parts[part]], info.std[parts[part]], read)
                               for part in parts},
-                {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess, loading)
+                {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess, loading,
+                info.higher_is_better)
 
 
 def get_data_loaders(args) -> Data:
@@ -355,12 +268,12 @@ def get_data_loaders(args) -> Data:
         make_demo()
 
     def rows(info: Info) -> dict[str, np.ndarray]:
-        parts = split(info, args.exp_id, args.train_ratio, args.train_and_val_ratio)
+        parts = choose(info, plan_of(args))
         most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     source = named_source(args.dataset, args.im_dir, args.data_info)
-    data = open_data(source, args.dataset, rows, preprocess_of(args, source), loading_of(args))
+    data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args))
     sizes = set(data.sizes['train'])
     if args.augmentation:
         small = min(h for h, _ in sizes), min(w for _, w in sizes)
@@ -373,10 +286,10 @@ def get_data_loaders(args) -> Data:
     return data
 
 
-def named_source(dataset: str, im_dir: str | None, data_info: str | None) -> Source:
-    """The row of DATASETS, with the places that the user gave instead of its own."""
-    source = DATASETS[dataset]
-    return replace(source, im_dir=im_dir or source.im_dir, info=data_info or source.info)
+def plan_of(args) -> Plan:
+    """The split that the options ask for."""
+    return Plan(args.split, args.exp_id, args.train_ratio, args.train_and_val_ratio, args.split_seed, args.folds,
+                args.fold, args.split_file)
 
 
 def preprocess_of(args, source: Source) -> Preprocess:
@@ -387,4 +300,4 @@ def preprocess_of(args, source: Source) -> Preprocess:
 def loading_of(args) -> Loading:
     """How images are loaded, as the options say."""
     return Loading(args.batch_size, fewest_images(args.batch_size, args.sync_bn), args.num_workers, args.cache,
-                   args.cache_dir, args.device.startswith('cuda'))
+                   args.cache_dir, args.device.startswith('cuda'), args.allow_outside)

@@ -11,7 +11,6 @@ import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, Sampler
@@ -123,6 +122,18 @@ def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
                                    find_unused_parameters=some_unused)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes, with its gradient: the sum of their gradients."""
+
+    @staticmethod
+    def forward(_, tensor: Tensor) -> Tensor:
+        return idist.all_reduce(tensor.clone())
+
+    @staticmethod
+    def backward(_, gradient: Tensor) -> Tensor:
+        return idist.all_reduce(gradient.clone())
+
+
 class BatchNormOverProcesses(_BatchNorm):
     """Batch normalisation over the images of all processes, for the CPU, where torch's SyncBatchNorm does not run."""
 
@@ -135,10 +146,10 @@ class BatchNormOverProcesses(_BatchNorm):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
-        count = all_reduce(torch.tensor(float(x.numel() / x.shape[1])))
-        mean = all_reduce(x.sum(dims)) / count
+        count = idist.all_reduce(x.numel() / x.shape[1])
+        mean = _Sum.apply(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(dims)) / count
+        variance = _Sum.apply(centred.square().sum(dims)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -155,7 +166,7 @@ def synchronise(module: nn.Module) -> None:
         elif next(module.parameters()).is_cuda:
             setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
         else:
-            synced = BatchNormOverProcesses(child.num_features, child.eps, child.momentum)
+            synced = BatchNormOverProcesses(child.num_features, child.eps, child.momentum).to(child.weight)
             synced.load_state_dict(child.state_dict())
             setattr(module, name, synced)
 

@@ -50,7 +50,7 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Seque
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
     def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        low, high = fixed(values).aminmax()
+        low, high = fixed(values).min(), fixed(values).max()
         return (values - low) / (EPS + (high - low))
 
     return _compare(y_pred, y, alpha, detach, normalise)
@@ -63,7 +63,7 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
     def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        low, high = fixed(values).aminmax()
+        low, high = fixed(values).min(), fixed(values).max()
         return (values - fixed(values).mean()) / (EPS + (high - low))
 
     return _compare(y_pred, y, alpha, detach, normalise) / 4

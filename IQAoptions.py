@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 import IQAcheckpoint
-from IQAdataset import DATASETS
+from IQAinfo import DATASETS, READERS, dataset_name, source_of
 from IQAloss import ALIASES, LOSSES
 from IQAmodel import BACKBONES, POOLS
 from IQAperformance import CRITERIA, SUFFIXES
 from IQAscore import MAPPINGS, MAX_PIXELS, WINDOW
+from IQAsplits import SPLITS
 from IQAutils import UserError, pick
 
 
@@ -54,6 +55,18 @@ def _criterion(name: str) -> str:
     return _choice([criterion + suffix for suffix in SUFFIXES for criterion in CRITERIA], 'criterion')(name)
 
 
+def dataset(text: str) -> str:
+    """An argparse type: a name in DATASETS, or an info file that is there; an error says which names come near."""
+    path = Path(text)
+    if text not in DATASETS and path.suffix.lower() in READERS and path.is_file():
+        return os.path.normpath(text)
+    beside = [str(file) for suffix in READERS for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
+    try:
+        return pick([*DATASETS, *sorted(beside)[:10]], text, 'data set')
+    except UserError as error:
+        raise argparse.ArgumentTypeError(f'{error}, or an info file ({" or ".join(READERS)}) that is there') from None
+
+
 def _device(text: str) -> str:
     """An argparse type: a device that torch knows and that this machine has."""
     try:
@@ -77,6 +90,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
                        help='progress bars (default: where stderr is a terminal)')
     group.add_argument('--im_dir', help="the folder of the data set's images (default: see --dataset)")
+    group.add_argument('--allow_outside', action='store_true',
+                       help='read images that the info file names outside their folder (.., absolute, symbolic links)')
     group.add_argument('--checkpoint_dir', default='checkpoints', help='where checkpoints are written and looked for')
     group.add_argument('--result_dir', default='results', help='where per-image predictions and metrics are written')
     group.add_argument('-modelfile', '--trained_model_file',
@@ -84,16 +99,33 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """The data set and its split."""
+    """The data set."""
     group = parser.add_argument_group('data')
     places = '; '.join(f'{name}: {source.im_dir}, {source.info}' for name, source in DATASETS.items())
-    group.add_argument('-ds', '--dataset', type=_choice(DATASETS, 'data set'), default='KonIQ-10k',
-                       help=f'the data set, with its images and info file in ({places})')
-    group.add_argument('--data_info', help='the info file of the data set (default: see --dataset)')
-    group.add_argument('-eid', '--exp_id', type=_whole, default=0, help='which of the split permutations')
-    group.add_argument('-tr', '--train_ratio', type=_share, default=.6, help='share of training contents')
+    group.add_argument('-ds', '--dataset', type=dataset, default='KonIQ-10k',
+                       help=f'the data set, with its images and info file in ({places}); or an info file, .csv or '
+                            '.mat, its images beside it or in --im_dir')
+    group.add_argument('--data_info', help='the info file of a data set that is named (default: see --dataset)')
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """How the data set is split into train, val and test."""
+    group = parser.add_argument_group('split')
+    group.add_argument('--split', type=_choice(SPLITS, 'split'), default='official',
+                       help="official: the info file's own, and where it has none, reference; random: by image; "
+                            'reference: by content; kfold: by content, kfold-sorted: images by MOS, dealt to --folds, '
+                            'of which --fold is val, the next one test, the others train')
+    group.add_argument('-eid', '--exp_id', type=_whole, default=0,
+                       help="which of the info file's permutations; another random split")
+    group.add_argument('-tr', '--train_ratio', type=_share, default=.6,
+                       help='share of training contents; of images with --split random')
     group.add_argument('-tvr', '--train_and_val_ratio', type=_share, default=.8,
-                       help='share of training and validation contents; KonIQ-10k always has its official split')
+                       help='share of training and validation contents; an official split that is one of parts, as '
+                            "KonIQ-10k's, has its own shares")
+    group.add_argument('--split_seed', type=_number(int, 0, 2 ** 32 - 1), default=0, help='seed of random splits')
+    group.add_argument('--folds', type=_number(int, 3), default=5, help='folds of the k-fold splits')
+    group.add_argument('--fold', type=_whole, default=0, help='which fold is val; the next one is test')
+    group.add_argument('--split_file', help='a split as main.py writes it, RUN/split.csv: columns image and part')
 
 
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +220,7 @@ def add_testing(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--part', choices=('auto', 'test', 'all'), default='auto',
                        help='which images: auto is the test part of the data set that the model was trained on, and '
                             'all of any other')
-    group.add_argument('--trained_on', type=_choice(DATASETS, 'data set'),
+    group.add_argument('--trained_on', type=dataset,
                        help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
 
 
@@ -235,17 +267,17 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 OPTIMIZERS = {'adam': torch.optim.Adam, 'sgd': torch.optim.SGD, 'adadelta': torch.optim.Adadelta}
-SHARED = (add_data, add_preprocessing, add_model, add_loss, add_training, add_run)
+SHARED = (add_data, add_split, add_preprocessing, add_model, add_loss, add_training, add_run)
 MAIN = (*SHARED, add_recording)
 TEST_DATASET = (*SHARED, add_testing, add_report)
 TEST_DEMO = (add_scoring, *SHARED)
 EXPORT = (add_export, *SHARED)
 
 # options that do not change the trained model: where things lie, what is recorded, what is tested
-NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'checkpoint_dir', 'result_dir',
-               'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part', 'trained_on',
-               'img', 'recursive', 'max_pixels', 'csv', 'json', 'resume', 'keep', 'sort', 'clamp', 'map', 'report',
-               'report_maps', 'map_window', 'calibrate', 'calibration', 'out', 'onnx', 'torch_export', 'size'}
+NOT_TRAINED = {'device', 'num_workers', 'cache', 'cache_dir', 'pbar', 'im_dir', 'allow_outside', 'checkpoint_dir',
+               'result_dir', 'trained_model_file', 'log_dir', 'test_during_training', 'log_bhat', 'evaluate', 'part',
+               'trained_on', 'img', 'recursive', 'max_pixels', 'csv', 'json', 'resume', 'keep', 'sort', 'clamp', 'map',
+               'report', 'report_maps', 'map_window', 'calibrate', 'calibration', 'out', 'onnx', 'torch_export', 'size'}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -274,22 +306,39 @@ def parse(argv: list[str] | None, groups: tuple[Callable, ...], description: str
     args.given = sorted(vars(bare.parse_args(argv)))
     args.unsettled = argparse.Namespace(**vars(args))
     settle(args)
-    if args.train_ratio > args.train_and_val_ratio:
-        parser.error(f'--train_ratio {args.train_ratio:g} is larger than --train_and_val_ratio '
-                     f'{args.train_and_val_ratio:g}')
+    check_data(parser, args)
     if sum(args.alpha) == 0 or sum(args.beta) == 0:
         parser.error('--alpha and --beta each need a weight above 0')
     return args
 
 
+def check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options of the data that contradict each other; `args.given` as in `parse`."""
+    given = set(args.given)
+    if args.train_ratio > args.train_and_val_ratio:
+        parser.error(f'--train_ratio {args.train_ratio:g} is larger than --train_and_val_ratio '
+                     f'{args.train_and_val_ratio:g}')
+    if args.data_info and args.dataset not in DATASETS:
+        parser.error(f'--data_info {args.data_info}: --dataset {args.dataset} is an info file already')
+    if args.split_file and 'split' in given:
+        parser.error(f'--split_file {args.split_file} and --split {args.split} both say how to split')
+    if given & {'fold', 'folds'} and not args.split.startswith('kfold'):
+        parser.error(f'--folds and --fold need --split kfold or kfold-sorted, not {args.split}')
+
+
 def settle(args: argparse.Namespace) -> None:
     """Put in what follows from other options: KonIQ-10k's split and size, the criterion of the head that is trained."""
-    source = DATASETS[args.dataset]
-    if source.ratios:
+    settle_data(args)
+    args.val_criterion = trained_criterion(args.val_criterion, args.beta)
+
+
+def settle_data(args: argparse.Namespace) -> None:
+    """Put in what the data set fixes."""
+    source = source_of(args.dataset)
+    if source.ratios and args.split == 'official':
         args.train_ratio, args.train_and_val_ratio = source.ratios
     if source.size and not args.resize:
         args.resize_size_h, args.resize_size_w = source.size
-    args.val_criterion = trained_criterion(args.val_criterion, args.beta)
 
 
 def trained_criterion(criterion: str, beta: list[float]) -> str:
@@ -318,9 +367,17 @@ def run_name(args: argparse.Namespace) -> str:
     options = trained_options(args)
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
     size = f'{args.resize_size_h}x{args.resize_size_w}' if args.resize else 'full'
-    return (f'{args.architecture}-{args.loss_type}-p{args.p:g}q{args.q:g}-{args.dataset}-{size}'
+    return (f'{args.architecture}-{args.loss_type}-p{args.p:g}q{args.q:g}-{dataset_name(args.dataset)[:40]}-{size}'
             f'-lr{args.learning_rate:g}-bs{args.batch_size}-ft{args.ft_lr_ratio:g}-e{args.epochs}-exp{args.exp_id}'
-            f'-{digest}')
+            f'{split_name(args)}-{digest}')
+
+
+def split_name(args: argparse.Namespace) -> str:
+    """What a run's name says of a split that is not the official one."""
+    if args.split_file:
+        return '-splitfile'
+    fold = f'{args.fold}of{args.folds}' if args.split.startswith('kfold') else ''
+    return '' if args.split == 'official' else f'-{args.split}{fold}'
 
 
 def with_dataset(args: argparse.Namespace, dataset: str) -> argparse.Namespace:

@@ -4,6 +4,7 @@ Beside the checkpoint NAME.pth, a run keeps NAME.ITERATION.state, from which it 
 finished epoch's, or the iteration's at which it was asked to stop. It holds tensors and plain Python values only:
 
     options                     every option of training, by name
+    split_hash                  of the split that it trains with
     iteration                   how many are done
     model, optimizer, scheduler, scaler     their state dicts
     random                      the states of all random number generators, when the unfinished epoch began
@@ -32,6 +33,7 @@ from IQAloss import bhat
 from IQAoptions import run_name, trained_options
 from IQAperformance import SUFFIXES, criteria_of
 from IQAresults import table, write_results
+from IQAsplits import split_hash, write_split
 from IQAutils import UserError, replacing, write_text
 from modified_ignite_engine import evaluate
 
@@ -49,7 +51,7 @@ class Run:
         self.args, self.data, self.model, self.name, self.stop = args, data, model, run_name(args), stop
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.checkpoint_file = checkpoint_file(args)
-        self.log_dir = Path(args.log_dir, self.name)
+        self.log_dir, self.split_hash = Path(args.log_dir, self.name), split_hash(data.names)
         self.best, self.best_epoch, self.iteration, self.states, self.skipped = None, 0, 0, [], 0
         self.history: dict[str, list] = {}
         # their own generators: what is evaluated besides must not change the random draws of training
@@ -60,7 +62,10 @@ class Run:
     # Before the first step
 
     def resume(self, state: dict) -> None:
-        """Take everything back from a state."""
+        """Take everything back from a state; UserError where the images are no longer split as they were."""
+        if state['split_hash'] != self.split_hash:
+            raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
+                            f'{self.split_hash}): the info file or the split file was changed')
         self.model.load_state_dict(state['model'])
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
@@ -75,8 +80,9 @@ class Run:
             return
         for old in self.log_dir.glob('events.out.tfevents.*'):
             old.unlink()
-        options = {'run_name': self.name, **trained_options(self.args)}
+        options = {'run_name': self.name, 'split_hash': self.split_hash, **trained_options(self.args)}
         write_text(self.log_dir / 'options.json', json.dumps(options, indent=2) + '\n')
+        write_split(self.log_dir / 'split.csv', self.data.names)
         self.writer = SummaryWriter(str(self.log_dir))
         for tag, rows in self.history.items():
             for step, value, seconds in rows:
@@ -171,9 +177,10 @@ class Run:
         preprocess = self.data.preprocess
         IQAcheckpoint.save(self.checkpoint_file, {
             'model': self.model.state_dict(), 'k': k, 'b': b, 'options': trained_options(self.args),
-            'dataset': self.data.name, 'split': self.data.names,
+            'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
             'preprocessing': {'resize': preprocess.resize, 'first_resize': preprocess.first_resize},
-            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(), 'higher_is_better': True},
+            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
+                    'higher_is_better': self.data.higher_is_better},
             'epoch': epoch, 'metrics': metrics})
 
     def _save_state(self, random_: dict) -> None:
@@ -182,7 +189,8 @@ class Run:
             return
         file = self.checkpoint_file.with_name(f'{self.checkpoint_file.stem}.{self.iteration:08d}.state')
         IQAcheckpoint.write(file, {
-            'options': trained_options(self.args), 'iteration': self.iteration, 'model': self.model.state_dict(),
+            'options': trained_options(self.args), 'split_hash': self.split_hash, 'iteration': self.iteration,
+            'model': self.model.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()}, 'random': random_,
             'best': self.best, 'best_epoch': self.best_epoch,
             'history': {tag: torch.tensor(rows, dtype=torch.float64) for tag, rows in self.history.items()}})
@@ -222,7 +230,7 @@ class Run:
         if is_main():
             written = write_results(self.args.result_dir, self.name, self.data.names['test'], performance, {
                 'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': 'test',
-                'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file),
+                'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file),
                 'options': trained_options(self.args), 'versions': IQAcheckpoint.versions()})
             self.writer.close()
             self._save(line['k'], line['b'], best['epoch'], {

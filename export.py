@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import IQAcheckpoint
-from IQAdataset import DATASETS, Preprocess, preprocess_of
+from IQAdataset import Preprocess, preprocess_of
+from IQAinfo import source_of
 from IQAmodel import load_model
 from IQAoptions import EXPORT, find_checkpoint, parse
 from IQAscore import Scorer, normalized, resized
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     checkpoint = IQAcheckpoint.load(file)
     IQAcheckpoint.adopt(args, checkpoint, file)
     preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
-                  else preprocess_of(args, DATASETS[args.dataset]))
+                  else preprocess_of(args, source_of(args.dataset)))
     scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess)
     scorer.network.to('cpu')
     fixed = (args.size and tuple(args.size)) or None

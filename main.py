@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import ignite.distributed as idist
@@ -26,6 +27,7 @@ from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse
 from IQArun import Run, Skipping, checkpoint_file, find_state
 from IQAutils import command, locked
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex
+from results_in_the_paper.export_csv import export_finished
 from test_dataset import test
 
 
@@ -56,7 +58,8 @@ def train(args, stop) -> dict | None:
     trainer, run = assemble(args, data, model, stop)
     loader = data.training_loader(training_transform(args))
     print(f'Run {run.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
-          + f' images of {data.name}, {where_and_how(args)}')
+          + f' images of {data.name}, {where_and_how(args)}\n'
+          f'Split {args.split_file or args.split}, hash {run.split_hash}: {run.log_dir / "split.csv"}')
     if state:
         print(f'Resuming {state["path"]}: {state["iteration"]} of {args.epochs * len(loader)} iterations are done')
         run.resume(state)
@@ -65,7 +68,10 @@ def train(args, stop) -> dict | None:
     run.open_log()
     if run.iteration < args.epochs * len(loader):
         trainer.run(loader, max_epochs=args.epochs)
-    return run.finish()
+    performance = run.finish()
+    if is_main():
+        export_finished(run.log_dir, Path(args.result_dir, 'csv'))
+    return performance
 
 
 def assemble(args, data, model: nn.Module, stop) -> tuple[Engine, Run]:

@@ -4,6 +4,7 @@
     python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
     python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
 """
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 import IQAcheckpoint
-from IQAdataset import Info, loading_of, named_source, open_data, preprocess_of, split
+from IQAdataset import loading_of, open_data, plan_of, preprocess_of
+from IQAinfo import Info, dataset_name, named_source
 from IQAmaps import small_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
@@ -19,12 +21,14 @@ from IQAperformance import agreement
 from IQAreport import THUMBNAIL, Entry, write_report
 from IQAresults import table, write_results
 from IQAscore import MAX_PIXELS, Mapping, Scorer
+from IQAsplits import choose, split_hash
 from IQAstream import Reader, row_of, score_files
 from IQAutils import UserError, command
 from modified_ignite_engine import evaluate
 from results_in_the_paper.iqa_statistics import CRITERIA, interval, resamples
 
-OF_THE_TESTED_SET = ('dataset', 'data_info', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'batch_size')
+OF_THE_TESTED_SET = ('dataset', 'data_info', 'split', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'split_seed',
+                     'folds', 'fold', 'split_file', 'batch_size')
 
 
 @command
@@ -37,34 +41,52 @@ def test(args) -> dict:
     """Test the checkpoint that the options name or describe, write the results, and return the performance."""
     file = Path(args.trained_model_file or find_checkpoint(args))
     checkpoint = IQAcheckpoint.load(file)
-    trained_on = checkpoint.get('dataset', 'KonIQ-10k')
+    trained_on = checkpoint.get('options', {}).get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
     tested = args.dataset if 'dataset' in args.given else trained_on
+    same, name = dataset_name(tested) == dataset_name(trained_on), dataset_name(tested)
     own = with_dataset(args, tested)  # its split, before the checkpoint's options come in
-    IQAcheckpoint.adopt(args, checkpoint, file, ignore=('dataset', 'batch_size') if tested == trained_on
-                        else OF_THE_TESTED_SET)
+    IQAcheckpoint.adopt(args, checkpoint, file, ignore=('dataset', 'batch_size') if same else OF_THE_TESTED_SET)
     part = getattr(args, 'part', 'test')
     if part == 'auto':
-        part = 'test' if tested == trained_on else 'all'
+        part = 'test' if same else 'all'
     model = load_model(args, checkpoint, file)
-    source = named_source(tested, args.im_dir, args.data_info if tested == trained_on else own.data_info)
-    data = open_data(source, tested, rows_of(part, checkpoint if tested == trained_on else {}, own),
-                     preprocess_of(args, source), loading_of(args))
-    print(f'Testing {file} (trained on {trained_on}) on {len(data.names[part])} images of {tested}')
+    source = named_source(tested, args.im_dir, args.data_info if same else own.data_info)
+    data = open_data(source, name, rows_of(part, checkpoint if same else {}, own), preprocess_of(args, source),
+                     loading_of(args))
+    names = data.names[part]
+    seen = warn_of_trained_images(names, checkpoint, file) if same else 0
+    print(f'Testing {file} (trained on {dataset_name(trained_on)}) on {len(names)} images of {name}')
     performance = evaluate(model, data.evaluation_loader(part), args.device, 'test', checkpoint['k'], checkpoint['b'],
-                           pbar=tested if args.pbar else '')
+                           pbar=name if args.pbar else '')
     mapping = Mapping.of(checkpoint)
     if mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
         performance['pq'] = mapping(performance['pq_before'])
         performance |= agreement(performance['pq'], performance['sq'])
-    name = file.stem if (tested, part) == (trained_on, 'test') else f'{file.stem}-on-{tested}-{part}'
-    written = write_results(args.result_dir, name, data.names[part], performance, {
-        'run_name': file.stem, 'dataset': tested, 'trained_on': trained_on, 'part': part, 'checkpoint': str(file),
+    result = file.stem if same and part == 'test' else f'{file.stem}-on-{name}-{part}'
+    written = write_results(args.result_dir, result, names, performance, {
+        'run_name': file.stem, 'dataset': name, 'trained_on': dataset_name(trained_on), 'part': part,
+        'split_hash': hash_of(checkpoint), 'images_trained_on': seen, 'checkpoint': str(file),
         'options': checkpoint.get('options', {}), 'versions': IQAcheckpoint.versions()})
     print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
     if getattr(args, 'report', None):
         report(args, Scorer(model, checkpoint, preprocess_of(args, source), args.device), file.name,
-               data.datasets[part].paths, performance, f'{file.stem} on {len(data.names[part])} images of {tested}')
+               data.datasets[part].paths, performance, f'{file.stem} on {len(names)} images of {name}')
     return performance
+
+
+def hash_of(checkpoint: dict) -> str | None:
+    """The hash of the split that the checkpoint was trained with; None for one of the original package."""
+    return split_hash(checkpoint['split']) if 'split' in checkpoint else None
+
+
+def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> int:
+    """Count the images that the checkpoint was trained on, and warn of them on stderr: they flatter the result."""
+    seen = sorted(set(names) & set(checkpoint.get('split', {}).get('train', ())))
+    if seen:
+        print(f'WARNING: {file} was trained on {len(seen)} of the {len(names)} images tested ({", ".join(seen[:3])}'
+              f'{", ..." if len(seen) > 3 else ""}): this result does not tell how good it is on new images',
+              file=sys.stderr)
+    return len(seen)
 
 
 def report(args, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
@@ -90,7 +112,7 @@ def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.n
         if part == 'all':
             return {'all': np.arange(len(info.names))}
         if 'split' not in checkpoint:
-            return {'test': split(info, own.exp_id, own.train_ratio, own.train_and_val_ratio)['test']}
+            return {'test': choose(info, plan_of(own))['test']}
         place = {name: i for i, name in enumerate(info.names)}
         missing = [name for name in checkpoint['split']['test'] if name not in place]
         if missing:

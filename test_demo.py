@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 import IQAcheckpoint
 from IQAcalibrate import calibrated, read_ratings
-from IQAdataset import DATASETS, Preprocess, preprocess_of
+from IQAdataset import Preprocess, preprocess_of
 from IQAfiles import find_images, text
+from IQAinfo import source_of
 from IQAmaps import small_map, write_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DEMO, find_checkpoint, parse
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> float | int:
     checkpoint = IQAcheckpoint.load(file)
     IQAcheckpoint.adopt(args, checkpoint, file, ignore=('batch_size',))
     preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
-                  else preprocess_of(args, DATASETS[args.dataset]))
+                  else preprocess_of(args, source_of(args.dataset)))
     with quiet_pipe(), pillow_without_limit():
         scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess, args.device)
         if args.calibrate:

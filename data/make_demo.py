@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw, ImageFilter, features
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from IQAdataset import read_info, split, write_info
+from IQAinfo import read_info, write_info
+from IQAsplits import split
 from IQAutils import UserError, command, replacing
 
 OUT_DIR = Path(__file__).resolve().parent / 'demo'

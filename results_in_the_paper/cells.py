@@ -2,6 +2,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from IQAinfo import dataset_name
 from results_in_the_paper import paper
 from results_in_the_paper.results import Result, find
 from results_in_the_paper.settings import BACKBONES, LOSSES, PAPER, command, differences, number
@@ -130,7 +131,7 @@ def _table_a2(base: Mapping) -> Iterator[Cell]:
 
 
 def _data(tested: str | None, base: Mapping) -> str:
-    return tested or base.get('dataset', PAPER['dataset'])
+    return dataset_name(tested or base.get('dataset', PAPER['dataset']))
 
 
 _MAKERS = {'figure6': _figure6, 'figure7': _figure7, 'table1': _table1, 'table2': _table2, 'tableA1': _table_a1,

@@ -14,6 +14,7 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from IQAinfo import dataset_name
 from IQAutils import UserError, command, write_text
 from results_in_the_paper.figure_runs import figure_runs
 from results_in_the_paper.settings import PAPER, differences
@@ -65,7 +66,7 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
     names = {}
     for run in runs:
         for part, metric in product(run.parts, run.metrics):
-            tag = f'{part}/{run.options["dataset"]}/{metric}'
+            tag = f'{part}/{dataset_name(run.options["dataset"])}/{metric}'
             names.setdefault(tag, []).append(run.template.format(part=part, metric=metric))
     if runs:
         return {tag: names[tag] for tag in tags if tag in names}
@@ -83,6 +84,15 @@ def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | N
     if not written:
         raise UserError(f'{run_dir}: its event file holds no curve to export; was the run stopped in its first epoch?')
     return written
+
+
+def export_finished(run_dir: str | Path, csv_dir: str | Path) -> None:
+    """Export a run that just ended and say so; whatever goes wrong is said too, as the run itself is done and kept."""
+    try:
+        print(f'Curves: {len(export(run_dir, csv_dir))} CSV files in {csv_dir}')
+    except Exception as error:  # of TensorBoard's, too: nothing here may turn a finished run into a failed one
+        print(f'The curves are not exported ({type(error).__name__}: {error}); once that is mended: '
+              f'python results_in_the_paper/export_csv.py {run_dir}', file=sys.stderr)
 
 
 def base_of(words: Iterable[str]) -> dict:

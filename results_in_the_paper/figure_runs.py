@@ -3,6 +3,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from IQAinfo import dataset_name
 from results_in_the_paper.settings import LOSSES, PAPER, command, number
 
 PARTS = ('train', 'val', 'test')
@@ -49,14 +50,14 @@ def figure_runs(figure: str | None = None, base: Mapping | None = None) -> list[
 def _figure1(base: Mapping) -> Iterator[FigureRun]:
     for loss in LOSSES:
         options = {**PAPER, **base, 'loss_type': loss}
-        yield FigureRun('figure1', (loss,), f'loss={loss}-{{part}}_{options["dataset"]}_{{metric}}', PARTS, METRICS,
-                        options)
+        name = f'loss={loss}-{{part}}_{dataset_name(options["dataset"])}_{{metric}}'
+        yield FigureRun('figure1', (loss,), name, PARTS, METRICS, options)
 
 
 def _figure4(base: Mapping) -> Iterator[FigureRun]:
     for label, change in FIGURE4.items():
         options = {**PAPER, **base, **change}
-        mark = '' if options['dataset'] == PAPER['dataset'] else f'-{options["dataset"]}'
+        mark = '' if options['dataset'] == PAPER['dataset'] else f'-{dataset_name(options["dataset"])}'
         yield FigureRun('figure4', (label,), f'{label}{mark}_{{metric}}', ('val',), ('SROCC', 'PLCC'), options)
 
 
@@ -65,7 +66,7 @@ def _figure5(base: Mapping) -> Iterator[FigureRun]:
         for loss in LOSSES:
             for value in values:
                 options = {**PAPER, 'architecture': 'resnet50', **base, 'loss_type': loss, option: value}
-                name = f'loss={loss}-{short}={number(value)}-{{part}}_{options["dataset"]}_{{metric}}'
+                name = f'loss={loss}-{short}={number(value)}-{{part}}_{dataset_name(options["dataset"])}_{{metric}}'
                 yield FigureRun(f'figure5_{short}', (loss, number(value)), name, ('val',), ('PLCC',), options)
 
 
@@ -74,5 +75,5 @@ def _image_size(base: Mapping) -> Iterator[FigureRun]:
         resize = (height, width) != SIZES[-1]
         size = {'resize': True, 'resize_size_h': height, 'resize_size_w': width} if resize else {'resize': False}
         options = {**PAPER, **base, **size}
-        name = f'size={height}x{width}-{{part}}_{options["dataset"]}_{{metric}}'
+        name = f'size={height}x{width}-{{part}}_{dataset_name(options["dataset"])}_{{metric}}'
         yield FigureRun('image_size', (f'{height}x{width}',), name, ('val',), ('SROCC', 'PLCC'), options)

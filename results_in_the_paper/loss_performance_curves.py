@@ -65,7 +65,8 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
         # the earlier epoch's number stands left of its line, the later one's right, where the panel is empty
         height = .03 if plotting.DIRECTIONS[metric] > 0 else .9
         ax.annotate(f'{epoch:g}', (epoch, height), xycoords=('data', 'axes fraction'), color=colour,
-                    textcoords='offset points', xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left')
+                    textcoords='offset points', xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left',
+                    bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': .8, 'pad': .5})
 
 
 @command

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from IQAinfo import dataset_name
 from IQAutils import UserError
 from results_in_the_paper.settings import differences
 
@@ -155,5 +156,5 @@ def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | N
     The data set trained on counts by its test part, another one as a whole.
     """
     part = 'test' if tested == options['dataset'] else 'all'
-    return next((result for result in results if result.tested == tested and result.part == part
+    return next((result for result in results if result.tested == dataset_name(tested) and result.part == part
                  and not differences(result.options, options)), None)

@@ -16,7 +16,7 @@ if not __package__:  # run as a script
 from IQAutils import UserError, command
 from results_in_the_paper import iqa_statistics, plotting
 from results_in_the_paper.cells import cells
-from results_in_the_paper.results import Predictions, find, read_predictions, read_results
+from results_in_the_paper.results import Predictions, Result, find, read_predictions, read_results
 from results_in_the_paper.settings import LOSSES
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
@@ -58,14 +58,14 @@ def _from_npy(npy_dir: str) -> dict[str, dict[str, Predictions]]:
             for data in DATA_SETS}
 
 
-def _from_results(result_dir: str) -> dict[str, dict[str, Predictions]]:
-    results, predictions = read_results(result_dir), {}
-    for cell in cells('figure7'):
+def from_results(results: list[Result], base: Mapping | None = None) -> dict[str, dict[str, Predictions]]:
+    """Return {data set: {loss: predictions}} of the runs of Figure 7; UserError where one is not there."""
+    predictions = {}
+    for cell in cells('figure7', base):
         data, loss = cell.labels
         result = find(results, cell.options, cell.tested)
         if result is None:
-            raise UserError(f'{result_dir}: no result of {loss} on {data}; this makes it: '
-                            f'{" && ".join(cell.commands())}')
+            raise UserError(f'no result of {loss} on {data}; this makes it: {" && ".join(cell.commands())}')
         predictions.setdefault(data, {})[loss] = read_predictions(result.path.with_suffix('.csv'))
     return predictions
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--result_dir', default='results', help='folder of the results (NAME.json and NAME.csv)')
     parser.add_argument('--npy_dir', help='folder of the .npy files of the original package, instead')
     args = parser.parse_args(argv)
-    predictions = _from_npy(args.npy_dir) if args.npy_dir else _from_results(args.result_dir)
+    predictions = _from_npy(args.npy_dir) if args.npy_dir else from_results(read_results(args.result_dir))
     plotting.save(draw(predictions), args.out_dir, 'figure7')
 
 

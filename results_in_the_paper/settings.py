@@ -14,7 +14,8 @@ PAPER = {
     'monotonicity_regularization': False, 'gamma': .1,
     'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'epochs': 30, 'optimizer': 'adam', 'weight_decay': 0,
     'lr_decay': .1, 'overall_lr_decay': .01, 'accumulation_steps': 1, 'seed': 19920517,
-    'dataset': 'KonIQ-10k', 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
+    'val_criterion': 'SROCC', 'dataset': 'KonIQ-10k', 'split': 'official', 'split_file': None, 'split_seed': 0,
+    'folds': 5, 'fold': 0, 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
     'augmentation': False, 'debug': False,
 }
 MAIN_DEFAULTS = {**PAPER, 'resize': False}
@@ -31,6 +32,7 @@ def normalised(options: Mapping) -> dict:
     """
     run = {name: options.get(name, value) for name, value in PAPER.items()}
     run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
+    run['val_criterion'] = run['val_criterion'].rstrip('12')  # of the head that is trained: it follows from beta
     run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
     ignored = [*(NORM_ONLY if run['loss_type'] in ('mae', 'mse') else ()),
                *(() if run['monotonicity_regularization'] else ('gamma',)),
@@ -60,12 +62,17 @@ def number(value: float) -> str:
 
 def command(options: Mapping, script: str = 'main.py', *extra: str) -> str:
     """Return the command that trains (or, with test_dataset.py, tests) a run, with no option that is the default."""
+    return shlex.join(['python', script, *option_words(options), *extra])
+
+
+def option_words(options: Mapping) -> list[str]:
+    """Return the options of a run as the words of a command, without those that are main.py's defaults."""
     wanted = {name: options.get(name, value) for name, value in PAPER.items()}
-    words = ['python', script]
+    words = []
     for name in sorted(PAPER, key=lambda name: name not in FIRST):
         if not _same(wanted[name], MAIN_DEFAULTS[name]):
             words += [FLAGS.get(name, f'--{name}'), *_words(wanted[name])]
-    return shlex.join([*words, *extra])
+    return words
 
 
 def _words(value) -> list[str]:
@@ -73,4 +80,5 @@ def _words(value) -> list[str]:
         return []
     if isinstance(value, (list, tuple)):
         return [word for item in value for word in _words(item)]
-    return [number(value) if isinstance(value, (int, float)) and abs(value) < 1e5 else str(value)]
+    short = number(value) if isinstance(value, (int, float)) else None
+    return [short if short and float(short) == value else str(value)]

@@ -13,7 +13,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from IQAutils import UserError, command
-from results_in_the_paper.results import find, read_results
+from results_in_the_paper.results import Result, find, read_results
 from results_in_the_paper.settings import LOSSES, PAPER
 from results_in_the_paper.settings import command as training_command
 from results_in_the_paper.table_formats import FORMATS, render
@@ -24,6 +24,19 @@ SPLITS = range(10)
 def run_options(loss: str, split: int, base: Mapping | None = None) -> dict:
     """Return the options that train one of the 30 runs."""
     return {**PAPER, 'dataset': 'CLIVE', 'architecture': 'resnet18', **(base or {}), 'loss_type': loss, 'exp_id': split}
+
+
+def read_plcc(results: list[Result], base: Mapping | None = None) -> dict[str, dict[int, float]]:
+    """Return {loss: {split: PLCC on the test part}} of the runs that are there and whose PLCC is a number."""
+    plcc = {loss: {} for loss in LOSSES}
+    for loss in LOSSES:
+        for split in SPLITS:
+            options = run_options(loss, split, base)
+            result = find(results, options, options['dataset'])
+            value = result.metrics.get('PLCC', math.nan) if result else math.nan
+            if math.isfinite(value):
+                plcc[loss][split] = value
+    return plcc
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float, int]:
@@ -65,15 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--format', choices=FORMATS, default='text')
     args = parser.parse_args(argv)
     results = read_results(args.result_dir)
-    plcc, missing = {loss: {} for loss in LOSSES}, []
-    for loss in LOSSES:
-        for split in SPLITS:
-            result = find(results, run_options(loss, split), 'CLIVE')
-            value = result.metrics.get('PLCC', math.nan) if result else math.nan
-            if math.isfinite(value):
-                plcc[loss][split] = value
-            else:
-                missing.append(training_command(run_options(loss, split)))
+    plcc = read_plcc(results)
+    missing = [training_command(run_options(loss, split)) for loss in LOSSES for split in SPLITS
+               if split not in plcc[loss]]
     if not any(plcc.values()):
         raise UserError(f'{args.result_dir}: none of the 30 runs is there; the first is made by: {missing[0]}')
     print(draw(plcc, args.format))

@@ -151,7 +151,8 @@ def test_training_is_the_same_whatever_the_cache(tiny):
 def test_augmentation_from_the_cache_is_that_of_the_files(tiny):
     batches = []
     for cache in ('disk', 'none'):
-        args = parse([*tiny, '--augmentation', '-cs_h', '32', '-cs_w', '32', '--cache', cache, '--num_workers', '1'], MAIN)
+        crops = ['--augmentation', '-cs_h', '32', '-cs_w', '32']
+        args = parse([*tiny, *crops, '--cache', cache, '--num_workers', '1'], MAIN)
         main.seed_everything(3, False)
         loader = get_data_loaders(args).training_loader(main.training_transform(args))
         batches.append([images.numpy() for images, _ in loader])

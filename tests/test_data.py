@@ -1,4 +1,6 @@
 """Info files, splits, preprocessing, loaders."""
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -16,11 +18,10 @@ from IQAdataset import (
     check_images,
     get_data_loaders,
     normalize,
-    read_info,
-    split,
-    write_info,
 )
+from IQAinfo import read_info, write_info
 from IQAoptions import MAIN, parse
+from IQAsplits import split
 from IQAutils import UserError
 
 
@@ -193,6 +194,34 @@ def test_crops_and_batches_must_fit(tiny, tmp_path):
         get_data_loaders(options(tiny))
     assert get_data_loaders(options(tiny, '--resize'))
     assert get_data_loaders(options(tiny, '-bs 1'))
+
+
+@pytest.mark.parametrize('way', ['..', 'absolute', 'link', 'linked folder'])
+def test_images_outside_their_folder(tiny, tmp_path, way):
+    outside = tmp_path / 'secret' / 'x.png'
+    outside.parent.mkdir()
+    Image.new('RGB', (64, 48)).save(outside)
+    images = tmp_path / 'tiny' / 'images'
+    name = {'..': '../../secret/x.png', 'absolute': str(outside), 'link': 'link.png', 'linked folder': 'sub/x.png'}[way]
+    (images / 'link.png').symlink_to(outside)
+    (images / 'sub').symlink_to(outside.parent)
+    info = read_info(tmp_path / 'tiny' / 'info.mat')
+    info.names[3] = name
+    write_info(tmp_path / 'tiny' / 'info.mat', info.names, info.mos, info.std, info.ref_ids, info.index)
+    with pytest.raises(UserError, match=f'1 of 24 images lie outside tiny/images, as {re.escape(name)}'):
+        get_data_loaders(options(tiny))
+    assert get_data_loaders(options(tiny, '--allow_outside'))
+
+
+def test_the_folder_of_the_images_may_be_a_link(tiny, tmp_path):
+    (tmp_path / 'linked').symlink_to(tmp_path / 'tiny' / 'images')
+    assert get_data_loaders(options([*tiny, '--im_dir', 'linked']))
+
+
+def test_a_decompression_bomb_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(UserError, match='24 of 24 images cannot be read: .* decompression bomb'):
+        get_data_loaders(options(tiny))
 
 
 def test_debug_uses_five_batches_and_five_images(tiny):

@@ -7,7 +7,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from data import make_demo as demo
-from IQAdataset import read_info, split
+from IQAinfo import read_info
+from IQAsplits import split
 from IQAutils import UserError
 
 PER_SCENE, DRAWINGS = 4, 5

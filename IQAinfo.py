@@ -1,0 +1,338 @@
+"""What is known of a data set: where it lies by default, and its info file, a table (.csv) or MATLAB v7.3 (.mat).
+
+The table is the project's own format: CSV in UTF-8 with a row per image, which pandas.read_csv(path) reads as it is.
+
+    image      the file, relative to the folder of the images, with / between folders
+    mos        mean opinion score, finite
+    std        optional: standard deviation of the opinions in units of mos; empty where it is not known
+    reference  optional: the content that the image shows (its reference image, scene, prompt); empty: its own
+    part       optional: train, val or test, the official split
+    about      optional: JSON in the first row, empty below: where the labels come from ('dataset', 'sha256' of each
+               file read, 'images', 'mos' [lowest, highest], 'higher_is_better', and what else is known)
+
+Other columns are allowed and not read. A byte order mark, `;` or tabs as separator (then with decimal commas, too) and
+Windows' \\ between folders are understood.
+
+The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array is seen transposed.
+
+    im_names             (1, N) object references, each to the UTF-16 code units of one file name
+    subjective_scores    (1, N) MOS
+    subjective_scoresSTD (1, N) standard deviation of the opinions, nan where it is not known
+    ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
+    index                (R, runs) each column a permutation of the contents, which makes the split of one run
+    part                 (1, N) optional, not the original's: 1 train, 2 val, 3 test, the official split
+    about                optional attribute of the file, not the original's: the JSON of the table's column
+"""
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import h5py
+import numpy as np
+
+from IQAutils import UserError, replacing
+
+PARTS = ('train', 'val', 'test')
+FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set lies by default, how to get it, and what the paper fixes for it."""
+
+    im_dir: str
+    info: str
+    how_to_get: str
+    ratios: tuple[float, float] | None = None  # of the official split: train, train and val; None: the options say
+    size: tuple[int, int] | None = None        # (h, w) of all its images
+    first_resize: tuple[int, int] | None = None  # (h, w) that every image is brought to before anything else
+
+
+DATASETS = {
+    'KonIQ-10k': Source('./KonIQ-10k', './data/KonIQ-10kinfo.mat',
+                        'download the 1024x768 images of KonIQ-10k from its authors and link the folder: '
+                        'ln -s FOLDER KonIQ-10k; python data/make_info.py koniq10k writes the info file',
+                        ratios=(7058 / 10073, 8058 / 10073), size=(768, 1024)),
+    'CLIVE': Source('./CLIVE', './data/CLIVEinfo.mat',
+                    'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
+                    'ln -s FOLDER CLIVE; python data/make_info.py clive writes the info file',
+                    first_resize=(500, 500)),
+    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py'),
+}
+
+
+def source_of(dataset: str) -> Source:
+    """The row of DATASETS, or what stands for an info file: its images lie beside it."""
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    return Source(str(Path(dataset).parent), dataset, '--dataset is an info file, --im_dir the folder of its images')
+
+
+def named_source(dataset: str, im_dir: str | None, data_info: str | None) -> Source:
+    """The source of a data set, with the places that the user gave instead of its own."""
+    source = source_of(dataset)
+    info = data_info if data_info and dataset in DATASETS else source.info
+    return replace(source, im_dir=im_dir or source.im_dir, info=info)
+
+
+def require(source: Source, name: str) -> None:
+    """Raise UserError where the info file or the folder of a data set is not there: it says how to get them."""
+    for path in (source.info, source.im_dir):
+        if not Path(path).exists():
+            raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
+                            f'(--im_dir and --data_info name other places; --dataset demo needs no download)')
+
+
+def dataset_name(dataset: str) -> str:
+    """What a data set is called in logs, results and file names: its name, or an info file's without folder, suffix."""
+    return dataset if dataset in DATASETS else Path(dataset).stem
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of the N images of a data set; raises UserError where the fields do not fit together."""
+
+    names: list[str]
+    mos: np.ndarray      # (N,) float64, finite
+    std: np.ndarray      # (N,) float64, nan where it is not known
+    ref_ids: np.ndarray  # (N,) int64
+    index: np.ndarray    # (R, runs) int64; no runs where nothing is official
+    part: np.ndarray | None = None       # (N,) of PARTS: the official split
+    references: list[str] | None = None  # N names of the contents
+    about: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
+                   'subjective_scoresSTD': len(self.std), 'ref_ids': len(self.ref_ids)}
+        if self.part is not None:
+            lengths['part'] = len(self.part)
+        if len(set(lengths.values())) > 1:
+            raise UserError('the fields disagree in length: ' + ', '.join(f'{k} {n}' for k, n in lengths.items()))
+        if not self.names:
+            raise UserError('it holds no images')
+        if not np.isfinite(self.mos).all():
+            raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
+        strangers = set(self.ref_ids.tolist()) - set(self.index[:, 0].tolist()) if self.index.shape[1] else ()
+        if strangers:
+            raise UserError(f'ref_ids names {min(strangers)}, which is not in index')
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score means a better image; so it is where the file does not say."""
+        return bool(self.about.get('higher_is_better', True))
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a CSV file as text, and the row of each, as a spreadsheet counts (the header is row 1)."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    rows: list[int]
+    decimal: str = '.'
+
+    @classmethod
+    def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
+        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError where it is none.
+
+        Without `separator` it is the one of , ; and tab that the first line has most of.
+        """
+        try:
+            with open(path, encoding='utf-8-sig', newline='') as file:
+                first = file.readline()
+                separator = separator or max(',;\t', key=first.count)
+                file.seek(0)
+                reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+                cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        except FileNotFoundError:
+            raise UserError(f'{path}: no such file') from None
+        except UnicodeDecodeError:
+            raise UserError(f'{path}: not a text file in UTF-8; a spreadsheet saves one as "CSV UTF-8"') from None
+        except (OSError, csv.Error) as error:
+            raise UserError(f'{path}: not a table ({error})') from None
+        names = list(header) if header else cells.pop(0)[1] if cells else []
+        cells = [(line, row) for line, row in cells if any(row)]
+        for name in {name for name in names if names.count(name) > 1}:
+            raise UserError(f'{path}: two columns are called {name!r}')
+        for line, row in cells:
+            if any(row[len(names):]):
+                raise UserError(f'{path} row {line}: {len(row)} cells in a table of {len(names)} columns')
+        columns = {name: [row[i] if i < len(row) else '' for _, row in cells] for i, name in enumerate(names) if name}
+        return cls(Path(path), columns, [line for line, _ in cells], '.' if separator == ',' else ',')
+
+    def needs(self, *names: str, hint: str = '') -> None:
+        """Raise UserError where a column is not there: it says which the table has and which are wanted."""
+        lacks = [name for name in names if name not in self.columns]
+        if lacks:
+            raise UserError(f'{self.path}: lacks the column {", ".join(lacks)}; it has: '
+                            f'{", ".join(self.columns) or "none"}; expected {", ".join(names)}{hint}')
+
+    def numbers(self, column: str, empty: float | None = None) -> np.ndarray:
+        """A column as (N,) float64; an empty cell is `empty`, or without it a UserError, as text always is."""
+        def number(text: str, row: int) -> float:
+            if not text:
+                if empty is None:
+                    raise UserError(f'{self.path} row {row}: the {column} is empty')
+                return empty
+            try:
+                value = float(text.replace(self.decimal, '.'))
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise UserError(f'{self.path} row {row}: the {column} {text!r} is not a finite number')
+            return value
+        return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
+
+    def images(self, column: str = 'image') -> list[str]:
+        """A column as file names with / between folders; UserError where one is empty or a path of another system."""
+        names = [str(PurePosixPath(name.replace('\\', '/'))) if name else '' for name in self.columns[column]]
+        for name, row in zip(names, self.rows, strict=True):
+            if not name:
+                raise UserError(f'{self.path} row {row}: the {column} is empty')
+            if os.name != 'nt' and re.match('[A-Za-z]:/', name):
+                raise UserError(f'{self.path} row {row}: {name} is an absolute path of a Windows machine; expected '
+                                'one below the folder of the images (--im_dir)')
+        return names
+
+    def parts(self) -> np.ndarray:
+        """The column part, (N,); UserError where it is none of PARTS."""
+        for text, row in zip(self.columns['part'], self.rows, strict=True):
+            if text not in PARTS:
+                raise UserError(f'{self.path} row {row}: the part is {text!r}; expected one of: {", ".join(PARTS)}')
+        return np.array(self.columns['part'], dtype=object)
+
+    def once(self, names: list[str], values: Sequence | None = None, what: str = '') -> None:
+        """Raise UserError where an image comes twice: it counts them and says whether the values are the same."""
+        first: dict[str, int] = {}
+        again = [(first[name], i) for i, name in enumerate(names) if first.setdefault(name, i) != i]
+        if again:
+            i, j = again[0]
+            told = '' if values is None else (f', with the same {what} {values[i]:g}' if values[i] == values[j] else
+                                              f', with the {what} {values[i]:g} and {values[j]:g}')
+            more = f' ({len(again)} rows repeat an image)' if len(again) > 1 else ''
+            raise UserError(f'{self.path} row {self.rows[j]}: {names[j]} again, first in row {self.rows[i]}'
+                            f'{told}{more}')
+
+    def info(self, **more) -> Info:
+        """What the columns image, mos, std, reference, part and about say; `more`: other fields of Info."""
+        self.needs('image', 'mos', hint=' and, where known, std, reference, part '
+                                        '(data/make_info.py csv converts other tables)')
+        if not self.rows:
+            raise UserError(f'{self.path}: it holds no images')
+        names, mos = self.images(), self.numbers('mos')
+        self.once(names, mos, 'mos')
+        std = self.numbers('std', math.nan) if 'std' in self.columns else np.full(len(names), math.nan)
+        references = self.columns.get('reference')
+        contents = [reference or name for reference, name in zip(references or names, names, strict=True)]
+        number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
+        told = {'part': self.parts() if 'part' in self.columns else None,
+                'references': contents if references else None, 'about': self._about()}
+        return Info(names, mos, std, np.array([number[content] for content in contents]),
+                    np.empty((len(number), 0), int), **{**told, **more})
+
+    def _about(self) -> dict:
+        return _json(next(filter(None, self.columns.get('about', [])), '{}'))
+
+
+def _json(text: str) -> dict:
+    try:
+        about = json.loads(text)
+    except json.JSONDecodeError:  # somebody else's column or attribute of this name
+        about = {}
+    return about if isinstance(about, dict) else {}
+
+
+def read_table(path: str | Path) -> Info:
+    """Read the project's own format (see the module)."""
+    return Table.read(path).info()
+
+
+def read_mat(path: str | Path) -> Info:
+    """Read the original package's format (see the module)."""
+    try:
+        with h5py.File(path, 'r') as file:
+            lacks = sorted(set(FIELDS) - set(file))
+            if lacks:
+                raise UserError(f'{path}: the info file lacks {", ".join(lacks)}')
+            names = [_name(file, ref) for ref in file['im_names'][0]]
+            mos, std, ref_ids = (file[key][0] for key in FIELDS[1:4])
+            part = np.array(PARTS, dtype=object)[file['part'][0].astype(int) - 1] if 'part' in file else None
+            return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int),
+                        file['index'][()].astype(int), part, about=_json(file.attrs.get('about', '{}')))
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f'{path}: {error}') from None
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such info file') from None
+    except OSError as error:
+        raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
+
+
+def _name(file: h5py.File, ref: h5py.Reference) -> str:
+    """The text behind an object reference; by h5py's low level, which takes a tenth of the time."""
+    dataset = h5py.h5r.dereference(ref, file.id)
+    units = np.empty(dataset.shape, '<u2')
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, units)
+    return units.tobytes().decode('utf-16-le')
+
+
+def write_table(path: Path, info: Info) -> None:
+    """Write the project's own format; columns of which nothing is known are left out, and `index`, too."""
+    columns = {'image': info.names, 'mos': map(_text, info.mos)}
+    if not np.isnan(info.std).all():
+        columns['std'] = map(_text, info.std)
+    if info.references is not None or len(set(info.ref_ids.tolist())) < len(info.names):
+        columns['reference'] = info.references or map(str, info.ref_ids)
+    if info.part is not None:
+        columns['part'] = info.part
+    if info.about:
+        columns['about'] = [json.dumps(info.about), *[''] * (len(info.names) - 1)]
+    with open(path, 'w', encoding='utf-8', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _text(value: float) -> str:
+    """The shortest text that reads back as the same number; empty for nan."""
+    return '' if math.isnan(value) else repr(float(value))
+
+
+def write_mat(path: Path, info: Info) -> None:
+    """Write the original package's format; the names of references are lost, their numbers stay."""
+    with h5py.File(path, 'w') as file:
+        refs = file.create_group('#refs#')
+        im_names = file.create_dataset('im_names', (1, len(info.names)), dtype=h5py.ref_dtype)
+        for i, name in enumerate(info.names):
+            units = np.frombuffer(name.encode('utf-16-le'), '<u2')
+            im_names[0, i] = refs.create_dataset(str(i), data=units[:, None]).ref
+        file['subjective_scores'] = info.mos[None]
+        file['subjective_scoresSTD'] = info.std[None]
+        file['ref_ids'] = info.ref_ids[None].astype(float)
+        file['index'] = info.index.astype(float)
+        if info.part is not None:
+            file['part'] = np.array([[PARTS.index(part) + 1. for part in info.part]])
+        if info.about:
+            file.attrs['about'] = json.dumps(info.about)
+
+
+READERS: dict[str, Callable[[Path], Info]] = {'.csv': read_table, '.mat': read_mat}
+WRITERS: dict[str, Callable[[Path, Info], None]] = {'.csv': write_table, '.mat': write_mat}
+
+
+def read_info(path: str | Path) -> Info:
+    """Read an info file, by its suffix. Raises UserError that names the file and what is wrong with it."""
+    return READERS.get(Path(path).suffix.lower(), read_mat)(Path(path))
+
+
+def write_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float],
+               ref_ids: Sequence[int], index: np.ndarray, **more) -> None:
+    """Write an info file, by its suffix. `index` is (R, runs), 1-based; `more`: the other fields of Info."""
+    info = Info(list(names), np.asarray(mos, float), np.asarray(std, float), np.asarray(ref_ids, int),
+                np.asarray(index), **more)
+    with replacing(path) as temporary:
+        WRITERS.get(Path(path).suffix.lower(), write_mat)(temporary, info)

@@ -1,0 +1,165 @@
+"""Splits of a data set into train, val and test: made by the options, or read from a small table (image, part).
+
+Parts are disjoint and cover the set, and every part holds images in the data set's order. `reference` and `kfold` keep
+images of one content together; `random` and `kfold-sorted` do not, and the log says where contents are shared.
+
+The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
+are train: over the K runs every image is validated once and tested once, never both in one run.
+"""
+import csv
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from IQAinfo import PARTS, Info, Table
+from IQAutils import UserError, replacing
+
+Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a data set is split; the options --split, --exp_id ... by name."""
+
+    split: str = 'official'
+    exp_id: int = 0
+    train_ratio: float = .6
+    train_and_val_ratio: float = .8
+    seed: int = 0
+    folds: int = 5
+    fold: int = 0
+    file: str | None = None
+
+    def order(self, n: int) -> np.ndarray:
+        """A permutation of 0..n-1 that depends on the seed and on exp_id."""
+        return np.random.RandomState([self.seed, self.exp_id % 2 ** 32]).permutation(n)
+
+
+def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float) -> Parts:
+    """Images (N,) by their labels: the first `train_ratio` of `order` is train, up to `train_and_val_ratio` val."""
+    ends = [int(ratio * len(order) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
+    parts = {part: np.flatnonzero(np.isin(labels, chosen))
+             for part, chosen in zip(PARTS, np.split(order, ends), strict=True)}
+    for part, rows in parts.items():
+        if len(rows) == 0:
+            raise UserError(f'the split leaves {part} empty: {len(order)} contents with '
+                            f'--train_ratio {train_ratio:g} --train_and_val_ratio {train_and_val_ratio:g}')
+    return parts
+
+
+def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> Parts:
+    """Split by content with the permutation of run `exp_id` of the info file, as the original package does."""
+    return by_ratio(info.ref_ids, info.index[:, exp_id % info.index.shape[1]], train_ratio, train_and_val_ratio)
+
+
+def official(info: Info, plan: Plan) -> Parts:
+    """The info file's parts, else its permutations, else by reference."""
+    if info.part is not None:
+        return {part: np.flatnonzero(info.part == part) for part in PARTS}
+    if info.index.shape[1]:
+        return split(info, plan.exp_id, plan.train_ratio, plan.train_and_val_ratio)
+    print(f'The info file has no official split: contents are split at random, --split_seed {plan.seed} '
+          f'--exp_id {plan.exp_id}')
+    return by_reference(info, plan)
+
+
+def by_image(info: Info, plan: Plan) -> Parts:
+    """Images at random, whatever they show."""
+    rows = np.arange(len(info.names))
+    return by_ratio(rows, plan.order(len(rows)), plan.train_ratio, plan.train_and_val_ratio)
+
+
+def by_reference(info: Info, plan: Plan) -> Parts:
+    """Contents at random, each with all its images."""
+    contents = np.unique(info.ref_ids)
+    return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio)
+
+
+def kfold(info: Info, plan: Plan) -> Parts:
+    """Contents at random, dealt to the folds in turn."""
+    contents, content = np.unique(info.ref_ids, return_inverse=True)
+    fold = np.empty(len(contents), int)
+    fold[plan.order(len(contents))] = np.arange(len(contents)) % plan.folds
+    return _of_folds(fold[content], f'{len(contents)} contents', plan)
+
+
+def kfold_sorted(info: Info, plan: Plan) -> Parts:
+    """Images from the highest MOS to the lowest, dealt to the folds in turn, the last fold first; ties keep order.
+
+    Every fold has the same spread of scores; of 5, fold 0 has the places 4, 9, 14, ..., fold 4 the places 0, 5, 10, ...
+    """
+    fold = np.empty(len(info.names), int)
+    fold[np.argsort(-info.mos, kind='stable')] = plan.folds - 1 - np.arange(len(fold)) % plan.folds
+    return _of_folds(fold, f'{len(fold)} images', plan)
+
+
+def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
+    if not 0 <= plan.fold < plan.folds:
+        raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
+    if plan.folds > len(set(fold.tolist())):
+        raise UserError(f'--folds {plan.folds} is more than there are to deal out: {dealt}')
+    val, test = fold == plan.fold, fold == (plan.fold + 1) % plan.folds
+    return {'train': np.flatnonzero(~val & ~test), 'val': np.flatnonzero(val), 'test': np.flatnonzero(test)}
+
+
+SPLITS: dict[str, Callable[[Info, Plan], Parts]] = {
+    'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,
+}
+
+
+def choose(info: Info, plan: Plan) -> Parts:
+    """Split as planned; UserError where a part is empty. Says so where parts share contents."""
+    parts = read_split(plan.file, info.names) if plan.file else SPLITS[plan.split](info, plan)
+    for part, rows in parts.items():
+        if len(rows) == 0:
+            raise UserError(f'the split leaves {part} empty: {len(info.names)} images with '
+                            f'{f"--split_file {plan.file}" if plan.file else f"--split {plan.split}"}')
+    shared = shared_contents(info, parts)
+    if shared:
+        print(f'Note: {len(shared)} of {len(set(info.ref_ids.tolist()))} contents are in more than one part '
+              '(--split reference keeps them apart)')
+    return parts
+
+
+def shared_contents(info: Info, parts: Parts) -> list[int]:
+    """The contents of which more than one part has images."""
+    contents = [set(info.ref_ids[rows].tolist()) for rows in parts.values()]
+    return sorted({content for i, some in enumerate(contents) for others in contents[:i] for content in some & others})
+
+
+def split_hash(names: dict[str, list[str]]) -> str:
+    """16 hexadecimal digits that tell splits apart, whatever the order of {part: file names}."""
+    lines = sorted(f'{name}\t{part}\n' for part, some in names.items() for name in some)
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]
+
+
+def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
+    """Write a split as a table of the columns image and part."""
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(('image', 'part'))
+        writer.writerows((name, part) for part, some in names.items() for name in some)
+
+
+def read_split(path: str | Path, names: Sequence[str]) -> Parts:
+    """Read a split of the images `names`; UserError where it names others, one twice, or not all of them."""
+    table = Table.read(path)
+    table.needs('image', 'part')
+    listed, part = table.images(), table.parts()
+    table.once(listed)
+    place = {str(name): i for i, name in enumerate(names)}
+    unknown = [name for name in listed if name not in place]
+    missing = sorted(set(place) - set(listed), key=place.get)
+    if unknown or missing:
+        raise UserError(f'{path} does not fit the data set: ' + ' and '.join(
+            f'{what} {_some(some)}' for what, some in (('it names unknown images:', unknown),
+                                                      ('it misses images:', missing)) if some))
+    rows = np.array([place[name] for name in listed], int)
+    return {wanted: np.sort(rows[part == wanted]) for wanted in PARTS}
+
+
+def _some(names: list[str]) -> str:
+    return f'{len(names)} ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'

@@ -1,0 +1,74 @@
+"""What the paper's package does, written here to be measured against; and what the benchmarks share.
+
+Decode all images up front in one thread and keep them as PIL images; convert and normalise each in float on the CPU;
+evaluate one image at a time without workers; contiguous memory format.
+"""
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from IQAdataset import MEAN, STD
+
+SIZE = (498, 664)  # (h, w), the paper's
+
+
+class Baseline(Dataset):
+    """Images decoded up front; item i is (float (3, H, W), (mos, std))."""
+
+    def __init__(self, paths: list[Path], mos: np.ndarray):
+        self.images = [Image.open(path).convert('RGB').resize(SIZE[::-1], Image.Resampling.BILINEAR) for path in paths]
+        self.mos = torch.as_tensor(mos, dtype=torch.float32)[:, None]
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.transform(self.images[i]), (self.mos[i], self.mos[i])
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int] = (768, 1024)) -> list[Path]:
+    """Write `count` JPEG files of `size` (h, w) with a photograph's share of detail, where they are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f'{i:05d}.jpg' for i in range(count)]
+    for i, path in enumerate(paths):
+        if not path.exists():
+            rng = np.random.RandomState(i)
+            coarse = Image.fromarray(rng.randint(0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8))
+            pixels = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC), np.float32)
+            noisy = (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(path, quality=90)
+    return paths
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """The least time of several runs: what the machine can do when nothing else wants it."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def row(what: str, baseline: float, ours: float, unit: str = 'ms') -> None:
+    """Print a row of the table: both times and how many times faster ours is."""
+    print(f'| {what} | {baseline:.2f} {unit} | {ours:.2f} {unit} | {baseline / ours:.1f} |', flush=True)
+
+
+def options(description: str, **numbers: int) -> argparse.Namespace:
+    """--NAME for each number, with its default; --folder for the files."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--folder', type=Path, default=Path('cache/benchmark'), help='where images are written')
+    for name, default in numbers.items():
+        parser.add_argument(f'--{name}', type=int, default=default)
+    return parser.parse_args()

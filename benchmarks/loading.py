@@ -1,0 +1,88 @@
+"""How fast images come, how long a start takes, and how memory grows: ours against the baseline.
+
+    python benchmarks/loading.py
+"""
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from baseline import SIZE, Baseline, options, photographs, row, seconds
+from torch.utils.data import DataLoader
+
+from IQAcache import on_disk
+from IQAdataset import Loading, Preprocess, normalize, open_data
+from IQAinfo import Source, write_info
+
+BATCH = 8
+
+
+def own_memory() -> float:
+    """Megabytes of this process's own memory, the page cache of mapped files aside."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('RssAnon:')[1].split()[0]) / 1e3
+
+
+def throughput(paths: list[Path], cache: Path, passes: int) -> None:
+    """Milliseconds an image: the baseline's loader with 4 workers, our batches as uint8 and normalised."""
+    mos = np.arange(len(paths), dtype=float)
+    started = time.perf_counter()
+    baseline = Baseline(paths, mos)
+    first_baseline = time.perf_counter() - started
+    shutil.rmtree(cache, ignore_errors=True)
+    started = time.perf_counter()
+    on_disk(paths, Preprocess(SIZE), cache)
+    first = time.perf_counter() - started
+    second = seconds(lambda: on_disk(paths, Preprocess(SIZE), cache))
+    row('first start, decoding, per image', first_baseline / len(paths) * 1e3, first / len(paths) * 1e3)
+    row('second start, decoding, per image', first_baseline / len(paths) * 1e3, second / len(paths) * 1e3)
+
+    data = as_data(paths, mos, cache)
+    loader = DataLoader(baseline, BATCH, shuffle=True, num_workers=4)
+    count = len(paths) * passes / 1e3
+    times = {name: seconds(lambda work=work: [work() for _ in range(passes)]) / count for name, work in {
+        'baseline': lambda: [None for _ in loader],
+        'uint8': lambda: [None for _ in data.training_loader()],
+        'normalised': lambda: [normalize(images) for images, _ in data.training_loader()]}.items()}
+    row('loading, uint8 batches, per image', times['baseline'], times['uint8'])
+    row('loading, normalised on the CPU, per image', times['baseline'], times['normalised'])
+
+
+def as_data(paths: list[Path], mos: np.ndarray, cache: Path, size: tuple[int, int] = SIZE):
+    """The images as main.py opens them, all of them the training part."""
+    n, info = len(paths), cache / f'{len(paths)}.mat'
+    if not info.exists():
+        write_info(info, [path.name for path in paths], mos, mos, range(1, n + 1), np.arange(1, n + 1)[:, None])
+    return open_data(Source(str(paths[0].parent), str(info), ''), 'benchmark', lambda _: {'train': np.arange(n)},
+                     Preprocess(size), Loading(BATCH, cache='disk', cache_dir=str(cache)))
+
+
+def large_set(folder: Path, count: int) -> None:
+    """A second start on as many images as KonIQ-10k has, and this process's memory with few and with all."""
+    paths, mos, small = photographs(folder / 'many', count, (32, 32)), np.arange(float(count)), (32, 32)
+    few = as_data(paths[:count // 10], mos[:count // 10], folder / 'cache', small)
+    [None for _ in few.training_loader()]
+    before = own_memory()
+    as_data(paths, mos, folder / 'cache', small)
+    started = time.perf_counter()
+    data = as_data(paths, mos, folder / 'cache', small)
+    print(f'\nsecond start on {count} images: {time.perf_counter() - started:.2f} s')
+    [None for _ in data.training_loader()]
+    print(f'own memory with {count // 10} images {before:.0f} MB, with {count} {own_memory():.0f} MB')
+
+
+def main() -> None:
+    """Print the table."""
+    args = options(__doc__, images=96, passes=3, many=10073)
+    print(f'{os.cpu_count()} cores, torch {torch.__version__}, Pillow {PIL.__version__}, {args.images} images of '
+          f'1024x768 JPEG, resized to {SIZE[1]}x{SIZE[0]}\n')
+    print('| what | baseline | ours | times faster |\n|---|---|---|---|')
+    throughput(photographs(args.folder / 'photographs', args.images), args.folder / 'cache', args.passes)
+    large_set(args.folder, args.many)
+
+
+if __name__ == '__main__':
+    main()

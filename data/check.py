@@ -1,0 +1,341 @@
+"""Is this data what I think it is? Look at every image and every score of a data set before hours of training.
+
+    python data/check.py KonIQ-10k --resize
+    python data/check.py my.csv --im_dir photographs --split reference --json report.json
+
+Exit status 1 when something would spoil a training run (an `error` in the report), 0 otherwise.
+"""
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image
+from scipy import stats
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from IQAdataset import plan_of, preprocess_of, to_rgb
+from IQAinfo import Info, Source, dataset_name, named_source, read_info, require
+from IQAoptions import add_preprocessing, add_split, dataset, make_parser, settle_data
+from IQAsplits import choose, shared_contents, split_hash
+from IQAutils import UserError, command, write_text
+
+LEVELS = ('ok', 'note', 'warning', 'error')
+NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ
+STD_SHARE = (.03, .5)    # of the range of MOS, in which the median std of opinions is expected
+RHO = .1                 # rank correlation from which a direction is guessed
+Finding = tuple[str, str]
+
+
+class Seen(NamedTuple):
+    """What one look at an image tells."""
+
+    error: str = ''
+    size: tuple[int, int] = (0, 0)      # (h, w), as it is shown
+    mode: str = ''                      # Pillow's
+    digest: bytes = b''                 # of the file
+    bits: np.ndarray | None = None      # (64,) bool, perceptual hash; None for a flat image
+    clarity: tuple[float, float] = (0, 0)  # sharpness and noise
+
+
+@dataclass
+class Case:
+    """A data set under examination; `parts` is empty where it cannot be split, and then `trouble` says why."""
+
+    args: object
+    source: Source
+    info: Info
+    seen: list[Seen]
+    parts: dict[str, np.ndarray]
+    trouble: str = ''
+    notes: str = ''
+
+    @property
+    def part_of(self) -> np.ndarray:
+        """(N,) the number of the part that an image is in, -1 for none."""
+        part = np.full(len(self.info.names), -1)
+        for i, rows in enumerate(self.parts.values()):
+            part[rows] = i
+        return part
+
+
+def look(path: Path) -> Seen:
+    """Read and decode an image once."""
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            mode, size = image.mode, image.size if turned else image.size[::-1]
+            image.draft('L', image.size)  # JPEG only: the luma alone
+            grey = (image if image.mode == 'L' else to_rgb(image)).convert('L')
+        return Seen('', size, mode, hashlib.sha256(data).digest(), perceptual_hash(grey), clarity(grey))
+    except FileNotFoundError:
+        return Seen('missing')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Seen(str(error) or type(error).__name__)
+
+
+def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
+    """Where brightness rises to the right, in 8 x 8 places: (64,) bool. None where there is next to no contrast."""
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
+    return (np.diff(small) > 0).ravel() if small.std() > 2 else None
+
+
+def clarity(grey: Image.Image) -> tuple[float, float]:
+    """Sharpness, the mean step between neighbours at half the size; noise, the second differences of flat places.
+
+    Of the middle, at most 512 x 512; 0, 0 for an image of less than 18 x 18.
+    """
+    w, h = grey.size
+    left, top = max(0, w - 512) // 2, max(0, h - 512) // 2
+    x = np.asarray(grey.crop((left, top, min(w, left + 512), min(h, top + 512))), np.float32)
+    x = x[:x.shape[0] // 2 * 2, :x.shape[1] // 2 * 2]
+    if min(x.shape) < 18:
+        return 0., 0.
+    half = x.reshape(x.shape[0] // 2, 2, -1, 2).mean((1, 3))
+    sharpness = np.abs(np.diff(half, axis=0)).mean() + np.abs(np.diff(half, axis=1)).mean()
+    second = np.abs(np.diff(np.diff(x, 2, axis=0), 2, axis=1))
+    second = second[:second.shape[0] // 16 * 16, :second.shape[1] // 16 * 16]
+    blocks = second.reshape(second.shape[0] // 16, 16, -1, 16).mean((1, 3))
+    return float(sharpness), float(np.quantile(blocks, .1))
+
+
+# Checks: a case -> findings (level, text)
+
+def images(case: Case) -> Iterator[Finding]:
+    """Are they all there, and can they be read?"""
+    bad = [f'{name} ({seen.error})' for name, seen in zip(case.info.names, case.seen, strict=True) if seen.error]
+    twice = [name for name, n in Counter(case.info.names).items() if n > 1]
+    if bad:
+        hint = '; is --im_dir the right folder?' if len(bad) == len(case.seen) else ''
+        yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}'
+    if twice:
+        yield 'error', f'{len(twice)} names come more than once: {some(twice)}'
+    if not bad and not twice:
+        yield 'ok', f'all {len(case.seen)} can be read'
+
+
+def sizes(case: Case) -> Iterator[Finding]:
+    """Of which sizes and modes are they?"""
+    found = Counter(seen.size for seen in case.seen if not seen.error)
+    listed = ', '.join(f'{n} of {w}x{h}' for (h, w), n in found.most_common(3)) + (', ...' if len(found) > 3 else '')
+    preprocess = preprocess_of(case.args, case.source)
+    if len(found) > 1 and not (preprocess.resize or preprocess.first_resize or case.args.augmentation):
+        yield 'warning', f'{len(found)} sizes ({listed}): training needs --resize, --augmentation or --batch_size 1'
+    else:
+        yield 'ok', f'width x height: {listed or "none"}'
+    other = Counter(seen.mode for seen in case.seen if seen.mode not in ('', 'RGB'))
+    if other:
+        yield 'note', ', '.join(f'{n} of mode {mode}' for mode, n in other.most_common()) + ': converted to RGB'
+
+
+def duplicates(case: Case) -> Iterator[Finding]:
+    """Are there images of the same bytes?"""
+    groups: dict[bytes, list[int]] = {}
+    for i, seen in enumerate(case.seen):
+        if not seen.error:
+            groups.setdefault(seen.digest, []).append(i)
+    same = [rows for rows in groups.values() if len(rows) > 1]
+    across = [rows for rows in same if len(set(case.part_of[rows].tolist())) > 1]
+    differ = [rows for rows in same if np.ptp(case.info.mos[rows])]
+    for level, what, found in (('error', 'in more than one part', across), ('warning', 'with different MOS', differ)):
+        if found:
+            yield level, f'{len(found)} images come more than once, {what}: {pairs(case, found)}'
+    if same and not across:
+        yield 'warning', f'{len(same)} images come more than once: {pairs(case, same)}'
+    if not same:
+        yield 'ok', 'no two files are the same'
+
+
+def near_duplicates(case: Case) -> Iterator[Finding]:
+    """Do different files show nearly the same, other than as versions of one content?"""
+    rows = np.array([i for i, seen in enumerate(case.seen) if seen.bits is not None], int)
+    if len(rows) < 2:
+        return
+    content = case.info.ref_ids[rows]
+    file = np.unique([case.seen[i].digest for i in rows], return_inverse=True)[1]
+    part, signs = case.part_of[rows], np.array([case.seen[i].bits for i in rows], np.float32) * 2 - 1
+    n = across = 0
+    examples: list[list[int]] = []
+    for start in range(0, len(rows), 512):
+        block = slice(start, start + 512)
+        near = signs[block] @ signs[start:].T >= 64 - 2 * NEAR  # 64 - 2 x the bits that differ
+        near &= (content[block, None] != content[start:]) & (file[block, None] != file[start:])
+        first, second = np.nonzero(np.triu(near, 1))
+        n, crossing = n + len(first), part[start + first] != part[start + second]
+        across += int(crossing.sum())
+        order = np.argsort(~crossing, kind='stable')[:3]
+        examples += [[rows[start + first[i]], rows[start + second[i]]] for i in order]
+    examples.sort(key=lambda pair: case.part_of[pair[0]] == case.part_of[pair[1]])
+    if n:
+        hint = ' (is the reference column missing?)' if across > len(rows) / 10 else ''
+        yield ('warning' if across else 'note'), (f'{n} pairs look nearly the same, {across} of them in different parts'
+                                                  f'{hint}: {pairs(case, examples)}')
+    else:
+        yield 'ok', 'no two contents look nearly the same'
+
+
+def scores(case: Case) -> Iterator[Finding]:
+    """Can the MOS be learnt?"""
+    mos = case.info.mos
+    level, more = ('error', ': all the same, nothing can be learnt') if np.ptp(mos) == 0 else ('ok', '')
+    yield level, (f'{mos.min():.4g} to {mos.max():.4g}, mean {mos.mean():.4g}, {len(np.unique(mos))} different'
+                  f'{more}')
+
+
+def direction(case: Case) -> Iterator[Finding]:
+    """Do the scores rise with quality? A guess from sharpness and noise."""
+    good = [i for i, seen in enumerate(case.seen) if not seen.error]
+    mos = case.info.mos[good]
+    higher = case.info.higher_is_better and not case.args.lower_is_better
+    told = f'higher is {"better" if higher else "worse"}, as the info file or --lower_is_better says'
+    if len(good) < 20 or np.ptp(mos) == 0:
+        yield 'note', f'{told}; too little to guess from'
+        return
+    clear = np.log(np.array([case.seen[i].clarity for i in good]) + .1)
+    clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
+    rho = stats.spearmanr(clear, mos)[0] if np.ptp(clear) else 0.
+    guess = f'rank correlation {rho:+.2f} of MOS with sharpness less half the noise'
+    if abs(rho) < RHO:
+        yield 'note', f'{told}; too weak to guess from: {guess}'
+    elif (rho > 0) == higher:
+        yield 'ok', f'{told}; so does a guess: {guess}'
+    else:
+        yield 'warning', (f'{told}, but a guess says the opposite: {guess}; look at the best and the worst images'
+                          f'{", or say --lower_is_better" if higher else ""}')
+
+
+def opinions(case: Case) -> Iterator[Finding]:
+    """Is the std on the scale of MOS?"""
+    std, span = case.info.std[np.isfinite(case.info.std)], np.ptp(case.info.mos)
+    if len(std) < len(case.info.std):
+        yield 'note', f'{len(case.info.std) - len(std)} images have none'
+    if len(std) and (std < 0).any():
+        yield 'error', f'{int((std < 0).sum())} are below 0'
+    elif len(std) and span:
+        share = np.median(std) / span
+        told = f'median {np.median(std):.4g}, {share:.1%} of the range of MOS'
+        odd = not STD_SHARE[0] <= share <= STD_SHARE[1]
+        yield ('warning', f'{told}: is it on another scale?') if odd else ('ok', told)
+
+
+def split(case: Case) -> Iterator[Finding]:
+    """Are there parts to train, validate and test on, and do they share contents?"""
+    if case.trouble:
+        yield 'error', case.trouble
+        return
+    names = {part: [case.info.names[i] for i in rows] for part, rows in case.parts.items()}
+    counted = ', '.join(f'{len(rows)} {part}' for part, rows in case.parts.items())
+    yield 'ok', f'{counted} images, hash {split_hash(names)}'
+    shared = shared_contents(case.info, case.parts)
+    if shared:
+        yield 'error', (f'{len(shared)} of {len(set(case.info.ref_ids.tolist()))} contents are in more than one part: '
+                        '--split reference keeps them apart')
+    for part, rows in case.parts.items():
+        if len(rows) < 2:
+            yield ('error' if part == 'train' else 'warning'), f'{part} has one image only'
+    for note in case.notes.splitlines():
+        if not note.startswith('Note:'):
+            yield 'note', note
+
+
+def room(case: Case) -> Iterator[Finding]:
+    """What will training take?"""
+    preprocess = preprocess_of(case.args, case.source)
+    fixed = preprocess.resize or preprocess.first_resize
+    needed = sum(3 * h * w for h, w in (fixed or seen.size for seen in case.seen if not seen.error))
+    folder = next(path for path in (Path(case.args.cache_dir).absolute(), *Path(case.args.cache_dir).absolute().parents)
+                  if path.exists())
+    free, memory = shutil.disk_usage(folder).free, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    told = (f'decoded images take {gigabytes(needed)} on disk ({gigabytes(free)} free in {folder}), or in memory '
+            f'({gigabytes(memory)} in this machine)')
+    yield ('warning', f'{told}: --cache none needs neither') if needed > free else ('ok', told)
+
+
+def some(words: Sequence[str]) -> str:
+    """The first three."""
+    return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
+
+
+def pairs(case: Case, groups: Sequence[Sequence[int]]) -> str:
+    """The first two images of the first three groups."""
+    return some([' = '.join(case.info.names[i] for i in rows[:2]) for rows in groups])
+
+
+def gigabytes(n: int) -> str:
+    return f'{n / 1e9:.2f} GB' if n < 1e10 else f'{n / 1e9:.0f} GB'
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
+    'images': images, 'sizes': sizes, 'duplicates': duplicates, 'near-duplicates': near_duplicates, 'MOS': scores,
+    'direction': direction, 'std': opinions, 'split': split, 'disk and memory': room,
+}
+
+
+def check(args) -> list[tuple[str, str, str]]:
+    """Examine a data set: (check, level, text) of every finding. UserError where there is nothing to examine."""
+    source = named_source(args.dataset, args.im_dir, args.data_info)
+    require(source, dataset_name(args.dataset))
+    try:
+        info = read_info(source.info)
+    except UserError as error:
+        return [('info file', 'error', str(error))]
+    with ThreadPoolExecutor() as pool:
+        paths = [Path(source.im_dir, name) for name in info.names]
+        seen = list(tqdm(pool.map(look, paths), 'Looking', len(paths), delay=1, leave=False, disable=None))
+    case, said = Case(args, source, info, seen, {}), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            case.parts = choose(info, plan_of(args))
+    except UserError as error:
+        case.trouble = str(error)
+    case.notes = said.getvalue()
+    return [(name, level, text) for name, find in CHECKS.items() for level, text in find(case)]
+
+
+def add_check(parser) -> None:
+    """What is examined."""
+    group = parser.add_argument_group('check')
+    group.add_argument('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
+    group.add_argument('--im_dir', help="the folder of the data set's images (default: as in main.py)")
+    group.add_argument('--data_info', help='the info file of a data set that is named (default: as in main.py)')
+    group.add_argument('--cache_dir', default='cache', help='where main.py would keep decoded images')
+    group.add_argument('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
+    group.add_argument('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead '
+                       'of the table')
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Print the report; return the exit status."""
+    args = make_parser((add_check, add_split, add_preprocessing), __doc__).parse_args(argv)
+    settle_data(args)
+    findings = check(args)
+    status = int(any(level == 'error' for _, level, _ in findings))
+    text = json.dumps({'dataset': args.dataset, 'status': status, 'findings': [
+        dict(zip(('check', 'level', 'text'), finding, strict=True)) for finding in findings]}, indent=2)
+    if args.json == '-':
+        print(text)
+        return status
+    if args.json:
+        write_text(args.json, text + '\n')
+    for name, level, said in findings:
+        print(f'{name:16} {level:8} {said}')
+    counted = Counter(level for _, level, _ in findings)
+    print(f'{dataset_name(args.dataset)}: ' + ', '.join(f'{counted[level]} {level}' for level in LEVELS))
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Make the info file of a data set from what its authors publish.
+
+    python data/make_info.py koniq10k --source FOLDER                    -> data/KonIQ-10kinfo.mat
+    python data/make_info.py kadid10k --source FOLDER --out kadid.csv    -> --dataset kadid.csv
+    python data/make_info.py csv --source my.csv --mos_column rating     -> data/my.csv
+
+A data set is a row of RECIPES; its reader documents the published format. The info file (IQAinfo.py) says in `about`
+which files were read, with their SHA-256. Higher scores mean better images in all of them.
+"""
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from IQAinfo import DATASETS, PARTS, WRITERS, Info, Table, write_info
+from IQAutils import UserError, command
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 19920517
+PART_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val', 'dev': 'val',
+              'test': 'test', 'testing': 'test'}
+GUESSES = {  # what tables call their columns, the likeliest first; case and punctuation do not matter
+    'image': ('image', 'image_name', 'img_name', 'im_name', 'file_name', 'name', 'file', 'dist_img', 'img',
+              'image_path', 'path', 'image_id'),
+    'mos': ('mos', 'mos_zscore', 'mos_quality', 'mean_opinion_score', 'dmos', 'score', 'quality', 'rating', 'mean'),
+    'std': ('std', 'mos_std', 'std_quality', 'sd', 'stddev', 'score_std', 'standard_deviation'),
+    'reference': ('reference', 'ref', 'ref_img', 'ref_name', 'reference_name', 'ref_image', 'content'),
+    'part': ('part', 'split', 'set', 'subset'),
+}
+
+
+class Folder:
+    """The published files: finds them in a folder, or is one file, and keeps the SHA-256 of each that was read."""
+
+    def __init__(self, source: Path):
+        self.source, self.read = source, []
+        if not source.exists():
+            raise UserError(f'--source {source}: no such folder')
+
+    def find(self, *patterns: str, optional: bool = False) -> list[Path]:
+        """The files of the first pattern that fits, in the folder or one below it; UserError where none does."""
+        candidates = [self.source] if self.source.is_file() else sorted(
+            path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
+        for pattern in patterns:
+            paths = [path for path in candidates if path.match(pattern)]
+            if paths:
+                self.read += paths
+                return paths
+        if optional:
+            return []
+        raise UserError(f'--source {self.source}: found no {" or ".join(patterns)}')
+
+    def sha256(self) -> dict[str, str]:
+        """Of each file that was found, by name."""
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
+
+    def table(self, *patterns: str, **options) -> Table:
+        """The first table that fits."""
+        return Table.read(self.find(*patterns)[0], **options)
+
+
+def renamed(table: Table, **columns: str) -> Table:
+    """The table with these columns alone: renamed(table, image='image_name', ...); UserError where one is not there."""
+    table.needs(*columns.values())
+    return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
+
+
+def permutations(contents: int, runs: int) -> np.ndarray:
+    """(contents, runs): each column a seeded random permutation of 1..contents."""
+    rng = np.random.RandomState(SEED)
+    return np.stack([rng.permutation(contents) + 1 for _ in range(runs)], axis=1)
+
+
+# Readers: what is published -> Info
+
+def koniq10k(folder: Folder, args) -> Info:
+    """koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD of the
+    marks 1..5, set (training, validation, test); in this order the test scores are those of the original package.
+    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; where it is there,
+    its scores are taken, and the sets from the former.
+    """
+    sets = folder.table('koniq10k_distributions_sets.csv')
+    table = scores = renamed(sets, image='image_name', mos='MOS', std='SD', part='set')
+    if folder.find('koniq10k_scores_and_distributions.csv', optional=True):
+        scores = renamed(folder.table('koniq10k_scores_and_distributions.csv'), image='image_name', mos='MOS_zscore',
+                         std='SD')
+    row = {name: i for i, name in enumerate(scores.images())}
+    missing = [name for name in table.images() if name not in row]
+    if missing:
+        raise UserError(f'{scores.path}: lacks {len(missing)} images of {sets.path.name}, as {missing[0]}')
+    for column in ('mos', 'std'):
+        table.columns[column] = [scores.columns[column][row[name]] for name in table.images()]
+    return with_parts(table)
+
+
+def clive(folder: Folder, args) -> Info:
+    """MATLAB files AllImages_release (1169, 1) cells of file names, AllMOS_release and AllStdDev_release (1, 1169), MOS
+    in 0..100. The first 7 images are those that the observers were trained with, and are left out.
+    """
+    from scipy.io import loadmat
+    arrays = []
+    for name in ('AllImages_release', 'AllMOS_release', 'AllStdDev_release'):
+        path = folder.find(f'{name}.mat')[0]
+        try:
+            arrays.append(loadmat(path)[name].ravel()[7:])
+        except Exception as error:  # scipy raises many kinds on a broken file
+            raise UserError(f'{path}: not a MATLAB file with the array {name} ({error})') from None
+    names, mos, std = arrays
+    if not len(names) == len(mos) == len(std):
+        raise UserError(f'{folder.source}: {len(names)} images, {len(mos)} MOS and {len(std)} standard deviations')
+    n = len(names)
+    return Info([str(np.ravel(name)[0]) for name in names], mos.astype(float), std.astype(float), np.arange(1, n + 1),
+                permutations(n, 1000))
+
+
+def kadid10k(folder: Folder, args) -> Info:
+    """dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no difference is seen, so higher is better), var of the marks."""
+    table = renamed(folder.table('dmos.csv'), image='dist_img', mos='dmos', reference='ref_img', var='var')
+    return replace(table.info(), std=np.sqrt(table.numbers('var')))
+
+
+def tid(folder: Folder, args) -> Info:
+    """mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
+
+    The case of file names is not the same on the disk: it is taken from distorted_images, where that is there.
+    mos_std.txt has a line per image in the order of mos.txt; it is taken where that is the order of the former, too.
+    """
+    table = folder.table('mos_with_names.txt', header=('mos', 'image'), separator=' ')
+    on_disk = {file.name.lower(): file.name for file in folder.source.glob('distorted_images/*')}
+    table.columns['image'] = [on_disk.get(name.lower(), name) for name in table.columns['image']]
+    table.columns['reference'] = [name.split('_')[0].upper() for name in table.columns['image']]
+    info = table.info()
+    mos, std = (folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt'))
+    if not mos or not std:
+        return info
+    mos, std = (Table.read(path, ('mos',)).numbers('mos') for (path,) in (mos, std))
+    same = len(mos) == len(std) == len(info.mos) and np.allclose(mos, info.mos, atol=1e-3)
+    return replace(info, std=std) if same else info
+
+
+def spaq(folder: Folder, args) -> Info:
+    """MOS and Image attribute scores.xlsx, or the same as CSV: Image name, MOS in 0..100, and scores of attributes."""
+    (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
+    table = Table.read(path) if path.suffix == '.csv' else read_sheet(path)
+    return renamed(table, image='Image name', mos='MOS').info()
+
+
+def agiqa3k(folder: Folder, args) -> Info:
+    """data.csv: name, prompt, ..., mos_quality in 0..5, std_quality. The prompt is what images have in common."""
+    table = folder.table('data.csv')
+    prompt = {'reference': 'prompt'} if 'prompt' in table.columns else {}
+    return renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt).info()
+
+
+def pipal(folder: Folder, args) -> Info:
+    """Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400."""
+    tables = [Table.read(path, ('image', 'mos')) for path in folder.find('Train_Label/*.txt', '*.txt')]
+    for table in tables:
+        table.info()  # says which file a mistake is in
+    columns = {name: [cell for table in tables for cell in table.columns[name]] for name in ('image', 'mos')}
+    columns['reference'] = [name.split('_')[0] for name in columns['image']]
+    return Table(folder.source, columns, [row for table in tables for row in table.rows]).info()
+
+
+def any_csv(folder: Folder, args) -> Info:
+    """Any table with a column of images and one of MOS: the names are guessed and printed, or given as options."""
+    table = folder.table('*.csv', '*.tsv', '*.txt')
+    plain = {''.join(filter(str.isalnum, name.lower())): name for name in table.columns}
+    columns = {}
+    for wanted, guesses in GUESSES.items():
+        option = {'part': 'split'}.get(wanted, wanted) + '_column'
+        found = [plain[guess] for guess in (guess.replace('_', '') for guess in guesses) if guess in plain]
+        columns[wanted] = getattr(args, option) or next(iter(found), None)
+        if columns[wanted] is None and wanted in ('image', 'mos'):
+            raise UserError(f'{table.path}: none of its columns looks like the {wanted}: {", ".join(table.columns)}; '
+                            f'name it with --{option}')
+    columns = {wanted: name for wanted, name in columns.items() if name}
+    table = renamed(table, **columns)
+    print('Columns: ' + ', '.join(f'{wanted} is {name!r}' for wanted, name in columns.items()))
+    return with_parts(table) if 'part' in columns else table.info()
+
+
+def with_parts(table: Table) -> Info:
+    """What a table says whose parts may have the longer names of PART_NAMES."""
+    table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
+    return table.info()
+
+
+def read_sheet(path: Path) -> Table:
+    """The first sheet of an Excel file."""
+    try:
+        import openpyxl
+    except ImportError:
+        raise UserError(f'{path}: reading it needs the package openpyxl: pip install openpyxl, or save the sheet as '
+                        'CSV') from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        header, *rows = [['' if cell is None else str(cell).strip() for cell in row]
+                         for row in book.worksheets[0].iter_rows(values_only=True)]
+    except Exception as error:  # openpyxl raises many kinds on a broken file
+        raise UserError(f'{path}: not an Excel file ({error})') from None
+    return Table(path, {name: [row[i] for row in rows] for i, name in enumerate(header) if name},
+                 list(range(2, len(rows) + 2)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the info file of a data set is made, and what must come out."""
+
+    read: Callable[[Folder, argparse.Namespace], Info]
+    files: str
+    images: int | None = None
+    contents: int | None = None
+    parts: tuple[int, int, int] | None = None
+    out: str = 'data/{}.csv'
+
+
+RECIPES = {
+    'koniq10k': Recipe(koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]', 10073,
+                       10073, (7058, 1000, 2015), DATASETS['KonIQ-10k'].info),
+    'clive': Recipe(clive, 'AllImages_release.mat AllMOS_release.mat AllStdDev_release.mat', 1162, 1162,
+                    out=DATASETS['CLIVE'].info),
+    'kadid10k': Recipe(kadid10k, 'dmos.csv', 10125, 81),
+    'tid2013': Recipe(tid, 'mos_with_names.txt [mos.txt mos_std.txt distorted_images/]', 3000, 25),
+    'tid2008': Recipe(tid, 'mos_with_names.txt [mos.txt mos_std.txt distorted_images/]', 1700, 25),
+    'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
+    'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982),
+    'pipal': Recipe(pipal, 'Train_Label/*.txt', 23200, 200),
+    'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
+}
+
+
+def counts(info: Info) -> dict[str, int | tuple[int, ...]]:
+    """How many images and contents there are, and how many images of each part, where there are parts."""
+    of_parts = {} if info.part is None else {'parts': tuple(int((info.part == part).sum()) for part in PARTS)}
+    return {'images': len(info.names), 'contents': len(set(info.ref_ids.tolist())), **of_parts}
+
+
+def check_counts(name: str, recipe: Recipe, found: dict) -> None:
+    """Raise UserError where the counts are not those of the data set."""
+    wrong = [f'{found.get(what)} {what}, expected {getattr(recipe, what)}' for what in ('images', 'contents', 'parts')
+             if getattr(recipe, what) not in (None, found.get(what))]
+    if wrong:
+        raise UserError(f'this is not the whole of {name}: {"; ".join(wrong)} (--partial takes it as it is)')
+
+
+def index_of(info: Info) -> np.ndarray:
+    """`index` for the original package's format: the parts one after the other, else 10 random permutations."""
+    if info.index.shape[1]:
+        return info.index
+    n = info.index.shape[0]
+    if info.part is None or n < len(info.names):
+        return permutations(n, 10)
+    return np.argsort([PARTS.index(part) for part in info.part], kind='stable')[:, None] + 1
+
+
+def make_info(name: str, source: Path, out: Path, args=None) -> Info:
+    """Read the published files of the data set `name` in `source`, check the counts, and write the info file `out`.
+
+    Raises UserError where a file is missing or not as documented, or the counts are wrong and `args.partial` is not
+    given; then nothing is written.
+    """
+    folder, recipe = Folder(source), RECIPES[name]
+    info = recipe.read(folder, args)
+    if not getattr(args, 'partial', False):
+        check_counts(name, recipe, counts(info))
+    about = {'dataset': name if name != 'csv' else out.stem, 'sha256': folder.sha256(), **counts(info),
+             'mos': [float(info.mos.min()), float(info.mos.max())],
+             'higher_is_better': not getattr(args, 'lower_is_better', False)}
+    info = replace(info, about=about, index=index_of(info))
+    if out.exists() and any(out.samefile(path) for path in folder.read):
+        raise UserError(f'--out {out} is among what is read: name another file')
+    write_info(out, **vars(info))
+    return info
+
+
+def summary(info: Info, out: Path) -> str:
+    """What was written, in a few lines."""
+    parts = '' if info.part is None else ', ' + ', '.join(f'{n} {part}' for part, n in
+                                                         zip(PARTS, counts(info)['parts'], strict=True))
+    std = np.isfinite(info.std)
+    return '\n'.join([
+        f'{out}: {len(info.names)} images of {counts(info)["contents"]} contents{parts}',
+        f'MOS {info.mos.min():g} to {info.mos.max():g}, ' +
+        (f'std {info.std[std].min():g} to {info.std[std].max():g}' if std.any() else 'no std') +
+        ('' if info.higher_is_better else ', lower is better'),
+        *(f'read {name}, SHA-256 {digest}' for name, digest in list(info.about['sha256'].items())[:5])])
+
+
+def parser() -> argparse.ArgumentParser:
+    """A sub-command per data set."""
+    whole = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    commands = whole.add_subparsers(dest='name', required=True, metavar='NAME')
+    for name, recipe in RECIPES.items():
+        one = commands.add_parser(name, help=recipe.files.replace('%', '%%'),
+                                  description=f'{recipe.read.__doc__} Reads {recipe.files}.')
+        one.add_argument('--source', type=Path, required=True, metavar='DIR', help='where the published files are')
+        one.add_argument('--out', type=Path, help='.csv or .mat '
+                         f'(default: {recipe.out.format(name if name != "csv" else "NAME")} of the project)')
+        if name != 'csv':
+            one.add_argument('--partial', action='store_true', help='take a part of the data set, too')
+            continue
+        for column in ('image', 'mos', 'std', 'split', 'reference'):
+            one.add_argument(f'--{column}_column', metavar='COLUMN', help='(default: guessed from the names)')
+        one.add_argument('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
+    return whole
+
+
+@command
+def main(argv: Iterable[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    default = ROOT / RECIPES[args.name].out.format(args.source.stem if args.name == 'csv' else args.name)
+    out = args.out or default
+    if out.suffix.lower() not in WRITERS:
+        raise UserError(f'--out {out}: expected a file that ends in {" or ".join(WRITERS)}')
+    print(summary(make_info(args.name, args.source, out, args), out))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,135 @@
+"""Reproduce figures and tables of the paper: train what is missing, test, export, draw, and compare with the paper.
+
+    python results_in_the_paper/reproduce.py figure1
+    python results_in_the_paper/reproduce.py all --dry_run                    the commands, one per line
+    python results_in_the_paper/reproduce.py figure5 table1 --jobs 4          four runs at once, one per GPU
+    python results_in_the_paper/reproduce.py figure1 --dataset demo -arch resnet18 --weights none -e 8
+
+Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
+images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
+"""
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IQAoptions import MAIN, NOT_TRAINED, TEST_DATASET, make_parser, parse
+from IQAutils import UserError, command, write_text
+from results_in_the_paper import verdicts
+from results_in_the_paper.drawing import draw
+from results_in_the_paper.running import Runner, slots, terminable
+from results_in_the_paper.settings import PAPER
+from results_in_the_paper.shelf import Shelf
+from results_in_the_paper.table_formats import FORMATS, SUFFIXES, render
+from results_in_the_paper.targets import GROUPS, TARGETS, Run, check_free, expand, merge, runs_of
+
+DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir')
+REFUSED = ('evaluate', 'resume', 'trained_model_file')  # of each run, and chosen here
+OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
+INTERRUPTED = 130
+
+
+def add_driver(parser: argparse.ArgumentParser) -> None:
+    """What is reproduced, and how."""
+    group = parser.add_argument_group('reproduction')
+    group.add_argument('targets', nargs='+', metavar='TARGET', help=f'any of {", ".join((*TARGETS, *GROUPS))}')
+    group.add_argument('--jobs', type=int, default=1, help='runs at once, one per GPU where there are GPUs')
+    group.add_argument('--dry_run', action='store_true', help='print the commands, one per line, and do nothing')
+    group.add_argument('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another '
+                                         'data set RESULT_DIR/figures-DATASET)')
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Parse the options and reproduce; return the exit status, 1 where anything failed."""
+    args = parse(argv, (add_driver, *MAIN), __doc__.splitlines()[0])
+    if args.jobs < 1:
+        raise UserError(f'--jobs {args.jobs}: expected 1 or more')
+    targets, shelf = expand(args.targets), shelf_of(args)
+    check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
+    runs = merge(run for target in targets for run in runs_of(target, shelf.base))
+    shelf.look()
+    jobs = [commands for commands in map(shelf.commands, runs) if commands]
+    if args.dry_run:
+        print(*(shlex.join(words) for commands in jobs for words in commands), sep='\n', end='\n' if jobs else '')
+        return 0
+    print(f'{len(runs) - len(jobs)} of {len(runs)} runs are there', flush=True)
+    try:
+        with terminable():
+            failures = Runner(slots(args.jobs, gpus(args))).run(jobs) if jobs else []
+    except KeyboardInterrupt:
+        print('Stopped; the same command goes on from there')
+        return INTERRUPTED
+    shelf.look()
+    out_dir = Path(args.out_dir or shelf.figure_dir)
+    failures += export(shelf, runs) + [why for target in targets for why in draw(target, shelf, out_dir)]
+    report(targets, shelf, out_dir)
+    if failures:
+        print('Failed:', *failures, sep='\n  ')
+    return 1 if failures else 0
+
+
+def shelf_of(args: argparse.Namespace) -> Shelf:
+    """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
+    given = {name: getattr(args, name) for name in args.given if name not in DRIVER}
+    for name in REFUSED:
+        if name in given:
+            raise UserError(f'--{name}: the driver chooses it for each run; leave it out')
+    base = {name: value for name, value in given.items() if name in PAPER}
+    if args.dataset == 'demo':
+        base.setdefault('resize', False)
+    others = {name: value for name, value in given.items() if name not in PAPER}
+    tests = {action.dest for action in make_parser(TEST_DATASET)._actions} - set(OF_ONE_SET)
+    return Shelf(Path(args.result_dir), Path(args.log_dir), Path(args.checkpoint_dir), base, passed_on(others),
+                 passed_on({name: value for name, value in others.items() if name in tests}),
+                 {name: value for name, value in others.items() if name not in NOT_TRAINED})
+
+
+def passed_on(options: dict) -> list[str]:
+    """Return options as the words of a command."""
+    words = []
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
+        words += [f'--no-{name}' if value is False else f'--{name}', *map(str, values)]
+    return words
+
+
+def gpus(args: argparse.Namespace) -> list[str]:
+    """The GPUs that runs are spread over; none where the user chose a device."""
+    if 'device' in args.given or not torch.cuda.is_available():
+        return []
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def export(shelf: Shelf, runs: Iterable[Run]) -> list[str]:
+    """Export the curves of all runs; return what went wrong."""
+    failures = []
+    for run in runs:
+        try:
+            if run.curves:
+                shelf.export(run)
+        except UserError as error:
+            failures.append(str(error))
+    return failures
+
+
+def report(targets: Iterable[str], shelf: Shelf, out_dir: Path) -> None:
+    """Print the table of all numbers, ours and the paper's, and write it in all formats."""
+    rows = [row.words() for target in targets for row in verdicts.rows(target, shelf)]
+    if not rows:
+        return
+    for style in FORMATS:
+        write_text(out_dir / f'reproduced{SUFFIXES[style]}', render(verdicts.HEADER, rows, style))
+    print('\n' + render(verdicts.HEADER, rows), end='')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Run commands side by side, a few at a time, each output line marked with whose it is; end them all on Ctrl-C."""
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+# Commands that follow one another: lists of words, the first of which, `python`, stands for the running interpreter.
+# What comes after one that fails is not run.
+Job = list[list[str]]
+
+
+class Runner:
+    """Runs jobs in as many slots as there are environments: {variable: value} that a slot's commands see besides."""
+
+    def __init__(self, slots: Sequence[Mapping[str, str]]):
+        self.count, self.free = len(slots), queue.SimpleQueue()
+        for slot in slots:
+            self.free.put(slot)
+        self.children, self.lock, self.stopping = set(), threading.Lock(), False
+
+    def run(self, jobs: Sequence[Job]) -> list[str]:
+        """Run all jobs; return a line for each command that failed.
+
+        KeyboardInterrupt (Ctrl-C) asks the commands to end (SIGTERM), waits for them and is raised again; a second
+        one kills them.
+        """
+        with ThreadPoolExecutor(self.count) as pool:
+            futures = [pool.submit(self._job, job, f'[{i}/{len(jobs)}]') for i, job in enumerate(jobs, 1)]
+            try:
+                failures = [future.result() for future in futures]
+            except KeyboardInterrupt:
+                self._stop(signal.SIGTERM)
+                try:
+                    wait(futures)
+                except KeyboardInterrupt:
+                    self._stop(signal.SIGKILL)
+                raise
+        return [failure for failure in failures if failure]
+
+    def _stop(self, number: int) -> None:
+        with self.lock:
+            self.stopping = True
+            for child in self.children:
+                child.send_signal(number)
+
+    def _job(self, job: Job, mark: str) -> str | None:
+        slot = self.free.get()
+        try:
+            for words in job:
+                if failure := self._command(words, slot, mark):
+                    return failure
+        finally:
+            self.free.put(slot)
+        return None
+
+    def _command(self, words: list[str], slot: Mapping[str, str], mark: str) -> str | None:
+        """Run one command; return what went wrong, with the last line of its output."""
+        began, last = time.perf_counter(), 'no output'
+        with self.lock:
+            if self.stopping:
+                return None
+            print(mark, shlex.join(words), flush=True)
+            # a session of its own: Ctrl-C in the terminal comes here alone, and is passed on once
+            child = subprocess.Popen([sys.executable, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True, errors='replace', start_new_session=True,
+                                     env={**os.environ, 'PYTHONUNBUFFERED': '1', **slot})
+            self.children.add(child)
+        with child:
+            for line in child.stdout:
+                if line.strip():
+                    last = line.strip()
+                    print(mark, line.rstrip(), flush=True)
+        with self.lock:
+            self.children.discard(child)
+        seconds = time.perf_counter() - began
+        if child.returncode == 0:
+            print(f'{mark} done in {seconds:.0f} s', flush=True)
+            return None
+        how = 'stopped' if self.stopping else 'FAILED'
+        print(f'{mark} {how} with exit status {child.returncode} after {seconds:.0f} s', flush=True)
+        return f'{shlex.join(words)}: exit status {child.returncode}: {last}'
+
+
+def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """Return the environments of `count` slots: a GPU each in turn, or on a CPU its share of the cores."""
+    if count == 1:
+        return [{}]
+    if gpus:
+        return [{'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} for i in range(count)]
+    threads = os.environ.get('OMP_NUM_THREADS') or str(max(1, (os.cpu_count() or 1) // count))
+    return [{'OMP_NUM_THREADS': threads} for _ in range(count)]
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM, which job schedulers send, does what Ctrl-C does."""
+    def interrupt(number: int, _) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,134 @@
+"""What is there of the runs that the driver needs, and the commands that make the rest."""
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import IQAcheckpoint
+from IQAinfo import dataset_name
+from IQAoptions import MAIN, parse, run_name
+from IQAutils import UserError
+from results_in_the_paper.export_csv import export, read_scalars
+from results_in_the_paper.results import Result, find, read_results
+from results_in_the_paper.settings import PAPER, option_words
+from results_in_the_paper.targets import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Shelf:
+    """Where runs are kept, and what they share.
+
+    `base` is what is not as in the paper. `words` and `test_words` are further options of all commands of main.py and
+    test_dataset.py; a result counts where its options have the values of `demanded`.
+    """
+
+    result_dir: Path
+    log_dir: Path
+    checkpoint_dir: Path
+    base: dict = field(default_factory=dict)
+    words: Sequence[str] = ()
+    test_words: Sequence[str] = ()
+    demanded: dict = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def csv_dir(self) -> Path:
+        """The folder of the curves, where main.py writes them too."""
+        return self.result_dir / 'csv'
+
+    @property
+    def figure_dir(self) -> Path:
+        """The folder for figures and tables: figures, or for another data set than the paper's figures-DATASET."""
+        data = self.base.get('dataset', PAPER['dataset'])
+        return self.result_dir / ('figures' if data == PAPER['dataset'] else f'figures-{dataset_name(data)}')
+
+    def look(self) -> None:
+        """Read all results."""
+        self.results = [result for result in read_results(self.result_dir)
+                        if all(result.options.get(name) == value for name, value in self.demanded.items())]
+
+    def name(self, run: Run) -> str:
+        """The name of a run's files, that of its result where there is one."""
+        result = find(self.results, run.options, run.options['dataset'])
+        return result.path.stem if result else self._own_name(run)
+
+    def log(self, run: Run) -> Path | None:
+        """The TensorBoard folder of a run, None where there is none."""
+        folder = self.log_dir / self.name(run)
+        return folder if any(folder.glob('*tfevents*')) else None
+
+    def holds(self, run: Run) -> bool:
+        """Whether there is anything of a run, so that a CSV file of its name is its own."""
+        return bool(find(self.results, run.options, run.options['dataset']) or self.log(run))
+
+    def lacks(self, run: Run) -> list[str]:
+        """Say what is missing: 'result', 'curves', 'b-hat', and the names of data sets that it is not tested on."""
+        trained, log = bool(find(self.results, run.options, run.options['dataset'])), self.log(run)
+        there = {'result': trained, 'curves': not run.curves or self._has_curves(run, log),
+                 'b-hat': not run.bhat or bool(log and _has_bhat(log / 'bhat.csv')),
+                 **{name: trained and bool(find(self.results, run.options, name)) for name in run.tested}}
+        return [what for what in there if not there[what]]
+
+    def _has_curves(self, run: Run, log: Path | None) -> bool:
+        if log:
+            curves = read_scalars(log)  # one that begins later is of a run that was resumed with other flags
+            return all(tag in curves and curves[tag][0][1] == 1 for tag in run.tags())
+        return all(figure.path(self.csv_dir, part, metric).is_file()
+                   for figure in run.curves for part in figure.parts for metric in figure.metrics)
+
+    def commands(self, run: Run) -> list[list[str]]:
+        """Return the commands, as lists of words, that make what a run lacks, in order."""
+        lacks = set(self.lacks(run))
+        commands = [self._test(run, name) for name in run.tested if name in lacks]
+        if not lacks & {'result', 'curves', 'b-hat'}:
+            return commands
+        words = ['--resume', 'auto']
+        if self._finished(run):  # what was not recorded cannot be had from it: train anew
+            words = [] if lacks & {'curves', 'b-hat'} else ['--evaluate']
+        return [['python', script('main.py'), *self._training(run), *words], *commands]
+
+    def _training(self, run: Run) -> list[str]:
+        return [*option_words(run.options), *run.flags(), *self.words]
+
+    def _own_name(self, run: Run) -> str:
+        return run_name(parse(self._training(run), MAIN))
+
+    def _finished(self, run: Run) -> bool:
+        file = self.checkpoint_dir / f'{self._own_name(run)}.pth'
+        try:
+            return file.exists() and 'test' in IQAcheckpoint.load(file).get('metrics', {})
+        except UserError:  # damaged: main.py says so
+            return False
+
+    def _test(self, run: Run, data: str) -> list[str]:
+        trained_on, name = run.options['dataset'], self.name(run)
+        words = ['python', script('test_dataset.py'), *option_words({**run.options, 'dataset': data})]
+        if name != self._own_name(run) or 'data_info' in self.demanded:  # not to be found by these options
+            words += ['--trained_model_file', str(self.checkpoint_dir / f'{name}.pth')]
+        elif trained_on != PAPER['dataset']:
+            words += ['--trained_on', trained_on]
+        return [*words, *self.test_words]
+
+    def export(self, run: Run) -> None:
+        """Bring the curves of a run under the names that the figures read, as far as it went.
+
+        UserError where there is none. A log counts before CSV files, which may be of another setting's run.
+        """
+        if log := self.log(run):
+            export(log, self.csv_dir, self.base)
+        elif self.lacks(run):
+            raise UserError(f'{self.name(run)} left no curves')
+
+
+def _has_bhat(path: Path) -> bool:
+    """Whether the file is there and begins with the first iteration, not with a later one as of a resumed run."""
+    with suppress(OSError), open(path, encoding='utf-8') as file:
+        return any(line.startswith('1,') for line in (file.readline(), file.readline()))
+    return False
+
+
+def script(name: str) -> str:
+    """The path of one of the project's scripts. Commands run where the driver does, as their relative paths mean."""
+    return name if Path.cwd() == ROOT else str(ROOT / name)

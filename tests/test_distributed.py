@@ -1,0 +1,153 @@
+"""Two processes as one: gradients, batch normalisation, metrics, whole runs under torchrun, a process that dies."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ignite.distributed as idist
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, SMALL
+from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
+
+from IQAdataset import SameSize
+from IQAdistributed import Share, WholeBatchLoss, fewest_images, gather, parallel, synchronise
+from IQAloss import LOSSES, IQALoss
+from IQAperformance import IQAPerformance
+from IQAutils import UserError
+
+
+class Net(nn.Module):
+    """Convolution, both kinds of batch normalisation, three heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.reduce = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+        self.heads = nn.ModuleList(nn.Linear(5, 1) for _ in range(3))
+
+    def forward(self, x):
+        x = self.reduce(self.features(x).mean((2, 3)))
+        return [head(x) for head in self.heads]
+
+
+def one_step(options: dict) -> tuple[dict, dict, float]:
+    """Gradients, statistics and the loss after one step of this process on its share of a batch of 9."""
+    torch.manual_seed(0)
+    model, images = Net().double(), torch.randn(9, 3, 6, 6, dtype=torch.float64)
+    mos = torch.rand(9, 1, dtype=torch.float64) * 100
+    synchronise(model)
+    (rows,) = Share(BatchSampler(SequentialSampler(images), 9, False))
+    net = parallel(model, some_unused=0 in options.get('beta', ()))
+    loss = WholeBatchLoss(IQALoss(**options))(net(images[rows]), (mos[rows], mos[rows]))
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return gradients, dict(model.named_buffers()), loss.item() / idist.get_world_size()
+
+
+CASES = [*({'loss_type': name} for name in LOSSES), {'loss_type': 'mae', 'monotonicity_regularization': True},
+         {'alpha': (1, .1), 'beta': (1, 0, 0)}, {'detach': True, 'alpha': (0, 1)}]
+
+
+def work(rank: int, folder: str) -> None:
+    """What each of two processes does for the tests below; rank 0 writes the results."""
+    torch.set_num_threads(1)
+    results = [one_step(case) for case in CASES]
+    metric = IQAPerformance()
+    if rank == 0:  # rank 1 has no image: it must wait and count nothing
+        scores = torch.arange(5.)[:, None]
+        metric.update(([scores, scores, scores ** 2], (scores, scores)))
+    order = SameSize([(1, 1)] * 5, 2).order
+    gathered = gather(torch.full((rank + 1, 2), float(rank)))
+    if rank == 0:
+        torch.save([results, metric.compute()['SROCC'], order, gathered], Path(folder, 'results'))
+    else:
+        metric.compute()
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """What two gloo processes found (see `work`)."""
+    folder = tmp_path_factory.mktemp('two')
+    idist.spawn('gloo', work, (str(folder),), nproc_per_node=2)
+    return torch.load(folder / 'results', weights_only=True)
+
+
+@pytest.mark.parametrize('i', range(len(CASES)), ids=[str(case) for case in CASES])
+def test_two_processes_give_the_gradients_and_statistics_of_one(two, i):
+    gradients, buffers, loss = two[0][i]
+    expected_gradients, expected_buffers, expected_loss = one_step(CASES[i])
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert gradients.keys() >= expected_gradients.keys()
+    largest = max(gradient.abs().max() for gradient in expected_gradients.values())
+    for name, gradient in gradients.items():  # a head of weight 0 has no gradient alone, and zeros here
+        assert (gradient - expected_gradients.get(name, 0)).abs().max() <= 1e-5 * largest, name
+    for name, buffer in buffers.items():
+        torch.testing.assert_close(buffer, expected_buffers[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_metrics_order_and_gathering(two):
+    _, srocc, order, gathered = two
+    assert srocc == pytest.approx(1)
+    assert order == [0, 1, 4, 2, 3]
+    assert gathered.tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_one_process_needs_nothing(monkeypatch):
+    tensor = torch.ones(2, 1)
+    assert gather(tensor) is tensor
+    assert fewest_images(8, False) == 2
+    assert fewest_images(1, False) == 1
+    monkeypatch.setattr(idist, 'get_world_size', lambda: 4)
+    assert fewest_images(8, False) == 8
+    with pytest.raises(UserError, match=r'--batch_size 6 is the whole batch, over 4 .* at least 8 .* 4 with --sync_bn'):
+        fewest_images(6, False)
+    assert fewest_images(6, True) == 4
+
+
+def torchrun(*words: str, **options) -> subprocess.Popen:
+    """main.py in two processes, one thread each."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--standalone',
+               str(ROOT / 'main.py'), *words]
+    return subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, **options)
+
+
+def test_a_run_of_two_processes_is_a_run_of_one(tiny):
+    runs = {}
+    for name, start in (('one', lambda *words: subprocess.Popen([sys.executable, str(ROOT / 'main.py'), *words])),
+                        ('two', torchrun)):
+        run = start(*tiny, *SMALL, '-e', '1', '-optl', 'O0', '--sync_bn', '-bs', '7', '--result_dir', name,
+                    '--checkpoint_dir', f'{name}-checkpoints', '--log_dir', f'{name}-runs')
+        out, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, out
+        (table,) = Path(name).glob('*.csv')
+        runs[name] = pd.read_csv(table)
+    assert 'by 2 processes: a batch of 7 is all theirs together' in out
+    assert out.count('Best epoch') == 1
+    assert runs['one']['name'].tolist() == runs['two']['name'].tolist()
+    np.testing.assert_allclose(runs['one']['pq'], runs['two']['pq'], atol=.5)
+    assert len(list(Path('two-runs').glob('*/events*'))) == 1
+
+
+def test_a_process_that_dies_ends_the_others(tiny):
+    run = torchrun(*tiny, *SMALL, '-e', '500', '-optl', 'O0', start_new_session=True)
+    try:
+        for line in run.stdout:
+            if line.startswith('Epoch 2/'):
+                break
+        workers = Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        started = time.monotonic()
+        out, _ = run.communicate(timeout=90)
+        assert time.monotonic() - started < 60
+        assert run.returncode != 0
+        assert 'SIGKILL' in out or 'Signal 9' in out or 'exitcode  : -9' in out
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)

@@ -1,0 +1,239 @@
+"""data/make_info.py: each data set's published format, small; and the two whole ones that are recorded."""
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from scipy.io import savemat
+
+from data import make_info
+from IQAinfo import read_info
+from IQAsplits import Plan, choose, split
+from results_in_the_paper.results import read_predictions
+
+NAMES = [f'I0{ref}_0{kind}_{level}.bmp' for ref in (1, 2) for kind in (1, 2) for level in (1, 2)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """An empty folder for published files, and a function that writes one."""
+    folder = tmp_path / 'published'
+    folder.mkdir()
+
+    def write(name: str, text: str):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding='utf-8')
+    return folder, write
+
+
+def made(name: str, folder, out, *words: str):
+    make_info.main([name, '--source', str(folder), '--out', str(out), *words])
+    return read_info(out)
+
+
+KONIQ = '''image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set
+2.jpg,0,0,.2,.7,.1,105,77.5,.5,training
+1.jpg,0,0,.2,.7,.1,96,60,.6,test
+3.jpg,0,0,.2,.7,.1,96,50,.7,validation
+4.jpg,0,0,.2,.7,.1,96,40,.8,training
+'''
+
+
+def test_koniq10k(source, tmp_path):
+    folder, write = source
+    write('koniq10k_distributions_sets.csv', KONIQ)
+    info = made('koniq10k', folder, tmp_path / 'k.mat', '--partial')
+    assert info.names == ['2.jpg', '1.jpg', '3.jpg', '4.jpg']
+    assert info.index.T.tolist() == [[1, 4, 3, 2]]
+    assert [rows.tolist() for rows in choose(info, Plan()).values()] == [[0, 3], [2], [1]]
+    write('koniq10k_scores_and_distributions.csv', '"image_name","c1","MOS","SD","MOS_zscore"\n' + ''.join(
+        f'"{i}.jpg",0,3.5,0.{i},{i}0\n' for i in (1, 2, 3, 4, 5)))
+    info = made('koniq10k', folder, tmp_path / 'k.mat', '--partial')
+    assert info.mos.tolist() == [20, 10, 30, 40]
+    assert info.std.tolist() == [.2, .1, .3, .4]
+    assert len(info.about['sha256']) == 2
+
+
+def test_the_whole_of_koniq10k(shared, tmp_path):
+    recorded = read_predictions(shared / 'paper/npy/KonIQ-10k-Norm-in-Norm.npy')
+    info = made('koniq10k', shared / 'paper', tmp_path / 'KonIQ-10kinfo.mat')
+    for exp_id in range(3):
+        parts = split(info, exp_id, 7058 / 10073, 8058 / 10073)
+        assert {part: len(rows) for part, rows in parts.items()} == {'train': 7058, 'val': 1000, 'test': 2015}
+        np.testing.assert_allclose(info.mos[parts['test']], recorded.mos, atol=1e-5)
+        np.testing.assert_allclose(info.std[parts['test']], recorded.std, atol=1e-5)
+    table = made('koniq10k', shared / 'paper', tmp_path / 'koniq.csv')
+    assert table.names == info.names
+    assert all(np.array_equal(parts[part], choose(table, Plan())[part]) for part in parts)
+    np.testing.assert_array_equal(table.mos, info.mos)
+    assert 0 <= info.mos.min() < info.mos.max() <= 100
+
+
+def clive_files(folder, names, mos, std):
+    for name, values in (('AllMOS', mos), ('AllStdDev', std)):
+        savemat(folder / f'{name}_release.mat', {f'{name}_release': np.atleast_2d(values)})
+    cells = np.empty((len(names), 1), object)
+    cells[:, 0] = names
+    savemat(folder / 'AllImages_release.mat', {'AllImages_release': cells})
+
+
+def test_clive(source, tmp_path, shared):
+    folder, _ = source
+    recorded = read_info(shared / 'paper/CLIVEinfo.mat')
+    clive_files(folder, [f't{i}.bmp' for i in range(7)] + recorded.names, np.append(np.zeros(7), recorded.mos),
+                np.append(np.zeros(7), recorded.std))
+    info = made('clive', folder, tmp_path / 'c.mat')
+    assert info.names == recorded.names
+    np.testing.assert_array_equal(info.mos, recorded.mos)
+    np.testing.assert_array_equal(info.std, recorded.std)
+    assert info.ref_ids.tolist() == recorded.ref_ids.tolist()
+    assert info.index.shape == recorded.index.shape == (1162, 1000)
+    assert (np.sort(info.index, axis=0) == np.arange(1, 1163)[:, None]).all()
+    assert len({tuple(column) for column in info.index.T[:20]}) == 20
+
+
+def test_clive_files_that_disagree(source, tmp_path, fails):
+    folder, _ = source
+    clive_files(folder, [f'{i}.bmp' for i in range(9)], np.arange(9.), np.arange(8.))
+    assert '2 images, 2 MOS and 1 standard deviations' in fails(make_info.main, 'clive', '--source', folder)
+    (folder / 'AllMOS_release.mat').write_text('hello')
+    assert 'AllMOS_release.mat: not a MATLAB file' in fails(make_info.main, 'clive', '--source', folder)
+
+
+def test_kadid10k(source, tmp_path):
+    folder, write = source
+    write('dmos.csv', 'dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.25\nI02_01_01.png,I02.png,1,4\n')
+    info = made('kadid10k', folder, tmp_path / 'k.csv', '--partial')
+    assert info.mos.tolist() == [4.57, 1]
+    assert info.std.tolist() == [.5, 2]
+    assert info.references == ['I01.png', 'I02.png']
+    assert info.higher_is_better
+
+
+@pytest.mark.parametrize('name', ['tid2013', 'tid2008'])
+def test_tid(source, tmp_path, name):
+    folder, write = source
+    lines = [f'{5 + i / 8:.5f} {image.lower() if i % 2 else image}\n' for i, image in enumerate(NAMES)]
+    write('mos_with_names.txt', ''.join(lines))
+    info = made(name, folder, tmp_path / 't.csv', '--partial')
+    assert info.ref_ids.tolist() == [1] * 4 + [2] * 4
+    assert info.references[-1] == 'I02'
+    assert np.isnan(info.std).all()
+    for image in NAMES:
+        write(f'distorted_images/{image.lower()}', '')
+    write('mos.txt', ''.join(line.split()[0] + '\n' for line in lines))
+    write('mos_std.txt', ''.join(f'0.{i + 1}\n' for i in range(8)))
+    info = made(name, folder, tmp_path / 't.csv', '--partial')
+    assert info.names == [image.lower() for image in NAMES]
+    np.testing.assert_allclose(info.std, np.arange(1, 9) / 10)
+    write('mos.txt', '1\n' * 8)  # another order: whose std they are is not known
+    assert np.isnan(made(name, folder, tmp_path / 't.csv', '--partial').std).all()
+
+
+@pytest.mark.parametrize('suffix', ['csv', 'xlsx'])
+def test_spaq(source, tmp_path, suffix):
+    folder, _ = source
+    frame = pd.DataFrame({'Image name': ['00001.jpg', '00002.jpg'], 'MOS': [43.5, 70], 'Brightness': [1, 2]})
+    path = folder / f'MOS and Image attribute scores.{suffix}'
+    if suffix == 'xlsx':
+        pytest.importorskip('openpyxl')
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    info = made('spaq', folder, tmp_path / 's.csv', '--partial')
+    assert info.names == ['00001.jpg', '00002.jpg']
+    assert info.mos.tolist() == [43.5, 70]
+
+
+def test_a_sheet_without_its_package(source, fails, monkeypatch):
+    folder, write = source
+    write('MOS and Image attribute scores.xlsx', 'not a sheet')
+    monkeypatch.setitem(sys.modules, 'openpyxl', None)
+    assert 'needs the package openpyxl: pip install openpyxl' in fails(make_info.main, 'spaq', '--source', folder)
+
+
+def test_agiqa3k(source, tmp_path):
+    folder, write = source
+    write('data.csv', 'name,prompt,adj1,mos_quality,std_quality,mos_align,std_align\n'
+                      'AttnGAN_normal_000.png,"a dog, asleep",,1.5,.3,2,.1\nglide_000.png,"a dog, asleep",,3,.2,2,.1\n')
+    info = made('agiqa3k', folder, tmp_path / 'a.csv', '--partial')
+    assert info.ref_ids.tolist() == [1, 1]
+    assert info.mos.tolist() == [1.5, 3]
+    assert info.std.tolist() == [.3, .2]
+
+
+def test_pipal(source, tmp_path, fails):
+    folder, write = source
+    for ref in ('A0000', 'A0001'):
+        write(f'Train_Label/{ref}.txt', f'{ref}_00_00.bmp,1452.26\n{ref}_00_01.bmp,1389.1\n')
+    info = made('pipal', folder, tmp_path / 'p.csv', '--partial')
+    assert info.names[2] == 'A0001_00_00.bmp'
+    assert info.references == ['A0000', 'A0000', 'A0001', 'A0001']
+    assert len(info.about['sha256']) == 2
+    write('Train_Label/A0002.txt', 'A0002_00_00.bmp\n')
+    assert 'A0002.txt row 1: the mos is empty' in fails(make_info.main, 'pipal', '--source', folder)
+
+
+def test_any_table(source, tmp_path, capsys):
+    folder, write = source
+    write('my.csv', 'File Name,Rating,SD,Ref_Img,Subset,note\na,1,.1,r,training,x\nb,2,.2,r,Validation,\n'
+                    'c,3,,s,test,\n')
+    info = made('csv', folder / 'my.csv', tmp_path / 'out.csv')
+    assert "Columns: image is 'File Name', mos is 'Rating', std is 'SD', reference is 'Ref_Img', part is 'Subset'" \
+        in capsys.readouterr().out
+    assert info.names == ['a', 'b', 'c']
+    assert info.part.tolist() == ['train', 'val', 'test']
+    assert info.references == ['r', 'r', 's']
+    assert info.about['sha256'] == {'my.csv': hashlib.sha256((folder / 'my.csv').read_bytes()).hexdigest()}
+    assert info.about['mos'] == [1, 3]
+    write('my.csv', 'x,y,mos,score\na,1,9,5\nb,2,8,6\n')
+    info = made('csv', folder, tmp_path / 'out.csv', '--image_column', 'x', '--mos_column', 'y', '--lower_is_better')
+    assert info.mos.tolist() == [1, 2]
+    assert not info.higher_is_better
+
+
+def test_a_table_becomes_a_mat_with_its_parts(source, tmp_path):
+    folder, write = source
+    write('my.csv', 'image,mos,part\na,1,test\nb,2,train\nc,3,val\n')
+    info = made('csv', folder, tmp_path / 'out.mat')
+    assert [rows.tolist() for rows in choose(info, Plan()).values()] == [[1], [2], [0]]
+    assert info.index.T.tolist() == [[2, 3, 1]]
+    write('my.csv', 'image,mos\na,1\nb,2\nc,3\n')
+    assert made('csv', folder, tmp_path / 'out.mat').index.shape == (3, 10)
+
+
+def test_mistakes(source, tmp_path, fails):
+    folder, write = source
+    call = lambda name, *words: fails(make_info.main, name, '--source', folder, *words)  # noqa: E731
+    assert 'no such folder' in fails(make_info.main, 'spaq', '--source', tmp_path / 'gone')
+    assert 'found no dmos.csv' in call('kadid10k')
+    write('dmos.csv', 'dist_img,ref_img,dmos\nI01_01_01.png,I01.png,4.57\n')
+    assert 'dmos.csv: lacks the column var; it has: dist_img, ref_img, dmos' in call('kadid10k')
+    write('dmos.csv', 'dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,.1\n')
+    out = tmp_path / 'out.csv'
+    assert 'not the whole of kadid10k: 1 images, expected 10125; 1 contents, expected 81 (--partial' in \
+        call('kadid10k', '--out', out)
+    assert not out.exists()
+    assert 'expected a file that ends in .csv or .mat' in call('kadid10k', '--out', 'x.txt')
+    write('dmos.csv', 'a,b\n1,2\n')
+    assert 'none of its columns looks like the image: a, b; name it with --image_column' in call('csv')
+    write('dmos.csv', 'image,b\n1,2\n')
+    assert 'looks like the mos: image, b; name it with --mos_column' in call('csv')
+    assert 'lacks the column c; it has: image, b' in call('csv', '--mos_column', 'c')
+    write('dmos.csv', 'image,mos,set\n1,2,other\n')
+    assert "row 2: the part is 'other'" in call('csv')
+    write('dmos.csv', 'image,mos\n1,2\n')
+    assert 'is among what is read' in call('csv', '--out', folder / 'dmos.csv')
+
+
+def test_it_runs_from_anywhere(source, tmp_path):
+    folder, write = source
+    write('my.csv', 'image,mos\na,1\n')
+    done = subprocess.run([sys.executable, ROOT / 'data/make_info.py', 'csv', '--source', folder, '--out', 'x.csv'],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'x.csv: 1 images of 1 contents' in done.stdout
+    assert read_info(tmp_path / 'x.csv').names == ['a']

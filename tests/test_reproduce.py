@@ -1,0 +1,387 @@
+"""The driver: which commands it runs, the chain from training to the table, what is not run twice, what fails."""
+import os
+import re
+import runpy
+import shlex
+import signal
+import sys
+import threading
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, SMALL, make_tiny
+from torch.utils.tensorboard import SummaryWriter
+
+import IQAcheckpoint
+from IQAoptions import MAIN, TEST_DATASET, parse, run_name
+from IQAresults import write_results
+from IQAutils import locked
+from results_in_the_paper import export_csv, plotting, reproduce, running, targets, verdicts
+from results_in_the_paper.results import Result
+from results_in_the_paper.settings import PAPER, differences
+from results_in_the_paper.shelf import Shelf
+
+GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET}
+TINY = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-e', '2']
+
+
+@pytest.fixture
+def dry_run(capsys):
+    """The lines that --dry_run prints, scripts without their folder."""
+    def call(*words: str) -> list[str]:
+        capsys.readouterr()
+        assert reproduce.main([*words, '--dry_run']) == 0
+        return capsys.readouterr().out.replace(f'{ROOT}/', '').splitlines()
+    return call
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+# The commands
+
+def test_the_commands_of_figure_1_are_those_of_the_companion_paper(empty, dry_run):
+    lines = dry_run('figure1')
+    assert lines == [f'python main.py --resize {loss}--test_during_training --resume auto'
+                     for loss in ('--loss_type mae ', '--loss_type mse ', '')]
+    for line, loss in zip(lines, ('mae', 'mse', 'norm-in-norm'), strict=True):
+        published = parse(f'--dataset KonIQ-10k --resize --loss_type {loss} --test_during_training'.split(), MAIN)
+        assert run_name(parse(line.split()[2:], MAIN)) == run_name(published)
+    assert not list(Path().iterdir())  # nothing was done
+
+
+@pytest.mark.parametrize('words', ['all', 'image_size', 'figure1 t-test --dataset demo -arch resnet18 --weights none '
+                                   '-e 8 -bs 16 -lr 1.23456789e-3 --no-pbar --data_info here.mat --num_workers 0',
+                                   'table2 figureA --dataset CLIVE -optl O0 --beta 1 0 0 --log_dir logs'])
+def test_every_command_is_understood(words, empty, dry_run):
+    lines = dry_run(*words.split())
+    assert len(set(lines)) == len(lines)
+    names = []
+    for line in lines:
+        python, script, *options = shlex.split(line)
+        assert python == 'python'
+        args = parse(options, GROUPS[script])
+        if script == 'main.py':
+            names.append(run_name(args))
+            assert args.resume == 'auto'
+        elif '--trained_model_file' not in line:
+            assert args.dataset == 'CLIVE'
+    assert len(set(names)) == len(names)
+
+
+def test_targets_share_their_runs(empty, dry_run):
+    lines = dry_run('all')
+    assert sum('main.py' in line for line in lines) == 94
+    assert 'python main.py --resize --test_during_training --log_bhat --resume auto' in lines
+    assert lines[1] == 'python test_dataset.py --dataset CLIVE --resize --loss_type mae'  # after its training
+    assert dry_run('figure5', 'bhat') == dry_run('figure5_lr', 'figure5_bs', 'figure5_ft_lr_ratio', 'figureA')
+
+
+def test_options_of_main_py_hold_for_all_runs(empty, dry_run):
+    assert dry_run('figure1', '--dataset', 'demo', '-bs', '16', '--device', 'cpu', '--no-pbar')[0] == \
+        'python main.py --dataset demo --loss_type mae -bs 16 --test_during_training --device cpu --no-pbar ' \
+        '--resume auto'  # and the demo's images stay as they are
+    assert '--resize ' in dry_run('figure1', '--dataset', 'demo', '-rs')[0]
+    tested = dry_run('figure7', '--im_dir', 'there', '--log_dir', 'logs', '-e', '9')[1]
+    assert tested == 'python test_dataset.py --dataset CLIVE --resize --loss_type mae -e 9'
+    assert dry_run('figure7', '--data_info', 'x.mat')[1].split()[-2] == '--trained_model_file'
+    assert dry_run('figure7', '--dataset', 'demo')[1].endswith('--trained_on demo')
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    ('figure2', "unknown target 'figure2' (did you mean figure"),
+    ('table3 figure1', 'expected one of: figure1, figure4'),
+    ('figure1 -lt mae', '--loss_type: figure1 varies it'),
+    ('all -lr 1e-3', '--learning_rate: figure5_lr varies it'),
+    ('t-test --exp_id 3', '--exp_id: t-test varies it'),
+    ('figure1 --resume auto', '--resume: the driver chooses it'),
+    ('figure1 --evaluate', '--evaluate: the driver chooses it'),
+    ('figure1 --jobs 0', '--jobs 0: expected 1 or more'),
+    ('figure1 --epocs 3', 'unrecognized arguments: --epocs 3'),
+    ('figure1 -arch resnet19', "unknown architecture 'resnet19'"),
+])
+def test_mistakes(words, message, empty, fails):
+    assert message in fails(reproduce.main, *words.split())
+
+
+# The whole chain
+
+@pytest.fixture(scope='module')
+def chain(tmp_path_factory):
+    """A folder in which Figure 1 was reproduced on the tiny data set, two runs at once, with what that printed."""
+    folder = tmp_path_factory.mktemp('chain')
+    make_tiny(folder / 'tiny')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+        yield folder
+
+
+def call(capsys, *words: str) -> tuple[int, str]:
+    capsys.readouterr()
+    status = reproduce.main([*words, *TINY])
+    return status, capsys.readouterr().out
+
+
+def test_train_export_draw_and_compare(chain, capsys, dry_run):
+    status, out = call(capsys, 'figure1', '--jobs', '2')
+    assert status == 0, out
+    assert out.startswith('0 of 3 runs are there\n')
+    assert sorted(re.findall(r'^\[(./3)\] done in', out, re.M)) == ['1/3', '2/3', '3/3']
+    assert out.count(' Epoch 2/2 ') == 3
+    for path in ('figure1.pdf', 'figure1.png', 'reproduced.md'):
+        assert (chain / 'results/figures-demo' / path).stat().st_size > 100
+    assert len(list((chain / 'results/csv').glob('loss=*-train_demo_SROCC.csv'))) == 3
+    curve = pd.read_csv(chain / 'results/csv/loss=norm-in-norm-val_demo_PLCC.csv')
+    assert curve['Step'].tolist() == [1, 2]
+
+    table = out[out.index('\ncell  '):].splitlines()[3:]
+    rows = [re.split(r' {2,}', line) for line in table]
+    assert [row[0] for row in rows] == [f'figure1, demo, {loss} {metric}' for loss in ('MAE', 'MSE', 'Norm-in-Norm')
+                                        for metric in ('SROCC', 'PLCC', 'RMSE')]
+    result, = (pd.read_json(path, typ='series') for path in (chain / 'results').glob('*-mae-*.json'))
+    assert rows[1][1:3] == ['0.919', f'{result["metrics"]["PLCC"]:.3f}']
+    assert rows[1][5] == 'other data'
+    assert rows[0][1] == rows[0][5] == 'not known'
+    assert dry_run('figure1', *TINY) == []
+
+
+def test_nothing_is_trained_twice(chain, capsys):
+    (chain / 'results/figures-demo/figure1.png').unlink()
+    stale = chain / 'results/csv/loss=mae-val_demo_PLCC.csv'
+    stale.write_text('Wall time,Step,Value\n0,1,.123\n')  # as of a run of another setting
+    status, out = call(capsys, 'figure1')
+    assert status == 0
+    assert out.startswith('3 of 3 runs are there\n')
+    assert 'main.py' not in out
+    assert (chain / 'results/figures-demo/figure1.png').exists()
+    assert '.123' not in stale.read_text()
+
+
+def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
+    bn_mse = run_name(parse([*TINY, '--loss_type', 'mse', '--use_bn_end'], MAIN))
+    with locked(chain / 'checkpoints' / f'{bn_mse}.lock'):
+        status, out = call(capsys, 'figure4')
+    assert status == 1
+    assert out.startswith('2 of 3 runs are there\n')
+    assert 'FAILED with exit status 2' in out
+    failed = out[out.index('Failed:'):]
+    assert 'is at the same work' in failed
+    assert f'figure4 is not drawn: nothing is there of {bn_mse}' in failed
+    rows = {line.split('  ')[0]: line for line in out.splitlines() if line.startswith('figure4')}
+    assert rows['figure4, bnMSE best val PLCC'].endswith('no result')
+    assert re.search(r'not known +0\.\d+ ', rows['figure4, MSE best val PLCC'])
+
+
+# What is there, and what is to be run
+
+def shelf_with(tmp_path, tags=(), first: int = 1, finished: bool = True, **change) -> tuple[Shelf, str]:
+    """A shelf with one run: its result, its checkpoint, its log with these tags; and the run's name."""
+    options = {**PAPER, **change}
+    shelf = Shelf(tmp_path / 'results', tmp_path / 'runs', tmp_path / 'checkpoints')
+    name = shelf.name(targets.Run(options))
+    if tags:
+        with SummaryWriter(str(tmp_path / 'runs' / name)) as writer:
+            for tag in tags:
+                writer.add_scalar(tag, .5, first)
+    shelf.results = [Result(tmp_path / f'results/{name}.json', {'PLCC': .9199, 'RMSE': 6.1}, options, 'KonIQ-10k',
+                            'test')]
+    IQAcheckpoint.write(tmp_path / f'checkpoints/{name}.pth', {
+        'model': {}, 'k': [1.], 'b': [0.], 'options': {}, 'metrics': {'test': {}} if finished else {}})
+    return shelf, name
+
+
+def lines(shelf, target: str) -> list[str]:
+    """The commands of the first run of a target, from main.py's options on."""
+    return [shlex.join(words[1:]).replace(f'{ROOT}/', '') for words in shelf.commands(targets.runs_of(target, {})[0])]
+
+
+ALL_TAGS = [f'{part}/KonIQ-10k/{metric}' for part in ('train', 'val', 'test') for metric in ('SROCC', 'PLCC', 'RMSE')]
+
+
+def test_only_what_is_missing_is_run(tmp_path, empty):
+    mae = 'main.py --resize --loss_type mae --test_during_training'
+    shelf, _ = shelf_with(tmp_path / 'whole', ALL_TAGS, loss_type='mae')
+    assert lines(shelf, 'figure1') == []
+    assert lines(shelf, 'figure7') == ['test_dataset.py --dataset CLIVE --resize --loss_type mae']
+    shelf.results = []  # only the result is lost
+    assert lines(shelf, 'figure1') == [f'{mae} --evaluate']
+    shelf, _ = shelf_with(tmp_path / 'late', ALL_TAGS, first=2, loss_type='mae')
+    assert lines(shelf, 'figure1') == [mae]  # anew, as --resume would find it finished
+    shelf, _ = shelf_with(tmp_path / 'val', ALL_TAGS[3:6], loss_type='mae')
+    assert lines(shelf, 'figure1') == [mae]
+    shelf, _ = shelf_with(tmp_path / 'again', ALL_TAGS[3:6], loss_type='mae', finished=False)
+    assert lines(shelf, 'figure1') == [f'{mae} --resume auto']  # the training anew was stopped
+    shelf, name = shelf_with(tmp_path / 'bhat', ALL_TAGS)
+    for content in ('', 'iteration,epoch,bhat,bhat1,bhat2\n9,2,1,1,1\n'):
+        (shelf.log_dir / name / 'bhat.csv').write_text(content)
+        assert lines(shelf, 'figureA') == ['main.py --resize --log_bhat']
+    (shelf.log_dir / name / 'bhat.csv').write_text('iteration,epoch,bhat,bhat1,bhat2\n1,1,1,1,1\n')
+    assert lines(shelf, 'figureA') == []
+
+
+def test_a_result_of_the_same_options_under_another_name_counts(tmp_path, empty):
+    shelf, _ = shelf_with(tmp_path, loss_type='mae')
+    shelf.results = [shelf.results[0]._replace(path=tmp_path / 'results/by-hand.json')]
+    words, = lines(shelf, 'figure7')
+    assert words.endswith(f'--loss_type mae --trained_model_file {tmp_path}/checkpoints/by-hand.pth')
+    shelf = Shelf(tmp_path, tmp_path, tmp_path, demanded={'opt_level': 'O0'})
+    assert reproduce.shelf_of(parse(['figure1', '-optl', 'O0'], (reproduce.add_driver, *MAIN))).demanded == \
+        shelf.demanded
+
+
+@pytest.mark.parametrize(('ours', 'verdict'), [(.9199, 'PASS'), (.9224, 'PASS'), (.9226, 'FAIL'), (.9156, 'PASS'),
+                                               (.9154, 'FAIL'), (float('nan'), 'FAIL'), (None, 'no result')])
+def test_verdicts(ours, verdict):
+    row = verdicts.Row('cell', 'PLCC', .919, ours)
+    assert row.verdict() == verdict
+    assert len(row.words()) == len(verdicts.HEADER)
+    assert row._replace(known=None).verdict() == ('not known' if ours is not None else 'no result')
+
+
+def test_rows_have_the_interval_over_images(tmp_path, empty):
+    shelf, name = shelf_with(tmp_path, loss_type='mae')
+    rng = np.random.RandomState(0)
+    mos = rng.uniform(0, 100, 200)
+    table = pd.DataFrame({'name': [f'{i}' for i in range(200)], 'mos': mos, 'std': 1.,
+                          'pq': mos + rng.normal(0, 10, 200)})
+    (tmp_path / 'results').mkdir()
+    table.to_csv(tmp_path / f'results/{name}.csv', index=False)
+    rows = {(row.cell, row.metric): row for row in verdicts.rows('figure1', shelf)}
+    row = rows['figure1, KonIQ-10k, MAE', 'PLCC']
+    assert row.words()[:4] == ['figure1, KonIQ-10k, MAE PLCC', '0.919', '0.920', '+0.001']
+    assert row.verdict() == 'PASS'
+    low, high = row.interval
+    assert low < np.corrcoef(table['mos'], table['pq'])[0, 1] < high < low + .1
+    assert rows['figure1, KonIQ-10k, MAE', 'RMSE'].verdict() == 'not judged'
+    assert rows['figure1, KonIQ-10k, MSE', 'PLCC'].verdict() == 'no result'
+    for target in targets.TARGETS:  # every number of the paper has its row
+        assert all(row.ours is None or row.interval for row in verdicts.rows(target, shelf))
+    shelf.base = {'epochs': 2}
+    shelf.results[0].options['epochs'] = 2
+    assert verdicts.rows('figure1', shelf)[1].verdict() == 'other setting'
+
+
+def make_all(folder: Path) -> None:
+    """Results, curves and a log as if all runs of all targets had been trained in the setting of the paper."""
+    rng, shelf = np.random.RandomState(0), Shelf(folder / 'results', folder / 'runs', folder / 'checkpoints')
+    for run in targets.merge(run for target in targets.ALL for run in targets.runs_of(target, {})):
+        for tested in (run.options['dataset'], *run.tested):
+            mos = rng.uniform(0, 100, 20)
+            head, part = mos + rng.normal(0, 5, 20), 'test' if tested == run.options['dataset'] else 'all'
+            performance = {'sq': mos, 'sq_std': mos, 'pq': head, 'pq_before': head, 'k': [1.], 'b': [0.],
+                           'SROCC': .9, 'PLCC': .918, 'RMSE': 5., 'KROCC': .7}
+            write_results(shelf.result_dir, f'{shelf.name(run)}-on-{tested}' if run.tested else shelf.name(run),
+                          [f'{i}.png' for i in range(20)], performance,
+                          {'options': run.options, 'dataset': tested, 'part': part})
+        for figure in run.curves:
+            for part, metric in product(figure.parts, figure.metrics):
+                path = figure.path(shelf.csv_dir, part, metric)
+                path.parent.mkdir(exist_ok=True)
+                path.write_text('Wall time,Step,Value\n0,1,.5\n0,2,.625\n')
+
+
+def test_all_that_is_there_is_drawn_and_judged(tmp_path, empty, monkeypatch, capsys):
+    monkeypatch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+    make_all(tmp_path)
+    words = ['figure5_lr', 'figure6', 'figure7', 'table1', 'table2', 'tableA1', 'tableA2', 't-test']
+    assert reproduce.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('78 of 78 runs are there\n')
+    figures = {path.name for path in (tmp_path / 'results/figures').iterdir()}
+    assert {'figure5_lr.pdf', 'figure6.pdf', 'figure7.pdf'} <= figures
+    assert {f'{name}.md' for name in ('table1', 'table2', 'tableA1', 'tableA2', 't-test', 'reproduced')} <= figures
+    assert 'losses' in out  # the t-test
+    table = out[out.index('\ncell  '):].splitlines()[3:]
+    assert len(table) == sum(len(verdicts.rows(target, Shelf(tmp_path, tmp_path, tmp_path))) for target in words)
+    assert {line.split('  ')[-1].strip() for line in table} == {'PASS', 'FAIL', 'not known', 'not judged'}
+    best = next(line for line in table if line.startswith('figure5_lr, MSE, lr 1e-5 best val PLCC'))
+    assert re.split(r' {2,}', best)[1:] == ['0.805', '0.625', '-0.180', '-', 'FAIL']
+    assert reproduce.main(['figure6', '--dry_run']) == 0
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('target', targets.TARGETS)
+def test_a_base_changes_every_run_of_every_target(target):
+    for run in targets.runs_of(target, {'epochs': 2, 'seed': 3}):
+        assert {'epochs', 'seed'} <= set(differences(run.options, PAPER))
+
+
+def test_a_data_set_that_is_an_info_file_is_named_after_it(tmp_path, empty, dry_run):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/info.csv').touch()
+    assert dry_run('figure4', '--dataset', 'mine/info.csv')[0].startswith('python main.py --dataset mine/info.csv ')
+    base = {'dataset': 'mine/info.csv'}
+    run = targets.runs_of('figure1', base)[0]
+    assert 'val/info/PLCC' in run.tags()
+    shelf = Shelf(tmp_path, tmp_path, tmp_path, base)
+    assert shelf.figure_dir == tmp_path / 'figures-info'
+    shelf.results = [Result(tmp_path / 'x.json', {'PLCC': .9}, run.options, 'info', 'test')]
+    assert not shelf.lacks(targets.Run(run.options))
+    row = verdicts.rows('figure1', shelf)[1]
+    assert (row.cell, row.ours, row.verdict()) == ('figure1, info, MAE', .9, 'other data')
+
+
+def test_a_run_of_another_split_or_criterion_is_not_the_papers(tmp_path):
+    for change in ({'split': 'random'}, {'split': 'kfold', 'fold': 2}, {'val_criterion': 'PLCC'}):
+        assert differences({**PAPER, **change}, PAPER)
+    assert not differences({**PAPER, 'val_criterion': 'SROCC1'}, PAPER)
+    for demanded, verdict in (({'opt_level': 'O0'}, 'PASS'), ({'train_ratio': .5}, 'other setting')):
+        shelf, _ = shelf_with(tmp_path, loss_type='mae')
+        shelf.demanded = demanded
+        assert verdicts.rows('figure1', shelf)[1].verdict() == verdict
+
+
+# Running
+
+def test_runs_at_once_and_in_turn(capsys):
+    sleep = ['python', '-c', 'import os, time; time.sleep(.5); print("gpu", os.environ["CUDA_VISIBLE_DEVICES"])']
+    began = time.perf_counter()
+    failures = running.Runner(running.slots(3, ['0', '5'])).run([
+        [sleep], [['python', '-c', 'import sys; sys.exit("no luck")'], sleep], [sleep]])
+    assert time.perf_counter() - began < 5
+    out = capsys.readouterr().out
+    assert sorted(re.findall(r'^\[.*gpu (.)$', out, re.M)) in (['0', '0'], ['0', '5'])  # none after the failure
+    assert '[2/3] no luck\n' in out
+    assert len(failures) == 1
+    assert failures[0].endswith('exit status 1: no luck')
+    assert running.slots(1, ['0', '1']) == [{}]
+
+
+def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys):
+    stubborn = ['python', '-c', 'import time; print("began", flush=True); time.sleep(60)']
+
+    def interrupt() -> None:
+        while capsys.readouterr().out.count('began\n') < 1:
+            time.sleep(.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=interrupt, daemon=True).start()
+    before, began = signal.getsignal(signal.SIGTERM), time.perf_counter()
+    with running.terminable(), pytest.raises(KeyboardInterrupt):
+        running.Runner([{}]).run([[stubborn, stubborn], [stubborn]])
+    assert time.perf_counter() - began < 30
+    assert 'began' not in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_failing_export_does_not_harm_the_run_that_ended(tmp_path, capsys, monkeypatch):
+    export_csv.export_finished(tmp_path, tmp_path / 'csv')
+    assert 'The curves are not exported (UserError: ' in capsys.readouterr().err
+    monkeypatch.setattr(export_csv, 'export', lambda *_: 1 / 0)
+    export_csv.export_finished(tmp_path, tmp_path / 'csv')
+    assert 'ZeroDivisionError' in capsys.readouterr().err
+
+
+def test_the_driver_is_a_script(empty, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'figureA', '--dry_run'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'results_in_the_paper/reproduce.py'), run_name='__main__')
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f'python {ROOT}/main.py --resize --log_bhat --resume auto\n'

@@ -1,0 +1,275 @@
+"""A run that is killed, stopped or out of disk goes on, and ends as the one that never was."""
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, make_tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+import IQAcheckpoint
+import IQArun
+import IQAutils
+import main
+from IQAinfo import read_info, write_info
+from IQAmodel import BACKBONES, Backbone
+from IQAutils import UserError, locked, replacing
+
+WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-arch', 'mini', '-e',
+         '4', '-bs', '5', '--log_bhat', '--test_during_training', '--augmentation', '-cs_h', '32', '-cs_w', '32']
+KILLS = 20
+
+
+class Mini(nn.Module):
+    """A backbone of two levels, small enough for dozens of runs."""
+
+    def __init__(self, weights=None):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2),
+                                      nn.ReLU())
+
+
+BACKBONES['mini'] = Backbone(Mini, (2, 4), (8, 8))
+
+# processes that have all modules in them when they start, so that a kill finds the run and not its imports
+forkserver = multiprocessing.get_context('forkserver')
+forkserver.set_forkserver_preload(['main', 'conftest'])
+
+
+def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: int | None = None) -> None:
+    """A process's work: main.py in `folder`; kill itself before file number `die_at` is put in place."""
+    os.chdir(folder)
+    torch.set_num_threads(1)  # the sums of a run that is compared must be in the same order
+    sys.stdout = open('stdout', 'a')  # noqa: SIM115
+    sys.stderr = open('stderr', 'a')  # noqa: SIM115
+    if die_at is not None:
+        replace, count = os.replace, iter(range(10 ** 6))
+
+        def replace_or_die(*paths):
+            if next(count) == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(*paths)
+        IQAutils.os.replace = replace_or_die
+    if most_bytes:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    main.main(words)
+
+
+def start(folder: Path, *words: str, **options) -> multiprocessing.Process:
+    """main.py as a process of its own."""
+    process = forkserver.Process(target=run, args=(str(folder), [*WORDS, *words]), kwargs=options)
+    process.start()
+    return process
+
+
+def result(folder: Path) -> dict:
+    """All that a finished run left, without times: the checkpoint's bytes, the tables, the curves."""
+    (checkpoint,), (summary,), (table,) = (list(folder.glob(pattern)) for pattern in
+                                           ('checkpoints/*.pth', 'results/*.json', 'results/*.csv'))
+    (log,) = (path for path in (folder / 'runs').iterdir() if path.is_dir())
+    events = EventAccumulator(str(log), size_guidance={'scalars': 0}, purge_orphaned_data=False)
+    events.Reload()
+    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}
+    return {'checkpoint': checkpoint.read_bytes(), 'summary': json.loads(summary.read_text()),
+            'table': table.read_text(), 'curves': curves, 'bhat': (log / 'bhat.csv').read_text()}
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A run that was never interrupted: what it left, and how many seconds it took."""
+    folder = tmp_path_factory.mktemp('whole')
+    make_tiny(folder / 'tiny')
+    started = time.monotonic()
+    process = start(folder)
+    process.join()
+    assert process.exitcode == 0, (folder / 'stderr').read_text()
+    return result(folder), time.monotonic() - started
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_tiny(tmp_path / 'tiny')
+    return tmp_path
+
+
+def assert_same(folder: Path, whole: dict) -> None:
+    found = result(folder)
+    for name, value in whole.items():
+        assert found[name] == value, name
+    steps = [step for step, _ in found['curves']['train/loss']]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_killed_at_random_moments(whole, folder):
+    expected, seconds = whole
+    rng, kills, ended = random.Random(4), 0, 0
+    while kills < KILLS or not ended:
+        process = start(folder, '--resume', 'auto')
+        process.join(rng.uniform(.05, 1) * seconds if kills < KILLS else None)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
+            continue
+        assert process.exitcode == 0, (folder / 'stderr').read_text()
+        assert_same(folder, expected)
+        ended += 1
+        for name in ('checkpoints', 'results', 'runs'):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def test_killed_in_the_middle_of_every_write(whole, folder):
+    codes = []
+    while not codes or codes[-1] != 0:  # each attempt gets one file further before it dies
+        process = start(folder, '--resume', 'auto', die_at=len(codes))
+        process.join()
+        codes.append(process.exitcode)
+        assert set(codes[:-1]) <= {-signal.SIGKILL}
+    assert len(codes) > 5
+    assert_same(folder, whole[0])
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop(whole, folder, number, status):
+    process = start(folder)
+    while 'Epoch 1/' not in ((folder / 'stdout').read_text() if (folder / 'stdout').exists() else ''):
+        time.sleep(.01)
+    os.kill(process.pid, number)
+    process.join()
+    out = (folder / 'stdout').read_text()
+    assert process.exitcode == status, out
+    assert 'the same command with --resume auto goes on from there' in out
+    process = start(folder, '--resume', 'auto')
+    process.join()
+    assert process.exitcode == 0
+    assert_same(folder, whole[0])
+
+
+def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    torch.set_num_threads(1)
+    watch = IQArun.Run.end_iteration
+
+    def stop_at_7(self, engine):
+        if engine.state.iteration == 7:  # of 3 iterations an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        watch(self, engine)
+    monkeypatch.setattr(IQArun.Run, 'end_iteration', stop_at_7)
+    with pytest.raises(SystemExit) as stop:
+        main.main(WORDS)
+    assert stop.value.code == 143
+    assert 'Stopped after iteration 7' in capsys.readouterr().out
+    process = start(folder, '--resume', 'auto')
+    process.join()
+    assert process.exitcode == 0
+    assert 'Resuming' in (out := (folder / 'stdout').read_text())
+    assert '7 of 12 iterations are done' in out
+    assert_same(folder, whole[0])
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(whole, folder):
+    process = start(folder, most_bytes=1_000_000)  # the cache and the log fit, a checkpoint does not
+    process.join()
+    assert process.exitcode == 2
+    error = (folder / 'stderr').read_text()
+    assert 'error: cannot write checkpoints/' in error
+    assert 'Traceback' not in error
+    assert not list((folder / 'checkpoints').glob('*.pth'))
+    assert not list((folder / 'checkpoints').glob('.*.tmp'))
+    process = start(folder, '--resume', 'auto')
+    process.join()
+    assert process.exitcode == 0
+    assert_same(folder, whole[0])
+
+
+@pytest.fixture
+def finished(tiny, capsys):
+    words = [*tiny, *SMALL, '-e', '3', '--debug']
+    main.main([*words, '--keep', '2'])
+    capsys.readouterr()
+    return words
+
+
+def test_a_finished_run_is_said(finished, capsys):
+    assert main.main([*finished, '--resume', 'auto']) is None
+    assert 'is finished: nothing to resume' in capsys.readouterr().out
+
+
+def test_the_last_states_are_kept(finished):
+    states = sorted(Path('checkpoints').glob('*.state'))
+    assert [IQAcheckpoint.read(state)['iteration'] for state in states] == [4, 6]
+
+
+def test_another_runs_state(finished, fails):
+    state = sorted(Path('checkpoints').glob('*.state'))[-1]
+    error = fails(main.main, *finished, '-lr', '1e-3', '--seed', '3', '--resume', state)
+    assert 'the run had other options: --learning_rate 0.001 (was 0.0001), --seed 3 (was 19920517)' in error
+    (checkpoint,) = Path('checkpoints').glob('*.pth')
+    assert 'not the state of a run' in fails(main.main, *finished, '--resume', checkpoint)
+    assert 'no such checkpoint' in fails(main.main, *finished, '--resume', 'gone.state')
+
+
+def test_a_split_that_changed(finished, fails):
+    (checkpoint,) = Path('checkpoints').glob('*.pth')
+    checkpoint.unlink()  # else the run is finished
+    info = read_info('tiny/info.mat')
+    write_info('tiny/info.mat', info.names, info.mos, info.std, info.ref_ids, info.index[::-1])
+    assert 'the run had another split' in fails(main.main, *finished, '--resume', 'auto')
+
+
+def test_nothing_to_resume_begins(tiny, capsys):
+    assert main.main([*tiny, *SMALL, '-e', '1', '--debug', '--resume', 'auto'])
+
+
+def test_the_same_run_twice_at_once(tiny, fails):
+    args = main.parse([*tiny, *SMALL], main.MAIN)
+    with locked(main.checkpoint_file(args).with_suffix('.lock')):
+        assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
+
+
+def test_steps_without_a_finite_gradient_are_counted():
+    watched = IQArun.Run.__new__(IQArun.Run)
+    watched.skipped, watched.iteration, watched.history, watched.writer = 0, 1, {}, None
+    for scale in (64, 32, 16, 16, 32, 16):
+        watched._watch_scale(scale)
+    assert [value for _, value, _ in watched.history['train/skipped']] == [1, 2, 1]
+    watched.skipped = IQArun.MOST_SKIPPED - 1
+    with pytest.raises(UserError, match='10 steps in a row were skipped .* -optl bf16 or O0'):
+        watched._watch_scale(8)
+
+
+def test_apex_that_is_not_there(tiny, fails):
+    assert 'it was removed from apex in 2025' in fails(main.main, *tiny, *SMALL, '--amp_backend', 'apex')
+
+
+def test_a_read_only_folder(tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('before')
+
+    def write():
+        with replacing(path) as temporary:
+            pd.DataFrame({'a': np.ones(3)}).to_csv(temporary)
+            os.unlink(temporary)  # stands for a folder that vanished
+    with pytest.raises(UserError, match='cannot write'):
+        write()
+    assert path.read_text() == 'before'
+
+
+def test_random_states_come_back():
+    torch.manual_seed(1)
+    states = IQArun.random_states()
+    first = random.random(), np.random.rand(), torch.rand(1)
+    IQArun.set_random_states(states)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == first
