@@ -12,6 +12,8 @@ import IQAcheckpoint
 from IQAmodel import load
 
 WORDS = ['--device', 'cpu']
+new_torch = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 15),
+                               reason='an older torch than requirements-export.txt says')
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def needs_onnx():
         pytest.importorskip(package, reason='needs requirements-export.txt')
 
 
+@new_torch
 def test_both_formats_with_resize(here, capsys):
     needs_onnx()
     import onnxruntime
@@ -57,6 +60,7 @@ def test_both_formats_with_resize(here, capsys):
         assert json.loads(about['higher_is_better']) is True
 
 
+@new_torch
 def test_pyramids_need_one_size(here, fails):
     needs_onnx()
     words = ['--trained_model_file', saved(here, resize=None, architecture='alexnet', P7=2,
@@ -67,6 +71,7 @@ def test_pyramids_need_one_size(here, fails):
     np.testing.assert_allclose(export.read_onnx('m.onnx')(images), load(words[1]).score(images), atol=1e-3)
 
 
+@new_torch
 def test_a_calibrated_model_of_any_size(here):
     checkpoint = IQAcheckpoint.load(saved(here, resize=None, architecture='alexnet'))
     IQAcheckpoint.save('c.pth', {**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [90., 10., 0., .3]}})
@@ -88,6 +93,14 @@ def test_a_difference_is_an_error(here, monkeypatch, capsys):
         export.main(['--trained_model_file', saved(here, resize=None), *WORDS, '--torch_export', 'm.pt2'])
     assert stop.value.code == 1
     assert 'm.pt2: above 0.001 MOS units: do not use' in capsys.readouterr().out
+
+
+def test_a_file_that_does_not_run_is_an_error(here, monkeypatch, capsys):
+    monkeypatch.setitem(export.FORMATS, 'torch_export', (
+        lambda *arguments: arguments[-1].write_text(''), lambda path: lambda images: 1 / 0))
+    with pytest.raises(SystemExit):
+        export.main(['--trained_model_file', saved(here, resize=None), *WORDS, '--torch_export', 'm.pt2'])
+    assert 'm.pt2: does not run: division by zero' in capsys.readouterr().out
 
 
 def test_mistakes(here, fails, monkeypatch):
