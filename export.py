@@ -7,8 +7,8 @@ The batch and, where the pooling allows, the height and width of the images are 
 size is taken and resized inside by an antialiased bilinear filter in floating point, which is not PIL's to the last
 bit: by how much the scores differ from test_demo.py's is printed. Without --resize, pyramids (--P6 or --P7 above 1)
 need --size. Each file is read again after writing and compared with PyTorch on random images; a difference above 1e-3
-MOS units is an error (exit status 1). An older torch may fail this check: 2.11 exports the resizing without its
-antialiasing, and free sizes for sizes of one parity alone.
+MOS units is an error (exit status 1). Packages older than requirements-export.txt asks for do fail: onnxscript before
+0.7.1 leaves out the antialiasing, torch 2.11 ties free sizes to one parity.
 """
 import json
 import logging

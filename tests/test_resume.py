@@ -157,9 +157,8 @@ def test_asked_to_stop(whole, folder, number, status):
     assert_same(folder, whole[0])
 
 
-def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys):
+def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys, one_thread):
     monkeypatch.chdir(folder)
-    torch.set_num_threads(1)
     watch = IQArun.Run.end_iteration
 
     def stop_at_7(self, engine):
