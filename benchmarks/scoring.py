@@ -51,15 +51,15 @@ def main(argv: list[str] | None = None) -> float:
     args = parser.parse_args(argv)
     preprocess = Preprocess(resize=SIZE if args.resize else None)
     scorer = Scorer(IQAModel(args.architecture), {'k': [1.], 'b': [0.]}, preprocess, args.device)
-    batch = torch.randint(0, 256, (args.batch_size, 3, *SIZE), dtype=torch.uint8)
     batches = args.images // args.batch_size
-
-    def alone() -> None:
-        for _ in range(batches):
-            scorer.heads(batch)
 
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), batches * args.batch_size, LARGE if args.resize else SIZE)
+        batch = torch.stack([Reader(preprocess)(0, path).pixels for path in paths[:args.batch_size]])
+
+        def alone() -> None:
+            for _ in range(batches):
+                scorer.heads(batch)
 
         def whole() -> None:
             for sample in score_files(scorer, paths, Reader(preprocess), args.batch_size, args.num_workers):
