@@ -173,5 +173,6 @@ def test_the_originals_runs(recorded, tmp_path, monkeypatch, i):
     np.testing.assert_allclose(performance['pq'], expected['pq'], atol=.1)
     for name in ('SROCC', 'SROCC1', 'SROCC2'):
         assert performance[name] == pytest.approx(expected[name])
-    for name in ('RMSE', 'RMSE1', 'RMSE2'):
-        assert performance[name] == pytest.approx(expected[name], abs=.05)
+    assert performance['RMSE'] == pytest.approx(expected['RMSE'], abs=.05)
+    for name in ('RMSE1', 'RMSE2'):  # .055 was seen between one thread and two
+        assert performance[name] == pytest.approx(expected[name], abs=.1)

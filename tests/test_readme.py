@@ -1,0 +1,49 @@
+"""The README is true of the code: its commands parse, its files and options are there."""
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from IQAoptions import EXPORT, MAIN, TEST_DATASET, TEST_DEMO, make_parser, parse
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET, 'test_demo.py': TEST_DEMO, 'export.py': EXPORT}
+COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
+    r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    (tmp_path / 'my.csv').write_text('image,mos\n')
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize('line', COMMANDS)
+def test_commands_parse_and_their_scripts_are_there(line):
+    script, *words = [word for word in shlex.split(line, comments=True) if not word.startswith('--nproc')][1:]
+    assert (ROOT / script).is_file()
+    if script in GROUPS and '--help' not in words:
+        assert parse(words, GROUPS[script])
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 15
+
+
+def test_files_that_are_named_are_there():
+    layout = re.search(r'## Layout\n\n```\n(.*?)```', README, re.S)[1]
+    for name in re.findall(r'(?<![\w/])[\w/]+\.py\b|^[\w/]+/(?= )', layout, re.M):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r'\]\((?!https?:)([^)]+)\)', README):
+        assert (ROOT / name).exists(), name
+    modules = {path.name for path in ROOT.glob('*.py')}
+    assert modules <= set(re.findall(r'\w+\.py', layout))
+
+
+def test_options_that_are_named_are_there():
+    known = {option for groups in GROUPS.values() for action in make_parser(groups)._actions
+             for option in action.option_strings}
+    known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--dry_run', '--jobs',
+              '--csv_dir', '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
+    assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', README)) <= known
