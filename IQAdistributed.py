@@ -19,16 +19,17 @@ from IQAutils import UserError
 
 
 @contextmanager
-def processes(device: str) -> Iterator[str]:
+def processes(device: str, **options) -> Iterator[str]:
     """Join the other processes where torchrun started this one; yield the device of this process.
 
-    Only rank 0 writes to stdout. An error on any rank is shown, and torchrun ends the others.
+    Only rank 0 writes to stdout. An error on any rank is shown, and torchrun ends the others. `options` are those of
+    torch.distributed.init_process_group, as `timeout`: how long one process waits for another.
     """
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         yield device
         return
     cuda = device.startswith('cuda')
-    idist.initialize('nccl' if cuda else 'gloo')
+    idist.initialize('nccl' if cuda else 'gloo', **options)
     stdout = sys.stdout
     if not is_main():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (as long as the process)
@@ -89,6 +90,13 @@ def gather(tensor: Tensor) -> Tensor:
     pieces = [piece[:count] for piece, count in zip(pieces, counts, strict=True)]
     pieces[idist.get_rank()] = tensor
     return torch.cat(pieces)
+
+
+def gather_objects(value) -> list:
+    """What each process gives, by rank, in all of them; waits for all."""
+    if idist.get_world_size() == 1:
+        return [value]
+    return [given for (given,) in idist.all_gather((value,))]
 
 
 class WholeBatchLoss(nn.Module):

@@ -24,8 +24,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import ignite.distributed as idist
+
+from IQAdistributed import is_main
 from IQAfiles import text
-from IQAprocesses import Processes
 from IQAutils import UserError, replacing
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
@@ -117,20 +119,19 @@ class Tables:
     Args:
         files: kind -> path.
         resume, model: see TableFile. What is left of an interrupted shared run is merged first.
-        processes: this process among the others; all of them must make a Tables, and finish it.
     """
 
-    def __init__(self, files: dict[str, str], resume: bool, model: str, processes: Processes):
-        self.files, self.resume, self.model, self.processes = files, resume, model, processes
-        for kind, path in files.items() if processes.rank == 0 else ():
+    def __init__(self, files: dict[str, str], resume: bool, model: str):
+        self.files, self.resume, self.model = files, resume, model
+        for kind, path in files.items() if is_main() else ():
             if resume:
                 _merge(path, kind, True, model)
             for part in parts_of(path):
                 part.unlink()
-        processes.gather(None)
+        idist.barrier()
         self.names = [names_of(path, kind, model) if resume else set() for kind, path in files.items()]
-        self.open = [TableFile(path, kind, resume, model) if processes.world == 1
-                     else TableFile(f'{path}.rank{processes.rank}', kind) for kind, path in files.items()]
+        self.open = [TableFile(path, kind, resume, model) if idist.get_world_size() == 1
+                     else TableFile(f'{path}.rank{idist.get_rank()}', kind) for kind, path in files.items()]
 
     def lack(self, name: str) -> bool:
         """Whether one of the files has no row of this image, or there are no files."""
@@ -150,7 +151,7 @@ class Tables:
     def finish(self, sort: Callable[[dict], float] | None = None) -> None:
         """Make one file of all processes', sorted where `sort` gives a row's place. For the first process alone."""
         for kind, path in self.files.items():
-            if self.processes.world > 1:
+            if idist.get_world_size() > 1:
                 _merge(path, kind, self.resume, self.model)
                 for part in parts_of(path):
                     part.unlink()

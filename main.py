@@ -5,11 +5,8 @@
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """
 import random
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import ignite.distributed as idist
 import numpy as np
@@ -24,6 +21,7 @@ from IQAdistributed import is_main, parallel, processes, synchronise
 from IQAloss import IQALoss
 from IQAmodel import build_model, parameter_groups
 from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse
+from IQAprocess import keep_freed_memory, signals_wait
 from IQArun import Run, Skipping, checkpoint_file, find_state
 from IQAutils import command, locked
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex
@@ -37,9 +35,10 @@ def main(argv: list[str] | None = None) -> dict | None:
     args = parse(argv, MAIN, __doc__)
     if args.evaluate:
         return test(args)
+    keep_freed_memory(args.device)
     with processes(args.device) as args.device:
         lock = locked(checkpoint_file(args).with_suffix('.lock')) if is_main() else nullcontext()
-        with lock, signals_wait() as stop:
+        with lock, signals_wait('Stopping after this iteration') as stop:
             return train(args, stop)
 
 
@@ -130,29 +129,6 @@ def where_and_how(args) -> str:
         precision += ' (-optl O1 is float16, which needs a GPU)'
     share = '' if world == 1 else f', by {world} processes: a batch of {args.batch_size} is all theirs together'
     return f'on {args.device}, in {precision}{share}'
-
-
-@contextmanager
-def signals_wait() -> Iterator[SimpleNamespace]:
-    """Within, a first Ctrl-C or SIGTERM only sets `signal` of what is yielded; a second one ends the process."""
-    stop = SimpleNamespace(signal=None)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _) -> None:
-        stop.signal = number
-        print('Stopping after this iteration', flush=True)
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 if __name__ == '__main__':

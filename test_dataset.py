@@ -18,6 +18,7 @@ from IQAmaps import small_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
 from IQAperformance import agreement
+from IQAprocess import keep_freed_memory
 from IQAreport import THUMBNAIL, Entry, write_report
 from IQAresults import table, write_results
 from IQAscore import MAX_PIXELS, Mapping, Scorer
@@ -49,6 +50,7 @@ def test(args) -> dict:
     part = getattr(args, 'part', 'test')
     if part == 'auto':
         part = 'test' if same else 'all'
+    keep_freed_memory(args.device)
     model = load_model(args, checkpoint, file)
     source = named_source(tested, args.im_dir, args.data_info if same else own.data_info)
     data = open_data(source, name, rows_of(part, checkpoint if same else {}, own), preprocess_of(args, source),

@@ -13,25 +13,30 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 from tqdm import tqdm
 
 import IQAcheckpoint
 from IQAcalibrate import calibrated, read_ratings
 from IQAdataset import Preprocess, preprocess_of
+from IQAdistributed import gather_objects, is_main, processes
 from IQAfiles import find_images, text
 from IQAinfo import source_of
 from IQAmaps import small_map, write_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DEMO, find_checkpoint, parse
-from IQAprocesses import Interrupted, Processes, joined, own_device, pillow_without_limit, quiet_pipe
+from IQAprocess import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
 from IQAreport import THUMBNAIL, Entry, write_report
 from IQAscore import Scorer
 from IQAstream import Reader, Sample, row_of, score_files
 from IQAtables import SCREEN_HEADER, Tables, screen_line
 from IQAutils import UserError, command
+
+PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
 
 @command
@@ -42,18 +47,15 @@ def main(argv: list[str] | None = None) -> float | int:
     """
     args = parse(argv, TEST_DEMO, __doc__)
     check_options(args)
-    args.device = own_device(args.device)
     file = Path(args.trained_model_file or find_checkpoint(args))
     checkpoint = IQAcheckpoint.load(file)
     IQAcheckpoint.adopt(args, checkpoint, file, ignore=('batch_size',))
     preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
                   else preprocess_of(args, source_of(args.dataset)))
-    with quiet_pipe(), pillow_without_limit():
+    keep_freed_memory(args.device)
+    with processes(args.device, timeout=PATIENCE) as args.device, quiet_pipe(), pillow_without_limit():
         scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess, args.device)
-        if args.calibrate:
-            return calibrate(args, scorer, checkpoint, file)
-        with joined() as processes:
-            return Run(args, scorer, file.name, processes).run()
+        return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file.name).run()
 
 
 def check_options(args) -> None:
@@ -71,8 +73,8 @@ def check_options(args) -> None:
 class Run:
     """The scoring of a list of images, and where the scores go."""
 
-    def __init__(self, args, scorer: Scorer, model: str, processes: Processes):
-        self.args, self.scorer, self.model, self.processes = args, scorer, model, processes
+    def __init__(self, args, scorer: Scorer, model: str):
+        self.args, self.scorer, self.model = args, scorer, model
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
         self.scored, self.unreadable, self.entries = 0, [], []
         self.rows: list[dict] = []        # those that wait until the end
@@ -80,24 +82,24 @@ class Run:
 
     def run(self) -> float | int:
         """Score all; return the score of one image alone, else how many images this process scored."""
-        args, processes = self.args, self.processes
+        args = self.args
         paths, repeated = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
         self.alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
-        if repeated and processes.rank == 0:
+        if repeated and is_main():
             print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
-        self.tables = Tables(self.files, args.resume, self.model, processes)
+        self.tables = Tables(self.files, args.resume, self.model)
         todo = [path for path in paths if self.tables.lack(text(path))]
         self.on_screen = not self.files and not self.alone
         if self.on_screen:
             print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
-        mine = todo[processes.rank::processes.world]
-        with Interrupted() as interrupted, tqdm(total=len(mine), desc='Scoring', unit='image', leave=False,
-                                                disable=not args.pbar or self.alone) as self.bar:
-            for sample in self._samples(mine, interrupted):
+        mine = todo[idist.get_rank()::idist.get_world_size()]
+        with signals_wait() as stop, tqdm(total=len(mine), desc='Scoring', unit='image', leave=False,
+                                          disable=not args.pbar or self.alone) as self.bar:
+            for sample in self._samples(mine, lambda: stop.signal is not None):
                 self._take(sample)
                 self.bar.update()
         self.tables.close()
-        return self._finish(interrupted(), len(paths) - len(todo))
+        return self._finish(stop.signal, len(paths) - len(todo))
 
     def _samples(self, paths: list[str], stop: Callable[[], bool]) -> Iterator[Sample]:
         args = self.args
@@ -138,23 +140,22 @@ class Run:
             self.bar.write(screen_line(row), file=sys.stdout)
             sys.stdout.flush()
 
-    def _finish(self, interrupted: bool, skipped: int) -> float | int:
+    def _finish(self, signal: int | None, skipped: int) -> float | int:
         """Put together what the processes did, say it, and end with the status that fits."""
-        gathered = self.processes.gather((self.scored, self.unreadable, self.entries))
-        unreadable = []
-        if gathered:
-            scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
+        gathered = gather_objects((self.scored, self.unreadable, self.entries))
+        scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
+        if is_main():
             self._conclude(scored, unreadable, entries)
             if not self.alone:
                 written = ', '.join([*self.files.values(), *filter(None, (self.args.report, self.args.map))])
                 print(f'{scored} images scored' + (f', {skipped} were there already' if skipped else '')
                       + (f', {len(unreadable)} could not be' if unreadable else '')
                       + (f': {written}' if written else ''), file=sys.stderr if self.on_screen else sys.stdout)
-        self.processes.gather(None)  # torchrun ends all processes when one ends with an error
-        if interrupted:
+        idist.barrier()  # torchrun ends all processes when one ends with an error
+        if signal:
             print('Interrupted' + ('; with --resume, the same command does the rest' if self.files else ''),
                   file=sys.stderr)
-            raise SystemExit(130)
+            raise SystemExit(128 + signal)
         if unreadable:
             raise SystemExit(1)
         return self.rows[0]['score'] if self.alone else self.scored

@@ -6,36 +6,21 @@ Writes photographs-like JPEG files of 664x498 (with --resize: of 1024x768, resiz
 The two are measured in turn, `--rounds` times, and the medians are compared: a machine's speed drifts.
 """
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from PIL import Image
+from baseline import SIZE, photographs
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from IQAdataset import Preprocess
 from IQAmodel import BACKBONES, IQAModel
+from IQAprocess import keep_freed_memory
 from IQAscore import Scorer
 from IQAstream import Reader, score_files
 
-SIZE, LARGE = (498, 664), (768, 1024)
-
-
-def write_images(folder: Path, n: int, size: tuple[int, int]) -> list[str]:
-    """Write n JPEG files with the detail of photographs: noise whose spectrum falls as 1 / f."""
-    rng = np.random.default_rng(0)
-    fy, fx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])
-    paths = [str(folder / f'{i}.jpg') for i in range(n)]
-    for path in paths:
-        noise = np.fft.rfft2(rng.normal(size=(3, *size))) / np.maximum(np.hypot(fx, fy), 1 / size[1])
-        waves = np.fft.irfft2(noise, size)
-        pixels = 127 + 50 * waves / waves.std()
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=92)
-    return paths
+LARGE = (768, 1024)
 
 
 def main(argv: list[str] | None = None) -> float:
@@ -49,12 +34,13 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--resize', action='store_true')
     args = parser.parse_args(argv)
+    keep_freed_memory(args.device)
     preprocess = Preprocess(resize=SIZE if args.resize else None)
     scorer = Scorer(IQAModel(args.architecture), {'k': [1.], 'b': [0.]}, preprocess, args.device)
     batches = args.images // args.batch_size
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_images(Path(folder), batches * args.batch_size, LARGE if args.resize else SIZE)
+        paths = photographs(Path(folder), batches * args.batch_size, LARGE if args.resize else SIZE)
         batch = torch.stack([Reader(preprocess)(0, path).pixels for path in paths[:args.batch_size]])
 
         def alone() -> None:

@@ -1,44 +1,65 @@
-"""A training step, evaluation, and the loss's share of a step, resnet18 at 664x498: ours against the baseline.
+"""A training step and evaluation, resnet18 at 664x498 on the CPU, and the loss's share: ours against the baseline.
 
-    python benchmarks/training.py [--batches 3]
+    python benchmarks/training.py [--batches 3] [--rounds 5]
+
+Each side has its own process, for ours keeps memory that the baseline's gives back; they take turns, so that a machine
+whose speed drifts slows both. Beside them stands the rate of the arithmetic over that of a product of two matrices:
+what is near 1 cannot become faster on this machine in float32.
 """
 import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
 from baseline import SIZE, Baseline, options, photographs, row, seconds
 from ignite.engine import Engine, supervised_training_step
 from loading import BATCH, as_data
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from IQAdataset import memory_format
 from IQAloss import IQALoss
 from IQAmodel import IQAModel
+from IQAprocess import keep_freed_memory
 from modified_ignite_engine import create_supervised_trainer, evaluate
 
-ROUNDS = 3
+work: dict[str, Callable[[], object]] = {}  # of this process
 
 
-def step_times(images: list, device: str) -> tuple[float, float]:
-    """Seconds of a training step, baseline and ours, taken in turns."""
+def prepare(side: str, paths: list[Path], cache: Path) -> None:
+    """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
-    times, engines = {}, {}
-    scores = (torch.rand(BATCH, 1) * 100,) * 2
-    floats = torch.stack([images[0][i][0] for i in range(BATCH)])
-    bytes_, _ = next(iter(images[1].training_loader()))
-    for name, form in (('baseline', torch.contiguous_format), ('ours', memory_format(SIZE))):
-        model = IQAModel('resnet18').to(device, memory_format=form)
-        optimizer = torch.optim.Adam(model.parameters(), 1e-5)
-        if name == 'ours':
-            engines[name] = create_supervised_trainer(model, optimizer, IQALoss(), device, opt_level='O0'), bytes_
-        else:
-            engines[name] = Engine(supervised_training_step(model, optimizer, IQALoss(), device)), floats
-    for _ in range(ROUNDS):
-        for name, (engine, batch) in engines.items():
-            took = seconds(lambda engine=engine, batch=batch: engine.run([(batch, scores)], max_epochs=1), 1)
-            times[name] = min(times.get(name, took), took)
-    return times['baseline'], times['ours']
+    mos, scores = np.arange(len(paths), dtype=float), (torch.rand(BATCH, 1) * 100,) * 2
+    form = torch.contiguous_format if side == 'baseline' else memory_format(SIZE)
+    model = IQAModel('resnet18').to(memory_format=form)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-5)
+    if side == 'baseline':
+        data = Baseline(paths, mos)
+        batch = torch.stack([data[i][0] for i in range(BATCH)]), scores
+        engine = Engine(supervised_training_step(model, optimizer, IQALoss()))
+        work['evaluation'] = lambda: one_by_one(model.eval(), data)
+    else:
+        keep_freed_memory('cpu')
+        data = as_data(paths, mos, cache)
+        batch = next(iter(data.training_loader()))[0], scores
+        engine = create_supervised_trainer(model, optimizer, IQALoss(), 'cpu', opt_level='O0')
+        loader = data.evaluation_loader('train', torch.Generator())
+        work['evaluation'] = lambda: evaluate(model, loader, 'cpu')
+    work['training step'] = lambda: engine.run([batch], max_epochs=1)
+
+
+@torch.no_grad()
+def one_by_one(model: IQAModel, data: Baseline) -> list[torch.Tensor]:
+    """The baseline's evaluation."""
+    return [model(image)[-1] for image, _ in DataLoader(data, 1)]
+
+
+def measure(what: str) -> float:
+    """Seconds of one piece of work in this process."""
+    return seconds(work[what], 1)
 
 
 def loss_time() -> float:
@@ -48,30 +69,46 @@ def loss_time() -> float:
     return seconds(lambda: [loss(heads, scores).backward() for _ in range(100)]) / 100
 
 
-@torch.no_grad()
-def one_by_one(model: nn.Module, baseline: Baseline) -> list[Tensor]:
-    """The baseline's evaluation."""
-    return [model(image)[-1] for image, _ in DataLoader(baseline, 1)]
+def forward_flops() -> int:
+    """Floating-point operations of an image's way through the network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        IQAModel('resnet18').eval()(torch.zeros(1, 3, *SIZE))
+    return counter.get_total_flops()
+
+
+def matrix_rate(side: int = 3000) -> float:
+    """Floating-point operations a second of a product of two float32 matrices."""
+    a = torch.randn(side, side)
+    return 2 * side ** 3 / seconds(lambda: a @ a, 5)
 
 
 def main() -> None:
     """Print the table."""
-    args = options(__doc__, batches=3)
+    args = options(__doc__, batches=3, rounds=5)
     paths = photographs(args.folder / 'photographs', BATCH * args.batches)
-    mos = np.arange(len(paths), dtype=float)
-    baseline, data = Baseline(paths, mos), as_data(paths, mos, args.folder / 'cache')
-    print(f'{os.cpu_count()} cores, torch {torch.__version__}, resnet18, {SIZE[1]}x{SIZE[0]}, batch {BATCH}, float32'
-          '\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
-    slow, fast = step_times([baseline, data], 'cpu')
-    row('training step', slow, fast, 's')
-    before, now = (IQAModel('resnet18').to(memory_format=form).eval()
-                   for form in (torch.contiguous_format, memory_format(SIZE)))
-    loader = data.evaluation_loader('train', torch.Generator())
-    old, new = seconds(lambda: one_by_one(before, baseline), 2), seconds(lambda: evaluate(now, loader, 'cpu'), 2)
-    row('evaluation, per image', old / len(paths) * 1e3, new / len(paths) * 1e3)
-    share = loss_time()
-    print(f'\na training step takes {fast / slow:.2f} of the baseline\'s time; the loss takes {share * 1e3:.2f} ms, '
-          f'{share / fast:.2%} of a step')
+    images = {'training step': BATCH, 'evaluation': len(paths)}
+    pools = {side: ProcessPoolExecutor(1, get_context('spawn'), prepare, (side, paths, args.folder / 'cache'))
+             for side in ('baseline', 'ours')}
+    times = {(what, side): [] for what in images for side in pools}
+    rates = []
+    for _ in range(args.rounds):
+        rates.append(matrix_rate())
+        for (what, side), taken in times.items():
+            taken.append(pools[side].submit(measure, what).result())
+    for pool in pools.values():
+        pool.shutdown()
+    best = {key: min(taken) for key, taken in times.items()}
+
+    print(f'{os.cpu_count()} cores, torch {torch.__version__}, resnet18, {SIZE[1]}x{SIZE[0]}, batch {BATCH}, float32, '
+          f'matrices at {max(rates) / 1e9:.0f} GFLOP/s\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
+    for what, count in images.items():
+        row(f'{what}, per image', *(best[what, side] / count * 1e3 for side in pools))
+    step, share, flops = best['training step', 'ours'], loss_time(), forward_flops()
+    print(f'\na training step takes {step / best["training step", "baseline"]:.2f} of the baseline\'s time; the loss '
+          f'takes {share * 1e3:.2f} ms, {share / step:.2%} of a step')
+    for what, passes in (('training step', 3), ('evaluation', 1)):
+        rate = passes * flops * images[what] / best[what, 'ours']
+        print(f'{what}: {rate / 1e9:.0f} GFLOP/s, {rate / max(rates):.2f} of the matrices\' rate')
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import test_demo
 from IQAdataset import Preprocess
 from IQAfiles import find_images, text
 from IQAmodel import load
-from IQAprocesses import pillow_without_limit
+from IQAprocess import pillow_without_limit
 from IQAstream import LAG, Reader, Sample, batches, decode, score_files
 from IQAutils import UserError
 

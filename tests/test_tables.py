@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ignite.distributed as idist
 import pytest
 from conftest import ROOT
 from PIL import Image
 from scored import PHOTO_SCORE, photo
 
 import test_demo
-from IQAprocesses import Interrupted, Processes
+from IQAprocess import signals_wait
 from IQAtables import COLUMNS, TableFile, Tables
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
@@ -142,9 +143,9 @@ def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch):
 
 def test_the_second_ctrl_c_ends_at_once():
     def twice():
-        with Interrupted() as interrupted:
+        with signals_wait() as stop:
             signal.raise_signal(signal.SIGINT)
-            assert interrupted()
+            assert stop.signal == signal.SIGINT
             signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         twice()
@@ -159,18 +160,18 @@ def test_a_closed_pipe_ends_quietly(scored, monkeypatch, capfd):
     assert capfd.readouterr().err == ''
 
 
-def test_what_an_interrupted_shared_run_left_is_merged(tmp_path):
-    class Pair(Processes):
-        def gather(self, value):
-            return [value]
+def test_what_an_interrupted_shared_run_left_is_merged(tmp_path, monkeypatch):
     files = {'csv': str(tmp_path / 'out.csv')}
     for rank in (1, 0):
-        tables = Tables(files, rank == 0, 'm', Pair(rank, 2))
+        monkeypatch.setattr(idist, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(idist, 'get_world_size', lambda: 2)
+        tables = Tables(files, rank == 0, 'm')
         for name in 'ab' if rank == 0 else 'xyz':
             tables.write(ROW | {'name': name})
         tables.close()
     assert names(tmp_path / 'out.csv') == ['x', 'y', 'z']  # rank 0 found rank 1's rows as left over
-    again = Tables(files, True, 'm', Processes())
+    monkeypatch.undo()
+    again = Tables(files, True, 'm')
     assert not any(again.lack(name) for name in 'abxyz')
     assert again.lack('c')
     again.write(ROW | {'name': 'c'})

@@ -1,0 +1,81 @@
+"""What a command needs of its own process: signals that can wait, memory that is kept, closed pipes, Pillow's limit."""
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from PIL import Image
+
+
+@contextmanager
+def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
+    """Within, a first Ctrl-C or SIGTERM only sets `signal` of what is yielded, and `said` is printed.
+
+    A second one does what it would have done before. Outside the main thread, no signal is caught.
+    """
+    stop = SimpleNamespace(signal=None)
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, _) -> None:
+        stop.signal = number
+        restore()
+        if said:
+            print(said, flush=True)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def keep_freed_memory(device: str) -> None:
+    """For a network on the CPU, have the C library keep what tensors free for the next ones, until the process ends.
+
+    glibc gives large tensors back to the system when they are freed; the system then clears every page for the next
+    ones, in each step anew (how long that takes: benchmarks/). With another C library nothing is changed. Tensors are
+    put into huge pages besides, which is torch's own switch: where their sizes vary, the aligned pieces that are
+    kept fit the next ones better, and less memory is.
+    """
+    if not device.startswith('cpu'):
+        return
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # read when the first large tensor is made
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
+    for parameter in (trim_threshold, mmap_threshold):
+        mallopt(parameter, 2 ** 31 - 1)
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """End quietly, with the status of other programs (141), where who reads the output has gone, as `| head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        raise SystemExit(141) from None
+
+
+@contextmanager
+def pillow_without_limit() -> Iterator[None]:
+    """Let Pillow open images of any size, for IQAstream.Reader has a limit of its own."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
