@@ -28,17 +28,22 @@ FORMAT = 1
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on bad files
 
 
-def for_each_image(paths: Sequence[Path], work: Callable, title: str) -> list:
-    """[work(i, path), ...] with all cores and a progress bar; UserError that names and counts the unreadable images."""
-    def attempt(i: int) -> tuple:
+def why_unreadable(error: Exception) -> str:
+    """One of UNREADABLE in words."""
+    return 'no such file' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+
+
+def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title: str) -> list:
+    """[work(path), ...] with all cores and a progress bar; UserError that names and counts the unreadable images."""
+    def attempt(path: Path) -> tuple:
         try:
-            return work(i, paths[i]), ''
+            return work(path), ''
         except UNREADABLE as error:
-            return None, 'missing' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+            return None, why_unreadable(error)
 
     pool = ThreadPoolExecutor()
     try:
-        results = pool.map(attempt, range(len(paths)))
+        results = pool.map(attempt, paths)
         results = list(tqdm(results, title, len(paths), delay=1, leave=False, disable=None))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
@@ -81,7 +86,7 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
     """Fill `pixels`, flat uint8, with the preprocessed images, with all cores."""
     images = DecodedImages(paths, sizes, pixels)
 
-    def work(_: int, path: Path) -> None:
+    def work(path: Path) -> None:
         images(path)[:] = preprocess.array(path)
     for_each_image(paths, work, 'Decoding images')
 
@@ -89,9 +94,9 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
 def _sizes(paths: Sequence[Path], preprocess) -> list[tuple[int, int]]:
     """The (h, w) of all images. A bad image has all decoded, so that the error counts those that break later too."""
     try:
-        return for_each_image(paths, lambda _, path: preprocess.size(path), 'Reading sizes')
+        return for_each_image(paths, preprocess.size, 'Reading sizes')
     except UserError:
-        for_each_image(paths, lambda _, path: preprocess.array(path), 'Checking images')
+        for_each_image(paths, preprocess.array, 'Checking images')
         raise
 
 

@@ -1,5 +1,6 @@
 """Fit the scores to ratings of one's own: a new line, or a logistic curve, from the same network."""
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str, 
     values = np.sort(mos)
     new = {name: value for name, value in checkpoint.items() if name not in ('optimizer', 'amp', 'mapping')}
     new.setdefault('options', {name: network[name] for name in NETWORK})
-    new.setdefault('preprocessing', {'resize': preprocess.resize, 'first_resize': preprocess.first_resize})
+    new.setdefault('preprocessing', asdict(preprocess))
     new |= {'k': [k for k, _ in lines], 'b': [b for _, b in lines],
             'mos': {'values': torch.tensor(values, dtype=torch.float32), 'min': float(values[0]),
                     'max': float(values[-1]), 'higher_is_better': bool(old == same)},

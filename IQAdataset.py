@@ -81,10 +81,15 @@ def memory_format(size: Sequence[int]) -> torch.memory_format:
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    images = images.to(torch.float32, memory_format=memory_format(images.shape))
-    return images.div_(255).sub_(mean).div_(std)
+    """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order.
+
+    Floats are taken to be in 0..1 already; they keep their type, their gradient, and how they lie in memory.
+    """
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    mean, std = (torch.tensor(values, dtype=dtype, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    if images.is_floating_point():
+        return (images - mean) / std
+    return images.to(dtype, memory_format=memory_format(images.shape)).div_(255).sub_(mean).div_(std)
 
 
 class IQADataset(Dataset):
@@ -132,7 +137,7 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess = Preprocess()) -
 
     Raises UserError that names the first bad images, says why, and counts them all.
     """
-    def probe(_: int, path: Path) -> tuple[int, int]:
+    def probe(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
             image.load()

@@ -16,6 +16,7 @@ import json
 import math
 import random
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,8 @@ class Run:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.checkpoint_file = checkpoint_file(args)
         self.log_dir, self.split_hash = Path(args.log_dir, self.name), split_hash(data.names)
-        self.best, self.best_epoch, self.iteration, self.states, self.skipped = None, 0, 0, [], 0
+        self.best, self.best_epoch, self.iteration, self.states = None, 0, 0, []
+        self.skipped = 0
         self.history: dict[str, list] = {}
         # their own generators: what is evaluated besides must not change the random draws of training
         self.loaders = {'train': data.evaluation_loader('train', torch.Generator()),
@@ -98,8 +100,9 @@ class Run:
     # The handlers
 
     def begin_epoch(self, engine: Engine) -> None:
-        """Keep the random states that this epoch's order of images comes from, and start its clock."""
+        """Keep the random states that this epoch's order of images comes from and the loss's scale; start the clock."""
         self.random, self.epoch_started = random_states(), time.perf_counter()
+        self.scale = engine.scaler.get_scale() if engine.scaler else 1
 
     def end_iteration(self, engine: Engine) -> None:
         """Record the loss, and b-hat where asked; stop at a loss that is no number, or where a signal asks for it."""
@@ -123,8 +126,8 @@ class Run:
 
     def _watch_scale(self, scale: float) -> None:
         """Count the steps that were skipped for infinite gradients, after which the scale of the loss is smaller."""
-        before, self.scale = getattr(self, 'scale', scale), scale
-        self.skipped = self.skipped + 1 if scale < before else 0
+        self.skipped = self.skipped + 1 if scale < self.scale else 0
+        self.scale = scale
         if self.skipped:
             self.record('train/skipped', self.skipped, self.iteration)
         if self.skipped >= MOST_SKIPPED:
@@ -174,11 +177,10 @@ class Run:
         if not is_main():
             return
         mos = self.data.datasets['train'].mos.flatten().sort().values
-        preprocess = self.data.preprocess
         IQAcheckpoint.save(self.checkpoint_file, {
             'model': self.model.state_dict(), 'k': k, 'b': b, 'options': trained_options(self.args),
             'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
-            'preprocessing': {'resize': preprocess.resize, 'first_resize': preprocess.first_resize},
+            'preprocessing': asdict(self.data.preprocess),
             'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
                     'higher_is_better': self.data.higher_is_better},
             'epoch': epoch, 'metrics': metrics})

@@ -14,7 +14,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from IQAdataset import MEAN, STD, Preprocess, memory_format, normalize
+from IQAdataset import Preprocess, memory_format, normalize
 from IQAutils import pick
 
 MAX_PIXELS = 178_956_970  # of one image: where Pillow refuses too
@@ -160,15 +160,10 @@ class Scorer:
     def prepare(self, images: Tensor) -> Tensor:
         """The network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
         dtype = next(self.network.parameters()).dtype
-        if not images.is_floating_point():
-            return normalize(images.to(self.device)).to(dtype)
-        return normalized(images.to(self.device).to(dtype, memory_format=memory_format(images.shape)))
-
-
-def normalized(x: Tensor) -> Tensor:
-    """Float (N, 3, H, W) in 0..1, minus MEAN, divided by STD: IQAdataset.normalize for pixels that have a gradient."""
-    mean, std = (torch.tensor(values, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return (x - mean) / std
+        images = images.to(self.device)
+        if images.is_floating_point():
+            images = images.to(dtype, memory_format=memory_format(images.shape))
+        return normalize(images).to(dtype)
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
-from IQAcache import UNREADABLE
+from IQAcache import UNREADABLE, why_unreadable
 from IQAdataset import Preprocess, to_rgb
 from IQAfiles import text
 from IQAmaps import quality_maps
@@ -57,10 +57,8 @@ class Reader:
         try:
             with Image.open(path) as image:
                 self._read(image, sample)
-        except FileNotFoundError:
-            sample.error = 'no such file'
         except UNREADABLE as error:
-            sample.error = str(error) or type(error).__name__
+            sample.error = why_unreadable(error)
         return sample
 
     def _read(self, image: Image.Image, sample: Sample) -> None:

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 import IQAcheckpoint
-from IQAdataset import Preprocess, preprocess_of
+from IQAdataset import Preprocess, normalize, preprocess_of
 from IQAinfo import source_of
 from IQAmodel import load_model
 from IQAoptions import EXPORT, find_checkpoint, parse
-from IQAscore import Scorer, normalized, resized
+from IQAscore import Scorer, resized
 from IQAutils import UserError, command, replacing
 
 TOLERANCE = 1e-3  # MOS units
@@ -42,7 +42,7 @@ class Exported(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Score a batch."""
         x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
-        return self.mapping(self.network(normalized(x))[-1][:, 0])
+        return self.mapping(self.network(normalize(x))[-1][:, 0])
 
 
 @command

@@ -25,6 +25,7 @@ from scipy import stats
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from IQAcache import UNREADABLE, why_unreadable
 from IQAdataset import plan_of, preprocess_of, to_rgb
 from IQAinfo import Info, Source, dataset_name, named_source, read_info, require
 from IQAoptions import add_preprocessing, add_split, dataset, make_parser, settle_data
@@ -80,10 +81,8 @@ def look(path: Path) -> Seen:
             image.draft('L', image.size)  # JPEG only: the luma alone
             grey = (image if image.mode == 'L' else to_rgb(image)).convert('L')
         return Seen('', size, mode, hashlib.sha256(data).digest(), perceptual_hash(grey), clarity(grey))
-    except FileNotFoundError:
-        return Seen('missing')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Seen(str(error) or type(error).__name__)
+    except UNREADABLE as error:
+        return Seen(why_unreadable(error))
 
 
 def perceptual_hash(grey: Image.Image) -> np.ndarray | None:

@@ -62,7 +62,7 @@ def test_images_that_are_missing_broken_or_elsewhere(look, tmp_path):
     found, status = look()
     assert status == 1
     (_, text), = found['images']
-    assert text.startswith('3 of 24 cannot be read in tiny/images: 03.png (missing), 07.png (')
+    assert text.startswith('3 of 24 cannot be read in tiny/images: 03.png (no such file), 07.png (')
     found, _ = look('--im_dir', 'tiny')
     assert 'is --im_dir the right folder?' in found['images'][0][1]
 

@@ -135,7 +135,7 @@ def test_bad_images_are_counted_and_named(tmp_path):
     names = ['good.png', 'good.jpg', 'cut.png', 'cut.jpg', 'text.jpg', 'gone.png']
     with pytest.raises(UserError, match=r'4 of 6 images cannot be read: .*cut.png \(.*cut.jpg \(.*text.jpg .* 1 more'):
         check_images([tmp_path / name for name in names])
-    with pytest.raises(UserError, match=r'gone.png \(missing\)'):
+    with pytest.raises(UserError, match=r'gone.png \(no such file\)'):
         check_images([tmp_path / 'gone.png'])
 
 

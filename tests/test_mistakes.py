@@ -26,7 +26,7 @@ def test_a_bad_image_is_named_before_training(tiny, fails, tmp_path):
     (tmp_path / 'tiny/images/11.png').write_bytes(data[:500])
     error = fails(main.main, *tiny, *SMALL)
     assert '3 of 24 images cannot be read' in error
-    assert all(name in error for name in ('03.png (missing)', '07.png', '11.png'))
+    assert all(name in error for name in ('03.png (no such file)', '07.png', '11.png'))
     assert not (tmp_path / 'runs').exists()
 
 

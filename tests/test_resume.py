@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -244,7 +245,9 @@ def test_the_same_run_twice_at_once(tiny, fails):
 def test_steps_without_a_finite_gradient_are_counted():
     watched = IQArun.Run.__new__(IQArun.Run)
     watched.skipped, watched.iteration, watched.history, watched.writer = 0, 1, {}, None
-    for scale in (64, 32, 16, 16, 32, 16):
+    scaler = SimpleNamespace(get_scale=lambda: 64)
+    watched.begin_epoch(SimpleNamespace(scaler=scaler))
+    for scale in (32, 16, 16, 32, 16):
         watched._watch_scale(scale)
     assert [value for _, value, _ in watched.history['train/skipped']] == [1, 2, 1]
     watched.skipped = IQArun.MOST_SKIPPED - 1
