@@ -6,7 +6,10 @@ evaluate one image at a time without workers; contiguous memory format.
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,32 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
         work()
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+work: dict[str, Callable[[], object]] = {}  # what this process can measure, by name
+
+
+def measure(what: str) -> float:
+    """Seconds of one call of work[what]."""
+    return seconds(work[what], 1)
+
+
+def in_turns(prepare: Callable, arguments: tuple, names: Sequence[str], rounds: int) -> dict[tuple[str, str], float]:
+    """(name, side) -> the least seconds of several rounds, in which 'baseline' and 'ours' take turns.
+
+    Each side has a process of its own, in which prepare(side, *arguments) fills `work`: for ours keeps memory that the
+    baseline's gives back. A machine whose speed drifts slows both.
+    """
+    pools = {side: ProcessPoolExecutor(1, get_context('spawn'), prepare, (side, *arguments))
+             for side in ('baseline', 'ours')}
+    best = {}
+    for _ in range(rounds):
+        for name, side in product(names, pools):
+            took = pools[side].submit(measure, name).result()
+            best[name, side] = min(best.get((name, side), took), took)
+    for pool in pools.values():
+        pool.shutdown()
+    return best
 
 
 def row(what: str, baseline: float, ours: float, unit: str = 'ms') -> None:

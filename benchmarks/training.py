@@ -2,19 +2,15 @@
 
     python benchmarks/training.py [--batches 3] [--rounds 5]
 
-Each side has its own process, for ours keeps memory that the baseline's gives back; they take turns, so that a machine
-whose speed drifts slows both. Beside them stands the rate of the arithmetic over that of a product of two matrices:
-what is near 1 cannot become faster on this machine in float32.
+Below the table stands the rate of the arithmetic over that of a product of two matrices: what is near 1 cannot become
+faster on this machine in float32.
 """
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from baseline import SIZE, Baseline, options, photographs, row, seconds
+from baseline import SIZE, Baseline, in_turns, options, photographs, row, seconds, work
 from ignite.engine import Engine, supervised_training_step
 from loading import BATCH, as_data
 from torch.utils.data import DataLoader
@@ -25,8 +21,6 @@ from IQAloss import IQALoss
 from IQAmodel import IQAModel
 from IQAprocess import keep_freed_memory
 from modified_ignite_engine import create_supervised_trainer, evaluate
-
-work: dict[str, Callable[[], object]] = {}  # of this process
 
 
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
@@ -57,11 +51,6 @@ def one_by_one(model: IQAModel, data: Baseline) -> list[torch.Tensor]:
     return [model(image)[-1] for image, _ in DataLoader(data, 1)]
 
 
-def measure(what: str) -> float:
-    """Seconds of one piece of work in this process."""
-    return seconds(work[what], 1)
-
-
 def loss_time() -> float:
     """Seconds of the loss of three heads on a batch, forward and backward."""
     heads = [torch.randn(BATCH, 1, requires_grad=True) for _ in range(3)]
@@ -79,7 +68,7 @@ def forward_flops() -> int:
 def matrix_rate(side: int = 3000) -> float:
     """Floating-point operations a second of a product of two float32 matrices."""
     a = torch.randn(side, side)
-    return 2 * side ** 3 / seconds(lambda: a @ a, 5)
+    return 2 * side ** 3 / seconds(lambda: a @ a, 20)
 
 
 def main() -> None:
@@ -87,28 +76,20 @@ def main() -> None:
     args = options(__doc__, batches=3, rounds=5)
     paths = photographs(args.folder / 'photographs', BATCH * args.batches)
     images = {'training step': BATCH, 'evaluation': len(paths)}
-    pools = {side: ProcessPoolExecutor(1, get_context('spawn'), prepare, (side, paths, args.folder / 'cache'))
-             for side in ('baseline', 'ours')}
-    times = {(what, side): [] for what in images for side in pools}
-    rates = []
-    for _ in range(args.rounds):
-        rates.append(matrix_rate())
-        for (what, side), taken in times.items():
-            taken.append(pools[side].submit(measure, what).result())
-    for pool in pools.values():
-        pool.shutdown()
-    best = {key: min(taken) for key, taken in times.items()}
+    rate = matrix_rate()
+    best = in_turns(prepare, (paths, args.folder / 'cache'), list(images), args.rounds)
+    rate = max(rate, matrix_rate())
 
     print(f'{os.cpu_count()} cores, torch {torch.__version__}, resnet18, {SIZE[1]}x{SIZE[0]}, batch {BATCH}, float32, '
-          f'matrices at {max(rates) / 1e9:.0f} GFLOP/s\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
+          f'matrices at {rate / 1e9:.0f} GFLOP/s\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
     for what, count in images.items():
-        row(f'{what}, per image', *(best[what, side] / count * 1e3 for side in pools))
+        row(f'{what}, per image', *(best[what, side] / count * 1e3 for side in ('baseline', 'ours')))
     step, share, flops = best['training step', 'ours'], loss_time(), forward_flops()
     print(f'\na training step takes {step / best["training step", "baseline"]:.2f} of the baseline\'s time; the loss '
           f'takes {share * 1e3:.2f} ms, {share / step:.2%} of a step')
     for what, passes in (('training step', 3), ('evaluation', 1)):
-        rate = passes * flops * images[what] / best[what, 'ours']
-        print(f'{what}: {rate / 1e9:.0f} GFLOP/s, {rate / max(rates):.2f} of the matrices\' rate')
+        reached = passes * flops * images[what] / best[what, 'ours']
+        print(f'{what}: {reached / 1e9:.0f} GFLOP/s, {reached / rate:.2f} of the matrices\' rate')
 
 
 if __name__ == '__main__':
