@@ -130,6 +130,7 @@ class Run:
         self.scale = scale
         if self.skipped:
             self.record('train/skipped', self.skipped, self.iteration)
+            print(f'Iteration {self.iteration}: the gradient is infinite or no number, its step is skipped', flush=True)
         if self.skipped >= MOST_SKIPPED:
             raise UserError(f'{MOST_SKIPPED} steps in a row were skipped for infinite gradients (iteration '
                             f'{self.iteration}): -optl bf16 or O0, or a smaller --learning_rate, may help')

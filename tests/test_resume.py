@@ -242,7 +242,7 @@ def test_the_same_run_twice_at_once(tiny, fails):
         assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
 
 
-def test_steps_without_a_finite_gradient_are_counted():
+def test_steps_without_a_finite_gradient_are_counted(capsys):
     watched = IQArun.Run.__new__(IQArun.Run)
     watched.skipped, watched.iteration, watched.history, watched.writer = 0, 1, {}, None
     scaler = SimpleNamespace(get_scale=lambda: 64)
@@ -250,6 +250,7 @@ def test_steps_without_a_finite_gradient_are_counted():
     for scale in (32, 16, 16, 32, 16):
         watched._watch_scale(scale)
     assert [value for _, value, _ in watched.history['train/skipped']] == [1, 2, 1]
+    assert capsys.readouterr().out.count('Iteration 1: ') == 3
     watched.skipped = IQArun.MOST_SKIPPED - 1
     with pytest.raises(UserError, match='10 steps in a row were skipped .* -optl bf16 or O0'):
         watched._watch_scale(8)
