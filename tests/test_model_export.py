@@ -12,7 +12,7 @@ import IQAcheckpoint
 from IQAmodel import load
 
 WORDS = ['--device', 'cpu']
-new_torch = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 15),
+new_torch = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 14),
                                reason='an older torch than requirements-export.txt says')
 
 
