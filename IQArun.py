@@ -16,6 +16,8 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,6 +58,7 @@ class Run:
         self.best, self.best_epoch, self.iteration, self.states = None, 0, 0, []
         self.skipped = 0
         self.history: dict[str, list] = {}
+        self.writer: SummaryWriter | None = None
         # their own generators: what is evaluated besides must not change the random draws of training
         self.loaders = {'train': data.evaluation_loader('train', torch.Generator()),
                         'val': data.evaluation_loader('val'),
@@ -75,11 +78,18 @@ class Run:
         self.history = {tag: rows.tolist() for tag, rows in state['history'].items()}
         set_random_states(state['random'])
 
-    def open_log(self) -> None:
-        """Begin the TensorBoard log; a resumed run's is written anew from its state, so that no step is doubled."""
-        self.writer = None
-        if not is_main():
-            return
+    @contextmanager
+    def log(self) -> Iterator[None]:
+        """Within, the TensorBoard log is open; a resumed run's is written anew from its state: no step is doubled."""
+        if is_main():
+            self._open_log()
+        try:
+            yield
+        finally:
+            if self.writer:
+                self.writer.close()
+
+    def _open_log(self) -> None:
         for old in self.log_dir.glob('events.out.tfevents.*'):
             old.unlink()
         options = {'run_name': self.name, 'split_hash': self.split_hash, **trained_options(self.args)}
@@ -213,8 +223,6 @@ class Run:
 
     def _leave(self) -> None:
         """End the process as the signal asks, saying how to go on."""
-        if self.writer:
-            self.writer.close()
         print(f'Stopped after iteration {self.iteration}; the same command with --resume auto goes on from there',
               flush=True)
         raise SystemExit(128 + (self.stop.signal or 15))
@@ -235,7 +243,7 @@ class Run:
                 'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': 'test',
                 'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file),
                 'options': trained_options(self.args), 'versions': IQAcheckpoint.versions()})
-            self.writer.close()
+            self.writer.flush()
             self._save(line['k'], line['b'], best['epoch'], {
                 **best['metrics'], 'train': criteria_of(line), 'test': criteria_of(performance)})
             print(f'Best epoch {best["epoch"]}. On the {len(self.data.names["test"])} test images of {self.data.name}:'

@@ -64,10 +64,10 @@ def train(args, stop) -> dict | None:
         run.resume(state)
         trainer.load_state_dict({'epoch_length': len(loader), 'max_epochs': args.epochs, 'iteration': run.iteration})
         loader = Skipping(loader, run.iteration % len(loader))
-    run.open_log()
-    if run.iteration < args.epochs * len(loader):
-        trainer.run(loader, max_epochs=args.epochs)
-    performance = run.finish()
+    with run.log():
+        if run.iteration < args.epochs * len(loader):
+            trainer.run(loader, max_epochs=args.epochs)
+        performance = run.finish()
     if is_main():
         export_finished(run.log_dir, Path(args.result_dir, 'csv'))
     return performance

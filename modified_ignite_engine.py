@@ -61,7 +61,7 @@ def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer
 
     options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare_batch, 'output_transform': output,
                'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}
-    scaler = GradScaler() if dtype == torch.float16 else None
+    scaler = GradScaler(torch.device(device).type) if dtype == torch.float16 else None
     if scaler:
         options['scaler'] = scaler
     step = {'apex': supervised_training_step_apex,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,13 @@ import torch
 from conftest import SMALL, make_tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.amp import GradScaler
 
 import IQAcheckpoint
 import IQArun
 import IQAutils
 import main
+import modified_ignite_engine
 from IQAinfo import read_info, write_info
 from IQAmodel import BACKBONES, Backbone
 from IQAutils import UserError, locked, replacing
@@ -254,6 +257,28 @@ def test_steps_without_a_finite_gradient_are_counted(capsys):
     watched.skipped = IQArun.MOST_SKIPPED - 1
     with pytest.raises(UserError, match='10 steps in a row were skipped .* -optl bf16 or O0'):
         watched._watch_scale(8)
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_ten_skipped_steps_end_a_run(tiny, fails, capsys, monkeypatch):
+    monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
+    monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 70))
+    error = fails(main.main, *tiny, *SMALL, '-bs', '4', '-e', '9')
+    assert '10 steps in a row were skipped for infinite gradients (iteration 10)' in error
+
+
+def test_a_skipped_step_changes_no_weight(tiny, monkeypatch):
+    def weights(epochs: int) -> dict:
+        main.main([*tiny, *SMALL, '-bs', '8', '-e', str(epochs)])
+        return IQAcheckpoint.read(sorted(Path('checkpoints').glob(f'*-e{epochs}-*.state'))[-1])
+
+    monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
+    monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 70))
+    one, two = weights(1), weights(2)
+    assert one['history']['train/skipped'][:, 1].tolist() == [1, 2]
+    assert two['history']['train/skipped'][:, 1].tolist() == [1, 2, 3, 4]
+    assert all(torch.equal(weight, two['model'][name]) for name, weight in one['model'].items() if 'running' not in name
+               and 'num_batches' not in name)
 
 
 def test_apex_that_is_not_there(tiny, fails):
