@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from IQAdataset import MEAN, STD
+from IQAinfo import write_info
+from IQAmodel import IQAModel
 
 SIZE = (498, 664)  # (h, w), the paper's
 
@@ -27,9 +30,9 @@ SIZE = (498, 664)  # (h, w), the paper's
 class Baseline(Dataset):
     """Images decoded up front; item i is (float (3, H, W), (mos, std))."""
 
-    def __init__(self, paths: list[Path], mos: np.ndarray):
+    def __init__(self, paths: list[Path]):
         self.images = [Image.open(path).convert('RGB').resize(SIZE[::-1], Image.Resampling.BILINEAR) for path in paths]
-        self.mos = torch.as_tensor(mos, dtype=torch.float32)[:, None]
+        self.mos = torch.arange(float(len(paths)))[:, None]
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
     def __len__(self) -> int:
@@ -51,6 +54,29 @@ def photographs(folder: Path, count: int, size: tuple[int, int] = (768, 1024)) -
             noisy = (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(path, quality=90)
     return paths
+
+
+def own_memory(process: int | str = 'self') -> float:
+    """Megabytes of a process's own memory, the page cache of mapped files aside; 0 where it has ended."""
+    try:
+        status = Path(f'/proc/{process}/status').read_text()
+        return int(status.split('RssAnon:')[1].split()[0]) / 1e3
+    except (OSError, IndexError):
+        return 0
+
+
+def write_labels(path: Path, images: list[Path]) -> None:
+    """Write an info file that gives the images rising scores."""
+    n = len(images)
+    mos = np.linspace(0, 100, n)
+    write_info(path, [image.name for image in images], mos, mos / 10, range(1, n + 1), np.arange(1, n + 1)[:, None])
+
+
+def forward_flops(architecture: str, size: tuple[int, int]) -> int:
+    """Floating-point operations of an image's way through the network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        IQAModel(architecture).eval()(torch.zeros(1, 3, *size))
+    return counter.get_total_flops()
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:

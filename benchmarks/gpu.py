@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from baseline import SIZE
+from baseline import SIZE, forward_flops
 from ignite.engine import Engine, supervised_training_step
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from IQAloss import IQALoss
 from IQAmodel import BACKBONES, IQAModel
@@ -85,13 +84,6 @@ def matrix_rate(device: str, side: int) -> float:
     return 10 * 2 * side ** 3 / seconds(lambda: [a @ a for _ in range(10)], device)
 
 
-def step_flops(args: argparse.Namespace) -> int:
-    """Floating-point operations of an image's way forward and back: twice as many back as forward."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        IQAModel(args.architecture).eval()(torch.zeros(1, 3, *args.size))
-    return 3 * counter.get_total_flops()
-
-
 def table(args: argparse.Namespace, batch_size: int, floor: float) -> None:
     """Print a row for each way; `floor` is an image's seconds at the matrices' rate."""
     print(f'\nBatch {batch_size}\n\n| way | images/s | times the baseline | share of the floor | memory |\n'
@@ -126,11 +118,12 @@ def main() -> None:
     args = parser.parse_args()
     cuda = args.device.startswith('cuda')
     rate = matrix_rate(args.device, 8192 if cuda else 512)
+    flops = 3 * forward_flops(args.architecture, args.size)  # twice as many back as forward
     name = torch.cuda.get_device_name(args.device) if cuda else 'CPU'
     print(f'{name}, torch {torch.__version__}, {args.architecture}, {args.size[1]}x{args.size[0]}, bfloat16 matrices '
-          f'at {rate / 1e12:.1f} TFLOP/s, {step_flops(args) / 1e9:.1f} GFLOP an image and step')
+          f'at {rate / 1e12:.1f} TFLOP/s, {flops / 1e9:.1f} GFLOP an image and step')
     for batch_size in args.batch_sizes:
-        table(args, batch_size, step_flops(args) / rate)
+        table(args, batch_size, flops / rate)
 
 
 if __name__ == '__main__':

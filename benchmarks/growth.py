@@ -14,10 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from baseline import SIZE, Baseline, options, photographs
+from baseline import SIZE, Baseline, options, own_memory, photographs, write_labels
 
-from IQAinfo import write_info
 from results_in_the_paper.export_csv import read_scalars
 
 MAIN = Path(__file__).resolve().parents[1] / 'main.py'
@@ -26,23 +24,13 @@ EPOCHS = 3
 EVERY = .2  # seconds between two looks at a process's memory
 
 
-def own_memory(process: int) -> float:
-    """Megabytes of a process's own memory, the page cache of mapped files aside; 0 where it has ended."""
-    try:
-        status = Path(f'/proc/{process}/status').read_text()
-        return int(status.split('RssAnon:')[1].split()[0]) / 1e3
-    except (OSError, IndexError):
-        return 0
-
-
 def run(folder: Path, paths: list[Path], size: tuple[int, int], epochs: int) -> tuple[list[float], float]:
     """Train on images of `size` (h, w): the seconds after the start at which each step was done, and peak megabytes.
 
     With 0 epochs, the run is asked to stop as soon as it begins to train, which it does after one step.
     """
-    n, info, where = len(paths), folder / f'{len(paths)}.mat', Path(tempfile.mkdtemp(dir=folder))
-    mos = np.linspace(0, 100, n)
-    write_info(info, [path.name for path in paths], mos, mos / 10, range(1, n + 1), np.arange(1, n + 1)[:, None])
+    info, where = folder / f'{len(paths)}.mat', Path(tempfile.mkdtemp(dir=folder))
+    write_labels(info, paths)
     command = [sys.executable, str(MAIN), *OPTIONS, '--im_dir', str(paths[0].parent), '--data_info', str(info), '-e',
                str(max(epochs, 1)), '--resize', '-rs_h', str(size[0]), '-rs_w', str(size[1]),
                '--cache_dir', str(folder / 'cache')]
@@ -67,7 +55,7 @@ def starts(args: argparse.Namespace, folder: Path) -> None:
     """Seconds to the first step of a first and of a second start, and what the baseline's decoding alone takes."""
     paths = photographs(args.folder / 'photographs', args.start)
     started = time.perf_counter()
-    Baseline(paths, np.arange(len(paths), dtype=float))
+    Baseline(paths)
     decoding = time.perf_counter() - started
     first, second = (run(folder, paths, SIZE, 0)[0][0] for _ in range(2))
     print(f'{len(paths)} images of 1024x768: the first step is done after {first:.1f} s in a first start, {second:.1f} '

@@ -10,27 +10,21 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
-from baseline import SIZE, Baseline, in_turns, options, photographs, row, seconds, work
+from baseline import SIZE, Baseline, in_turns, options, own_memory, photographs, row, seconds, work, write_labels
 from torch.utils.data import DataLoader
 
 from IQAcache import on_disk
 from IQAdataset import Loading, Preprocess, normalize, open_data
-from IQAinfo import Source, write_info
+from IQAinfo import Source
 from IQAprocess import keep_freed_memory
 
 BATCH = 8
 
 
-def own_memory() -> float:
-    """Megabytes of this process's own memory, the page cache of mapped files aside."""
-    status = Path('/proc/self/status').read_text()
-    return int(status.split('RssAnon:')[1].split()[0]) / 1e3
-
-
 def starts(paths: list[Path], cache: Path) -> None:
     """Milliseconds an image until the images are there: decoded by the baseline, by us, and opened by us later."""
     started = time.perf_counter()
-    Baseline(paths, np.arange(len(paths)))
+    Baseline(paths)
     baseline = time.perf_counter() - started
     shutil.rmtree(cache, ignore_errors=True)
     started = time.perf_counter()
@@ -43,36 +37,36 @@ def starts(paths: list[Path], cache: Path) -> None:
 
 def prepare(side: str, paths: list[Path], cache: Path, passes: int) -> None:
     """Fill `work` with 'uint8', as our loader gives batches, and 'normalised', as the baseline's always does."""
-    mos = np.arange(len(paths), dtype=float)
     if side == 'baseline':
-        loader = DataLoader(Baseline(paths, mos), BATCH, shuffle=True, num_workers=4, multiprocessing_context='fork')
+        loader = DataLoader(Baseline(paths), BATCH, shuffle=True, num_workers=4, multiprocessing_context='fork')
         work['uint8'] = work['normalised'] = lambda: [None for _ in range(passes) for _ in loader]
     else:
         keep_freed_memory('cpu')
-        data = as_data(paths, mos, cache)
+        data = as_data(paths, cache)
         work['uint8'] = lambda: [None for _ in range(passes) for _ in data.training_loader()]
         work['normalised'] = lambda: [None for _ in range(passes) for images, _ in data.training_loader()
                                       if normalize(images) is None]
 
 
-def as_data(paths: list[Path], mos: np.ndarray, cache: Path, size: tuple[int, int] = SIZE):
+def as_data(paths: list[Path], cache: Path, size: tuple[int, int] = SIZE):
     """The images as main.py opens them, all of them the training part."""
     n, info = len(paths), cache / f'{len(paths)}.mat'
     if not info.exists():
-        write_info(info, [path.name for path in paths], mos, mos, range(1, n + 1), np.arange(1, n + 1)[:, None])
+        write_labels(info, paths)
     return open_data(Source(str(paths[0].parent), str(info), ''), 'benchmark', lambda _: {'train': np.arange(n)},
                      Preprocess(size), Loading(BATCH, cache='disk', cache_dir=str(cache)))
 
 
 def large_set(folder: Path, count: int) -> None:
     """A second start on as many images as KonIQ-10k has, and this process's memory with few and with all."""
-    paths, mos, small = photographs(folder / 'many', count, (32, 32)), np.arange(float(count)), (32, 32)
-    few = as_data(paths[:count // 10], mos[:count // 10], folder / 'cache', small)
+    small = (32, 32)
+    paths = photographs(folder / 'many', count, small)
+    few = as_data(paths[:count // 10], folder / 'cache', small)
     [None for _ in few.training_loader()]
     before = own_memory()
-    as_data(paths, mos, folder / 'cache', small)
+    as_data(paths, folder / 'cache', small)
     started = time.perf_counter()
-    data = as_data(paths, mos, folder / 'cache', small)
+    data = as_data(paths, folder / 'cache', small)
     print(f'\nsecond start on {count} images: {time.perf_counter() - started:.2f} s')
     [None for _ in data.training_loader()]
     print(f'own memory with {count // 10} images {before:.0f} MB, with {count} {own_memory():.0f} MB')

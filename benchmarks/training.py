@@ -8,13 +8,11 @@ faster on this machine in float32.
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
-from baseline import SIZE, Baseline, in_turns, options, photographs, row, seconds, work
+from baseline import SIZE, Baseline, forward_flops, in_turns, options, photographs, row, seconds, work
 from ignite.engine import Engine, supervised_training_step
 from loading import BATCH, as_data
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
 from IQAdataset import memory_format
 from IQAloss import IQALoss
@@ -26,18 +24,18 @@ from modified_ignite_engine import create_supervised_trainer, evaluate
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
     """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
-    mos, scores = np.arange(len(paths), dtype=float), (torch.rand(BATCH, 1) * 100,) * 2
+    scores = (torch.rand(BATCH, 1) * 100,) * 2
     form = torch.contiguous_format if side == 'baseline' else memory_format(SIZE)
     model = IQAModel('resnet18').to(memory_format=form)
     optimizer = torch.optim.Adam(model.parameters(), 1e-5)
     if side == 'baseline':
-        data = Baseline(paths, mos)
+        data = Baseline(paths)
         batch = torch.stack([data[i][0] for i in range(BATCH)]), scores
         engine = Engine(supervised_training_step(model, optimizer, IQALoss()))
         work['evaluation'] = lambda: one_by_one(model.eval(), data)
     else:
         keep_freed_memory('cpu')
-        data = as_data(paths, mos, cache)
+        data = as_data(paths, cache)
         batch = next(iter(data.training_loader()))[0], scores
         engine = create_supervised_trainer(model, optimizer, IQALoss(), 'cpu', opt_level='O0')
         loader = data.evaluation_loader('train', torch.Generator())
@@ -56,13 +54,6 @@ def loss_time() -> float:
     heads = [torch.randn(BATCH, 1, requires_grad=True) for _ in range(3)]
     scores, loss = (torch.rand(BATCH, 1) * 100,) * 2, IQALoss()
     return seconds(lambda: [loss(heads, scores).backward() for _ in range(100)]) / 100
-
-
-def forward_flops() -> int:
-    """Floating-point operations of an image's way through the network."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        IQAModel('resnet18').eval()(torch.zeros(1, 3, *SIZE))
-    return counter.get_total_flops()
 
 
 def matrix_rate(side: int = 3000) -> float:
@@ -84,7 +75,7 @@ def main() -> None:
           f'matrices at {rate / 1e9:.0f} GFLOP/s\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
     for what, count in images.items():
         row(f'{what}, per image', *(best[what, side] / count * 1e3 for side in ('baseline', 'ours')))
-    step, share, flops = best['training step', 'ours'], loss_time(), forward_flops()
+    step, share, flops = best['training step', 'ours'], loss_time(), forward_flops('resnet18', SIZE)
     print(f'\na training step takes {step / best["training step", "baseline"]:.2f} of the baseline\'s time; the loss '
           f'takes {share * 1e3:.2f} ms, {share / step:.2%} of a step')
     for what, passes in (('training step', 3), ('evaluation', 1)):
