@@ -18,6 +18,11 @@ from torch.utils.data import BatchSampler, Sampler
 from IQAutils import UserError
 
 
+def launched() -> int:
+    """How many processes torchrun started, of which this is one; 1 where it did not start it."""
+    return int(os.environ['WORLD_SIZE']) if 'TORCHELASTIC_RUN_ID' in os.environ else 1
+
+
 @contextmanager
 def processes(device: str, **options) -> Iterator[str]:
     """Join the other processes where torchrun started this one; yield the device of this process.

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import IQAcheckpoint
 from IQAcalibrate import calibrated, read_ratings
 from IQAdataset import Preprocess, preprocess_of
-from IQAdistributed import gather_objects, is_main, processes
+from IQAdistributed import gather_objects, is_main, launched, processes
 from IQAfiles import find_images, text
 from IQAinfo import source_of
 from IQAmaps import small_map, write_map
@@ -66,7 +66,7 @@ def check_options(args) -> None:
         raise UserError('--resume needs --csv or --json, the file to go on with')
     if args.resume and args.report:
         raise UserError('--report shows the images that are scored in this run: leave out --resume')
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and args.img and not (args.csv or args.json):
+    if launched() > 1 and args.img and not (args.csv or args.json):
         raise UserError('under torchrun, give --csv or --json: one file for all processes')
 
 
