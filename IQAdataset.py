@@ -55,8 +55,13 @@ class Preprocess:
     def size(self, path: str | Path) -> tuple[int, int]:
         """(h, w) of the image, from the file's header alone."""
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return self.resize or self.first_resize or (image.size if turned else image.size[::-1])
+            return self.resize or self.first_resize or shown_size(image)
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """(h, w) of an opened image as its EXIF orientation has it shown, without decoding it."""
+    turned = 5 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8
+    return image.size if turned and image.format != 'TIFF' else image.size[::-1]  # Pillow turns a TIFF's size itself
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

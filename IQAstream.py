@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from IQAcache import UNREADABLE, why_unreadable
-from IQAdataset import Preprocess, to_rgb
+from IQAdataset import Preprocess, shown_size, to_rgb
 from IQAfiles import text
 from IQAmaps import quality_maps
 from IQAscore import MAX_PIXELS, Scorer
@@ -76,7 +76,7 @@ class Reader:
 
 def _thumbnail(image: Image.Image, ready: Image.Image, side: int) -> bytes:
     """A small JPEG with the proportions of the file's image, made of what the network sees."""
-    width, height = ImageOps.exif_transpose(image).size
+    height, width = shown_size(image)
     scale = side / max(width, height)
     small = to_rgb(ready).resize((max(1, round(width * scale)), max(1, round(height * scale))),
                                  Image.Resampling.BILINEAR, reducing_gap=2)

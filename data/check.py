@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from scipy import stats
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from IQAcache import UNREADABLE, why_unreadable
-from IQAdataset import plan_of, preprocess_of, to_rgb
+from IQAdataset import plan_of, preprocess_of, shown_size, to_rgb
 from IQAinfo import Info, Source, dataset_name, named_source, read_info, require
 from IQAoptions import add_preprocessing, add_split, dataset, make_parser, settle_data
 from IQAsplits import choose, shared_contents, split_hash
@@ -76,8 +76,7 @@ def look(path: Path) -> Seen:
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            mode, size = image.mode, image.size if turned else image.size[::-1]
+            mode, size = image.mode, shown_size(image)
             image.draft('L', image.size)  # JPEG only: the luma alone
             grey = (image if image.mode == 'L' else to_rgb(image)).convert('L')
         return Seen('', size, mode, hashlib.sha256(data).digest(), perceptual_hash(grey), clarity(grey))

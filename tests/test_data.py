@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision import transforms
 
 from IQAdataset import (
@@ -100,6 +100,16 @@ def test_cmyk_and_16_bit(tmp_path):
     deep = np.asarray(Preprocess()(tmp_path / 'deep.png'))
     assert (deep.min(), deep.max()) == (0, 255)
     assert deep.std() > 50  # Pillow alone would clip all but 256 of the 65536 levels
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp'])
+@pytest.mark.parametrize('orientation', [1, 3, 5, 6, 8, 9])  # there is no 9: it is ignored
+def test_the_size_is_that_of_the_pixels(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new('RGB', (40, 20)).save(tmp_path / f'x.{suffix}', exif=exif)
+    preprocess = Preprocess()
+    assert preprocess.size(tmp_path / f'x.{suffix}') == preprocess.array(tmp_path / f'x.{suffix}').shape[:2]
 
 
 def test_exif_orientation_is_applied(tmp_path):
