@@ -1,0 +1,31 @@
+"""The contract of every network of the toolkit."""
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """Base class of all networks: what the trainer and the scorer may know of one.
+
+    `forward(*images)` returns a tuple of (N, 1) tensors, raw scores of the heads, the final one last. A no-reference
+    network takes one batch of normalised images (N, 3, H, W); a full-reference network takes two, (reference,
+    distorted). The arguments of the constructor, beside `weights`, are the options of the network, by name.
+
+    Attributes:
+        inputs: images that the network compares: 1 (no reference) or 2 (full reference).
+        heads: name of each head, in the order of the outputs.
+        side: the height and width that the network needs; None if it takes any size.
+        normalise: name of the pixels' normalisation that the network was designed for.
+    """
+
+    inputs: int = 1
+    heads: tuple[str, ...] = ('score',)
+    side: int | None = None
+    normalise: str = 'imagenet'
+
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The pretrained module that is trained at `ft_lr_ratio` times the learning rate; None if there is none."""
+        return None
+
+    def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw scores of the heads (see the class)."""
+        raise NotImplementedError
