@@ -22,7 +22,8 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from IQAutils import UserError, locked, replacing, write_text
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import locked, replacing, write_text
 
 FORMAT = 1
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on bad files

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from scipy.optimize import curve_fit
 
+from iqa_runtime.errors import UserError, pick
 from IQAdataset import Preprocess
 from IQAmodel import NETWORK
 from IQAperformance import agreement, fit_line
 from IQAscore import Mapping
-from IQAutils import UserError, pick
 
 FEWEST = 20  # images; a line through fewer says little, and its error less
 IMAGE_COLUMNS = ('image', 'name', 'file', 'filename', 'file_name', 'image_name', 'path', 'img')

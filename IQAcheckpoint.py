@@ -30,7 +30,8 @@ import PIL
 import torch
 import torchvision
 
-from IQAutils import UserError, replacing
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 
 FORMAT = 1
 

@@ -14,11 +14,11 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
+from iqa_runtime.errors import UserError
 from IQAcache import for_each_image, in_memory, on_disk
 from IQAdistributed import Share, fewest_images
 from IQAinfo import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from IQAsplits import Plan, choose
-from IQAutils import UserError
 
 MEAN = (.485, .456, .406)  # of ImageNet, as torchvision's weights expect
 STD = (.229, .224, .225)

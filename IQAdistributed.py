@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, Sampler
 
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 
 
 def launched() -> int:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 
 # what is taken from a folder; a file that is named itself may have any suffix
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.jp2',

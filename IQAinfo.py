@@ -35,7 +35,8 @@ from pathlib import Path, PurePosixPath
 import h5py
 import numpy as np
 
-from IQAutils import UserError, replacing
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 
 PARTS = ('train', 'val', 'test')
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')

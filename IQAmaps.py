@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 from IQAscore import WINDOW, Scale, Scorer
-from IQAutils import UserError, replacing
 
 OPACITY = .5
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too

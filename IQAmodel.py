@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError, pick
 from IQAdataset import Preprocess
 from IQAscore import Scorer
-from IQAutils import UserError, pick
 
 
 def _std(x: Tensor, p: int) -> Tensor:

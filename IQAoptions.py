@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError, pick
 from IQAinfo import DATASETS, READERS, dataset_name, source_of
 from IQAloss import ALIASES, LOSSES
 from IQAmodel import BACKBONES, POOLS
 from IQAperformance import CRITERIA, SUFFIXES
 from IQAscore import MAPPINGS, MAX_PIXELS, WINDOW
 from IQAsplits import SPLITS
-from IQAutils import UserError, pick
 
 
 def _choice(table, what: str, aliases: dict | None = None) -> Callable[[str], str]:

@@ -18,9 +18,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from iqa_runtime.files import write_text
 from IQAmaps import colours
 from IQAscore import Scale
-from IQAutils import write_text
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20

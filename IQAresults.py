@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from iqa_runtime.files import replacing, write_text
 from IQAperformance import CRITERIA, SUFFIXES, criteria_of
-from IQAutils import replacing, write_text
 
 HEADS = ('both levels', 'level 6', 'level 7')
 

@@ -30,6 +30,8 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing, write_text
 from IQAdataset import Data
 from IQAdistributed import any_process, broadcast_weights, gather, is_main
 from IQAloss import bhat
@@ -37,7 +39,6 @@ from IQAoptions import run_name, trained_options
 from IQAperformance import SUFFIXES, criteria_of
 from IQAresults import table, write_results
 from IQAsplits import split_hash, write_split
-from IQAutils import UserError, replacing, write_text
 from modified_ignite_engine import evaluate
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient

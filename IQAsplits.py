@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 from IQAinfo import PARTS, Info, Table
-from IQAutils import UserError, replacing
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
 

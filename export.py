@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import replacing
 from IQAdataset import Preprocess, normalize, preprocess_of
 from IQAinfo import source_of
 from IQAmodel import load_model
 from IQAoptions import EXPORT, find_checkpoint, parse
 from IQAscore import Scorer, resized
-from IQAutils import UserError, command, replacing
 
 TOLERANCE = 1e-3  # MOS units
 INSTALL = 'pip install -r requirements-export.txt'

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
+from iqa_runtime.errors import UserError
 from IQAdataset import normalize
 from IQAdistributed import WholeBatchLoss
 from IQAperformance import IQAPerformance
-from IQAutils import UserError
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError, command
 from IQAdataset import loading_of, open_data, plan_of, preprocess_of
 from IQAinfo import Info, dataset_name, named_source
 from IQAmaps import small_map
@@ -24,7 +25,6 @@ from IQAresults import table, write_results
 from IQAscore import MAX_PIXELS, Mapping, Scorer
 from IQAsplits import choose, split_hash
 from IQAstream import Reader, row_of, score_files
-from IQAutils import UserError, command
 from modified_ignite_engine import evaluate
 from results_in_the_paper.iqa_statistics import CRITERIA, interval, resamples
 

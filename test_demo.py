@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError, command
 from IQAcalibrate import calibrated, read_ratings
 from IQAdataset import Preprocess, preprocess_of
 from IQAdistributed import gather_objects, is_main, launched, processes
@@ -34,7 +35,6 @@ from IQAreport import THUMBNAIL, Entry, write_report
 from IQAscore import Scorer
 from IQAstream import Reader, Sample, row_of, score_files
 from IQAtables import SCREEN_HEADER, Tables, screen_line
-from IQAutils import UserError, command
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 

@@ -22,9 +22,10 @@ from PIL import Image, ImageDraw, ImageFilter, features
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import replacing
 from IQAinfo import read_info, write_info
 from IQAsplits import split
-from IQAutils import UserError, command, replacing
 
 OUT_DIR = Path(__file__).resolve().parent / 'demo'
 SEED = 19920517

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from iqa_runtime.errors import UserError, command
 from IQAinfo import DATASETS, PARTS, WRITERS, Info, Table, write_info
-from IQAutils import UserError, command
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 19920517

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import command
+from iqa_runtime.errors import command
 from results_in_the_paper import plotting
 from results_in_the_paper.cells import Cell, cells
 from results_in_the_paper.results import Result, read_results

@@ -5,7 +5,7 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import command
+from iqa_runtime.errors import command
 from results_in_the_paper import sweep
 
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import UserError, command
+from iqa_runtime.errors import UserError, command
 from results_in_the_paper import plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}

@@ -18,7 +18,8 @@ from scipy.stats import rankdata
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import UserError, command, write_text
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import write_text
 from results_in_the_paper import iqa_statistics as st
 from results_in_the_paper.results import HEADS, Predictions, read_predictions
 from results_in_the_paper.table_formats import FORMATS, render

@@ -2,7 +2,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from IQAutils import UserError, write_text
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import write_text
 from results_in_the_paper import (
     backbone_performance_plot,
     batch_size_performance_plot,

@@ -14,8 +14,9 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import write_text
 from IQAinfo import dataset_name
-from IQAutils import UserError, command, write_text
 from results_in_the_paper.figure_runs import figure_runs
 from results_in_the_paper.settings import PAPER, differences
 

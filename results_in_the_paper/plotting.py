@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from IQAutils import UserError, replacing
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 from results_in_the_paper.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.settings import PAPER
 

@@ -20,8 +20,9 @@ import torch
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import write_text
 from IQAoptions import MAIN, NOT_TRAINED, TEST_DATASET, make_parser, parse
-from IQAutils import UserError, command, write_text
 from results_in_the_paper import verdicts
 from results_in_the_paper.drawing import draw
 from results_in_the_paper.running import Runner, slots, terminable

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import UserError, command
+from iqa_runtime.errors import UserError, command
 from results_in_the_paper import iqa_statistics, plotting
 from results_in_the_paper.cells import cells
 from results_in_the_paper.results import Predictions, Result, find, read_predictions, read_results

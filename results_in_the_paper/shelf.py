@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError
 from IQAinfo import dataset_name
 from IQAoptions import MAIN, parse, run_name
-from IQAutils import UserError
 from results_in_the_paper.export_csv import export, read_scalars
 from results_in_the_paper.results import Result, find, read_results
 from results_in_the_paper.settings import PAPER, option_words

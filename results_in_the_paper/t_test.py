@@ -12,7 +12,7 @@ from scipy import stats
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import UserError, command
+from iqa_runtime.errors import UserError, command
 from results_in_the_paper.results import Result, find, read_results
 from results_in_the_paper.settings import LOSSES, PAPER
 from results_in_the_paper.settings import command as training_command

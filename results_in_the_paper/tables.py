@@ -8,7 +8,8 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from IQAutils import command, write_text
+from iqa_runtime.errors import command
+from iqa_runtime.files import write_text
 from results_in_the_paper import paper
 from results_in_the_paper.cells import HEADERS, TITLES, Cell, cells
 from results_in_the_paper.results import Result, read_results

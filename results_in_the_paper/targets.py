@@ -3,8 +3,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from iqa_runtime.errors import UserError, pick
 from IQAinfo import dataset_name
-from IQAutils import UserError, pick
 from results_in_the_paper import t_test
 from results_in_the_paper.cells import HEADERS, cells
 from results_in_the_paper.figure_runs import SWEEPS, FigureRun, figure_runs

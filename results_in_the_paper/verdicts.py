@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 from results_in_the_paper import iqa_statistics, paper, plotting, t_test
 from results_in_the_paper.cells import HEADERS, Cell, cells
 from results_in_the_paper.figure_runs import FigureRun, figure_runs

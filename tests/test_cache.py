@@ -12,10 +12,11 @@ from PIL import Image
 import IQAcache
 import main
 import modified_ignite_engine
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import locked
 from IQAcache import in_memory, on_disk
 from IQAdataset import Preprocess, get_data_loaders
 from IQAoptions import MAIN, parse
-from IQAutils import UserError, locked
 
 
 @pytest.fixture

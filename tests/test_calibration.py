@@ -8,12 +8,12 @@ from scored import photo, save_photos
 
 import IQAcheckpoint
 import test_demo
+from iqa_runtime.errors import UserError
 from IQAcalibrate import calibrated, fit_logistic, leave_one_out, read_ratings
 from IQAdataset import Preprocess
 from IQAmodel import NETWORK, load
 from IQAperformance import fit_line
 from IQAscore import Mapping, logistic
-from IQAutils import UserError
 
 RNG = np.random.default_rng(3)
 RAW = RNG.normal(2, 3, 30)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import IQAcheckpoint
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 from IQAoptions import TEST_DATASET, parse
-from IQAutils import UserError, replacing
 
 
 class Payload:

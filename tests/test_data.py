@@ -8,6 +8,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms
 
+from iqa_runtime.errors import UserError
 from IQAdataset import (
     MEAN,
     STD,
@@ -22,7 +23,6 @@ from IQAdataset import (
 from IQAinfo import read_info, write_info
 from IQAoptions import MAIN, parse
 from IQAsplits import split
-from IQAutils import UserError
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from conftest import ROOT, SMALL
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
+from iqa_runtime.errors import UserError
 from IQAdataset import SameSize
 from IQAdistributed import Share, WholeBatchLoss, fewest_images, gather, parallel, synchronise
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
-from IQAutils import UserError
 
 
 class Net(nn.Module):

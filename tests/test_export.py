@@ -5,7 +5,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import IQAoptions
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 from results_in_the_paper import export_csv, figure_runs, plotting, settings
 from results_in_the_paper.settings import PAPER
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 from results_in_the_paper import (
     backbone_performance_plot,
     bhat,

@@ -13,9 +13,9 @@ import IQAcheckpoint
 import main
 import test_dataset
 import test_demo
+from iqa_runtime.errors import UserError
 from IQAinfo import Info, dataset_name, named_source, read_info, write_info
 from IQAoptions import MAIN, parse, run_name
-from IQAutils import UserError
 
 ABOUT = {'dataset': 'x', 'sha256': {'a.csv': '0' * 64}, 'higher_is_better': False}
 

@@ -7,9 +7,9 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from data import make_demo as demo
+from iqa_runtime.errors import UserError
 from IQAinfo import read_info
 from IQAsplits import split
-from IQAutils import UserError
 
 PER_SCENE, DRAWINGS = 4, 5
 

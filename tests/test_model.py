@@ -8,8 +8,8 @@ import torch
 from torch.testing import assert_close
 
 import IQAmodel
+from iqa_runtime.errors import UserError
 from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel, parameter_groups
-from IQAutils import UserError
 
 
 @pytest.mark.parametrize('method', POOLS)

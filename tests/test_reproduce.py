@@ -17,9 +17,9 @@ from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
 import IQAcheckpoint
+from iqa_runtime.files import locked
 from IQAoptions import MAIN, TEST_DATASET, parse, run_name
 from IQAresults import write_results
-from IQAutils import locked
 from results_in_the_paper import export_csv, plotting, reproduce, running, targets, verdicts
 from results_in_the_paper.results import Result
 from results_in_the_paper.settings import PAPER, differences

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from IQAutils import UserError
+from iqa_runtime.errors import UserError
 from results_in_the_paper import backbone_performance_plot, results, scatter_plots, t_test, tables
 from results_in_the_paper.cells import HEADERS, cells
 from results_in_the_paper.settings import LOSSES

@@ -23,12 +23,13 @@ from torch.amp import GradScaler
 
 import IQAcheckpoint
 import IQArun
-import IQAutils
 import main
 import modified_ignite_engine
+from iqa_runtime import files
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import locked, replacing
 from IQAinfo import read_info, write_info
 from IQAmodel import BACKBONES, Backbone
-from IQAutils import UserError, locked, replacing
 
 WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-arch', 'mini', '-e',
          '4', '-bs', '5', '--log_bhat', '--test_during_training', '--augmentation', '-cs_h', '32', '-cs_w', '32']
@@ -64,7 +65,7 @@ def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: in
             if next(count) == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(*paths)
-        IQAutils.os.replace = replace_or_die
+        files.os.replace = replace_or_die
     if most_bytes:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))

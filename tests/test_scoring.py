@@ -15,10 +15,10 @@ from scored import PHOTO_SCORE, photo, random_checkpoint
 import IQAcheckpoint
 import IQAmodel
 import test_demo
+from iqa_runtime.errors import UserError
 from IQAdataset import Preprocess
 from IQAmodel import load
 from IQAscore import Mapping, Scale, logistic, resized
-from IQAutils import UserError
 
 UNKNOWN = Scale(np.empty(0))
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 import IQAcheckpoint
 import main
 import test_dataset
+from iqa_runtime.errors import UserError
 from IQAdataset import get_data_loaders
 from IQAinfo import Info
 from IQAoptions import MAIN, TEST_DATASET, parse, run_name
 from IQAsplits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
-from IQAutils import UserError
 
 BY_CONTENT = ('official', 'reference', 'kfold')
 

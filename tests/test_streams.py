@@ -9,12 +9,12 @@ from PIL import Image
 from scored import photo, random_checkpoint, save_photos
 
 import test_demo
+from iqa_runtime.errors import UserError
 from IQAdataset import Preprocess
 from IQAfiles import find_images, text
 from IQAmodel import load
 from IQAprocess import pillow_without_limit
 from IQAstream import LAG, Reader, Sample, batches, decode, score_files
-from IQAutils import UserError
 
 READ = Reader(Preprocess(resize=(48, 64)))
 

@@ -1,0 +1,1 @@
+"""Info tables, splits, transforms, decoded images, samplers."""

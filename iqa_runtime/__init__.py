@@ -1,0 +1,1 @@
+"""What every command needs: errors, files, tables, options, checkpoints, processes."""

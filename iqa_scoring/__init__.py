@@ -1,0 +1,1 @@
+"""Scores of images: the scorer, inputs, tables, reports, maps, calibration, export."""

@@ -1,0 +1,1 @@
+"""The training run: logs, states, schedules, optimizers, names."""
