@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-import IQAcheckpoint
+from iqa_data.transforms import Preprocess
+from iqa_runtime.checkpoint import adopt, load_checkpoint, load_weights
 from iqa_runtime.errors import UserError, pick
-from IQAdataset import Preprocess
-from IQAscore import Scorer
+from iqa_scoring.scorer import Scorer
 
 
 def _std(x: Tensor, p: int) -> Tensor:
@@ -212,7 +212,7 @@ def load_model(args, checkpoint: dict, file: str | Path) -> nn.Module:
     """The network of the options, with the weights of the checkpoint, on the device and in eval mode."""
     args.weights = 'none'
     model = build_model(args)
-    IQAcheckpoint.load_weights(model, checkpoint, file)
+    load_weights(model, checkpoint, file)
     return model.to(args.device).eval()
 
 
@@ -229,22 +229,22 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preproc
     torch.Size([2, 3, 96, 128])
 
     Args:
-        checkpoint: the file that main.py wrote, or what IQAcheckpoint.load returned.
+        checkpoint: the file that main.py wrote, or what load_checkpoint returned.
         device: where the network runs.
         preprocess: what is done to an image first (default: as the checkpoint says; nothing where it does not).
         network: options of build_model (architecture, pool, use_bn_end, P6, P7) for a checkpoint of the original
             package, which does not hold them (default: those of IQAModel).
 
     Returns:
-        An IQAscore.Scorer. UserError where the file is no checkpoint, or the options are not those of its weights.
+        An scorer.Scorer. UserError where the file is no checkpoint, or the options are not those of its weights.
     """
     file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
-    state = checkpoint if isinstance(checkpoint, dict) else IQAcheckpoint.load(checkpoint)
+    state = checkpoint if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
     unknown = set(network) - set(NETWORK)
     if unknown:
         raise UserError(f'unknown options of the network: {", ".join(sorted(unknown))}; expected {", ".join(NETWORK)}')
     args = Namespace(**{**NETWORK, **network}, device=device, given=list(network))
-    IQAcheckpoint.adopt(args, state, file)
+    adopt(args, state, file)
     return Scorer(load_model(args, state, file), state, preprocess, device)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-import IQAcheckpoint
+from iqa_data.info import DATASETS, READERS, dataset_name, source_of
+from iqa_data.splits import SPLITS
+from iqa_runtime.checkpoint import find_file
 from iqa_runtime.errors import UserError, pick
-from IQAinfo import DATASETS, READERS, dataset_name, source_of
+from iqa_scoring.scorer import MAPPINGS, MAX_PIXELS, WINDOW
 from IQAloss import ALIASES, LOSSES
 from IQAmodel import BACKBONES, POOLS
 from IQAperformance import CRITERIA, SUFFIXES
-from IQAscore import MAPPINGS, MAX_PIXELS, WINDOW
-from IQAsplits import SPLITS
 
 
 def _choice(table, what: str, aliases: dict | None = None) -> Callable[[str], str]:
@@ -393,4 +393,4 @@ def find_checkpoint(args) -> Path:
     """Where main.py wrote the run of these options, on the set tested or, for a test across sets, on KonIQ-10k."""
     trained_on = getattr(args, 'trained_on', None)
     datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
-    return IQAcheckpoint.find(args.checkpoint_dir, {name: run_name(with_dataset(args, name)) for name in datasets})
+    return find_file(args.checkpoint_dir, {name: run_name(with_dataset(args, name)) for name in datasets})

@@ -16,15 +16,16 @@ from ignite.handlers import ProgressBar
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
+from iqa_data.transforms import augmentation, memory_format
+from iqa_runtime.distributed import is_main, parallel, processes, synchronise
 from iqa_runtime.errors import command
 from iqa_runtime.files import locked
-from IQAdataset import augmentation, get_data_loaders, memory_format
-from IQAdistributed import is_main, parallel, processes, synchronise
+from iqa_runtime.process import keep_freed_memory, signals_wait
+from iqa_training.run import Run, Skipping, checkpoint_file, find_state
+from IQAdataset import get_data_loaders
 from IQAloss import IQALoss
 from IQAmodel import build_model, parameter_groups
 from IQAoptions import MAIN, OPTIMIZERS, lr_decay_step, parse
-from IQAprocess import keep_freed_memory, signals_wait
-from IQArun import Run, Skipping, checkpoint_file, find_state
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex
 from results_in_the_paper.export_csv import export_finished
 from test_dataset import test

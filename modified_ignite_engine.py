@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
+from iqa_data.transforms import normalize
+from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError
-from IQAdataset import normalize
-from IQAdistributed import WholeBatchLoss
 from IQAperformance import IQAPerformance
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it

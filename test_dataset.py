@@ -11,22 +11,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import IQAcheckpoint
+from iqa_data.info import Info, dataset_name, named_source
+from iqa_data.splits import choose, split_hash
+from iqa_runtime.checkpoint import adopt, load_checkpoint, versions
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.process import keep_freed_memory
+from iqa_scoring.maps import small_map
+from iqa_scoring.report import THUMBNAIL, Entry, write_report
+from iqa_scoring.scorer import MAX_PIXELS, Mapping, Scorer
+from iqa_scoring.stream import Reader, row_of, score_files
 from IQAdataset import loading_of, open_data, plan_of, preprocess_of
-from IQAinfo import Info, dataset_name, named_source
-from IQAmaps import small_map
 from IQAmodel import load_model
 from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
-from IQAperformance import agreement
-from IQAprocess import keep_freed_memory
-from IQAreport import THUMBNAIL, Entry, write_report
-from IQAresults import table, write_results
-from IQAscore import MAX_PIXELS, Mapping, Scorer
-from IQAsplits import choose, split_hash
-from IQAstream import Reader, row_of, score_files
+from IQAperformance import agreement, table, write_results
 from modified_ignite_engine import evaluate
-from results_in_the_paper.iqa_statistics import CRITERIA, interval, resamples
+from results_in_the_paper.driver.iqa_statistics import CRITERIA, interval, resamples
 
 OF_THE_TESTED_SET = ('dataset', 'data_info', 'split', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'split_seed',
                      'folds', 'fold', 'split_file', 'batch_size')
@@ -41,12 +40,12 @@ def main(argv: list[str] | None = None) -> dict:
 def test(args) -> dict:
     """Test the checkpoint that the options name or describe, write the results, and return the performance."""
     file = Path(args.trained_model_file or find_checkpoint(args))
-    checkpoint = IQAcheckpoint.load(file)
+    checkpoint = load_checkpoint(file)
     trained_on = checkpoint.get('options', {}).get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
     tested = args.dataset if 'dataset' in args.given else trained_on
     same, name = dataset_name(tested) == dataset_name(trained_on), dataset_name(tested)
     own = with_dataset(args, tested)  # its split, before the checkpoint's options come in
-    IQAcheckpoint.adopt(args, checkpoint, file, ignore=('dataset', 'batch_size') if same else OF_THE_TESTED_SET)
+    adopt(args, checkpoint, file, ignore=('dataset', 'batch_size') if same else OF_THE_TESTED_SET)
     part = getattr(args, 'part', 'test')
     if part == 'auto':
         part = 'test' if same else 'all'
@@ -68,7 +67,7 @@ def test(args) -> dict:
     written = write_results(args.result_dir, result, names, performance, {
         'run_name': file.stem, 'dataset': name, 'trained_on': dataset_name(trained_on), 'part': part,
         'split_hash': hash_of(checkpoint), 'images_trained_on': seen, 'checkpoint': str(file),
-        'options': checkpoint.get('options', {}), 'versions': IQAcheckpoint.versions()})
+        'options': checkpoint.get('options', {}), 'versions': versions()})
     print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
     if getattr(args, 'report', None):
         report(args, Scorer(model, checkpoint, preprocess_of(args, source), args.device), file.name,

@@ -20,21 +20,23 @@ import ignite.distributed as idist
 import numpy as np
 from tqdm import tqdm
 
-import IQAcheckpoint
+from iqa_data.info import source_of
+from iqa_data.transforms import Preprocess
+from iqa_runtime.checkpoint import adopt, load_checkpoint, save_checkpoint
+from iqa_runtime.distributed import gather_objects, is_main, launched, processes
 from iqa_runtime.errors import UserError, command
-from IQAcalibrate import calibrated, read_ratings
-from IQAdataset import Preprocess, preprocess_of
-from IQAdistributed import gather_objects, is_main, launched, processes
-from IQAfiles import find_images, text
-from IQAinfo import source_of
-from IQAmaps import small_map, write_map
+from iqa_runtime.files import text
+from iqa_runtime.process import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
+from iqa_scoring.calibrate import calibrated, read_ratings
+from iqa_scoring.inputs import find_images
+from iqa_scoring.maps import small_map, write_map
+from iqa_scoring.report import THUMBNAIL, Entry, write_report
+from iqa_scoring.scorer import Scorer
+from iqa_scoring.stream import Reader, Sample, row_of, score_files
+from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
+from IQAdataset import preprocess_of
 from IQAmodel import load_model
 from IQAoptions import TEST_DEMO, find_checkpoint, parse
-from IQAprocess import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
-from IQAreport import THUMBNAIL, Entry, write_report
-from IQAscore import Scorer
-from IQAstream import Reader, Sample, row_of, score_files
-from IQAtables import SCREEN_HEADER, Tables, screen_line
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
@@ -48,8 +50,8 @@ def main(argv: list[str] | None = None) -> float | int:
     args = parse(argv, TEST_DEMO, __doc__)
     check_options(args)
     file = Path(args.trained_model_file or find_checkpoint(args))
-    checkpoint = IQAcheckpoint.load(file)
-    IQAcheckpoint.adopt(args, checkpoint, file, ignore=('batch_size',))
+    checkpoint = load_checkpoint(file)
+    adopt(args, checkpoint, file, ignore=('batch_size',))
     preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
                   else preprocess_of(args, source_of(args.dataset)))
     keep_freed_memory(args.device)
@@ -205,7 +207,7 @@ def calibrate(args, scorer: Scorer, checkpoint: dict, file: Path) -> float:
     heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
     new, report = calibrated(checkpoint, heads, ratings[[sample.index for sample in good]], args.calibration,
                              vars(args), scorer.preprocess)
-    IQAcheckpoint.save(out, new)
+    save_checkpoint(out, new)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():
         print(f'{name:15}' + ''.join(f'{values[criterion]:9.4f}' for criterion in CRITERIA))

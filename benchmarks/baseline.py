@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from IQAdataset import MEAN, STD
-from IQAinfo import write_info
+from iqa_data.info import write_info
+from iqa_data.transforms import MEAN, STD
 from IQAmodel import IQAModel
 
 SIZE = (498, 664)  # (h, w), the paper's

@@ -13,10 +13,11 @@ import torch
 from baseline import SIZE, Baseline, in_turns, options, own_memory, photographs, row, seconds, work, write_labels
 from torch.utils.data import DataLoader
 
-from IQAcache import on_disk
-from IQAdataset import Loading, Preprocess, normalize, open_data
-from IQAinfo import Source
-from IQAprocess import keep_freed_memory
+from iqa_data.cache import on_disk
+from iqa_data.info import Source
+from iqa_data.transforms import Preprocess, normalize
+from iqa_runtime.process import keep_freed_memory
+from IQAdataset import Loading, open_data
 
 BATCH = 8
 

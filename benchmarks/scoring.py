@@ -14,11 +14,11 @@ from statistics import median
 import torch
 from baseline import SIZE, photographs
 
-from IQAdataset import Preprocess
+from iqa_data.transforms import Preprocess
+from iqa_runtime.process import keep_freed_memory
+from iqa_scoring.scorer import Scorer
+from iqa_scoring.stream import Reader, score_files
 from IQAmodel import BACKBONES, IQAModel
-from IQAprocess import keep_freed_memory
-from IQAscore import Scorer
-from IQAstream import Reader, score_files
 
 LARGE = (768, 1024)
 

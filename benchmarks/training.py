@@ -14,10 +14,10 @@ from ignite.engine import Engine, supervised_training_step
 from loading import BATCH, as_data
 from torch.utils.data import DataLoader
 
-from IQAdataset import memory_format
+from iqa_data.transforms import memory_format
+from iqa_runtime.process import keep_freed_memory
 from IQAloss import IQALoss
 from IQAmodel import IQAModel
-from IQAprocess import keep_freed_memory
 from modified_ignite_engine import create_supervised_trainer, evaluate
 
 

@@ -25,13 +25,14 @@ from scipy import stats
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from iqa_data.cache import UNREADABLE, why_unreadable
+from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
+from iqa_data.splits import choose, shared_contents, split_hash
+from iqa_data.transforms import shown_size, to_rgb
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from IQAcache import UNREADABLE, why_unreadable
-from IQAdataset import plan_of, preprocess_of, shown_size, to_rgb
-from IQAinfo import Info, Source, dataset_name, named_source, read_info, require
+from IQAdataset import plan_of, preprocess_of
 from IQAoptions import add_preprocessing, add_split, dataset, make_parser, settle_data
-from IQAsplits import choose, shared_contents, split_hash
 
 LEVELS = ('ok', 'note', 'warning', 'error')
 NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from iqa_data.info import DATASETS, PARTS, WRITERS, Info, info_of, write_info
 from iqa_runtime.errors import UserError, command
-from IQAinfo import DATASETS, PARTS, WRITERS, Info, Table, write_info
+from iqa_runtime.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 19920517
@@ -121,7 +122,7 @@ def clive(folder: Folder, args) -> Info:
 def kadid10k(folder: Folder, args) -> Info:
     """dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no difference is seen, so higher is better), var of the marks."""
     table = renamed(folder.table('dmos.csv'), image='dist_img', mos='dmos', reference='ref_img', var='var')
-    return replace(table.info(), std=np.sqrt(table.numbers('var')))
+    return replace(info_of(table), std=np.sqrt(table.numbers('var')))
 
 
 def tid(folder: Folder, args) -> Info:
@@ -134,7 +135,7 @@ def tid(folder: Folder, args) -> Info:
     on_disk = {file.name.lower(): file.name for file in folder.source.glob('distorted_images/*')}
     table.columns['image'] = [on_disk.get(name.lower(), name) for name in table.columns['image']]
     table.columns['reference'] = [name.split('_')[0].upper() for name in table.columns['image']]
-    info = table.info()
+    info = info_of(table)
     mos, std = (folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt'))
     if not mos or not std:
         return info
@@ -147,24 +148,24 @@ def spaq(folder: Folder, args) -> Info:
     """MOS and Image attribute scores.xlsx, or the same as CSV: Image name, MOS in 0..100, and scores of attributes."""
     (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
     table = Table.read(path) if path.suffix == '.csv' else read_sheet(path)
-    return renamed(table, image='Image name', mos='MOS').info()
+    return info_of(renamed(table, image='Image name', mos='MOS'))
 
 
 def agiqa3k(folder: Folder, args) -> Info:
     """data.csv: name, prompt, ..., mos_quality in 0..5, std_quality. The prompt is what images have in common."""
     table = folder.table('data.csv')
     prompt = {'reference': 'prompt'} if 'prompt' in table.columns else {}
-    return renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt).info()
+    return info_of(renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt))
 
 
 def pipal(folder: Folder, args) -> Info:
     """Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400."""
     tables = [Table.read(path, ('image', 'mos')) for path in folder.find('Train_Label/*.txt', '*.txt')]
     for table in tables:
-        table.info()  # says which file a mistake is in
+        info_of(table)  # says which file a mistake is in
     columns = {name: [cell for table in tables for cell in table.columns[name]] for name in ('image', 'mos')}
     columns['reference'] = [name.split('_')[0] for name in columns['image']]
-    return Table(folder.source, columns, [row for table in tables for row in table.rows]).info()
+    return info_of(Table(folder.source, columns, [row for table in tables for row in table.rows]))
 
 
 def any_csv(folder: Folder, args) -> Info:
@@ -182,13 +183,13 @@ def any_csv(folder: Folder, args) -> Info:
     columns = {wanted: name for wanted, name in columns.items() if name}
     table = renamed(table, **columns)
     print('Columns: ' + ', '.join(f'{wanted} is {name!r}' for wanted, name in columns.items()))
-    return with_parts(table) if 'part' in columns else table.info()
+    return with_parts(table) if 'part' in columns else info_of(table)
 
 
 def with_parts(table: Table) -> Info:
     """What a table says whose parts may have the longer names of PART_NAMES."""
     table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
-    return table.info()
+    return info_of(table)
 
 
 def read_sheet(path: Path) -> Table:

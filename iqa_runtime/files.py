@@ -66,3 +66,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
+
+
+def text(path: str | Path) -> str:
+    """A path as one line of valid UTF-8: what is not UTF-8 or not printable is escaped."""
+    decoded = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in decoded)

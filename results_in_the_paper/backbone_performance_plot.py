@@ -15,10 +15,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper import plotting
-from results_in_the_paper.cells import Cell, cells
-from results_in_the_paper.results import Result, read_results
-from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver.cells import Cell, cells
+from results_in_the_paper.driver.results import Result, read_results
+from results_in_the_paper.driver.settings import LOSSES
 from results_in_the_paper.tables import missing
 
 COLOURS = {LOSSES['mae']: '#56B4E9', LOSSES['mse']: '#E69F00', LOSSES['norm-in-norm']: '#009E73'}

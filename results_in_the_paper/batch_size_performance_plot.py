@@ -6,7 +6,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper import sweep
+from results_in_the_paper.driver import sweep
 
 
 @command

@@ -24,7 +24,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from results_in_the_paper import plotting
+from results_in_the_paper.driver import plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
 STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},

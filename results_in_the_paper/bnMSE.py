@@ -12,8 +12,8 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper import plotting
-from results_in_the_paper.plotting import Curve
+from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver.plotting import Curve
 
 STYLES = {'MSE': plotting.LOSS_STYLES['mse'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},
           'Norm-in-Norm': plotting.LOSS_STYLES['norm-in-norm']}

@@ -20,9 +20,9 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from results_in_the_paper import iqa_statistics as st
-from results_in_the_paper.results import HEADS, Predictions, read_predictions
-from results_in_the_paper.table_formats import FORMATS, render
+from results_in_the_paper.driver import iqa_statistics as st
+from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
+from results_in_the_paper.driver.table_formats import FORMATS, render
 
 OUTLIERS = 'outlier ratio'
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval

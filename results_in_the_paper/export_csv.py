@@ -14,11 +14,11 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from IQAinfo import dataset_name
-from results_in_the_paper.figure_runs import figure_runs
-from results_in_the_paper.settings import PAPER, differences
+from results_in_the_paper.driver.figure_runs import figure_runs
+from results_in_the_paper.driver.settings import PAPER, differences
 
 CSV_DIR = 'results/csv'
 

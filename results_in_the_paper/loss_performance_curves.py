@@ -13,10 +13,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper import plotting
-from results_in_the_paper.figure_runs import METRICS, PARTS
-from results_in_the_paper.plotting import Curve
-from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver.figure_runs import METRICS, PARTS
+from results_in_the_paper.driver.plotting import Curve
+from results_in_the_paper.driver.settings import LOSSES
 
 PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
 REFERENCE = 'norm-in-norm'

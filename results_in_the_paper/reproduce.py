@@ -23,13 +23,13 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from IQAoptions import MAIN, NOT_TRAINED, TEST_DATASET, make_parser, parse
-from results_in_the_paper import verdicts
-from results_in_the_paper.drawing import draw
-from results_in_the_paper.running import Runner, slots, terminable
-from results_in_the_paper.settings import PAPER
-from results_in_the_paper.shelf import Shelf
-from results_in_the_paper.table_formats import FORMATS, SUFFIXES, render
-from results_in_the_paper.targets import GROUPS, TARGETS, Run, check_free, expand, merge, runs_of
+from results_in_the_paper.driver import verdicts
+from results_in_the_paper.driver.drawing import draw
+from results_in_the_paper.driver.running import Runner, slots, terminable
+from results_in_the_paper.driver.settings import PAPER
+from results_in_the_paper.driver.shelf import Shelf
+from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
+from results_in_the_paper.driver.targets import GROUPS, TARGETS, Run, check_free, expand, merge, runs_of
 
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir')
 REFUSED = ('evaluate', 'resume', 'trained_model_file')  # of each run, and chosen here

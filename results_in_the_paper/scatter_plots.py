@@ -14,10 +14,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from results_in_the_paper import iqa_statistics, plotting
-from results_in_the_paper.cells import cells
-from results_in_the_paper.results import Predictions, Result, find, read_predictions, read_results
-from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.driver import iqa_statistics, plotting
+from results_in_the_paper.driver.cells import cells
+from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions, read_results
+from results_in_the_paper.driver.settings import LOSSES
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
 

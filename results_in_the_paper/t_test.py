@@ -13,10 +13,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from results_in_the_paper.results import Result, find, read_results
-from results_in_the_paper.settings import LOSSES, PAPER
-from results_in_the_paper.settings import command as training_command
-from results_in_the_paper.table_formats import FORMATS, render
+from results_in_the_paper.driver.results import Result, find, read_results
+from results_in_the_paper.driver.settings import LOSSES, PAPER
+from results_in_the_paper.driver.settings import command as training_command
+from results_in_the_paper.driver.table_formats import FORMATS, render
 
 SPLITS = range(10)
 

@@ -10,10 +10,10 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
-from results_in_the_paper import paper
-from results_in_the_paper.cells import HEADERS, TITLES, Cell, cells
-from results_in_the_paper.results import Result, read_results
-from results_in_the_paper.table_formats import FORMATS, SUFFIXES, render
+from results_in_the_paper.driver import paper
+from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
+from results_in_the_paper.driver.results import Result, read_results
+from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
 

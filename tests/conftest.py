@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from scored import save_photos, saved
 
-from IQAinfo import write_info
+from iqa_data.info import write_info
 
 ROOT = Path(__file__).parent.parent
 SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',

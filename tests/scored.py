@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-import IQAcheckpoint
+from iqa_runtime.checkpoint import save_checkpoint
+from iqa_scoring.scorer import Scorer
 from IQAmodel import IQAModel
-from IQAscore import Scorer
 
 SIZE = (48, 64)
 PHOTO_SCORE = 57.34  # of photo(0), with random_checkpoint()
@@ -46,5 +46,5 @@ def random_checkpoint(resize: tuple[int, int] | None = SIZE, **network) -> dict:
 
 def saved(folder: Path, **arguments) -> str:
     """The path of random_checkpoint(**arguments), written to the folder."""
-    IQAcheckpoint.save(folder / 'checkpoint.pth', random_checkpoint(**arguments))
+    save_checkpoint(folder / 'checkpoint.pth', random_checkpoint(**arguments))
     return str(folder / 'checkpoint.pth')

@@ -9,13 +9,14 @@ import pytest
 from conftest import SMALL
 from PIL import Image
 
-import IQAcache
 import main
 import modified_ignite_engine
+from iqa_data import cache as decoded
+from iqa_data.cache import in_memory, on_disk
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked
-from IQAcache import in_memory, on_disk
-from IQAdataset import Preprocess, get_data_loaders
+from IQAdataset import get_data_loaders
 from IQAoptions import MAIN, parse
 
 
@@ -99,7 +100,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(paths, tmp_path, monkey
     with pytest.raises(UserError, match='cannot write .*npy: No space left on device'):
         on_disk(paths, Preprocess(), tmp_path / 'cache')
     assert {path.suffix for path in (tmp_path / 'cache').iterdir()} == {'.lock'}
-    monkeypatch.setattr(IQAcache.shutil, 'disk_usage', lambda folder: type('Usage', (), {'free': 100}))
+    monkeypatch.setattr(decoded.shutil, 'disk_usage', lambda folder: type('Usage', (), {'free': 100}))
     with pytest.raises(UserError, match=r'has 0.0 MB free, .* need 0.0 MB: --cache_dir names another place'):
         on_disk(paths, Preprocess(), tmp_path / 'cache')
 

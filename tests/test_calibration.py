@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 from scored import photo, save_photos
 
-import IQAcheckpoint
 import test_demo
+from iqa_data.transforms import Preprocess
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from IQAcalibrate import calibrated, fit_logistic, leave_one_out, read_ratings
-from IQAdataset import Preprocess
+from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, read_ratings
+from iqa_scoring.scorer import Mapping, logistic
 from IQAmodel import NETWORK, load
 from IQAperformance import fit_line
-from IQAscore import Mapping, logistic
 
 RNG = np.random.default_rng(3)
 RAW = RNG.normal(2, 3, 30)
@@ -112,7 +112,7 @@ def test_a_new_checkpoint(scored, capsys, kind):
     assert scorer.scale.high == pytest.approx(mos.max())
     score = test_demo.main(['--img', paths[3], '--trained_model_file', 'new.pth', *scored[2:]])
     assert score == pytest.approx(scorer.score(photo(3)), abs=1e-4)
-    assert IQAcheckpoint.load('new.pth')['calibration']['images'] == 24
+    assert load_checkpoint('new.pth')['calibration']['images'] == 24
 
 
 def test_some_rated_images_are_gone(scored, capsys, fails):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import check
-from IQAinfo import Info, read_info
+from iqa_data.info import Info, read_info
 
 
 @pytest.fixture

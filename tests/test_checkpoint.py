@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import IQAcheckpoint
+from iqa_runtime.checkpoint import adopt, load_checkpoint, load_weights, save_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from IQAoptions import TEST_DATASET, parse
@@ -23,8 +23,8 @@ class Payload:
 
 
 def test_round_trip(tmp_path):
-    IQAcheckpoint.save(tmp_path / 'c.pth', {'model': {'w': torch.ones(2)}, 'k': [1., 2., 3.], 'b': [0., 0., 0.]})
-    checkpoint = IQAcheckpoint.load(tmp_path / 'c.pth')
+    save_checkpoint(tmp_path / 'c.pth', {'model': {'w': torch.ones(2)}, 'k': [1., 2., 3.], 'b': [0., 0., 0.]})
+    checkpoint = load_checkpoint(tmp_path / 'c.pth')
     assert checkpoint['k'] == [1, 2, 3]
     assert {'python', 'torch', 'torchvision'} <= set(checkpoint['versions'])
     assert checkpoint['format'] == 1
@@ -36,7 +36,7 @@ def test_one_of_the_original_package(tmp_path, convert):
     torch.save({'model': {'w': torch.ones(2)}, 'optimizer': {'state': {0: {'step': 3}}, 'param_groups': []},
                 'amp': {'loss_scaler0': {'loss_scale': 65536.0, 'unskipped': 3}},
                 'k': convert([1.5, 2, 3]), 'b': convert([4, 5, 6])}, tmp_path / 'original')
-    checkpoint = IQAcheckpoint.load(tmp_path / 'original')
+    checkpoint = load_checkpoint(tmp_path / 'original')
     assert checkpoint['k'] == [1.5, 2, 3]
     assert all(type(value) is float for value in checkpoint['b'])
 
@@ -46,10 +46,10 @@ def test_a_hostile_file_runs_nothing(tmp_path):
                           ('inside', {'model': {}, 'k': Payload(tmp_path / 'ran'), 'b': [1]})):
         torch.save(content, tmp_path / name)
         with pytest.raises(UserError, match=f'{name}: not a checkpoint .*mkdir'):
-            IQAcheckpoint.load(tmp_path / name)
+            load_checkpoint(tmp_path / name)
     (tmp_path / 'plain').write_bytes(pickle.dumps(Payload(tmp_path / 'ran')))
     with pytest.raises(UserError, match='plain: not a checkpoint'):
-        IQAcheckpoint.load(tmp_path / 'plain')
+        load_checkpoint(tmp_path / 'plain')
     assert not (tmp_path / 'ran').exists()
 
 
@@ -66,22 +66,22 @@ def test_files_that_are_none(tmp_path):
                           ('gone', 'no such checkpoint'), ('tensor', 'found Tensor'),
                           ('newer', 'format 99, this one reads 1')):
         with pytest.raises(UserError, match=f'{name}: .*{message}'):
-            IQAcheckpoint.load(tmp_path / name)
+            load_checkpoint(tmp_path / name)
 
 
 def test_weights_of_another_network():
     with pytest.raises(UserError, match=r'x.pth: the weights are not those of this network, check --architecture.*w'):
-        IQAcheckpoint.load_weights(torch.nn.Linear(2, 1), {'model': {'w': torch.ones(2)}}, 'x.pth')
+        load_weights(torch.nn.Linear(2, 1), {'model': {'w': torch.ones(2)}}, 'x.pth')
 
 
 def test_options_come_from_the_checkpoint_and_conflicts_name_both():
     checkpoint = {'options': {'architecture': 'resnet18', 'resize': True}}
     args = parse(['--resize'], TEST_DATASET)
-    IQAcheckpoint.adopt(args, checkpoint, 'x.pth')
+    adopt(args, checkpoint, 'x.pth')
     assert args.architecture == 'resnet18'
     args = parse(['-arch', 'resnet50'], TEST_DATASET)
     with pytest.raises(UserError, match=r'--architecture resnet50 conflicts with x.pth, .* trained with resnet18'):
-        IQAcheckpoint.adopt(args, checkpoint, 'x.pth')
+        adopt(args, checkpoint, 'x.pth')
 
 
 def test_a_failed_write_leaves_the_previous_file(tmp_path):

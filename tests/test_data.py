@@ -8,21 +8,13 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms
 
+from iqa_data.info import read_info, write_info
+from iqa_data.samplers import SameSize
+from iqa_data.splits import split
+from iqa_data.transforms import MEAN, STD, Preprocess, augmentation, normalize
 from iqa_runtime.errors import UserError
-from IQAdataset import (
-    MEAN,
-    STD,
-    IQADataset,
-    Preprocess,
-    SameSize,
-    augmentation,
-    check_images,
-    get_data_loaders,
-    normalize,
-)
-from IQAinfo import read_info, write_info
+from IQAdataset import IQADataset, check_images, get_data_loaders
 from IQAoptions import MAIN, parse
-from IQAsplits import split
 
 
 @pytest.fixture
@@ -117,7 +109,7 @@ def test_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 6
     Image.new('RGB', (30, 20)).save(tmp_path / 'turned.jpg', exif=exif)
     assert Preprocess()(tmp_path / 'turned.jpg').size == (20, 30)
-    assert check_images([tmp_path / 'turned.jpg']) == [(30, 20)]
+    assert check_images([tmp_path / 'turned.jpg'], Preprocess()) == [(30, 20)]
 
 
 def test_resizing_is_pils_bilinear_after_the_500_rule(tmp_path):
@@ -144,9 +136,9 @@ def test_bad_images_are_counted_and_named(tmp_path):
     (tmp_path / 'text.jpg').write_text('hello')
     names = ['good.png', 'good.jpg', 'cut.png', 'cut.jpg', 'text.jpg', 'gone.png']
     with pytest.raises(UserError, match=r'4 of 6 images cannot be read: .*cut.png \(.*cut.jpg \(.*text.jpg .* 1 more'):
-        check_images([tmp_path / name for name in names])
+        check_images([tmp_path / name for name in names], Preprocess())
     with pytest.raises(UserError, match=r'gone.png \(no such file\)'):
-        check_images([tmp_path / 'gone.png'])
+        check_images([tmp_path / 'gone.png'], Preprocess())
 
 
 def test_batches_of_one_size_cover_everything_once():

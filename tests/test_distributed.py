@@ -15,9 +15,9 @@ from conftest import ROOT, SMALL
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
+from iqa_data.samplers import SameSize, Share
+from iqa_runtime.distributed import WholeBatchLoss, fewest_images, gather, parallel, synchronise
 from iqa_runtime.errors import UserError
-from IQAdataset import SameSize
-from IQAdistributed import Share, WholeBatchLoss, fewest_images, gather, parallel, synchronise
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
 

@@ -6,8 +6,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 import IQAoptions
 from iqa_runtime.errors import UserError
-from results_in_the_paper import export_csv, figure_runs, plotting, settings
-from results_in_the_paper.settings import PAPER
+from results_in_the_paper import export_csv
+from results_in_the_paper.driver import figure_runs, plotting, settings
+from results_in_the_paper.driver.settings import PAPER
 
 
 def options(**change) -> dict:

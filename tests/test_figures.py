@@ -10,16 +10,13 @@ from results_in_the_paper import (
     backbone_performance_plot,
     bhat,
     bnMSE,
-    figure_runs,
     image_size_performance_plot,
     loss_performance_curves,
-    paper,
-    plotting,
     scatter_plots,
-    sweep,
 )
-from results_in_the_paper.cells import HEADERS, cells
-from results_in_the_paper.plotting import Curve
+from results_in_the_paper.driver import figure_runs, paper, plotting, sweep
+from results_in_the_paper.driver.cells import HEADERS, cells
+from results_in_the_paper.driver.plotting import Curve
 
 CURVE_SCRIPTS = {'figure1': 'loss_performance_curves', 'figure4': 'bnMSE', 'figure5_lr': 'lr_performance_plot',
                  'figure5_bs': 'batch_size_performance_plot', 'figure5_ft_lr_ratio': 'ft_lr_ratio_performance_plot',

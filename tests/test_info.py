@@ -9,12 +9,12 @@ from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
-import IQAcheckpoint
 import main
 import test_dataset
 import test_demo
+from iqa_data.info import Info, dataset_name, named_source, read_info, write_info
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from IQAinfo import Info, dataset_name, named_source, read_info, write_info
 from IQAoptions import MAIN, parse, run_name
 
 ABOUT = {'dataset': 'x', 'sha256': {'a.csv': '0' * 64}, 'higher_is_better': False}
@@ -157,7 +157,7 @@ def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):
     assert np.isfinite(performance['pq']).all()
     assert np.isnan(performance['sq_std']).all()
     (file,) = (tmp_path / 'checkpoints').glob('*-set-*.pth')
-    assert IQAcheckpoint.load(file)['mos']['higher_is_better'] is False
+    assert load_checkpoint(file)['mos']['higher_is_better'] is False
     (result,) = (tmp_path / 'results').glob('*.csv')
     assert pd.read_csv(result, dtype=str)['name'].tolist() == info.names[::4]
 

@@ -6,10 +6,10 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from scipy.stats import spearmanr
 
-from data import make_demo as demo
+from iqa_data import demo
+from iqa_data.info import read_info
+from iqa_data.splits import split
 from iqa_runtime.errors import UserError
-from IQAinfo import read_info
-from IQAsplits import split
 
 PER_SCENE, DRAWINGS = 4, 5
 

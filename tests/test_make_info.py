@@ -10,9 +10,9 @@ from conftest import ROOT
 from scipy.io import savemat
 
 from data import make_info
-from IQAinfo import read_info
-from IQAsplits import Plan, choose, split
-from results_in_the_paper.results import read_predictions
+from iqa_data.info import read_info
+from iqa_data.splits import Plan, choose, split
+from results_in_the_paper.driver.results import read_predictions
 
 NAMES = [f'I0{ref}_0{kind}_{level}.bmp' for ref in (1, 2) for kind in (1, 2) for level in (1, 2)]
 

@@ -8,14 +8,14 @@ from PIL import Image
 from scored import photo, random_checkpoint
 
 import test_demo
-from data.make_demo import DISTORTIONS, DRAWN
+from iqa_data.demo import DISTORTIONS, DRAWN
+from iqa_data.transforms import normalize
 from iqa_runtime.errors import UserError
-from IQAdataset import normalize
+from iqa_scoring.maps import colours, quality_maps, small_map, write_map
+from iqa_scoring.scorer import Scale, Scorer
 from IQAloss import IQALoss
-from IQAmaps import colours, quality_maps, small_map, write_map
 from IQAmodel import SPSP, IQAModel, load
 from IQAperformance import fit_line
-from IQAscore import Scale, Scorer
 
 SCALE = Scale(np.array([10., 90]), 10, 90, True)
 WIDTH, HEIGHT = 256, 192

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scored import photo, saved
 
-import export
-import IQAcheckpoint
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
+from iqa_scoring import export
 from IQAmodel import load
 
 WORDS = ['--device', 'cpu']
@@ -73,8 +73,8 @@ def test_pyramids_need_one_size(here, fails):
 
 @new_torch
 def test_a_calibrated_model_of_any_size(here):
-    checkpoint = IQAcheckpoint.load(saved(here, resize=None, architecture='alexnet'))
-    IQAcheckpoint.save('c.pth', {**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [90., 10., 0., .3]}})
+    checkpoint = load_checkpoint(saved(here, resize=None, architecture='alexnet'))
+    save_checkpoint('c.pth', {**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [90., 10., 0., .3]}})
     export.main(['--trained_model_file', 'c.pth', *WORDS, '--torch_export', 'm.pt2'])
     for size in ((96, 128), (130, 201)):
         images = np.stack([photo(i, size) for i in range(2)])

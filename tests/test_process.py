@@ -8,7 +8,7 @@ from conftest import ROOT
 
 COUNT_FAULTS = '''
 import resource, sys, torch
-from IQAprocess import keep_freed_memory
+from iqa_runtime.process import keep_freed_memory
 keep_freed_memory(sys.argv[1])
 for _ in range(10):
     torch.ones(2 ** 25)

@@ -8,7 +8,7 @@ from conftest import ROOT
 from IQAoptions import EXPORT, MAIN, TEST_DATASET, TEST_DEMO, make_parser, parse
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET, 'test_demo.py': TEST_DEMO, 'export.py': EXPORT}
+GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET, 'test_demo.py': TEST_DEMO, 'iqa_scoring/export.py': EXPORT}
 COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
     r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
 

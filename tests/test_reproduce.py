@@ -16,14 +16,15 @@ import pytest
 from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
-import IQAcheckpoint
+from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from IQAoptions import MAIN, TEST_DATASET, parse, run_name
-from IQAresults import write_results
-from results_in_the_paper import export_csv, plotting, reproduce, running, targets, verdicts
-from results_in_the_paper.results import Result
-from results_in_the_paper.settings import PAPER, differences
-from results_in_the_paper.shelf import Shelf
+from IQAperformance import write_results
+from results_in_the_paper import export_csv, reproduce
+from results_in_the_paper.driver import plotting, running, targets, verdicts
+from results_in_the_paper.driver.results import Result
+from results_in_the_paper.driver.settings import PAPER, differences
+from results_in_the_paper.driver.shelf import Shelf
 
 GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET}
 TINY = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-e', '2']
@@ -193,7 +194,7 @@ def shelf_with(tmp_path, tags=(), first: int = 1, finished: bool = True, **chang
                 writer.add_scalar(tag, .5, first)
     shelf.results = [Result(tmp_path / f'results/{name}.json', {'PLCC': .9199, 'RMSE': 6.1}, options, 'KonIQ-10k',
                             'test')]
-    IQAcheckpoint.write(tmp_path / f'checkpoints/{name}.pth', {
+    write_tensors(tmp_path / f'checkpoints/{name}.pth', {
         'model': {}, 'k': [1.], 'b': [0.], 'options': {}, 'metrics': {'test': {}} if finished else {}})
     return shelf, name
 

@@ -21,14 +21,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.amp import GradScaler
 
-import IQAcheckpoint
-import IQArun
 import main
 import modified_ignite_engine
+from iqa_data.info import read_info, write_info
 from iqa_runtime import files
+from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
-from IQAinfo import read_info, write_info
+from iqa_training import run as training_run
 from IQAmodel import BACKBONES, Backbone
 
 WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-arch', 'mini', '-e',
@@ -167,13 +167,13 @@ def test_asked_to_stop(whole, folder, number, status):
 
 def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys, one_thread):
     monkeypatch.chdir(folder)
-    watch = IQArun.Run.end_iteration
+    watch = training_run.Run.end_iteration
 
     def stop_at_7(self, engine):
         if engine.state.iteration == 7:  # of 3 iterations an epoch
             os.kill(os.getpid(), signal.SIGTERM)
         watch(self, engine)
-    monkeypatch.setattr(IQArun.Run, 'end_iteration', stop_at_7)
+    monkeypatch.setattr(training_run.Run, 'end_iteration', stop_at_7)
     with pytest.raises(SystemExit) as stop:
         main.main(WORDS)
     assert stop.value.code == 143
@@ -216,7 +216,7 @@ def test_a_finished_run_is_said(finished, capsys):
 
 def test_the_last_states_are_kept(finished):
     states = sorted(Path('checkpoints').glob('*.state'))
-    assert [IQAcheckpoint.read(state)['iteration'] for state in states] == [4, 6]
+    assert [read_tensors(state)['iteration'] for state in states] == [4, 6]
 
 
 def test_another_runs_state(finished, fails):
@@ -247,7 +247,7 @@ def test_the_same_run_twice_at_once(tiny, fails):
 
 
 def test_steps_without_a_finite_gradient_are_counted(capsys):
-    watched = IQArun.Run.__new__(IQArun.Run)
+    watched = training_run.Run.__new__(training_run.Run)
     watched.skipped, watched.iteration, watched.history, watched.writer = 0, 1, {}, None
     scaler = SimpleNamespace(get_scale=lambda: 64)
     watched.begin_epoch(SimpleNamespace(scaler=scaler))
@@ -255,7 +255,7 @@ def test_steps_without_a_finite_gradient_are_counted(capsys):
         watched._watch_scale(scale)
     assert [value for _, value, _ in watched.history['train/skipped']] == [1, 2, 1]
     assert capsys.readouterr().out.count('Iteration 1: ') == 3
-    watched.skipped = IQArun.MOST_SKIPPED - 1
+    watched.skipped = training_run.MOST_SKIPPED - 1
     with pytest.raises(UserError, match='10 steps in a row were skipped .* -optl bf16 or O0'):
         watched._watch_scale(8)
 
@@ -271,7 +271,7 @@ def test_ten_skipped_steps_end_a_run(tiny, fails, capsys, monkeypatch):
 def test_a_skipped_step_changes_no_weight(tiny, monkeypatch):
     def weights(epochs: int) -> dict:
         main.main([*tiny, *SMALL, '-bs', '8', '-e', str(epochs)])
-        return IQAcheckpoint.read(sorted(Path('checkpoints').glob(f'*-e{epochs}-*.state'))[-1])
+        return read_tensors(sorted(Path('checkpoints').glob(f'*-e{epochs}-*.state'))[-1])
 
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
     monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 70))
@@ -301,7 +301,7 @@ def test_a_read_only_folder(tmp_path):
 
 def test_random_states_come_back():
     torch.manual_seed(1)
-    states = IQArun.random_states()
+    states = training_run.random_states()
     first = random.random(), np.random.rand(), torch.rand(1)
-    IQArun.set_random_states(states)
+    training_run.set_random_states(states)
     assert (random.random(), np.random.rand(), torch.rand(1)) == first

@@ -12,13 +12,13 @@ from conftest import ROOT
 from PIL import Image
 from scored import PHOTO_SCORE, photo, random_checkpoint
 
-import IQAcheckpoint
 import IQAmodel
 import test_demo
+from iqa_data.transforms import Preprocess
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError
-from IQAdataset import Preprocess
+from iqa_scoring.scorer import Mapping, Scale, logistic, resized
 from IQAmodel import load
-from IQAscore import Mapping, Scale, logistic, resized
 
 UNKNOWN = Scale(np.empty(0))
 
@@ -127,7 +127,7 @@ def test_tensors_are_resized_much_as_pil_does(shape):
 
 
 def test_a_calibrated_logistic_is_applied(scored_folder):
-    checkpoint = IQAcheckpoint.load(scored_folder / 'checkpoint.pth')
+    checkpoint = load_checkpoint(scored_folder / 'checkpoint.pth')
     line = load(checkpoint)
     raw = (line.score(photo(1)) - checkpoint['b'][0]) / checkpoint['k'][0]
     curve = load({**checkpoint, 'mapping': {'name': 'logistic', 'parameters': [9., 1., raw, 1.]}})
@@ -135,7 +135,7 @@ def test_a_calibrated_logistic_is_applied(scored_folder):
 
 
 def test_load_without_options_of_the_network(scored_folder):
-    checkpoint = IQAcheckpoint.load(scored_folder / 'checkpoint.pth')
+    checkpoint = load_checkpoint(scored_folder / 'checkpoint.pth')
     original = {name: checkpoint[name] for name in ('model', 'k', 'b')}
     scorer = load(original, architecture='resnet18', preprocess=Preprocess(resize=(48, 64)))
     assert scorer.score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
@@ -182,8 +182,8 @@ def test_one_image(scored, capsys):
 
 
 def test_outside_the_range_and_clamped(scored, capsys, tmp_path):
-    checkpoint = IQAcheckpoint.load(scored[1])
-    IQAcheckpoint.save(tmp_path / 'low.pth', {**checkpoint, 'b': [b - 100 for b in checkpoint['b']]})
+    checkpoint = load_checkpoint(scored[1])
+    save_checkpoint(tmp_path / 'low.pth', {**checkpoint, 'b': [b - 100 for b in checkpoint['b']]})
     words = ['--img', 'images/00.png', '--trained_model_file', 'low.pth', *scored[2:]]
     assert test_demo.main(words) < 0
     out = capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_outside_the_range_and_clamped(scored, capsys, tmp_path):
 
 
 def test_a_checkpoint_of_the_original(scored, capsys):
-    checkpoint = IQAcheckpoint.load(scored[1])
+    checkpoint = load_checkpoint(scored[1])
     torch.save({name: checkpoint[name] for name in ('model', 'k', 'b')}, 'original')
     words = ['--trained_model_file', 'original', '-arch', 'resnet18', '--resize', '-rs_h', '48', '-rs_w', '64',
              *scored[2:]]

@@ -8,14 +8,14 @@ from conftest import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import IQAcheckpoint
 import main
 import test_dataset
+from iqa_data.info import Info
+from iqa_data.splits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from IQAdataset import get_data_loaders
-from IQAinfo import Info
 from IQAoptions import MAIN, TEST_DATASET, parse, run_name
-from IQAsplits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
 
 BY_CONTENT = ('official', 'reference', 'kfold')
 
@@ -166,7 +166,7 @@ def test_koniqs_shares_are_those_of_its_official_split_alone():
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
     main.main([*tiny, *SMALL, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
     (path,) = Path('checkpoints').glob('*kfold-sorted2of4*.pth')
-    checkpoint = IQAcheckpoint.load(path)
+    checkpoint = load_checkpoint(path)
     hashed, file = checkpoint['split_hash'], f'runs/{path.stem}/split.csv'
     assert hashed == split_hash(checkpoint['split'])
     assert f'Split kfold-sorted, hash {hashed}: {file}' in capsys.readouterr().out

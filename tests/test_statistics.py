@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from results_in_the_paper import compare
-from results_in_the_paper import iqa_statistics as st
-from results_in_the_paper.results import Predictions, read_predictions
-from results_in_the_paper.table_formats import FORMATS, render
+from results_in_the_paper.driver import iqa_statistics as st
+from results_in_the_paper.driver.results import Predictions, read_predictions
+from results_in_the_paper.driver.table_formats import FORMATS, render
 
 PLAIN = {'SROCC': lambda x, y: stats.spearmanr(x, y)[0], 'PLCC': lambda x, y: stats.pearsonr(x, y)[0],
          'KROCC': lambda x, y: stats.kendalltau(x, y)[0], 'RMSE': lambda x, y: np.mean((x - y) ** 2) ** .5}

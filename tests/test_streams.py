@@ -9,12 +9,13 @@ from PIL import Image
 from scored import photo, random_checkpoint, save_photos
 
 import test_demo
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from IQAdataset import Preprocess
-from IQAfiles import find_images, text
+from iqa_runtime.files import text
+from iqa_runtime.process import pillow_without_limit
+from iqa_scoring.inputs import find_images
+from iqa_scoring.stream import LAG, Reader, Sample, batches, decode, score_files
 from IQAmodel import load
-from IQAprocess import pillow_without_limit
-from IQAstream import LAG, Reader, Sample, batches, decode, score_files
 
 READ = Reader(Preprocess(resize=(48, 64)))
 

@@ -14,8 +14,8 @@ from PIL import Image
 from scored import PHOTO_SCORE, photo
 
 import test_demo
-from IQAprocess import signals_wait
-from IQAtables import COLUMNS, TableFile, Tables
+from iqa_runtime.process import signals_wait
+from iqa_scoring.tables import COLUMNS, TableFile, Tables
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
 

@@ -11,11 +11,11 @@ import torch
 from conftest import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import IQAcheckpoint
-import IQArun
 import main
 import test_dataset
 import test_demo
+from iqa_runtime.checkpoint import load_checkpoint
+from iqa_training import run
 from IQAperformance import criteria_of
 
 
@@ -55,7 +55,7 @@ def test_train_test_score(tiny, capsys):
     assert bhat['bhat'].tolist() == pytest.approx([value for _, value in tags['train/bhat']])
 
     file = str(one('checkpoints/*.pth'))
-    checkpoint = IQAcheckpoint.load(file)
+    checkpoint = load_checkpoint(file)
     assert checkpoint['options']['architecture'] == 'resnet18'
     assert checkpoint['metrics']['test'] == criteria_of(performance)
     assert checkpoint['split']['test'] == table['name'].tolist()
@@ -75,7 +75,7 @@ def test_a_repeated_run_is_the_same_and_testing_during_training_changes_nothing(
     states, losses = [], []
     for extra in ([], [], ['--test_during_training', '--log_bhat']):
         main.main([*tiny, *SMALL, '-e', '2', *extra])
-        states.append(IQAcheckpoint.load(one('checkpoints/*.pth'))['model'])
+        states.append(load_checkpoint(one('checkpoints/*.pth'))['model'])
         losses.append(curves()['train/loss'])
     assert losses[0] == losses[1] == losses[2]
     for other in states[1:]:
@@ -115,7 +115,7 @@ def test_a_frozen_backbone_keeps_its_weights(tiny):
     torch.manual_seed(19920517)
     start = main.build_model(main.parse([*tiny, *SMALL], main.MAIN)).features
     main.main([*tiny, *SMALL, '-e', '1', '--ft_lr_ratio', '0'])
-    state = IQAcheckpoint.load(one('checkpoints/*.pth'))['model']
+    state = load_checkpoint(one('checkpoints/*.pth'))['model']
     for name, weight in start.named_parameters():
         assert torch.equal(state[f'features.{name}'], weight)
 
@@ -131,18 +131,18 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(tiny, fail
     error = fails(main.main, *tiny, *SMALL, '-e', '3')
     assert 'the loss is nan at iteration 4 (epoch 2): training is stopped, checkpoints/' in error
     assert 'holds epoch 1' in error
-    assert IQAcheckpoint.load(one('checkpoints/*.pth'))['epoch'] == 1
+    assert load_checkpoint(one('checkpoints/*.pth'))['epoch'] == 1
 
 
 @pytest.mark.parametrize(('values', 'expected'), [([.5, -.6, .6], 2), ([float('nan'), .1], 2), ([.1, float('nan')], 1)])
 def test_the_best_epoch_is_by_magnitude(values, expected):
     best, epoch = None, 0
     for i, value in enumerate(values, 1):
-        if IQArun.improves('SROCC', value, best):
+        if run.improves('SROCC', value, best):
             best, epoch = value, i
     assert epoch == expected
-    assert IQArun.improves('RMSE1', 3, 4)
-    assert not IQArun.improves('RMSE', 4, 3)
+    assert run.improves('RMSE1', 3, 4)
+    assert not run.improves('RMSE', 4, 3)
 
 
 @pytest.fixture(scope='session')
@@ -168,7 +168,7 @@ def test_the_originals_runs(recorded, tmp_path, monkeypatch, i):
     np.testing.assert_allclose(losses[:4], expected['train_loss'][:4], rtol=1e-4)
     np.testing.assert_allclose(losses, expected['train_loss'], rtol=2e-2)
     assert [abs(value) for _, value in tags['val/KonIQ-10k/SROCC']] == pytest.approx(np.abs(expected['val_criterion']))
-    assert IQAcheckpoint.load(one('checkpoints/*.pth'))['epoch'] == expected['best_epoch']
+    assert load_checkpoint(one('checkpoints/*.pth'))['epoch'] == expected['best_epoch']
     np.testing.assert_allclose(performance['sq'], expected['mos'])
     np.testing.assert_allclose(performance['pq'], expected['pq'], atol=.1)
     for name in ('SROCC', 'SROCC1', 'SROCC2'):

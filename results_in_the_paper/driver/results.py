@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
-from IQAinfo import dataset_name
-from results_in_the_paper.settings import differences
+from results_in_the_paper.driver.settings import differences
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
 

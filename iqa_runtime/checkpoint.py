@@ -18,7 +18,7 @@ A checkpoint is a dictionary of tensors and plain Python values, written whole a
 One that test_demo.py --calibrate made has the ratings in 'mos', and besides:
 
     calibration    'kind', 'images', and the criteria 'before', 'fitted', 'leave-one-out'
-    mapping        where it is a curve: its 'name' and 'parameters' (see IQAscore.MAPPINGS), instead of k[0], b[0]
+    mapping        where it is a curve: its 'name' and 'parameters' (see scorer.MAPPINGS), instead of k[0], b[0]
 """
 import pickle
 import platform
@@ -43,12 +43,12 @@ def versions() -> dict[str, str]:
             'numpy': np.__version__, 'pillow': PIL.__version__}
 
 
-def save(path: str | Path, checkpoint: dict) -> None:
+def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
     """Write a checkpoint, whole or not at all; UserError where it cannot be written."""
-    write(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
+    write_tensors(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
 
 
-def write(path: str | Path, content: dict) -> None:
+def write_tensors(path: str | Path, content: dict) -> None:
     """Write what `read` reads, whole or not at all; UserError where it cannot be written."""
     with replacing(path) as temporary:
         try:
@@ -58,12 +58,12 @@ def write(path: str | Path, content: dict) -> None:
             raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}') from error
 
 
-def load(path: str | Path) -> dict:
+def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint of this project or of the original package (keys model, optimizer, amp, k, b).
 
     Nothing in the file is executed. Raises UserError that says what is wrong with it.
     """
-    checkpoint = read(path)
+    checkpoint = read_tensors(path)
     if not isinstance(checkpoint, dict) or not {'model', 'k', 'b'} <= set(checkpoint):
         found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
@@ -73,7 +73,7 @@ def load(path: str | Path) -> dict:
     return checkpoint
 
 
-def read(path: str | Path):
+def read_tensors(path: str | Path):
     """Read what torch.save wrote, tensors and plain values alone; UserError where it is missing, broken or hostile."""
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
@@ -109,7 +109,7 @@ def load_weights(model: torch.nn.Module, checkpoint: dict, path: str | Path) -> 
                         f'--use_bn_end ({lines[min(1, len(lines) - 1)].strip()[:200]})') from None
 
 
-def find(folder: str, candidates: dict[str, str]) -> Path:
+def find_file(folder: str, candidates: dict[str, str]) -> Path:
     """The first checkpoint that is there, of {data set: run name}; says where several are. UserError where none is."""
     paths = {dataset: Path(folder, f'{name}.pth') for dataset, name in candidates.items()}
     found = [dataset for dataset, path in paths.items() if path.exists()]

@@ -4,16 +4,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import IQAcheckpoint
+from iqa_data.info import dataset_name
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from IQAinfo import dataset_name
 from IQAoptions import MAIN, parse, run_name
+from results_in_the_paper.driver.results import Result, find, read_results
+from results_in_the_paper.driver.settings import PAPER, option_words
+from results_in_the_paper.driver.targets import Run
 from results_in_the_paper.export_csv import export, read_scalars
-from results_in_the_paper.results import Result, find, read_results
-from results_in_the_paper.settings import PAPER, option_words
-from results_in_the_paper.targets import Run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Shelf:
     def _finished(self, run: Run) -> bool:
         file = self.checkpoint_dir / f'{self._own_name(run)}.pth'
         try:
-            return file.exists() and 'test' in IQAcheckpoint.load(file).get('metrics', {})
+            return file.exists() and 'test' in load_checkpoint(file).get('metrics', {})
         except UserError:  # damaged: main.py says so
             return False
 

@@ -4,7 +4,7 @@ D. Li, T. Jiang, M. Jiang: Norm-in-Norm Loss with Faster Convergence and Better 
 Assessment. ACM Multimedia 2020, arXiv 2008.03889. Each table below says which figure or table it is from.
 Networks were trained on KonIQ-10k; its test part has 2015 images, CLIVE is tested as a whole (1162 images).
 """
-from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSSES
 
 TOLERANCE = .003  # three runs of one setting by the authors differ by this much SROCC
 UNKNOWN = 'not known'

@@ -3,8 +3,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from IQAinfo import dataset_name
-from results_in_the_paper.settings import LOSSES, PAPER, command, number
+from iqa_data.info import dataset_name
+from results_in_the_paper.driver.settings import LOSSES, PAPER, command, number
 
 PARTS = ('train', 'val', 'test')
 METRICS = ('SROCC', 'PLCC', 'RMSE')

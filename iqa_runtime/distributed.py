@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import BatchSampler, Sampler
 
 from iqa_runtime.errors import UserError
 
@@ -69,19 +68,6 @@ def fewest_images(batch_size: int, sync_bn: bool) -> int:
         raise UserError(f'--batch_size {batch_size} is the whole batch, over {world} processes: at least {fewest} is '
                         'needed for batch normalisation' + ('' if sync_bn else f', or {max(2, world)} with --sync_bn'))
     return fewest
-
-
-class Share(Sampler[list[int]]):
-    """This process's share of each batch of `batches`: every world-size-th position, beginning with its rank."""
-
-    def __init__(self, batches: BatchSampler):
-        self.batches, self.world, self.rank = batches, idist.get_world_size(), idist.get_rank()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (batch[self.rank::self.world] for batch in self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from IQAinfo import dataset_name
-from results_in_the_paper import paper
-from results_in_the_paper.results import Result, find
-from results_in_the_paper.settings import BACKBONES, LOSSES, PAPER, command, differences, number
+from iqa_data.info import dataset_name
+from results_in_the_paper.driver import paper
+from results_in_the_paper.driver.results import Result, find
+from results_in_the_paper.driver.settings import BACKBONES, LOSSES, PAPER, command, differences, number
 
 PAPER_BACKBONES = ('resnet18', 'resnet34', 'resnet50', 'resnext101_32x8d')
 ALPHAS = {(1, 0): 'l', (1, .1): "l + 0.1 l'", (0, 1): "l'", (1, 1): "l + l'"}

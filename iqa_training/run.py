@@ -29,16 +29,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-import IQAcheckpoint
+from iqa_data.splits import split_hash, write_split
+from iqa_runtime.checkpoint import load_checkpoint, read_tensors, save_checkpoint, versions, write_tensors
+from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing, write_text
 from IQAdataset import Data
-from IQAdistributed import any_process, broadcast_weights, gather, is_main
 from IQAloss import bhat
 from IQAoptions import run_name, trained_options
-from IQAperformance import SUFFIXES, criteria_of
-from IQAresults import table, write_results
-from IQAsplits import split_hash, write_split
+from IQAperformance import SUFFIXES, criteria_of, table, write_results
 from modified_ignite_engine import evaluate
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
@@ -189,7 +188,7 @@ class Run:
         if not is_main():
             return
         mos = self.data.datasets['train'].mos.flatten().sort().values
-        IQAcheckpoint.save(self.checkpoint_file, {
+        save_checkpoint(self.checkpoint_file, {
             'model': self.model.state_dict(), 'k': k, 'b': b, 'options': trained_options(self.args),
             'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
             'preprocessing': asdict(self.data.preprocess),
@@ -202,7 +201,7 @@ class Run:
         if not is_main():
             return
         file = self.checkpoint_file.with_name(f'{self.checkpoint_file.stem}.{self.iteration:08d}.state')
-        IQAcheckpoint.write(file, {
+        write_tensors(file, {
             'options': trained_options(self.args), 'split_hash': self.split_hash, 'iteration': self.iteration,
             'model': self.model.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()}, 'random': random_,
@@ -233,7 +232,7 @@ class Run:
 
         The checkpoint is written last: where it holds the test's metrics, the run is finished.
         """
-        best = IQAcheckpoint.load(self.checkpoint_file) if is_main() else {}
+        best = load_checkpoint(self.checkpoint_file) if is_main() else {}
         if is_main():
             self.model.load_state_dict(best['model'])
         broadcast_weights(self.model)
@@ -243,7 +242,7 @@ class Run:
             written = write_results(self.args.result_dir, self.name, self.data.names['test'], performance, {
                 'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': 'test',
                 'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint_file),
-                'options': trained_options(self.args), 'versions': IQAcheckpoint.versions()})
+                'options': trained_options(self.args), 'versions': versions()})
             self.writer.flush()
             self._save(line['k'], line['b'], best['epoch'], {
                 **best['metrics'], 'train': criteria_of(line), 'test': criteria_of(performance)})
@@ -277,13 +276,13 @@ def find_state(args) -> dict | None:
     """
     file, path = checkpoint_file(args), args.resume
     if path == 'auto':
-        if file.exists() and 'test' in IQAcheckpoint.load(file).get('metrics', {}):
+        if file.exists() and 'test' in load_checkpoint(file).get('metrics', {}):
             return {}
         states = states_of(file)
         if not states:
             return None
         path = states[-1]
-    state = IQAcheckpoint.read(path)
+    state = read_tensors(path)
     if not isinstance(state, dict) or 'iteration' not in state:
         raise UserError(f'--resume {path}: not the state of a run (checkpoints/NAME.ITERATION.state)')
     options = trained_options(args)

@@ -1,7 +1,7 @@
 """Export a trained model, with its preprocessing and its mapping to MOS inside: uint8 (N, H, W, 3) in, MOS (N,) out.
 
-    python export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
-    python export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
+    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
+    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
 
 The batch and, where the pooling allows, the height and width of the images are free. Where the checkpoint resizes, any
 size is taken and resized inside by an antialiased bilinear filter in floating point, which is not PIL's to the last
@@ -12,6 +12,7 @@ MOS units is an error (exit status 1). Packages older than requirements-export.t
 """
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import IQAcheckpoint
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_data.info import source_of
+from iqa_data.transforms import Preprocess, normalize
+from iqa_runtime.checkpoint import adopt, load_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
-from IQAdataset import Preprocess, normalize, preprocess_of
-from IQAinfo import source_of
+from iqa_scoring.scorer import Scorer, resized
+from IQAdataset import preprocess_of
 from IQAmodel import load_model
 from IQAoptions import EXPORT, find_checkpoint, parse
-from IQAscore import Scorer, resized
 
 TOLERANCE = 1e-3  # MOS units
 INSTALL = 'pip install -r requirements-export.txt'
@@ -54,8 +59,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if not wanted:
         raise UserError('give --onnx FILE or --torch_export FILE, or both')
     file = Path(args.trained_model_file or find_checkpoint(args))
-    checkpoint = IQAcheckpoint.load(file)
-    IQAcheckpoint.adopt(args, checkpoint, file)
+    checkpoint = load_checkpoint(file)
+    adopt(args, checkpoint, file)
     preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
                   else preprocess_of(args, source_of(args.dataset)))
     scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess)

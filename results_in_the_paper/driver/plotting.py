@@ -17,8 +17,8 @@ from PIL import Image
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from results_in_the_paper.figure_runs import FigureRun, figure_runs
-from results_in_the_paper.settings import PAPER
+from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
+from results_in_the_paper.driver.settings import PAPER
 
 COLUMN, PAGE = 3.33, 7.0  # inches: a column and the width of the text of the paper's format
 STYLE = {

@@ -3,9 +3,9 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from results_in_the_paper import paper, plotting
-from results_in_the_paper.plotting import Curve
-from results_in_the_paper.settings import LOSSES
+from results_in_the_paper.driver import paper, plotting
+from results_in_the_paper.driver.plotting import Curve
+from results_in_the_paper.driver.settings import LOSSES
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:

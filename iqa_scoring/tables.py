@@ -26,10 +26,9 @@ from pathlib import Path
 
 import ignite.distributed as idist
 
+from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import replacing
-from IQAdistributed import is_main
-from IQAfiles import text
+from iqa_runtime.files import replacing, text
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
            'note')

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from iqa_data.info import PARTS, Info, parts_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from IQAinfo import PARTS, Info, Table
+from iqa_runtime.tables import Table
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
 
@@ -149,7 +150,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> Parts:
     """Read a split of the images `names`; UserError where it names others, one twice, or not all of them."""
     table = Table.read(path)
     table.needs('image', 'part')
-    listed, part = table.images(), table.parts()
+    listed, part = table.images(), parts_of(table)
     table.once(listed)
     place = {str(name): i for i, name in enumerate(names)}
     unknown = [name for name in listed if name not in place]

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from iqa_runtime.errors import UserError
-from results_in_the_paper import iqa_statistics, paper, plotting, t_test
-from results_in_the_paper.cells import HEADERS, Cell, cells
-from results_in_the_paper.figure_runs import FigureRun, figure_runs
-from results_in_the_paper.results import find, read_predictions
-from results_in_the_paper.settings import LOSSES, differences
-from results_in_the_paper.shelf import Shelf
-from results_in_the_paper.targets import FIGURE5, Run
+from results_in_the_paper import t_test
+from results_in_the_paper.driver import iqa_statistics, paper, plotting
+from results_in_the_paper.driver.cells import HEADERS, Cell, cells
+from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
+from results_in_the_paper.driver.results import find, read_predictions
+from results_in_the_paper.driver.settings import LOSSES, differences
+from results_in_the_paper.driver.shelf import Shelf
+from results_in_the_paper.driver.targets import FIGURE5, Run
 
 HEADER = ('cell', 'paper', 'ours', 'difference', '95 % interval', 'verdict')
 RESAMPLES = 2000

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from IQAscore import WINDOW, Scale, Scorer
+from iqa_scoring.scorer import WINDOW, Scale, Scorer
 
 OPACITY = .5
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too

@@ -14,8 +14,8 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from iqa_data.transforms import Preprocess, memory_format, normalize
 from iqa_runtime.errors import pick
-from IQAdataset import Preprocess, memory_format, normalize
 
 MAX_PIXELS = 178_956_970  # of one image: where Pillow refuses too
 WINDOW = 3                # side of the windows of a quality map, in cells of level 7

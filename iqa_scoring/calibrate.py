@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from scipy.optimize import curve_fit
 
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError, pick
-from IQAdataset import Preprocess
+from iqa_scoring.scorer import Mapping
 from IQAmodel import NETWORK
 from IQAperformance import agreement, fit_line
-from IQAscore import Mapping
 
 FEWEST = 20  # images; a line through fewer says little, and its error less
 IMAGE_COLUMNS = ('image', 'name', 'file', 'filename', 'file_name', 'image_name', 'path', 'img')
@@ -54,7 +54,7 @@ def _column(table: pd.DataFrame, known: Sequence[str], others: Sequence[str]) ->
 
 
 def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float, float]:
-    """Least-squares top, bottom, centre, width of IQAscore.logistic; both (N,) float64.
+    """Least-squares top, bottom, centre, width of scorer.logistic; both (N,) float64.
 
     top and bottom stay within one range of `mos` of its ends, and width within 1/20 to 20 times the spread of `raw`,
     so that a nearly straight relation does not send them to infinity. Raises UserError where there is no fit.

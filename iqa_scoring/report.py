@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from iqa_runtime.files import write_text
-from IQAmaps import colours
-from IQAscore import Scale
+from iqa_scoring.maps import colours
+from iqa_scoring.scorer import Scale
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20
@@ -33,7 +33,7 @@ class Entry:
 
     row: dict                 # name, score, raw, percentile, outside, note: see IQAtables
     thumbnail: bytes          # JPEG
-    small_map: bytes = b''    # see IQAmaps.small_map
+    small_map: bytes = b''    # see maps.small_map
     mos: float | None = None  # its rating, where the set is labelled
 
     def card(self) -> dict:

@@ -7,19 +7,13 @@ without a leading ./; --resume recognises images by it.
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import text
 
 # what is taken from a folder; a file that is named itself may have any suffix
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.jp2',
             '.j2k', '.ppm', '.pgm', '.pbm', '.pnm', '.tga'}
-
-
-def text(path: str | Path) -> str:
-    """A path as one line of valid UTF-8: what is not UTF-8 or not printable is escaped."""
-    decoded = os.fsencode(path).decode('utf-8', 'backslashreplace')
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in decoded)
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from iqa_data.cache import UNREADABLE, why_unreadable
+from iqa_data.transforms import Preprocess, shown_size, to_rgb
 from iqa_runtime.errors import UserError
-from IQAcache import UNREADABLE, why_unreadable
-from IQAdataset import Preprocess, shown_size, to_rgb
-from IQAfiles import text
-from IQAmaps import quality_maps
-from IQAscore import MAX_PIXELS, Scorer
+from iqa_runtime.files import text
+from iqa_scoring.maps import quality_maps
+from iqa_scoring.scorer import MAX_PIXELS, Scorer
 
 WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order

@@ -3,12 +3,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError, pick
-from IQAinfo import dataset_name
 from results_in_the_paper import t_test
-from results_in_the_paper.cells import HEADERS, cells
-from results_in_the_paper.figure_runs import SWEEPS, FigureRun, figure_runs
-from results_in_the_paper.settings import LOSSES, PAPER, normalised
+from results_in_the_paper.driver.cells import HEADERS, cells
+from results_in_the_paper.driver.figure_runs import SWEEPS, FigureRun, figure_runs
+from results_in_the_paper.driver.settings import LOSSES, PAPER, normalised
 
 FIGURE5 = tuple(f'figure5_{sweep}' for sweep in SWEEPS)
 CURVES = ('figure1', 'figure4', *FIGURE5, 'image_size')  # drawn from curves over epochs

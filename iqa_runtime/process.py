@@ -72,7 +72,7 @@ def quiet_pipe() -> Iterator[None]:
 
 @contextmanager
 def pillow_without_limit() -> Iterator[None]:
-    """Let Pillow open images of any size, for IQAstream.Reader has a limit of its own."""
+    """Let Pillow open images of any size, for stream.Reader has a limit of its own."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

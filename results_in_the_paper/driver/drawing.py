@@ -13,16 +13,16 @@ from results_in_the_paper import (
     image_size_performance_plot,
     loss_performance_curves,
     lr_performance_plot,
-    plotting,
     scatter_plots,
     t_test,
     tables,
 )
-from results_in_the_paper.cells import cells
-from results_in_the_paper.settings import PAPER
-from results_in_the_paper.shelf import Shelf
-from results_in_the_paper.table_formats import FORMATS, SUFFIXES
-from results_in_the_paper.targets import runs_of
+from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver.cells import cells
+from results_in_the_paper.driver.settings import PAPER
+from results_in_the_paper.driver.shelf import Shelf
+from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES
+from results_in_the_paper.driver.targets import runs_of
 
 CURVE_SCRIPTS = {
     'figure1': loss_performance_curves, 'figure4': bnMSE, 'figure5_lr': lr_performance_plot,

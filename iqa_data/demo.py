@@ -1,0 +1,315 @@
+"""Make the demo data set: photographs and drawn scenes, degraded by a known amount, with scores that stand in for MOS.
+
+    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/demoinfo.mat
+
+Nothing is downloaded: the photographs are those that ship inside scikit-image. Every scene is cropped `PER_SCENE`
+times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The score of an image is
+no opinion of people. It is computed from the strength of the degradation and from the SSIM to the pristine crop, and
+then marked by simulated raters, whose mean and standard deviation are what the info file holds.
+
+The same pixels and labels come out every time: each image draws from a generator of its own, seeded by its place.
+"""
+import argparse
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.random import RandomState
+from PIL import Image, ImageDraw, ImageFilter, features
+from tqdm import tqdm
+
+from iqa_data.info import read_info, write_info
+from iqa_data.splits import split
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import replacing
+
+OUT_DIR = Path('data', 'demo')
+SEED = 19920517
+SIZE = (96, 72)          # width, height of every image
+CANVAS = (320, 240)      # width, height on which a scene is drawn before it is cropped
+PER_SCENE = 8            # images of one scene, one of them pristine
+DRAWINGS = 45            # scenes of each kind in DRAWN
+GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
+RUNS = 10                # columns of the split
+RATERS = 20
+RATER_NOISE = 10.        # standard deviation of one rater's marks, on the scale of 0..100
+SCORES = (10., 90.)      # true score of the worst conceivable image and of a pristine one
+SSIM_WEIGHT = .5         # share of SSIM in the true score; the rest is the strength's
+
+PHOTOGRAPHS = (
+    'astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png',
+    'ihc.png', 'motorcycle_left.png', 'page.png', 'retina.jpg', 'rocket.jpg',
+)
+
+
+# Scenes: a generator -> an RGB image
+
+Scene = Callable[[RandomState], Image.Image]
+
+
+def photograph(name: str) -> Image.Image:
+    """Read one of the photographs that ship inside scikit-image; never from the network."""
+    import skimage.data
+    path = Path(skimage.data.__file__).parent / name
+    try:
+        return Image.open(path).convert('RGB')
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error}; expected it in the installed scikit-image') from error
+
+
+def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
+    """A colour near grey, as most surfaces are: a lightness in [low, high), a little less or more of each channel."""
+    return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
+
+
+def _sky(rng: RandomState) -> Image.Image:
+    """A canvas that goes from one colour at the top to another at the bottom."""
+    top, bottom = np.array([_colour(rng, 60), _colour(rng, 60)])
+    ramp = np.linspace(0, 1, CANVAS[1])[:, None, None]
+    return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (CANVAS[1], CANVAS[0], 3)).astype(np.uint8))
+
+
+def _grain(image: Image.Image, rng: RandomState) -> Image.Image:
+    """Give the surfaces of a scene a texture: noise whose amplitude falls as 1 / frequency."""
+    fy, fx = np.fft.fftfreq(CANVAS[1])[:, None], np.fft.rfftfreq(CANVAS[0])
+    spectrum = np.fft.rfft2(rng.normal(size=CANVAS[::-1])) / np.maximum(np.hypot(fx, fy), 1 / CANVAS[0])
+    texture = np.fft.irfft2(spectrum, CANVAS[::-1])
+    return _image(np.asarray(image) + (rng.uniform(*GRAIN) * texture / texture.std())[:, :, None])
+
+
+def _image(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def leaves(rng: RandomState) -> Image.Image:
+    """Discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
+    image = Image.new('RGB', CANVAS, _colour(rng))
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.randint(150, 400)):
+        x, y, radius = rng.uniform(0, CANVAS[0]), rng.uniform(0, CANVAS[1]), 5 / math.sqrt(rng.uniform(.004, 1))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(rng))
+    return _grain(image, rng)
+
+
+def city(rng: RandomState) -> Image.Image:
+    """Houses with windows before the sky."""
+    image = _sky(rng)
+    draw = ImageDraw.Draw(image)
+    for row in range(3):
+        for left in range(-20, CANVAS[0], rng.randint(40, 70)):
+            width, top = rng.randint(30, 80), rng.randint(15 + 50 * row, 90 + 50 * row)
+            draw.rectangle((left, top, left + width, CANVAS[1]), fill=_colour(rng, 20, 230))
+            glass, pitch = _colour(rng), rng.randint(9, 18)
+            for x in range(left + 4, left + width - pitch // 2, pitch):
+                for y in range(top + 5, CANVAS[1], pitch):
+                    draw.rectangle((x, y, x + pitch // 2, y + pitch // 2), fill=glass)
+    return _grain(image, rng)
+
+
+def hills(rng: RandomState) -> Image.Image:
+    """Ridges behind one another, with trees on them."""
+    image = _sky(rng)
+    draw = ImageDraw.Draw(image)
+    for base in range(80, CANVAS[1] + 30, 30):
+        steps = np.cumsum(rng.normal(0, 4, CANVAS[0]))
+        ridge = base + steps - steps.mean()
+        draw.polygon([(0, CANVAS[1]), *enumerate(ridge.tolist()), (CANVAS[0], CANVAS[1])], fill=_colour(rng, 20, 220))
+        tree = _colour(rng, 0, 180)
+        for x in rng.randint(0, CANVAS[0], rng.randint(10, 40)).tolist():
+            foot, height = ridge[x] + rng.uniform(0, 40), rng.uniform(10, 36)
+            draw.polygon([(x - height / 4, foot), (x, foot - height), (x + height / 4, foot)], fill=tree)
+    return _grain(image, rng)
+
+
+def mosaic(rng: RandomState) -> Image.Image:
+    """Tiles of flat colours, each the cells nearest to a random point, some of them striped."""
+    y, x = np.mgrid[:CANVAS[1], :CANVAS[0]]
+    points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * CANVAS
+    tile = np.argmin([(x - px) ** 2 + (y - py) ** 2 for px, py in points], axis=0)
+    colours = np.array([[_colour(rng) for _ in points] for _ in range(2)])
+    angle, pitch = rng.uniform(0, math.pi, len(points))[tile], rng.uniform(6, 30, len(points))[tile]
+    stripe = (np.floor((x * np.cos(angle) + y * np.sin(angle)) / pitch) % 2).astype(int)
+    return _grain(_image(colours[stripe, tile]), rng)
+
+
+DRAWN: dict[str, Scene] = {'leaves': leaves, 'city': city, 'hills': hills, 'mosaic': mosaic}
+
+
+# Distortions: (pristine image, strength in 0..1, generator) -> the degraded image
+
+def _between(low: float, high: float, strength: float) -> float:
+    """The value at `strength` on the way from `low` to `high`, in equal ratios."""
+    return low * (high / low) ** strength
+
+
+def _coded(image: Image.Image, **options) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return Image.open(buffer).convert('RGB')
+
+
+def blur(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(_between(.6, 4, strength)))
+
+
+def noise(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    pixels = np.asarray(image, np.float64)
+    return _image(pixels + rng.normal(0, _between(8, 80, strength), pixels.shape))
+
+
+def jpeg(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    return _coded(image, format='JPEG', quality=round(_between(14, 1, strength)))
+
+
+def jpeg2000(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    return _coded(image, format='JPEG2000', quality_layers=[_between(12, 150, strength)], irreversible=True)
+
+
+def resample(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    factor = _between(1.5, 8, strength)
+    small = image.resize(tuple(round(side / factor) for side in image.size), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def contrast(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    pixels = np.asarray(image, np.float64)
+    mean = pixels.mean()
+    return _image(mean + (pixels - mean) * _between(.75, .12, strength))
+
+
+def quantisation(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
+    levels = round(_between(12, 2, strength))
+    return _image(np.rint(np.asarray(image) / 255 * (levels - 1)) * (255 / (levels - 1)))
+
+
+DISTORTIONS: dict[str, Callable[[Image.Image, float, RandomState], Image.Image]] = {
+    'blur': blur, 'noise': noise, 'jpeg': jpeg, 'jpeg2000': jpeg2000, 'resample': resample, 'contrast': contrast,
+    'quantisation': quantisation,
+}
+
+
+# Images, scores and splits
+
+def scenes(drawings: int = DRAWINGS) -> list[tuple[str, str, Scene]]:
+    """List (name, kind, function that makes the scene): every photograph, then `drawings` scenes of each drawn kind."""
+    listed = [(name.partition('.')[0], 'photograph', lambda _, name=name: photograph(name)) for name in PHOTOGRAPHS]
+    return listed + [(f'{kind}{i}', kind, draw) for kind, draw in DRAWN.items() for i in range(drawings)]
+
+
+def crop(scene: Image.Image, rng: RandomState) -> Image.Image:
+    """Cut a random part of the right shape out of a scene, at least .6 of what fits, mirror it or not; SIZE."""
+    scale = rng.uniform(.6, 1) * min(scene.width / SIZE[0], scene.height / SIZE[1])
+    width, height = SIZE[0] * scale, SIZE[1] * scale
+    left, top = rng.uniform(0, 1, 2) * (scene.width - width, scene.height - height)
+    part = scene.resize(SIZE, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.uniform() < .5 else part
+
+
+def true_score(pristine: Image.Image, degraded: Image.Image, strength: float) -> float:
+    """Score an image from what was done to it: SCORES[1] for nothing, less with the strength and the loss of SSIM."""
+    from skimage.metrics import structural_similarity
+    ssim = structural_similarity(np.asarray(pristine), np.asarray(degraded), channel_axis=2, data_range=255)
+    damage = (1 - SSIM_WEIGHT) * strength + SSIM_WEIGHT * (1 - max(ssim, 0))
+    return SCORES[1] - (SCORES[1] - SCORES[0]) * damage
+
+
+def rate(score: float, rng: RandomState) -> tuple[float, float]:
+    """Let RATERS simulated raters mark an image of this true score in 0..100; the mean and std of their marks."""
+    marks = np.clip(np.rint(rng.normal(score, RATER_NOISE, RATERS)), 0, 100)
+    return float(marks.mean()), float(marks.std(ddof=1))
+
+
+def split_runs(kinds: list[str], runs: int = RUNS) -> np.ndarray:
+    """Permute the contents `runs` times, such that any stretch of a permutation has its share of every kind.
+
+    Args:
+        kinds: The kind of each of R contents.
+        runs: How many permutations.
+
+    Returns:
+        (R, runs) integers, each column a permutation of the reference ids 1..R.
+    """
+    columns = []
+    for run in range(runs):
+        rng = RandomState([SEED, run])
+        place = np.empty(len(kinds))
+        for kind in dict.fromkeys(kinds):
+            members = np.flatnonzero(np.array(kinds) == kind)
+            place[members] = (rng.permutation(len(members)) + rng.uniform()) / len(members)
+        columns.append(np.argsort(place, kind='stable') + 1)
+    return np.stack(columns, axis=1)
+
+
+def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, Image.Image, float, float]]:
+    """Yield (distortion, strength, image, mos, std) for the images of content number `ref`, the pristine one first."""
+    rng = RandomState([SEED, 0, ref])
+    scene = draw(rng)
+    kinds = ['pristine', *np.resize(rng.permutation(list(DISTORTIONS)), per_scene - 1).tolist()]
+    strengths = [0., *((rng.permutation(per_scene - 1) + rng.uniform(size=per_scene - 1)) / (per_scene - 1)).tolist()]
+    for i, (kind, strength) in enumerate(zip(kinds, strengths, strict=True)):
+        rng = RandomState([SEED, 1, ref, i])
+        pristine = crop(scene, rng)
+        image = DISTORTIONS[kind](pristine, strength, rng) if kind in DISTORTIONS else pristine
+        yield kind, strength, image, *rate(true_score(pristine, image, strength), rng)
+
+
+def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawings: int = DRAWINGS) -> Path:
+    """Write the demo data set: `out_dir`/images/*.png, and last of all `out_dir`/demoinfo.mat, which makes it complete.
+
+    Args:
+        out_dir: The folder; an older demo data set in it is written over.
+        per_scene: Images of each scene, at least 2.
+        drawings: Scenes of each drawn kind.
+
+    Returns:
+        The path of the info file.
+
+    Raises:
+        UserError: A file cannot be written, or scikit-image's photographs or Pillow's JPEG 2000 codec are missing.
+    """
+    if not features.check('jpg_2000'):
+        raise UserError('this Pillow lacks JPEG 2000; expected one built with OpenJPEG, as the wheels on PyPI are')
+    out_dir = Path(out_dir)
+    info_path = out_dir / 'demoinfo.mat'
+    _remove(info_path)
+    listed = scenes(drawings)
+    names, mos, std, ref_ids = [], [], [], []
+    with tqdm(total=len(listed) * per_scene, desc='making the demo data set', unit='image') as bar:
+        for ref, (scene, _, draw) in enumerate(listed, start=1):
+            for i, (kind, strength, image, *marks) in enumerate(degraded_crops(ref, draw, per_scene)):
+                names.append(f'{scene}-{i:02d}-{kind}-{round(100 * strength):03d}.png')
+                with replacing(out_dir / 'images' / names[-1]) as temporary:
+                    image.save(temporary, format='PNG')
+                mos.append(marks[0])
+                std.append(marks[1])
+                ref_ids.append(ref)
+                bar.update()
+    write_info(info_path, names, mos, std, ref_ids, split_runs([kind for _, kind, _ in listed]))
+    return info_path
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror or error}') from error
+
+
+def summary(info_path: Path) -> str:
+    """Tell what a demo data set holds: images, contents and scores of each part of its first run."""
+    info = read_info(info_path)
+    lines = [f'{info_path.parent}: {len(info.names)} images of {len(info.index)} contents, {SIZE[0]}x{SIZE[1]}']
+    for part, rows in split(info, 0, .6, .8).items():
+        mos, contents = info.mos[rows], len(set(info.ref_ids[rows]))
+        lines.append(f'{part:>6}: {len(rows)} images of {contents} contents, MOS {mos.min():.1f} to {mos.max():.1f}')
+    return '\n'.join(lines)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--out', type=Path, default=OUT_DIR, metavar='DIR', help='where to write the data set')
+    print(summary(make_demo(parser.parse_args(argv).out)))
