@@ -1,8 +1,8 @@
-"""Data sets of photographs with mean opinion scores (MOS): preprocessing, loaders."""
+"""Data sets of images with mean opinion scores (MOS), and their loaders."""
 import os
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,49 +15,56 @@ from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share
 from iqa_data.splits import Plan, choose
-from iqa_data.transforms import Preprocess
-from iqa_runtime.distributed import fewest_images
+from iqa_data.target import Target, target_of
+from iqa_data.transforms import PAPERS, Augmentation, Preprocess
+from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError
+from iqa_runtime.options import Options
+
+Scores = tuple[torch.Tensor, torch.Tensor]
 
 
 class IQADataset(Dataset):
-    """Images with their opinion scores; item i is (image (3, H, W) uint8, (mos (1,), std (1,)) float32).
+    """Images with their opinion scores; item i is ((image, ...), (mos, std)).
 
-    A DataLoader gets whole batches of them by `__getitems__`: the images lie in memory as (N, H, W, 3), which is
-    torch's channels_last, so that an image is copied once.
+    One image, or two: reference and distorted; each (3, H, W) uint8. The scores are (1,) float32 in MOS units. A
+    DataLoader gets whole batches of them by `__getitems__`: images lie in memory as (N, H, W, 3), which is torch's
+    channels_last, so that each is copied once.
 
     Args:
-        paths: the image files.
-        mos, std: (N,) mean and standard deviation of the opinions, in MOS units.
+        paths: the image files of each item, reference first.
+        mos, std: (N,) mean and standard deviation of the opinions.
         read: path -> (H, W, 3) uint8 array: Preprocess.array or a DecodedImages.
-        transform: PIL image -> uint8 tensor (3, H, W), the random part of training; None: the image as it is.
+        augment: PIL images of an item -> as many PIL images, the random part of training.
     """
 
-    def __init__(self, paths: Sequence[Path], mos: np.ndarray, std: np.ndarray,
-                 read: Callable[[Path], np.ndarray], transform: Callable[[Image.Image], torch.Tensor] | None = None):
-        self.paths, self.read, self.transform = list(paths), read, transform
+    def __init__(self, paths: Sequence[tuple[Path, ...]], mos: np.ndarray, std: np.ndarray,
+                 read: Callable[[Path], np.ndarray], augment: Augmentation | None = None):
+        self.paths, self.read, self.augment = list(paths), read, augment
         self.mos, self.std = (torch.as_tensor(np.asarray(v), dtype=torch.float32)[:, None] for v in (mos, std))
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def __getitem__(self, i: int) -> tuple[tuple[torch.Tensor, ...], Scores]:
         images, (mos, std) = self.__getitems__([i])
-        return images[0], (mos[0], std[0])
+        return tuple(image[0] for image in images), (mos[0], std[0])
 
-    def __getitems__(self, rows: list[int]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """A batch of images of one size, (N, 3, H, W) uint8, and its scores, (N, 1) each."""
+    def __getitems__(self, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], Scores]:
+        """Return a batch of images of one size, (N, 3, H, W) uint8 each, and its scores, (N, 1) each."""
         first = self._pixels(rows[0])
-        batch = torch.empty(len(rows), *first.shape, dtype=torch.uint8)
-        places = batch.numpy()
-        places[0] = first
-        for place, i in zip(places[1:], rows[1:], strict=True):
-            place[:] = self._pixels(i)
-        return batch.permute(0, 3, 1, 2), (self.mos[rows], self.std[rows])
+        batches = [torch.empty(len(rows), *pixels.shape, dtype=torch.uint8) for pixels in first]
+        places = [batch.numpy() for batch in batches]
+        for n, i in enumerate(rows):
+            for place, pixels in zip(places, first if n == 0 else self._pixels(i), strict=True):
+                place[n] = pixels
+        return tuple(batch.permute(0, 3, 1, 2) for batch in batches), (self.mos[rows], self.std[rows])
 
-    def _pixels(self, i: int) -> np.ndarray:
-        pixels = self.read(self.paths[i])
-        return pixels if self.transform is None else self.transform(Image.fromarray(pixels)).permute(1, 2, 0).numpy()
+    def _pixels(self, i: int) -> list[np.ndarray]:
+        pixels = [self.read(path) for path in self.paths[i]]
+        if self.augment is None:
+            return pixels
+        return [np.asarray(image) for image in self.augment(*map(Image.fromarray, pixels))]
 
 
 def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[int, int]]:
@@ -75,18 +82,20 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[in
 
 @dataclass(frozen=True)
 class Loading:
-    """How images come from files to batches: `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (see IQAcache)."""
+    """How images come from files to batches; `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (iqa_data/cache.py).
+
+    `allow_outside`: read images that the info file names outside their folder.
+    """
 
     batch_size: int
-    fewest: int = 1  # images in a training batch
     num_workers: int = 0
     cache: str = 'none'
     cache_dir: str = 'cache'
     pin_memory: bool = False
-    allow_outside: bool = False  # images that the info file names outside their folder
+    allow_outside: bool = False
 
     def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
-        """What reads an image, and the (h, w) of each; every image has been decoded once, now or for the cache."""
+        """Return the function that reads an image, and the (h, w) of each; every image has been decoded once."""
         if self.cache == 'none':
             return preprocess.array, check_images(paths, preprocess)
         images = on_disk(paths, preprocess, self.cache_dir) if self.cache == 'disk' else in_memory(paths, preprocess)
@@ -104,28 +113,36 @@ class Data:
     preprocess: Preprocess
     loading: Loading
     higher_is_better: bool = True
+    augment: Augmentation | None = None
+    target: Target = field(default_factory=Target)
+    tested: str | None = 'test'  # the part that a run is tested on in the end
 
-    def training_loader(self, transform: Callable | None = None) -> DataLoader:
-        """Shuffled batches, drawn with torch's global generator; a last batch that is too small is dropped."""
-        dataset, batch_size = copy(self.datasets['train']), self.loading.batch_size
-        dataset.transform = transform
-        left = len(dataset) % batch_size
-        drop = 0 < left < self.loading.fewest and len(dataset) > batch_size
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch, of all processes together."""
+        return self.loading.batch_size
+
+    def training_loader(self, fewest: int = 1) -> DataLoader:
+        """Return shuffled batches, drawn with torch's global generator; a last batch below `fewest` is dropped."""
+        dataset = copy(self.datasets['train'])
+        dataset.augment = self.augment
+        left = len(dataset) % self.batch_size
+        drop = 0 < left < fewest and len(dataset) > self.batch_size
         if drop:
             print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
-                  f'({len(dataset)} images, batch size {batch_size})')
-        return self._loader(dataset, batch_sampler=Share(BatchSampler(RandomSampler(dataset), batch_size, drop)))
+                  f'({len(dataset)} images, batch size {self.batch_size})')
+        return self._loader(dataset, batch_sampler=Share(BatchSampler(RandomSampler(dataset), self.batch_size, drop)))
 
     def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
-        """Every image of a part once, without augmentation, images of one size together (see SameSize.order).
+        """Return every image of a part once, without augmentation, images of one size together (see SameSize.order).
 
         Starting a loader draws one number from `generator` (None: torch's global one).
         """
-        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.loading.batch_size),
+        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size),
                             generator=generator)
 
     def _loader(self, dataset: IQADataset, **options) -> DataLoader:
-        at_once = self.loading.cache != 'none' and dataset.transform is None  # copying needs no process of its own
+        at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
         return DataLoader(dataset, num_workers=0 if at_once else self.loading.num_workers,
                           pin_memory=self.loading.pin_memory, collate_fn=_as_it_is, **options)
 
@@ -154,7 +171,7 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
               loading: Loading) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
-    Raises UserError where the folder, the info file or an image is missing or broken, and how to get them.
+    Raises UserError if the folder, the info file or an image is missing or broken, and says how to get them.
     """
     require(source, name)
     info = read_info(source.info)
@@ -165,49 +182,73 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
     paths = {part: [Path(source.im_dir, file) for file in files] for part, files in names.items()}
     read, sizes = loading.open([path for part in paths.values() for path in part], preprocess)
     sizes = iter(sizes)
-    return Data(name, names, {part: IQADataset(paths[part], info.mos[parts[part]], info.std[parts[part]], read)
-                              for part in parts},
-                {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess, loading,
-                info.higher_is_better)
+    datasets = {part: IQADataset([(path,) for path in paths[part]], info.mos[chosen], info.std[chosen], read)
+                for part, chosen in parts.items()}
+    return Data(name, names, datasets, {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess,
+                loading, info.higher_is_better)
 
 
-def get_data_loaders(args) -> Data:
-    """The train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them."""
+def get_data_loaders(args: Options) -> Data:
+    """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them."""
     if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
-        from iqa_data.demo import make_demo
+        from iqa_data.demo import make_demo  # it draws the images, with more packages
         make_demo()
 
+    source = named_source(args.dataset, args.im_dir, args.data_info)
+
     def rows(info: Info) -> dict[str, np.ndarray]:
-        parts = choose(info, plan_of(args))
+        parts = choose(info, plan_of(args, source))
         most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
-    source = named_source(args.dataset, args.im_dir, args.data_info)
     data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args))
-    sizes = set(data.sizes['train'])
-    if args.augmentation:
-        small = min(h for h, _ in sizes), min(w for _, w in sizes)
-        if small[0] < args.crop_size_h or small[1] < args.crop_size_w:
-            raise UserError(f'--crop_size_h {args.crop_size_h} --crop_size_w {args.crop_size_w} is larger than the '
-                            f'smallest training image, {small[0]}x{small[1]} (h x w)')
-    elif len(sizes) > 1 and args.batch_size > 1:
-        raise UserError(f'the training images are of {len(sizes)} sizes, from {min(sizes)} to {max(sizes)} (h, w), and '
-                        'cannot be stacked in a batch: give --resize, --augmentation (which crops) or --batch_size 1')
+    data.augment, data.target = augmentation_of(args), target_of(args.target, data.datasets['train'].mos.numpy())
+    data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
+    check_sizes(set(data.sizes['train']), data.augment, args.batch_size)
     return data
 
 
-def plan_of(args) -> Plan:
-    """The split that the options ask for."""
-    return Plan(args.split, args.exp_id, args.train_ratio, args.train_and_val_ratio, args.split_seed, args.folds,
-                args.fold, args.split_file)
+def check_sizes(sizes: set[tuple[int, int]], augment: Augmentation | None, batch_size: int) -> None:
+    """Raise UserError if training images of these (h, w) cannot be cropped, or not be stacked in a batch."""
+    parts = augment.parts if augment else ()
+    if 'crop' in parts:
+        small = min(h for h, _ in sizes), min(w for _, w in sizes)
+        if small[0] < augment.crop[0] or small[1] < augment.crop[1]:
+            raise UserError(f'--crop_size_h {augment.crop[0]} --crop_size_w {augment.crop[1]} is larger than the '
+                            f'smallest training image, {small[0]}x{small[1]} (h x w)')
+        sizes = {augment.crop}
+    if len(sizes) > 1 and batch_size > 1:
+        raise UserError(f'the training images are of {len(sizes)} sizes, from {min(sizes)} to {max(sizes)} (h, w), and '
+                        'cannot be stacked in a batch: give --resize or --augmentation crop')
+    if 'rot90' in parts and any(h != w for h, w in sizes):
+        raise UserError('--augmentation rot90 turns images by 90 degrees, which needs square ones: add crop before '
+                        'it, with --crop_size_h equal to --crop_size_w, or --resize to a square')
 
 
-def preprocess_of(args, source: Source) -> Preprocess:
-    """The fixed preprocessing that the options and the data set ask for."""
-    return Preprocess((args.resize_size_h, args.resize_size_w) if args.resize else None, source.first_resize)
+def plan_of(args: Options, source: Source) -> Plan:
+    """Return the split that the options ask for; an official one may have shares of its own."""
+    ratios = args.train_ratio, args.train_and_val_ratio
+    if source.ratios and args.split == 'official':
+        ratios = source.ratios
+    return Plan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
+                args.test_fold)
 
 
-def loading_of(args) -> Loading:
-    """How images are loaded, as the options say."""
-    return Loading(args.batch_size, fewest_images(args.batch_size, args.sync_bn), args.num_workers, args.cache,
-                   args.cache_dir, args.device.startswith('cuda'), args.allow_outside)
+def preprocess_of(args: Options, source: Source) -> Preprocess:
+    """Return the fixed preprocessing that the options and the data set ask for."""
+    size = (args.resize_size_h, args.resize_size_w) if args.resize else None
+    return Preprocess(size, source.first_resize, args.filter)
+
+
+def augmentation_of(args: Options) -> Augmentation | None:
+    """Return the random part of training that the options ask for."""
+    if args.augmentation is None:
+        return None
+    parts = tuple(args.augmentation) or PAPERS
+    return Augmentation(parts, args.angle, (args.crop_size_h, args.crop_size_w), args.hflip_p)
+
+
+def loading_of(args: Options) -> Loading:
+    """Return how images are loaded, as the options say."""
+    return Loading(args.batch_size, args.num_workers, args.cache, args.cache_dir,
+                   device_of(args.device).startswith('cuda'), args.allow_outside)

@@ -1,95 +1,129 @@
 """The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889).
 
-Each loss is a plain function of two (N, 1) tensors, predictions and MOS, and returns a scalar. This file needs torch
-alone and can be copied into another project.
+Each loss is a plain function of predictions and MOS, each (N, 1) or (N,), and returns a scalar; ValueError if their
+lengths differ. This file needs torch alone and can be copied into another project.
 """
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPS = 1e-8
-Fixed = Callable[[Tensor], Tensor]  # what a statistic is taken of: the values, or the values without their gradient
+
+
+class NotFiniteError(ValueError):
+    """Predictions or MOS hold NaN or infinity."""
 
 
 def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
-    """The q-norm of the centred predictions (N, 1), a scalar >= 0: b-hat of the paper's appendix."""
+    """Return the q-norm of the centred predictions (N, 1), a scalar >= 0: b-hat of the paper's appendix."""
     return torch.linalg.vector_norm(y_pred - y_pred.mean(), q)
 
+
+# Normalisations of the predictions or of the MOS (N, 1); `detach` stops the gradient through their statistics
+
+def normalise_by_norm(values: Tensor, q: float = 2, detach: bool = False) -> Tensor:
+    """Centre, and divide by the q-norm: (v - mean) / (eps + ||v - mean||_q). Equal values become 0."""
+    centred = values - _fixed(values, detach).mean()
+    return centred / (EPS + torch.linalg.vector_norm(_fixed(centred, detach), q))
+
+
+def normalise_by_range(values: Tensor, detach: bool = False) -> Tensor:
+    """Map to 0..1: (v - min) / (eps + max - min). Equal values become 0."""
+    low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
+    return (values - low) / (EPS + (high - low))
+
+
+def centre_by_range(values: Tensor, detach: bool = False) -> Tensor:
+    """Centre, and divide by the range: (v - mean) / (eps + max - min). Equal values become 0."""
+    low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
+    return (values - _fixed(values, detach).mean()) / (EPS + (high - low))
+
+
+def scale_by_norm(values: Tensor, p: float = 2, detach: bool = False) -> Tensor:
+    """Divide by the p-norm: v / (eps + ||v||_p). Zeros stay zeros."""
+    return values / (EPS + torch.linalg.vector_norm(_fixed(values, detach), p))
+
+
+def standardise(values: Tensor, detach: bool = False) -> Tensor:
+    """Return z-scores, with the population standard deviation. Equal values become 0."""
+    return (values - _fixed(values, detach).mean()) / (EPS + _fixed(values, detach).std(correction=0))
+
+
+def _fixed(values: Tensor, detach: bool) -> Tensor:
+    return values.detach() if detach else values
+
+
+# Losses
 
 def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 1, q: float = 2,
                                  detach: bool = False) -> Tensor:
     """Norm-in-Norm: centre, divide by the q-norm, compare in the p-norm; a scalar in 0..1.
 
-    x = (y_pred - mean) / (eps + ||y_pred - mean||_q), t likewise of y, s = 2^max(1, 1/q) N^max(0, 1/p - 1/q);
+    x, t: predictions and MOS after `normalise_by_norm`; s = 2^max(1, 1/q) N^max(0, 1/p - 1/q);
     l = (||x - t||_p / s)^p, l' the same of rho x - t with rho the cosine of x and t;
     the loss is (alpha0 l + alpha1 l') / (alpha0 + alpha1). For p < 1, eps is added to the difference.
 
     A batch of one gives 0 with zero gradient. Equal scores give t = 0. Equal predictions give x = 0, with a gradient as
     large as 1 / eps. `detach` stops the gradient through the mean and the norm of the predictions.
     """
+    _check_exponents(p, q)
     scale = 2 ** max(1, 1 / q) * len(y_pred) ** max(0, 1 / p - 1 / q)
-
-    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        centred = values - fixed(values).mean()
-        return centred / (EPS + torch.linalg.vector_norm(fixed(centred), q))
 
     def distance(difference: Tensor) -> Tensor:
         if p < 1:
             difference = difference + EPS  # the gradient of |d|^p has a pole at 0
         return (torch.linalg.vector_norm(difference, p) / scale) ** p
 
-    return _compare(y_pred, y, alpha, detach, normalise, distance)
+    return _compare(y_pred, y, partial(normalise_by_norm, q=q), alpha, detach, distance)
 
 
 def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
                                          detach: bool = False) -> Tensor:
-    """MSE after x = (y_pred - min) / (eps + max - min) on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
+    """MSE after `normalise_by_range` on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        low, high = fixed(values).min(), fixed(values).max()
-        return (values - low) / (EPS + (high - low))
-
-    return _compare(y_pred, y, alpha, detach, normalise)
+    return _compare(y_pred, y, normalise_by_range, alpha, detach)
 
 
 def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
                                       detach: bool = False) -> Tensor:
-    """MSE / 4 after x = (y_pred - mean) / (eps + max - min) on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """MSE / 4 after `centre_by_range` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        low, high = fixed(values).min(), fixed(values).max()
-        return (values - fixed(values).mean()) / (EPS + (high - low))
-
-    return _compare(y_pred, y, alpha, detach, normalise) / 4
+    return _compare(y_pred, y, centre_by_range, alpha, detach) / 4
 
 
 def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 2,
                            detach: bool = False) -> Tensor:
-    """MSE / 4 after x = y_pred / (eps + ||y_pred||_p) on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """MSE / 4 after `scale_by_norm` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
     A batch of one gives 0 with zero gradient; zeros stay zeros.
     """
-    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        return values / (EPS + torch.linalg.vector_norm(fixed(values), p))
-
-    return _compare(y_pred, y, alpha, detach, normalise) / 4
+    _check_exponents(p)
+    return _compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
 
 
 def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), detach: bool = False) -> Tensor:
-    """MSE / 4 of z-scores with the population standard deviation; rho = mean(x t); a scalar in 0..1.
+    """MSE / 4 of z-scores (`standardise`); rho = mean(x t); a scalar in 0..1.
 
     With alpha = (1, 0) it is (1 - PLCC) / 2. A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
-    def normalise(values: Tensor, fixed: Fixed) -> Tensor:
-        return (values - fixed(values).mean()) / (EPS + fixed(values).std(correction=0))
+    return _compare(y_pred, y, standardise, alpha, detach, rho=lambda x, t: (x * t).mean()) / 4
 
-    return _compare(y_pred, y, alpha, detach, normalise, rho=lambda x, t: (x * t).mean()) / 4
+
+def mae(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Return the mean absolute error, in the unit of the MOS."""
+    return F.l1_loss(*columns(y_pred, y))
+
+
+def mse(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Return the mean squared error, in the squared unit of the MOS."""
+    return F.mse_loss(*columns(y_pred, y))
 
 
 def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False) -> Tensor:
@@ -97,12 +131,26 @@ def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False)
 
     A scalar in 0..1; a batch of one gives 0. `detach` stops the gradient through max R.
     """
+    y_pred, y = columns(y_pred, y)
     n = len(y_pred)
     if n == 1:
         return y_pred.sum() * 0
     wrong = F.relu((y_pred - y_pred.T) * torch.sign(y.T - y))
-    largest = wrong.max().detach() if detach else wrong.max()
-    return wrong.sum() / (n * (n - 1)) / (1 + largest)
+    return wrong.sum() / (n * (n - 1)) / (1 + _fixed(wrong.max(), detach))
+
+
+def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
+    if any(values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,)) for values in (y_pred, y)) \
+            or len(y_pred) != len(y):
+        raise ValueError(f'predictions {tuple(y_pred.shape)} and MOS {tuple(y.shape)}: expected (N, 1) or (N,), of the '
+                         'same N')
+    return y_pred.reshape(-1, 1), y.reshape(-1, 1)
+
+
+def _check_exponents(*exponents: float) -> None:
+    if not all(exponent > 0 for exponent in exponents):
+        raise ValueError(f'the exponents of norms must be above 0, got {", ".join(map(str, exponents))}')
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -113,17 +161,19 @@ def _cosine(x: Tensor, t: Tensor) -> Tensor:
     return F.cosine_similarity(x, t, dim=0)
 
 
-def _compare(y_pred: Tensor, y: Tensor, alpha: Sequence[float], detach: bool,
-             normalise: Callable[[Tensor, Fixed], Tensor], distance: Callable[[Tensor], Tensor] = _mean_square,
+def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha: Sequence[float], detach: bool,
+             distance: Callable[[Tensor], Tensor] = _mean_square,
              rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
-    """(alpha0 distance(x - t) + alpha1 distance(rho x - t)) / (alpha0 + alpha1), terms of weight 0 left out.
+    """Return (alpha0 distance(x - t) + alpha1 distance(rho x - t)) / (alpha0 + alpha1), x, t the normalised y_pred, y.
 
-    x, t are predictions and scores after `normalise(values, fixed)`, where `fixed` stops the gradient if `detach`;
-    a batch of one gives 0.
+    Terms of weight 0 are left out; a batch of one gives 0.
     """
+    y_pred, y = columns(y_pred, y)
+    if not sum(alpha) > 0:
+        raise ValueError(f'alpha {tuple(alpha)}: expected a weight above 0')
     if len(y_pred) == 1:
         return y_pred.sum() * 0
-    x, t = (normalise(values, Tensor.detach if detach else lambda values: values) for values in (y_pred, y))
+    x, t = normalise(y_pred, detach=detach), normalise(y)
     total = 0
     if alpha[0]:
         total = total + alpha[0] * distance(x - t)
@@ -135,8 +185,8 @@ def _compare(y_pred: Tensor, y: Tensor, alpha: Sequence[float], detach: bool,
 # name -> the loss of one head, with the options that it takes from IQALoss
 LOSSES = {
     'norm-in-norm': (norm_loss_with_normalization, ('alpha', 'p', 'q', 'detach')),
-    'mae': (F.l1_loss, ()),
-    'mse': (F.mse_loss, ()),
+    'mae': (mae, ()),
+    'mse': (mse, ()),
     'min-max-norm': (norm_loss_with_min_max_normalization, ('alpha', 'detach')),
     'mean-norm': (norm_loss_with_mean_normalization, ('alpha', 'detach')),
     'scaling': (norm_loss_with_scaling, ('alpha', 'p', 'detach')),
@@ -148,12 +198,13 @@ ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
 class IQALoss(nn.Module):
     """The weighted sum of one loss over the heads; always computed in float32, under autocast too.
 
-    `loss([pq6, pq7, pq], (mos, std))` = beta[2] L(pq) + beta[0] L(pq6) + beta[1] L(pq7), all (N, 1) in MOS units; heads
-    of weight 0 are skipped. A network with another number of heads gets as many weights.
+    `loss([pq6, pq7, pq], (mos, std))` = beta[2] L(pq) + beta[0] L(pq6) + beta[1] L(pq7), each (N, 1) or (N,), in MOS
+    units; heads of weight 0 are skipped. A network with another number of heads gets as many weights. NotFiniteError
+    if predictions or MOS hold NaN or infinity.
 
     Args:
         loss_type: a name in LOSSES (or ALIASES); ValueError lists them.
-        alpha, p, q, detach: see norm_loss_with_normalization.
+        alpha, p, q, detach: see norm_loss_with_normalization; `detach` holds for the monotonicity too.
         beta: the weight of each head, in the order of the outputs.
         monotonicity_regularization: add gamma times the function of that name to each head's loss.
     """
@@ -165,22 +216,52 @@ class IQALoss(nn.Module):
         loss_type = ALIASES.get(loss_type, loss_type)
         if loss_type not in LOSSES:
             raise ValueError(f'unknown loss {loss_type!r}; expected one of: {", ".join(LOSSES)}')
+        _check_exponents(p, q)
+        if not sum(alpha) > 0:
+            raise ValueError(f'alpha {tuple(alpha)}: expected a weight above 0')
         self.function, names = LOSSES[loss_type]
         values = {'alpha': tuple(alpha), 'p': p, 'q': q, 'detach': detach}
         self.arguments = {name: values[name] for name in names}
-        self.beta, self.monotonicity, self.gamma = tuple(beta), monotonicity_regularization, gamma
+        self.beta, self.detach = tuple(beta), detach
+        self.monotonicity, self.gamma = monotonicity_regularization, gamma
+
+    @property
+    def scored_head(self) -> int:
+        """The position of the head to score: the final one if it is trained, else the one of the largest weight."""
+        return len(self.beta) - 1 if self.beta[-1] else self.beta.index(max(self.beta))
 
     def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
         """Return the total loss, a float32 scalar."""
+        if isinstance(outputs, Tensor):
+            raise ValueError(f'outputs must be a sequence of heads, got one tensor {tuple(outputs.shape)}')
         if len(outputs) != len(self.beta):
             raise ValueError(f'beta has {len(self.beta)} weights for a network with {len(outputs)} heads')
         with torch.autocast(outputs[0].device.type, enabled=False):
             y = scores[0].float()
-            return sum(weight * self._head(output.float(), y)
-                       for output, weight in zip(outputs, self.beta, strict=True) if weight)
+            total = sum(weight * self._head(output.float(), y)
+                        for output, weight in zip(outputs, self.beta, strict=True) if weight)
+        if not torch.isfinite(total):
+            self._explain(outputs, y)
+        return total
 
     def _head(self, y_pred: Tensor, y: Tensor) -> Tensor:
         loss = self.function(y_pred, y, **self.arguments)
         if self.monotonicity:
-            loss = loss + self.gamma * monotonicity_regularization(y_pred, y, self.arguments.get('detach', False))
+            loss = loss + self.gamma * monotonicity_regularization(y_pred, y, self.detach)
         return loss
+
+    def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
+        """Raise NotFiniteError if the inputs of a loss that is not finite are to blame."""
+        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in outputs)):
+            if not torch.isfinite(values).all():
+                raise NotFiniteError(f'the {name} hold NaN or infinity')
+
+
+def build_loss(args, heads: int) -> IQALoss:
+    """Return the loss that the options ask for, of a network with so many heads: one head has the last weight."""
+    beta = args.beta if len(args.beta) == heads or 'beta' in args.given else args.beta[-heads:]
+    if len(beta) != heads:
+        from iqa_runtime.errors import UserError  # this file needs torch alone
+        raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads')
+    return IQALoss(args.loss_type, args.alpha, beta, args.p, args.q, args.monotonicity_regularization, args.gamma,
+                   args.detach)

@@ -1,21 +1,24 @@
-"""LinearityIQA: a ResNet, ResNeXt, AlexNet or VGG backbone, two pooled levels, and a head for each and for both."""
+"""LinearityIQA: a ResNet, ResNeXt, AlexNet or VGG backbone, two pooled levels, and a head for each and for both.
+
+`create_model` and `list_models` are the doors to all networks of the toolkit; `load` makes a scorer of a checkpoint.
+"""
+import fnmatch
+import importlib
+import inspect
 import itertools
 import math
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
-from iqa_data.transforms import Preprocess
-from iqa_runtime.checkpoint import adopt, load_checkpoint, load_weights
+from iqa_networks.network import Network
 from iqa_runtime.errors import UserError, pick
-from iqa_scoring.scorer import Scorer
 
 
 def _std(x: Tensor, p: int) -> Tensor:
@@ -61,30 +64,40 @@ def SPSP(x: Tensor, P: int = 1, method: str = 'avg') -> Tensor:
 
 @dataclass(frozen=True)
 class Backbone:
-    """How a torchvision network becomes `features`: where it is tapped and how many channels come out there."""
+    """How a torchvision network becomes `features`: the layers that are tapped, and the channels that come out there.
 
-    build: Callable[..., nn.Module]
+    `build`: its name in torchvision.models, or a function of `weights`.
+    """
+
+    build: str | Callable[..., nn.Module]
     taps: tuple[int, int]
     channels: tuple[int, int]
 
+    def network(self, weights: str | None = None) -> nn.Module:
+        """Build the whole network; weights: those of torchvision, by name."""
+        if callable(self.build):
+            return self.build(weights=weights)
+        from torchvision import models  # slow to import
+        return getattr(models, self.build)(weights=weights)
+
     def features(self, network: nn.Module) -> nn.Sequential:
-        """The layers up to the last tap; a ResNet's are its children up to the last residual stage."""
+        """Return the layers up to the last tap; a ResNet's are its children up to the last residual stage."""
         layers = network.features if hasattr(network, 'features') else nn.Sequential(*network.children())
         return layers[:self.taps[1] + 1]
 
 
 BACKBONES = {
-    **{name: Backbone(getattr(models, name), (6, 7), (256, 512)) for name in ('resnet18', 'resnet34')},
-    **{name: Backbone(getattr(models, name), (6, 7), (1024, 2048))
+    **{name: Backbone(name, (6, 7), (256, 512)) for name in ('resnet18', 'resnet34')},
+    **{name: Backbone(name, (6, 7), (1024, 2048))
        for name in ('resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d',
                     'wide_resnet50_2', 'wide_resnet101_2')},
-    'alexnet': Backbone(models.alexnet, (9, 12), (256, 256)),
-    'vgg16': Backbone(models.vgg16, (23, 30), (512, 512)),
+    'alexnet': Backbone('alexnet', (9, 12), (256, 256)),
+    'vgg16': Backbone('vgg16', (23, 30), (512, 512)),
 }
 
 
-class IQAModel(nn.Module):
-    """LinearityIQA. `forward(x)`, x (N, 3, H, W) normalised float, returns [level 6, level 7, both], each (N, 1).
+class LinearityIQA(Network):
+    """LinearityIQA. `forward(x)`, x (N, 3, H, W) normalised float, returns (level 6, level 7, both), each (N, 1).
 
     State-dict names and the order of random draws are those of the original package.
 
@@ -96,6 +109,8 @@ class IQAModel(nn.Module):
         weights: 'imagenet' (torchvision's IMAGENET1K_V1, downloaded), None (random, PyTorch's initialisation), or the
             path of a torchvision state dict of that architecture.
     """
+
+    heads = ('level 6', 'level 7', 'both levels')
 
     def __init__(self, arch: str = 'resnext101_32x8d', pool: str = 'avg', use_bn_end: bool = False, P6: int = 1,
                  P7: int = 1, weights: str | Path | None = None):
@@ -109,13 +124,23 @@ class IQAModel(nn.Module):
         self.dr6, self.dr7 = (_reduction(size) for size in sizes)
         self.regr6, self.regr7, self.regression = (_regression(size, use_bn_end) for size in (64, 64, 128))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the raw scores [level 6, level 7, both] (see the class)."""
+    @property
+    def backbone(self) -> nn.Module:
+        """The layers of the torchvision network."""
+        return self.features
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the pooling has no pyramid, whose cells depend on the size of the maps."""
+        return self.P6 == self.P7 == 1
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw scores (level 6, level 7, both) (see the class)."""
         level6, level7 = self.levels(x)
-        return self.heads(SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool))
+        return self.regress(SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool))
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """The feature maps of level 6 and level 7."""
+        """Return the feature maps of level 6 and level 7."""
         maps = []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -123,17 +148,18 @@ class IQAModel(nn.Module):
                 maps.append(x)
         return maps
 
-    def heads(self, pooled6: Tensor, pooled7: Tensor) -> list[Tensor]:
-        """The raw scores [level 6, level 7, both], each (N, 1), of what SPSP made of the two maps."""
+    def regress(self, pooled6: Tensor, pooled7: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw scores (level 6, level 7, both), each (N, 1), of the two maps after SPSP."""
         f6, f7 = self.dr6(pooled6), self.dr7(pooled7)
-        return [self.regr6(f6), self.regr7(f7), self.regression(torch.cat((f6, f7), 1))]
+        return self.regr6(f6), self.regr7(f7), self.regression(torch.cat((f6, f7), 1))
 
-    def local(self, x: Tensor, window: int = 3) -> Tensor:
-        """Raw final scores (N, h, w) of windows of `window` x `window` cells around each of the h x w cells of level 7.
+    def local(self, x: Tensor, window: int = 3, head: int = -1) -> Tensor:
+        """Return the raw scores (N, h, w) of a head, one for each of the h x w cells of level 7.
 
-        Each window is pooled and sent through the heads as the whole image is, so that only eval mode makes sense. A
-        window at the border is moved inwards; it is never smaller than P6 and P7 need, nor larger than the map. The
-        convolutions repeat the border's values instead of adding zeros, so that borders look like what is next to them.
+        A cell's score is that of the window of `window` x `window` cells around it, which is pooled and sent through
+        the heads as the whole image is, so that only eval mode makes sense. A window at the border is moved inwards; it
+        is never smaller than P6 and P7 need, nor larger than the map. The convolutions repeat the border's values
+        instead of adding zeros, so that borders look like the cells next to them.
         """
         with _repeated_borders(self.features):
             level6, level7 = self.levels(x)
@@ -142,7 +168,7 @@ class IQAModel(nn.Module):
         pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)
                                        for rows, columns in itertools.product(*spans)])
                             for i, (level, P) in enumerate(((level6, self.P6), (level7, self.P7))))
-        return self.heads(pooled6, pooled7)[-1].view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
+        return self.regress(pooled6, pooled7)[head].view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
 
 
 def _windows(size7: int, size6: int, width: int) -> list[tuple[slice, slice]]:
@@ -177,47 +203,105 @@ def _regression(size: int, use_bn_end: bool) -> nn.Module:
 
 
 def load_network(arch: str, weights: str | Path | None) -> nn.Module:
-    """Build the torchvision network `arch` with `weights` (see IQAModel). UserError where they cannot be had."""
-    build = BACKBONES[arch].build
+    """Build the torchvision network `arch` with `weights` (see LinearityIQA). UserError if they cannot be had."""
+    backbone = BACKBONES[arch]
     if weights is None:
-        return build(weights=None)
+        return backbone.network()
     if weights == 'imagenet':
         try:
-            return build(weights='IMAGENET1K_V1')
+            return backbone.network('IMAGENET1K_V1')
         except (OSError, RuntimeError) as error:  # no network, or a download that was cut
             raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine without "
                             'internet give --weights PATH, a torchvision state dict, or --weights none') from None
-    network = build(weights=None)
+    network = backbone.network()
     try:
         network.load_state_dict(torch.load(weights, map_location='cpu', weights_only=True))
     except FileNotFoundError:
         raise UserError(f'--weights {weights}: no such file') from None
     except Exception as error:  # torch.load and load_state_dict raise many kinds
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
     return network
 
 
-# the options of build_model, with what IQAModel takes by default
-NETWORK = {'architecture': 'resnext101_32x8d', 'pool': 'avg', 'use_bn_end': False, 'P6': 1, 'P7': 1}
+IQAModel = LinearityIQA  # the original package's name
 
 
-def build_model(args) -> nn.Module:
-    """The network that the options ask for. A new family gets a row here and a file in architectures/."""
+# All networks
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the toolkit: the system that it belongs to, and its class or function, or 'module:NAME' of it.
+
+    The parameters of the class, beside `weights`, are the options of the network.
+    """
+
+    system: str
+    build: Callable[..., Network] | str
+
+    def builder(self) -> Callable[..., Network]:
+        """Return the class or function."""
+        if callable(self.build):
+            return self.build
+        module, name = self.build.split(':')
+        return getattr(importlib.import_module(module), name)
+
+    def options(self) -> dict[str, object]:
+        """Return the options of the network with their defaults."""
+        parameters = inspect.signature(self.builder()).parameters
+        return {name: parameter.default for name, parameter in parameters.items() if name not in ('arch', 'weights')}
+
+
+NETWORKS = {name: Entry('LinearityIQA', partial(LinearityIQA, name)) for name in BACKBONES}
+
+
+def create_model(name: str, weights: str | Path | None = None, **options) -> Network:
+    """Build a network by its name, as timm does.
+
+    >>> create_model('resnet18', pool='mean_std', P7=2).heads
+    ('level 6', 'level 7', 'both levels')
+
+    Args:
+        name: one of `list_models()`.
+        weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
+        options: those of the network; UserError for one that it does not take.
+    """
+    entry = NETWORKS[pick(NETWORKS, name, 'architecture')]
+    known = entry.options()
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UserError(f'{name} takes no option {unknown[0]}; it takes: {", ".join(known) or "none"}')
+    try:
+        return entry.builder()(**options, weights=weights)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and 'memory' not in str(error):
+            raise
+        told = ', '.join(f'{option} {value}' for option, value in options.items() if value != known[option])
+        raise UserError(f'not enough memory for {name}' + (f' with {told}' if told else '')) from None
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Return the names of the networks that match a pattern, as `resnet*`."""
+    return [name for name in NETWORKS if fnmatch.fnmatch(name, pattern)]
+
+
+def network_options(args) -> dict:
+    """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
+    known = NETWORKS[args.architecture].options()
+    others = {option for entry in {entry.system: entry for entry in NETWORKS.values()}.values()
+              for option in entry.options()} - set(known)
+    for option in sorted(others & args.given):
+        raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
+    return {option: getattr(args, option) for option in known if getattr(args, option) is not None}
+
+
+def build_model(args) -> Network:
+    """Return the network that the options of a command ask for."""
     weights = None if args.weights == 'none' else args.weights
-    return IQAModel(args.architecture, args.pool, args.use_bn_end, args.P6, args.P7, weights)
+    return create_model(args.architecture, weights, **network_options(args))
 
 
-def load_model(args, checkpoint: dict, file: str | Path) -> nn.Module:
-    """The network of the options, with the weights of the checkpoint, on the device and in eval mode."""
-    args.weights = 'none'
-    model = build_model(args)
-    load_weights(model, checkpoint, file)
-    return model.to(args.device).eval()
-
-
-def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,
-         **network) -> Scorer:
+def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, **network):
     """Load a trained model to score images from Python.
 
     >>> scorer = load('checkpoint.pth')
@@ -229,32 +313,15 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preproc
     torch.Size([2, 3, 96, 128])
 
     Args:
-        checkpoint: the file that main.py wrote, or what load_checkpoint returned.
+        checkpoint: the file that main.py wrote, or what iqa_runtime.checkpoint.load_checkpoint returned.
         device: where the network runs.
-        preprocess: what is done to an image first (default: as the checkpoint says; nothing where it does not).
-        network: options of build_model (architecture, pool, use_bn_end, P6, P7) for a checkpoint of the original
-            package, which does not hold them (default: those of IQAModel).
+        preprocess: an iqa_data.transforms.Preprocess (default: as the checkpoint says; nothing if it does not).
+        network: for a checkpoint of the original package, which does not hold them: architecture (default:
+            resnext101_32x8d) and the options of that network.
 
     Returns:
-        An scorer.Scorer. UserError where the file is no checkpoint, or the options are not those of its weights.
+        An iqa_scoring.scorer.Scorer. UserError if the file is no checkpoint, or if the options are not those of its
+        weights.
     """
-    file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
-    state = checkpoint if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
-    unknown = set(network) - set(NETWORK)
-    if unknown:
-        raise UserError(f'unknown options of the network: {", ".join(sorted(unknown))}; expected {", ".join(NETWORK)}')
-    args = Namespace(**{**NETWORK, **network}, device=device, given=list(network))
-    adopt(args, state, file)
-    return Scorer(load_model(args, state, file), state, preprocess, device)
-
-
-def parameter_groups(model: nn.Module, lr: float, ft_lr_ratio: float) -> list[dict]:
-    """The backbone's parameters at `ft_lr_ratio` times `lr`, all others at `lr`; a ratio of 0 freezes the backbone."""
-    backbone = set(model.features.parameters())
-    if ft_lr_ratio == 0:
-        for parameter in backbone:
-            parameter.requires_grad_(False)
-    groups = [{'params': [p for p in model.parameters() if p not in backbone], 'lr': lr}]
-    if ft_lr_ratio != 0:
-        groups.append({'params': list(model.features.parameters()), 'lr': lr * ft_lr_ratio})
-    return groups
+    from iqa_scoring.scorer import load_scorer  # the network does not need what scores with it
+    return load_scorer(checkpoint, device, preprocess, **network)

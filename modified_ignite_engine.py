@@ -1,6 +1,6 @@
 """The training and evaluation engines: ignite's own steps, with batches of 8-bit images and torch's autocast."""
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import ignite.distributed as idist
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
-from iqa_data.transforms import normalize
+from iqa_data.target import Target
+from iqa_data.transforms import Normalise
 from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError
 from IQAperformance import IQAPerformance
@@ -27,11 +28,18 @@ from IQAperformance import IQAPerformance
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
 
-def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
-    """Send (images uint8, (mos, std)) to the device and normalise there; what ignite's steps call `prepare_batch`."""
-    images, scores = batch
-    scores = tuple(score.to(device, non_blocking=non_blocking) for score in scores)
-    return normalize(images.to(device, non_blocking=non_blocking)), scores
+def preparing(normalise: Normalise, inputs: int, target: Target) -> Callable:
+    """Return what ignite's steps call `prepare_batch`: it sends a batch to the device, and normalises there.
+
+    Of ((image, ...), (mos, std)), images uint8 (N, 3, H, W), the last `inputs` images are kept, so that a network of
+    one image sees the distorted one of a pair; MOS becomes the target.
+    """
+    def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
+        images, (mos, std) = batch
+        mos, std = (score.to(device, non_blocking=non_blocking) for score in (mos, std))
+        images = tuple(normalise(image.to(device, non_blocking=non_blocking)) for image in images[-inputs:])
+        return images, (target(mos), std)
+    return prepare_batch
 
 
 def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
@@ -41,25 +49,25 @@ def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
     return torch.float16 if opt_level != 'O0' and device.startswith('cuda') else None
 
 
-def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable,
+def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, prepare: Callable,
                               device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0',
                               amp_backend: str = 'torch') -> Engine:
-    """An engine that trains one batch an iteration; its output is {'loss': float, 'outputs': detached heads}.
+    """Return an engine that trains one batch an iteration; its output is {'loss': float, 'outputs': detached heads}.
 
-    With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see autocast_dtype); with
-    float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients. With 'apex', the model
-    and the optimizer come from `initialize_apex`, and apex does both.
+    `prepare`: see `preparing`. With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see
+    autocast_dtype); with float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients.
+    With 'apex', the model and the optimizer come from `initialize_apex`, and apex does both.
     """
     dtype = autocast_dtype(opt_level, device) if amp_backend == 'torch' else None
 
-    def forward(model: nn.Module, x: Tensor):
+    def forward(model: nn.Module, images: tuple[Tensor, ...]):
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
-            return model(x)
+            return model(*images)
 
-    def output(x: Tensor, y, y_pred, loss: Tensor) -> dict:
+    def output(x, y, y_pred, loss: Tensor) -> dict:
         return {'loss': loss.item() / idist.get_world_size(), 'outputs': [head.detach() for head in y_pred]}
 
-    options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare_batch, 'output_transform': output,
+    options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare, 'output_transform': output,
                'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}
     scaler = GradScaler(torch.device(device).type) if dtype == torch.float16 else None
     if scaler:
@@ -72,7 +80,7 @@ def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_level: str) -> tuple:
-    """The model and the optimizer as apex.amp changes them, for --amp_backend apex; UserError where there is none."""
+    """Return the model and the optimizer as apex.amp changes them, for --amp_backend apex; UserError without it."""
     try:
         from apex import amp
     except ImportError:
@@ -83,25 +91,26 @@ def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_leve
     return amp.initialize(model, optimizer, opt_level=opt_level)
 
 
-def create_supervised_evaluator(model: nn.Module, metric: Metric, device: str = 'cpu') -> Engine:
-    """An engine that puts images through the model in eval mode, in float32, and updates the metric.
+def create_supervised_evaluator(model: nn.Module, metric: Metric, prepare: Callable, device: str = 'cpu') -> Engine:
+    """Return an engine that puts images through the model in eval mode, in float32, and updates the metric.
 
-    The metric is not computed: `evaluate` does, for all processes at once, also where this one has no images.
+    The metric is not computed: `evaluate` does, for all processes at once, also if this one has no images.
     """
-    engine = Engine(supervised_evaluation_step(model, device, non_blocking=True, prepare_batch=prepare_batch,
-                                               output_transform=lambda x, y, y_pred: (y_pred, y)))
+    step = supervised_evaluation_step(model, device, non_blocking=True, prepare_batch=prepare,
+                                      model_fn=lambda model, images: model(*images),
+                                      output_transform=lambda x, y, y_pred: (y_pred, y))
+    engine = Engine(step)
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: metric.update(engine.state.output))
     return engine
 
 
-def evaluate(model: nn.Module, loader: DataLoader, device: str, status: str = 'train', k: Sequence[float] = (1, 1, 1),
-             b: Sequence[float] = (0, 0, 0), pbar: str = '') -> dict:
-    """The result of IQAPerformance(status, k, b) on a loader's images, its arrays in the data set's order.
+def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
+             pbar: str = '') -> dict:
+    """Return what the metric computes of a loader's images, its arrays in the data set's order.
 
-    `pbar` is the title of a progress bar; none where it is empty.
+    `pbar` is the title of a progress bar; none if it is empty.
     """
-    metric = IQAPerformance(status, k, b)
-    engine = create_supervised_evaluator(model, metric, device)
+    engine = create_supervised_evaluator(model, metric, preparing(normalise, model.inputs, Target()), device)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):

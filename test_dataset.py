@@ -1,9 +1,9 @@
-"""Test a trained model on a data set.
+"""Test a trained model on a data set; `python test_dataset.py --help` shows how."""
+from iqa_scoring.options import MAX_PIXELS, TEST
 
-    python test_dataset.py --trained_model_file checkpoints/NAME.pth                    the set it was trained on
-    python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
-    python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
-"""
+if __name__ == '__main__':
+    TEST.parse()  # --help and mistakes end here, before torch is imported
+
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,86 +11,136 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from iqa_data.info import Info, dataset_name, named_source
+from iqa_data.info import DATASETS, Info, dataset_name, named_source
+from iqa_data.options import data as data_group
+from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
-from iqa_runtime.checkpoint import adopt, load_checkpoint, versions
+from iqa_data.transforms import Preprocess
+from iqa_runtime.checkpoint import load_checkpoint, versions
+from iqa_runtime.distributed import device_of, is_main, processes
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, Entry, write_report
-from iqa_scoring.scorer import MAX_PIXELS, Mapping, Scorer
+from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
+from iqa_training.naming import find_checkpoint, on_dataset
 from IQAdataset import loading_of, open_data, plan_of, preprocess_of
-from IQAmodel import load_model
-from IQAoptions import TEST_DATASET, find_checkpoint, parse, with_dataset
-from IQAperformance import agreement, table, write_results
+from IQAperformance import IQAPerformance, agreement, results_table, scored_first, write_results
 from modified_ignite_engine import evaluate
 from results_in_the_paper.driver.iqa_statistics import CRITERIA, interval, resamples
-
-OF_THE_TESTED_SET = ('dataset', 'data_info', 'split', 'exp_id', 'train_ratio', 'train_and_val_ratio', 'split_seed',
-                     'folds', 'fold', 'split_file', 'batch_size')
 
 
 @command
 def main(argv: list[str] | None = None) -> dict:
     """Parse the options and test; return the performance."""
-    return test(parse(argv, TEST_DATASET, __doc__))
+    args = TEST.parse(argv)
+    return test(args, args.part, args.trained_on)
 
 
-def test(args) -> dict:
-    """Test the checkpoint that the options name or describe, write the results, and return the performance."""
-    file = Path(args.trained_model_file or find_checkpoint(args))
+def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> dict:
+    """Test the checkpoint that the options name or describe, write the results, and return the performance.
+
+    Args:
+        args: the options of test_dataset.py or main.py.
+        part: 'test', 'all', or 'auto': the test part of the set that the model was trained on, and all of another.
+        trained_on: the data set of the training run, to find its checkpoint.
+    """
+    file = find_checkpoint(args, trained_on)
     checkpoint = load_checkpoint(file)
-    trained_on = checkpoint.get('options', {}).get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
-    tested = args.dataset if 'dataset' in args.given else trained_on
-    same, name = dataset_name(tested) == dataset_name(trained_on), dataset_name(tested)
-    own = with_dataset(args, tested)  # its split, before the checkpoint's options come in
-    adopt(args, checkpoint, file, ignore=('dataset', 'batch_size') if same else OF_THE_TESTED_SET)
-    part = getattr(args, 'part', 'test')
-    if part == 'auto':
-        part = 'test' if same else 'all'
-    keep_freed_memory(args.device)
-    model = load_model(args, checkpoint, file)
-    source = named_source(tested, args.im_dir, args.data_info if same else own.data_info)
-    data = open_data(source, name, rows_of(part, checkpoint if same else {}, own), preprocess_of(args, source),
-                     loading_of(args))
-    names = data.names[part]
-    seen = warn_of_trained_images(names, checkpoint, file) if same else 0
-    print(f'Testing {file} (trained on {dataset_name(trained_on)}) on {len(names)} images of {name}')
-    performance = evaluate(model, data.evaluation_loader(part), args.device, 'test', checkpoint['k'], checkpoint['b'],
-                           pbar=name if args.pbar else '')
-    mapping = Mapping.of(checkpoint)
-    if mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
-        performance['pq'] = mapping(performance['pq_before'])
-        performance |= agreement(performance['pq'], performance['sq'])
-    result = file.stem if same and part == 'test' else f'{file.stem}-on-{name}-{part}'
-    written = write_results(args.result_dir, result, names, performance, {
-        'run_name': file.stem, 'dataset': name, 'trained_on': dataset_name(trained_on), 'part': part,
-        'split_hash': hash_of(checkpoint), 'images_trained_on': seen, 'checkpoint': str(file),
-        'options': checkpoint.get('options', {}), 'versions': versions()})
-    print(f'{table(performance)}\nPredictions and metrics: {", ".join(map(str, written))}')
-    if getattr(args, 'report', None):
-        report(args, Scorer(model, checkpoint, preprocess_of(args, source), args.device), file.name,
-               data.datasets[part].paths, performance, f'{file.stem} on {len(names)} images of {name}')
-    return performance
+    keep_freed_memory(device_of(args.device))
+    with processes(device_of(args.device)) as device:
+        return Test(args, file, checkpoint, device).run(part)
 
 
-def hash_of(checkpoint: dict) -> str | None:
-    """The hash of the split that the checkpoint was trained with; None for one of the original package."""
-    return split_hash(checkpoint['split']) if 'split' in checkpoint else None
+class Test:
+    """The test of a checkpoint on a data set."""
+
+    def __init__(self, args: Options, file: Path, checkpoint: dict, device: str):
+        options, trained = checkpoint.get('options', {}), args.command.names()
+        self.args, self.file, self.checkpoint, self.device = args, file, checkpoint, device
+        self.trained_on = options.get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
+        self.tested = args.dataset if 'dataset' in args.given else self.trained_on
+        self.name = dataset_name(self.tested)
+        self.same = self.name == dataset_name(self.trained_on)
+        of_the_set = {'dataset'} if self.same else args.command.names(data_group, split_group)
+        args.adopting(options, (args.given & trained) - of_the_set - {'batch_size'}, file)  # nothing contradicts it
+        info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
+        self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None)
+
+    def run(self, part: str) -> dict:
+        """Test a part of the data set (see `test`); return the performance."""
+        part = ('test' if self.same else 'all') if part == 'auto' else part
+        scorer = Scorer(restore(self.checkpoint, self.file, **given_network(self.args)), self.checkpoint,
+                        self.preprocess(), self.device)
+        data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args))
+        names = data.names[part]
+        seen = warn_of_trained_images(names, self.checkpoint, self.file) if self.same else 0
+        print(f'Testing {self.file} (trained on {dataset_name(self.trained_on)}) on {len(names)} images of {self.name}')
+        metric = IQAPerformance('test', self.checkpoint['k'], self.checkpoint['b'], scored=scorer.head)
+        performance = evaluate(scorer.network, data.evaluation_loader(part), self.device, metric, scorer.normalise,
+                               self.name if self.args.pbar else '')
+        if scorer.mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
+            performance['pq'] = scorer.mapping(performance['pq_before'])
+            performance |= agreement(performance['pq'], performance['sq'])
+        if is_main():
+            self.write(part, names, performance, scorer, seen)
+            if 'report' in self.args.values and self.args.report:
+                report(self.args, scorer, self.file.name, [paths[-1] for paths in data.datasets[part].paths],
+                       performance, f'{self.file.stem} on {len(names)} images of {self.name}')
+        return performance
+
+    def write(self, part: str, names: list[str], performance: dict, scorer: Scorer, seen: int) -> None:
+        """Write the results, and print them."""
+        run, split = self.file.name.removesuffix('.pth'), self.checkpoint.get('split')
+        written = write_results(
+            self.args.result_dir, run if self.same and part == 'test' else f'{run}-on-{self.name}-{part}', names,
+            performance, {
+                'run_name': run, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on), 'part': part,
+                'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
+                'checkpoint': str(self.file), 'options': self.checkpoint.get('options', {}), 'versions': versions()})
+        heads = scored_first(scorer.network.heads, scorer.head)
+        print(f'{results_table(performance, heads)}\nPredictions and metrics: {", ".join(map(str, written))}')
+
+    def preprocess(self) -> Preprocess:
+        """Return the checkpoint's preprocessing with the first resize of the tested set, or that of the options."""
+        if 'input' not in self.checkpoint:
+            return preprocess_of(self.args, self.source)
+        stored = {**self.checkpoint['input']['preprocessing'], 'first_resize': self.source.first_resize}
+        return Preprocess(**stored)
+
+    def rows_of(self, part: str) -> Callable[[Info], dict[str, np.ndarray]]:
+        """Return what chooses the images: all, or the test part as the checkpoint says or as the options split it."""
+        split = self.checkpoint.get('split') if self.same else None
+
+        def rows(info: Info) -> dict[str, np.ndarray]:
+            if part == 'all':
+                return {'all': np.arange(len(info.names))}
+            if split is None:
+                return {'test': choose(info, plan_of(on_dataset(self.args, self.tested), self.source))['test']}
+            if 'test' not in split:
+                raise UserError(f'{self.file} was trained without a test part: --part all tests all images')
+            place = {name: i for i, name in enumerate(info.names)}
+            missing = [name for name in split['test'] if name not in place]
+            if missing:
+                raise UserError(f'the info file lacks {len(missing)} images of the test part of the checkpoint, as '
+                                f'{missing[0]}: it is not the one of the training run')
+            return {'test': np.array([place[name] for name in split['test']])}
+        return rows
 
 
 def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> int:
     """Count the images that the checkpoint was trained on, and warn of them on stderr: they flatter the result."""
     seen = sorted(set(names) & set(checkpoint.get('split', {}).get('train', ())))
-    if seen:
+    if seen and is_main():
         print(f'WARNING: {file} was trained on {len(seen)} of the {len(names)} images tested ({", ".join(seen[:3])}'
               f'{", ..." if len(seen) > 3 else ""}): this result does not tell how good it is on new images',
               file=sys.stderr)
     return len(seen)
 
 
-def report(args, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
+def report(args: Options, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
     """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
     read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
     samples = score_files(scorer, map(str, paths), read, args.batch_size, args.num_workers,
@@ -106,21 +156,6 @@ def report(args, scorer: Scorer, model: str, paths: list[Path], performance: dic
     write_report(args.report, entries, scorer.scale, title, metrics=metrics)
     print(f'Report: {args.report}')
 
-
-def rows_of(part: str, checkpoint: dict, own) -> Callable[[Info], dict[str, np.ndarray]]:
-    """What chooses the images: all, or the test part as the checkpoint says, or else as the options split the set."""
-    def rows(info: Info) -> dict[str, np.ndarray]:
-        if part == 'all':
-            return {'all': np.arange(len(info.names))}
-        if 'split' not in checkpoint:
-            return {'test': choose(info, plan_of(own))['test']}
-        place = {name: i for i, name in enumerate(info.names)}
-        missing = [name for name in checkpoint['split']['test'] if name not in place]
-        if missing:
-            raise UserError(f'the info file lacks {len(missing)} images of the test part of the checkpoint, as '
-                            f'{missing[0]}: it is not the one of the training run')
-        return {'test': np.array([place[name] for name in checkpoint['split']['test']])}
-    return rows
 
 
 if __name__ == '__main__':

@@ -1,14 +1,9 @@
-"""Score images.
+"""Score images; `python test_demo.py --help` shows how."""
+from iqa_scoring.options import SCORE
 
-    python test_demo.py --img photo.jpg --trained_model_file checkpoints/NAME.pth         one
-    python test_demo.py --img folder 'more/*.png' --trained_model_file ... --csv out.csv  many
-    python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
-    python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
+if __name__ == '__main__':
+    SCORE.parse()  # --help and mistakes end here, before torch is imported
 
-A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
-MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
-Exit status: 0, 1 where some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-"""
 import hashlib
 import os
 import sys
@@ -20,23 +15,20 @@ import ignite.distributed as idist
 import numpy as np
 from tqdm import tqdm
 
-from iqa_data.info import source_of
-from iqa_data.transforms import Preprocess
-from iqa_runtime.checkpoint import adopt, load_checkpoint, save_checkpoint
-from iqa_runtime.distributed import gather_objects, is_main, launched, processes
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
+from iqa_runtime.distributed import device_of, gather_objects, is_main, launched, processes
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import text
+from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
 from iqa_scoring.calibrate import calibrated, read_ratings
 from iqa_scoring.inputs import find_images
 from iqa_scoring.maps import small_map, write_map
 from iqa_scoring.report import THUMBNAIL, Entry, write_report
-from iqa_scoring.scorer import Scorer
+from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.stream import Reader, Sample, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
-from IQAdataset import preprocess_of
-from IQAmodel import load_model
-from IQAoptions import TEST_DEMO, find_checkpoint, parse
+from iqa_training.naming import find_checkpoint
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
@@ -47,16 +39,13 @@ def main(argv: list[str] | None = None) -> float | int:
 
     With --calibrate, the leave-one-out RMSE of the ratings.
     """
-    args = parse(argv, TEST_DEMO, __doc__)
+    args = SCORE.parse(argv)
     check_options(args)
-    file = Path(args.trained_model_file or find_checkpoint(args))
+    file = find_checkpoint(args)
     checkpoint = load_checkpoint(file)
-    adopt(args, checkpoint, file, ignore=('batch_size',))
-    preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
-                  else preprocess_of(args, source_of(args.dataset)))
-    keep_freed_memory(args.device)
-    with processes(args.device, timeout=PATIENCE) as args.device, quiet_pipe(), pillow_without_limit():
-        scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess, args.device)
+    keep_freed_memory(device_of(args.device))
+    with processes(device_of(args.device), timeout=PATIENCE) as device, quiet_pipe(), pillow_without_limit():
+        scorer = scorer_of(args, checkpoint, file, device)
         return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file.name).run()
 
 
@@ -190,9 +179,16 @@ def sentence(row: dict, scale) -> str:
     return '\n'.join(lines)
 
 
-def calibrate(args, scorer: Scorer, checkpoint: dict, file: Path) -> float:
+def whole(checkpoint: dict, file: Path, args: Options, scorer: Scorer) -> dict:
+    """Return the checkpoint; one of the original package with what it lacks, as the options say."""
+    name, options = network_of(checkpoint, file, given_network(args))
+    return {'network': {'name': name, 'options': options}, 'head': scorer.head,
+            'input': {'preprocessing': scorer.preprocess.stored(), 'normalise': scorer.network.normalise}, **checkpoint}
+
+
+def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> float:
     """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
-    out = Path(args.out or file.with_name(f'{file.stem}-calibrated.pth'))
+    out = Path(args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth'))
     if out.resolve() == file.resolve():
         raise UserError(f'--out {out} is the checkpoint that is calibrated: give the new one another name')
     paths, ratings = read_ratings(args.calibrate)
@@ -205,8 +201,8 @@ def calibrate(args, scorer: Scorer, checkpoint: dict, file: Path) -> float:
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
     heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
-    new, report = calibrated(checkpoint, heads, ratings[[sample.index for sample in good]], args.calibration,
-                             vars(args), scorer.preprocess)
+    new, report = calibrated(whole(checkpoint, file, args, scorer), heads, ratings[[sample.index for sample in good]],
+                             args.calibration)
     save_checkpoint(out, new)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():

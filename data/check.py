@@ -27,12 +27,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.cache import UNREADABLE, why_unreadable
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
+from iqa_data.options import dataset, preprocessing
+from iqa_data.options import split as split_group
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_data.transforms import shown_size, to_rgb
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
+from iqa_runtime.options import Command, Options, group
 from IQAdataset import plan_of, preprocess_of
-from IQAoptions import add_preprocessing, add_split, dataset, make_parser, settle_data
 
 LEVELS = ('ok', 'note', 'warning', 'error')
 NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ
@@ -56,7 +58,7 @@ class Seen(NamedTuple):
 class Case:
     """A data set under examination; `parts` is empty where it cannot be split, and then `trouble` says why."""
 
-    args: object
+    args: Options
     source: Source
     info: Info
     seen: list[Seen]
@@ -283,7 +285,7 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
 }
 
 
-def check(args) -> list[tuple[str, str, str]]:
+def check(args: Options) -> list[tuple[str, str, str]]:
     """Examine a data set: (check, level, text) of every finding. UserError where there is nothing to examine."""
     source = named_source(args.dataset, args.im_dir, args.data_info)
     require(source, dataset_name(args.dataset))
@@ -297,30 +299,31 @@ def check(args) -> list[tuple[str, str, str]]:
     case, said = Case(args, source, info, seen, {}), io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
-            case.parts = choose(info, plan_of(args))
+            case.parts = choose(info, plan_of(args, source))
     except UserError as error:
         case.trouble = str(error)
     case.notes = said.getvalue()
     return [(name, level, text) for name, find in CHECKS.items() for level, text in find(case)]
 
 
-def add_check(parser) -> None:
-    """What is examined."""
-    group = parser.add_argument_group('check')
-    group.add_argument('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
-    group.add_argument('--im_dir', help="the folder of the data set's images (default: as in main.py)")
-    group.add_argument('--data_info', help='the info file of a data set that is named (default: as in main.py)')
-    group.add_argument('--cache_dir', default='cache', help='where main.py would keep decoded images')
-    group.add_argument('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
-    group.add_argument('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead '
-                       'of the table')
+@group('check')
+def examined(add) -> None:
+    """what is examined"""
+    add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
+    add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
+    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
+    add('--cache_dir', metavar='DIR', default='cache', help='where main.py would keep decoded images')
+    add('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
+    add('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead of the table')
+
+
+CHECK = Command(__doc__, [examined, split_group, preprocessing])
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Print the report; return the exit status."""
-    args = make_parser((add_check, add_split, add_preprocessing), __doc__).parse_args(argv)
-    settle_data(args)
+    args = CHECK.parse(argv)
     findings = check(args)
     status = int(any(level == 'error' for _, level, _ in findings))
     text = json.dumps({'dataset': args.dataset, 'status': status, 'findings': [

@@ -30,7 +30,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from iqa_runtime.errors import UserError
@@ -38,6 +37,7 @@ from iqa_runtime.files import replacing
 from iqa_runtime.tables import Table
 
 PARTS = ('train', 'val', 'test')
+SUFFIXES = ('.csv', '.mat')  # of info files
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
@@ -169,6 +169,7 @@ def read_table(path: str | Path) -> Info:
 
 def read_mat(path: str | Path) -> Info:
     """Read the original package's format (see the module)."""
+    import h5py  # only for this format
     try:
         with h5py.File(path, 'r') as file:
             lacks = sorted(set(FIELDS) - set(file))
@@ -187,8 +188,9 @@ def read_mat(path: str | Path) -> Info:
         raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
 
 
-def _name(file: h5py.File, ref: h5py.Reference) -> str:
-    """The text behind an object reference; by h5py's low level, which takes a tenth of the time."""
+def _name(file, ref) -> str:
+    """Return the text behind an object reference; by h5py's low level, which takes a tenth of the time."""
+    import h5py
     dataset = h5py.h5r.dereference(ref, file.id)
     units = np.empty(dataset.shape, '<u2')
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, units)
@@ -219,6 +221,7 @@ def _text(value: float) -> str:
 
 def write_mat(path: Path, info: Info) -> None:
     """Write the original package's format; the names of references are lost, their numbers stay."""
+    import h5py
     with h5py.File(path, 'w') as file:
         refs = file.create_group('#refs#')
         im_names = file.create_dataset('im_names', (1, len(info.names)), dtype=h5py.ref_dtype)

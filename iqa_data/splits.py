@@ -4,7 +4,8 @@ Parts are disjoint and cover the set, and every part holds images in the data se
 images of one content together; `random` and `kfold-sorted` do not, and the log says where contents are shared.
 
 The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
-are train: over the K runs every image is validated once and tested once, never both in one run.
+are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
+no test part.
 """
 import csv
 import hashlib
@@ -34,6 +35,7 @@ class Plan:
     folds: int = 5
     fold: int = 0
     file: str | None = None
+    test_fold: str = 'next'  # a name in TEST_FOLDS
 
     def order(self, n: int) -> np.ndarray:
         """A permutation of 0..n-1 that depends on the seed and on exp_id."""
@@ -45,8 +47,8 @@ def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_an
     ends = [int(ratio * len(order) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
     parts = {part: np.flatnonzero(np.isin(labels, chosen))
              for part, chosen in zip(PARTS, np.split(order, ends), strict=True)}
-    for part, rows in parts.items():
-        if len(rows) == 0:
+    for part in ('train', 'val'):
+        if len(parts[part]) == 0:
             raise UserError(f'the split leaves {part} empty: {len(order)} contents with '
                             f'--train_ratio {train_ratio:g} --train_and_val_ratio {train_and_val_ratio:g}')
     return parts
@@ -103,22 +105,26 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
         raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
     if plan.folds > len(set(fold.tolist())):
         raise UserError(f'--folds {plan.folds} is more than there are to deal out: {dealt}')
-    val, test = fold == plan.fold, fold == (plan.fold + 1) % plan.folds
+    val = fold == plan.fold
+    test = fold == (plan.fold + 1) % plan.folds if plan.test_fold == 'next' else np.zeros(len(fold), bool)
     return {'train': np.flatnonzero(~val & ~test), 'val': np.flatnonzero(val), 'test': np.flatnonzero(test)}
 
 
+TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
 SPLITS: dict[str, Callable[[Info, Plan], Parts]] = {
     'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,
 }
 
 
 def choose(info: Info, plan: Plan) -> Parts:
-    """Split as planned; UserError where a part is empty. Says so where parts share contents."""
+    """Split as planned, and say so if parts share contents. UserError if train or val is empty; test may be absent."""
     parts = read_split(plan.file, info.names) if plan.file else SPLITS[plan.split](info, plan)
-    for part, rows in parts.items():
-        if len(rows) == 0:
+    for part in ('train', 'val'):
+        if len(parts[part]) == 0:
             raise UserError(f'the split leaves {part} empty: {len(info.names)} images with '
                             f'{f"--split_file {plan.file}" if plan.file else f"--split {plan.split}"}')
+    if len(parts['test']) == 0:
+        del parts['test']
     shared = shared_contents(info, parts)
     if shared:
         print(f'Note: {len(shared)} of {len(set(info.ref_ids.tolist()))} contents are in more than one part '

@@ -1,16 +1,16 @@
 """Images from files to the input of a network: preprocessing, augmentation, normalisation."""
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
-from torchvision import transforms
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms import v2
 
-MEAN = (.485, .456, .406)  # of ImageNet, as torchvision's weights expect
-STD = (.229, .224, .225)
+from iqa_runtime.errors import pick
+
+Images = tuple[Image.Image, ...]  # one image, or (reference, distorted)
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,17 @@ class Preprocess:
     """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
 
     The orientation that EXIF asks for is applied; 16-bit grey is scaled to 8 bits; an alpha channel is dropped; grey,
-    palette and CMYK images are converted to RGB by Pillow. Then `first_resize`, then `resize`, both PIL bilinear.
-    Raises OSError, SyntaxError or ValueError where the file is no image or is truncated, as Pillow does.
+    palette and CMYK images are converted to RGB by Pillow. Then `first_resize` (bilinear), then `resize` by `filter`, a
+    name in FILTERS. Raises OSError, SyntaxError or ValueError if the file is no image or is truncated, as Pillow does.
     """
 
     resize: tuple[int, int] | None = None
     first_resize: tuple[int, int] | None = None
+    filter: str = 'bilinear'
+
+    def stored(self) -> dict:
+        """Return the fields as a checkpoint stores them."""
+        return asdict(self)
 
     def __call__(self, path: str | Path) -> Image.Image:
         with Image.open(path) as image:
@@ -32,9 +37,9 @@ class Preprocess:
     def of(self, image: Image.Image) -> Image.Image:
         """The same for an image that is open already."""
         image = to_rgb(ImageOps.exif_transpose(image))
-        for size in (self.first_resize, self.resize):
+        for size, name in ((self.first_resize, 'bilinear'), (self.resize, self.filter)):
             if size and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+                image = FILTERS[name](image, (size[1], size[0]))
         return image
 
     def array(self, path: str | Path) -> np.ndarray:
@@ -45,6 +50,20 @@ class Preprocess:
         """(h, w) of the image, from the file's header alone."""
         with Image.open(path) as image:
             return self.resize or self.first_resize or shown_size(image)
+
+
+def _pillow(filter: Image.Resampling) -> Callable[[Image.Image, tuple[int, int]], Image.Image]:  # noqa: A002
+    def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return image.resize(size, filter)
+    return resize
+
+
+# name -> (8-bit RGB image, (w, h)) -> the resized image
+FILTERS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
+    'bilinear': _pillow(Image.Resampling.BILINEAR),
+    'bicubic': _pillow(Image.Resampling.BICUBIC),
+    'lanczos': _pillow(Image.Resampling.LANCZOS),
+}
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
@@ -60,10 +79,93 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert('RGB')
 
 
-def augmentation(angle: float, crop: tuple[int, int], hflip_p: float) -> Callable[[Image.Image], torch.Tensor]:
-    """The training transform with augmentation: rotate by up to `angle` degrees, flip, crop (h, w); PIL -> uint8."""
-    return transforms.Compose([transforms.RandomRotation(angle), transforms.RandomHorizontalFlip(hflip_p),
-                               transforms.RandomCrop(crop), pil_to_tensor])
+# Augmentation: the random part of training
+
+class QuarterTurn(v2.Transform):
+    """Turn PIL images by a random multiple of 90 degrees, all of a call alike."""
+
+    TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+
+    def make_params(self, flat_inputs: list) -> dict:
+        """Draw the turn with torch's global generator."""
+        return {'turn': self.TURNS[int(torch.randint(4, ()))]}
+
+    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
+        """Turn one image."""
+        return inpt if params['turn'] is None else inpt.transpose(params['turn'])
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images: named parts, in their order; called with PIL images, it returns as many.
+
+    All images of a call (a pair) get the same draw, from torch's global generator.
+
+    Attributes:
+        parts: names in AUGMENTATIONS.
+        angle: largest rotation in degrees.
+        crop: (h, w) of the crops.
+        hflip_p: probability of a flip, horizontal or vertical.
+    """
+
+    parts: tuple[str, ...]
+    angle: float = 2
+    crop: tuple[int, int] = (498, 498)
+    hflip_p: float = .5
+
+    def __post_init__(self):
+        steps = [AUGMENTATIONS[pick(AUGMENTATIONS, part, 'augmentation')](self) for part in self.parts]
+        object.__setattr__(self, '_steps', steps)
+
+    def __call__(self, *images: Image.Image) -> Images:
+        for step in self._steps:
+            images = step(*images)
+            images = images if isinstance(images, tuple) else (images,)
+        return images
+
+
+# name -> what makes the transform of an Augmentation; torchvision's v2 on PIL images gives the pixels of its v1
+AUGMENTATIONS: dict[str, Callable[[Augmentation], Callable]] = {
+    'rotate': lambda settings: v2.RandomRotation(settings.angle),
+    'hflip': lambda settings: v2.RandomHorizontalFlip(settings.hflip_p),
+    'vflip': lambda settings: v2.RandomVerticalFlip(settings.hflip_p),
+    'crop': lambda settings: v2.RandomCrop(settings.crop),
+    'rot90': lambda settings: QuarterTurn(),
+}
+PAPERS = ('rotate', 'hflip', 'crop')  # the parts in the paper of LinearityIQA
+
+
+# Normalisation: on the device, from 8-bit pixels to what the network was designed for
+
+@dataclass(frozen=True)
+class Normalise:
+    """Divide pixels by 255, subtract `mean`, divide by `std`; `bgr`: put blue first. Called with (N, 3, H, W).
+
+    uint8 becomes float32. Floats are taken to be in 0..1 already; they keep their type, their gradient, and how they
+    lie in memory.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool = False
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        if self.bgr:
+            images = images.flip(1)
+        dtype = images.dtype if images.is_floating_point() else torch.float32
+        mean, std = (torch.tensor(values, dtype=dtype, device=images.device).view(1, 3, 1, 1)
+                     for values in (self.mean, self.std))
+        if images.is_floating_point():
+            return (images - mean) / std
+        return images.to(dtype, memory_format=memory_format(images.shape)).div_(255).sub_(mean).div_(std)
+
+
+NORMALISATIONS = {
+    'imagenet': Normalise((.485, .456, .406), (.229, .224, .225)),  # as torchvision's weights expect
+    'none': Normalise((0, 0, 0), (1, 1, 1)),                        # 0..1
+    'half': Normalise((.5, .5, .5), (.5, .5, .5)),                  # -1..1
+    'half-bgr': Normalise((.5, .5, .5), (.5, .5, .5), bgr=True),    # -1..1, blue first
+}
 
 
 def memory_format(size: Sequence[int]) -> torch.memory_format:
@@ -72,15 +174,3 @@ def memory_format(size: Sequence[int]) -> torch.memory_format:
     Below, it gains nothing, and the order of summation stays the original's.
     """
     return torch.channels_last if size[-2] * size[-1] >= 224 * 224 else torch.contiguous_format
-
-
-def normalize(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 3, H, W) in 0..255 -> float32, divided by 255, minus MEAN, divided by STD, in that order.
-
-    Floats are taken to be in 0..1 already; they keep their type, their gradient, and how they lie in memory.
-    """
-    dtype = images.dtype if images.is_floating_point() else torch.float32
-    mean, std = (torch.tensor(values, dtype=dtype, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    if images.is_floating_point():
-        return (images - mean) / std
-    return images.to(dtype, memory_format=memory_format(images.shape)).div_(255).sub_(mean).div_(std)

@@ -14,12 +14,14 @@ class Network(nn.Module):
         heads: name of each head, in the order of the outputs.
         side: the height and width that the network needs; None if it takes any size.
         normalise: name of the pixels' normalisation that the network was designed for.
+        any_size: whether an exported network takes images of any size.
     """
 
     inputs: int = 1
     heads: tuple[str, ...] = ('score',)
     side: int | None = None
     normalise: str = 'imagenet'
+    any_size: bool = True
 
     @property
     def backbone(self) -> nn.Module | None:

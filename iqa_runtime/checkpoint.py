@@ -2,94 +2,108 @@
 
 A checkpoint is a dictionary of tensors and plain Python values, written whole and loaded with weights_only=True:
 
-    format         1
+    format         2
     model          the network's state dict
-    k, b           lists: MOS = k raw + b, for the final head, level 6, level 7
+    network        'name' and 'options': the arguments of IQAmodel.create_model
+    input          'preprocessing': fields of iqa_data.transforms.Preprocess; 'normalise': name of the normalisation
+    target         'shift' and 'scale': what the network was trained to predict is (MOS - shift) / scale
+    head           position of the head that is scored, among the network's outputs
+    k, b           lists: MOS = k raw + b, for the scored head and then the others in their order
     options        every option of training, by name
     dataset        the name of the data set that it was trained on
-    split          {'train', 'val', 'test'} -> file names
-    split_hash     16 hexadecimal digits of it (IQAsplits)
-    preprocessing  {'resize', 'first_resize'} -> (h, w) or None
+    split          {'train', 'val', 'test'} -> file names; test may be absent
+    split_hash     16 hexadecimal digits of it (iqa_data/splits.py)
     mos            of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
     epoch          the epoch of these weights
-    metrics        {'val': ..., 'test': ...} -> criteria; 'test' only once training has ended
+    metrics        {'val': ..., 'test': ...} -> criteria
+    finished       whether training has ended
     versions       of the packages
 
 One that test_demo.py --calibrate made has the ratings in 'mos', and besides:
 
     calibration    'kind', 'images', and the criteria 'before', 'fitted', 'leave-one-out'
-    mapping        where it is a curve: its 'name' and 'parameters' (see scorer.MAPPINGS), instead of k[0], b[0]
+    mapping        if it is a curve: its 'name' and 'parameters' (see iqa_scoring/scorer.py), instead of k[0], b[0]
+
+Format 1 (LinearityIQA alone) has 'preprocessing', and the network among its options; one of the original package has
+model, k and b alone. Both are read as format 2. Every value is checked when it is read, and keys that
+are not known are left out.
 """
 import pickle
 import platform
 import re
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 
+from iqa_runtime.checks import (
+    checked_value,
+    dict_of,
+    fields,
+    flag,
+    list_of,
+    number,
+    optional,
+    plain,
+    size,
+    tensors,
+    text,
+    whole,
+)
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 
-FORMAT = 1
+FORMAT = 2
+PARTS = ('train', 'val', 'test')
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes the numbers."""
+    """Return the versions of what computes the numbers."""
+    import PIL
+    import torchvision
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
-            'torchvision': torchvision.__version__,
-            'numpy': np.__version__, 'pillow': PIL.__version__}
+            'torchvision': torchvision.__version__, 'numpy': np.__version__, 'pillow': PIL.__version__}
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Write a checkpoint, whole or not at all; UserError where it cannot be written."""
+    """Write a checkpoint, whole or not at all; UserError if it cannot be written."""
     write_tensors(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """Write what `read` reads, whole or not at all; UserError where it cannot be written."""
+    """Write what `read_tensors` reads, whole or not at all; UserError if it cannot be written."""
     with replacing(path) as temporary:
         try:
             with open(temporary, 'wb') as file:  # an open file: its name is not stored
                 torch.save(content, file)
-        except RuntimeError as error:  # how torch tells that the disk is full
-            raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}') from error
-
-
-def load_checkpoint(path: str | Path) -> dict:
-    """Read a checkpoint of this project or of the original package (keys model, optimizer, amp, k, b).
-
-    Nothing in the file is executed. Raises UserError that says what is wrong with it.
-    """
-    checkpoint = read_tensors(path)
-    if not isinstance(checkpoint, dict) or not {'model', 'k', 'b'} <= set(checkpoint):
-        found = list(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
-    if checkpoint.get('format', FORMAT) > FORMAT:
-        raise UserError(f'{path}: written by a newer version (format {checkpoint["format"]}, this one reads {FORMAT})')
-    checkpoint['k'], checkpoint['b'] = ([float(value) for value in checkpoint[name]] for name in ('k', 'b'))
-    return checkpoint
+        except RuntimeError as error:  # torch hides the system's error, as of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}') from None
 
 
 def read_tensors(path: str | Path):
-    """Read what torch.save wrote, tensors and plain values alone; UserError where it is missing, broken or hostile."""
+    """Read tensors and plain values that torch.save wrote; UserError if the file is missing, broken or hostile."""
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
             return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
-        raise UserError(f'{path}: no such checkpoint') from None
+        raise UserError(f'{path}: no such file') from None
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from None
     except pickle.UnpicklingError as error:
         unsafe = re.search(r'GLOBAL (\S+)', str(error))
         reason = f'it holds {unsafe[1]}, which could run code' if unsafe else 'corrupt, or of unknown types'
         raise UserError(f'{path}: not a checkpoint ({reason})') from None
     except Exception as error:  # torch.load raises many kinds on a broken file
-        raise UserError(f'{path}: not a checkpoint, or a corrupt one ({str(error).strip().splitlines()[0]})') from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f'{path}: not a checkpoint, or a corrupt one ({reason[:200]})') from None
 
 
 def _numpy_numbers() -> list:
-    """What numpy's numbers and arrays are made of: the original package kept k and b as such. They hold no code."""
+    """Return what numpy's numbers and arrays are made of: the original package kept k and b as such. No code in it."""
     array = np.array(0.).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     names = [(array, '_reconstruct'), (scalar, 'scalar')]
@@ -99,39 +113,95 @@ def _numpy_numbers() -> list:
             np.dtypes.Int64DType]
 
 
+def checksum(content) -> int:
+    """Return a CRC-32 of tensors and plain values, nested in dictionaries and lists."""
+    if isinstance(content, torch.Tensor):
+        data = content.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return zlib.crc32(data, zlib.crc32(f'{content.dtype}{tuple(content.shape)}'.encode()))
+    if isinstance(content, Mapping):
+        content = [item for pair in content.items() for item in pair]
+    if isinstance(content, (list, tuple)):
+        return zlib.crc32(','.join(str(checksum(item)) for item in content).encode())
+    return zlib.crc32(repr(content).encode())
+
+
+# Reading a checkpoint
+
+def _mos(value) -> dict:
+    mos = fields(values=lambda values: values, min=number, max=number, higher_is_better=flag)(value)
+    values = mos['values']
+    if not isinstance(values, torch.Tensor) or values.ndim != 1 or not torch.isfinite(values).all():
+        raise ValueError('values that are a vector of finite numbers')
+    return {**mos, 'values': values.double().sort().values}
+
+
+def _split(value) -> dict[str, list[str]]:
+    split = dict_of(lambda names: [text(name) for name in names])(value)
+    if not set(split) <= set(PARTS):
+        raise ValueError(f'the parts {", ".join(PARTS)}')
+    return split
+
+
+def _preprocessing(value) -> dict:
+    checks = {'resize': optional(size), 'first_resize': optional(size), 'filter': text}
+    if not isinstance(value, Mapping) or not set(value) <= set(checks):
+        raise ValueError(f'a dictionary of {", ".join(checks)}')
+    return {key: checks[key](one) for key, one in value.items()}
+
+
+CHECKS: dict[str, Callable] = {
+    'model': tensors, 'k': list_of(number), 'b': list_of(number),
+    'network': fields(name=text, options=dict_of(plain)),
+    'input': fields(preprocessing=_preprocessing, normalise=text),
+    'target': fields(shift=number, scale=number), 'head': whole,
+    'options': dict_of(plain), 'dataset': text, 'split': _split, 'split_hash': text, 'mos': _mos, 'epoch': whole,
+    'metrics': dict_of(dict_of(plain)), 'finished': flag, 'versions': dict_of(text),
+    'calibration': dict_of(plain), 'mapping': fields(name=text, parameters=list_of(number)),
+    'preprocessing': _preprocessing,
+}
+OF_FORMAT_1 = {'architecture': text, 'pool': text, 'use_bn_end': flag, 'P6': whole, 'P7': whole}
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint of this project or of the original package (keys model, optimizer, amp, k, b).
+
+    Nothing in the file is executed, and every value has been checked; see the module for the keys. One of the original
+    package lacks all but model, k and b. Raises UserError that names the file and the key.
+    """
+    return check_checkpoint(read_tensors(path), path)
+
+
+def check_checkpoint(content, path: str | Path) -> dict:
+    """Return the content of a checkpoint in format 2, every value checked; UserError as `load_checkpoint`."""
+    if not isinstance(content, dict) or not {'model', 'k', 'b'} <= set(content):
+        found = [str(key)[:40] for key in list(content)[:5]] if isinstance(content, dict) else type(content).__name__
+        raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
+    form = checked_value(path, 'format', whole, content.get('format', 1))
+    if form > FORMAT:
+        raise UserError(f'{path}: written by a newer version (format {form}, this one reads {FORMAT})')
+    checkpoint = {key: checked_value(path, key, check, content[key]) for key, check in CHECKS.items() if key in content}
+    if len(checkpoint['k']) != len(checkpoint['b']):
+        raise UserError(f'{path}: k has {len(checkpoint["k"])} values and b {len(checkpoint["b"])}')
+    return _as_format_2(checkpoint, path)
+
+
+def _as_format_2(checkpoint: dict, path: str | Path) -> dict:
+    options, metrics = checkpoint.get('options', {}), checkpoint.get('metrics', {})
+    if 'network' not in checkpoint and 'architecture' in options:
+        network = {name: checked_value(path, f'options: {name}', check, options[name])
+                   for name, check in OF_FORMAT_1.items() if name in options}
+        checkpoint['network'] = {'name': network.pop('architecture'), 'options': network}
+    if 'preprocessing' in checkpoint:
+        checkpoint.setdefault('input', {'preprocessing': checkpoint.pop('preprocessing'), 'normalise': 'imagenet'})
+        checkpoint.setdefault('finished', 'test' in metrics)
+    return checkpoint
+
+
 def load_weights(model: torch.nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Put the checkpoint's weights into the network, strictly; UserError where they are another network's."""
+    """Put the checkpoint's weights into the network, strictly; UserError if they are another network's."""
     try:
         model.load_state_dict(checkpoint['model'])
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines()
         raise UserError(f'{path}: the weights are not those of this network, check --architecture, --pool, --P6, --P7, '
                         f'--use_bn_end ({lines[min(1, len(lines) - 1)].strip()[:200]})') from None
-
-
-def find_file(folder: str, candidates: dict[str, str]) -> Path:
-    """The first checkpoint that is there, of {data set: run name}; says where several are. UserError where none is."""
-    paths = {dataset: Path(folder, f'{name}.pth') for dataset, name in candidates.items()}
-    found = [dataset for dataset, path in paths.items() if path.exists()]
-    if not found:
-        wanted = ' or '.join(map(str, paths.values()))
-        there = ', '.join(sorted(path.name for path in Path(folder).glob('*.pth'))[:5]) or 'none'
-        raise UserError(f'no checkpoint of a run with these options: {wanted} (in the folder: {there}); '
-                        'train it with main.py, or give --trained_model_file')
-    for other in found[1:]:
-        print(f'Trained on {found[0]}; there is one trained on {other} too: --trained_on {other}')
-    return paths[found[0]]
-
-
-def adopt(args, checkpoint: dict, path: str | Path, ignore: tuple[str, ...] = ()) -> None:
-    """Take the options of training from the checkpoint into `args`; those of the original package have none.
-
-    Raises UserError where the user gave one that conflicts, `ignore` aside.
-    """
-    for name, value in checkpoint.get('options', {}).items():
-        if name in ignore:
-            continue
-        if name in args.given and getattr(args, name) != value:
-            raise UserError(f'--{name} {getattr(args, name)} conflicts with {path}, which was trained with {value}: '
-                            'leave the option out, or name another checkpoint')
-        setattr(args, name, value)

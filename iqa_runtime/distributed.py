@@ -17,6 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from iqa_runtime.errors import UserError
 
 
+def device_of(name: str | None) -> str:
+    """Return the device that --device names, or by default a GPU if there is one."""
+    return name or ('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 def launched() -> int:
     """How many processes torchrun started, of which this is one; 1 where it did not start it."""
     return int(os.environ['WORLD_SIZE']) if 'TORCHELASTIC_RUN_ID' in os.environ else 1
@@ -54,19 +59,18 @@ def is_main() -> bool:
     return idist.get_rank() == 0
 
 
-def fewest_images(batch_size: int, sync_bn: bool) -> int:
-    """The fewest images that a training batch may have: batch normalisation needs 2 in each process, or 2 in all.
+def fewest_images(batch_size: int, sync_bn: bool, model: nn.Module) -> int:
+    """Return the fewest images that a training batch may have: a BatchNorm1d needs 2 in each process, or 2 in all.
 
-    Raises UserError where even a full batch has fewer. A single process may train with batches of 1, in which the
-    normalisations of the heads fail, and torch says so.
+    Raises UserError if even a full batch has fewer.
     """
     world = idist.get_world_size()
-    if world == 1:
-        return min(2, batch_size)
-    fewest = max(2, world) if sync_bn else 2 * world
+    in_each = 2 if any(isinstance(module, nn.BatchNorm1d) for module in model.modules()) else 1
+    fewest = max(in_each, world) if sync_bn else in_each * world
     if batch_size < fewest:
-        raise UserError(f'--batch_size {batch_size} is the whole batch, over {world} processes: at least {fewest} is '
-                        'needed for batch normalisation' + ('' if sync_bn else f', or {max(2, world)} with --sync_bn'))
+        share = f' is the whole batch, over {world} processes' if world > 1 else ''
+        sync = f', or {max(in_each, world)} with --sync_bn' if world > 1 and not sync_bn and in_each > 1 else ''
+        raise UserError(f'--batch_size {batch_size}{share}: at least {fewest} is needed for batch normalisation{sync}')
     return fewest
 
 

@@ -72,3 +72,18 @@ def text(path: str | Path) -> str:
     """A path as one line of valid UTF-8: what is not UTF-8 or not printable is escaped."""
     decoded = os.fsencode(path).decode('utf-8', 'backslashreplace')
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in decoded)
+
+
+def read_text(path: str | Path, most: int = 1 << 24) -> str:
+    """Read a text file (UTF-8); UserError if it cannot be read, is no text, or is larger than `most` bytes."""
+    try:
+        with open(path, 'rb') as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from None
+    if len(content) > most:
+        raise UserError(f'{path}: larger than {most} bytes')
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError:
+        raise UserError(f'{path}: not a text in UTF-8') from None

@@ -1,6 +1,7 @@
 """What a command needs of its own process: signals that can wait, memory that is kept, closed pipes, Pillow's limit."""
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
@@ -8,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import ignite.distributed as idist
+import numpy as np
+import torch
 from PIL import Image
 
 
@@ -79,3 +83,16 @@ def pillow_without_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def seed_everything(seed: int, randomness: bool) -> None:
+    """Seed Python, numpy and torch and choose repeatable GPU kernels; with `randomness` any seed, and the fastest.
+
+    All processes get the same seed, since they share out the batches that it orders.
+    """
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not randomness, randomness
+    if randomness:
+        seed = int(idist.broadcast(float(torch.seed() % 2 ** 32), 0) if idist.get_world_size() > 1 else torch.seed())
+    random.seed(seed)
+    np.random.seed(seed % 2 ** 32)
+    torch.manual_seed(seed)

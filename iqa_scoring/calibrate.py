@@ -1,6 +1,5 @@
 """Fit the scores to ratings of one's own: a new line, or a logistic curve, from the same network."""
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,8 @@ import pandas as pd
 import torch
 from scipy.optimize import curve_fit
 
-from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError, pick
 from iqa_scoring.scorer import Mapping
-from IQAmodel import NETWORK
 from IQAperformance import agreement, fit_line
 
 FEWEST = 20  # images; a line through fewer says little, and its error less
@@ -87,16 +84,14 @@ def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
     return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
 
 
-def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str, network: dict,
-               preprocess: Preprocess) -> tuple[dict, dict]:
+def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict]:
     """A checkpoint whose scores are in the unit of the ratings, and how well they agree.
 
     Args:
         checkpoint: the old one, left as it is.
-        heads: raw outputs (N, heads), the final head first.
+        heads: raw outputs (N, heads), the scored head first.
         mos: ratings (N,).
         kind: 'linear' (all heads get a line), or 'logistic' (the final head gets a curve, 'mapping', besides).
-        network, preprocess: put into a checkpoint of the original package, which lacks them.
 
     Returns:
         The new checkpoint; and {'before', 'fitted', 'leave-one-out'} -> criteria of IQAperformance.agreement.
@@ -115,8 +110,6 @@ def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str, 
     old = checkpoint.get('mos', {}).get('higher_is_better', True)
     values = np.sort(mos)
     new = {name: value for name, value in checkpoint.items() if name not in ('optimizer', 'amp', 'mapping')}
-    new.setdefault('options', {name: network[name] for name in NETWORK})
-    new.setdefault('preprocessing', asdict(preprocess))
     new |= {'k': [k for k, _ in lines], 'b': [b for _, b in lines],
             'mos': {'values': torch.tensor(values, dtype=torch.float32), 'min': float(values[0]),
                     'max': float(values[-1]), 'higher_is_better': bool(old == same)},

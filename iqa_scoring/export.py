@@ -1,8 +1,5 @@
 """Export a trained model, with its preprocessing and its mapping to MOS inside: uint8 (N, H, W, 3) in, MOS (N,) out.
 
-    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
-    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
-
 The batch and, where the pooling allows, the height and width of the images are free. Where the checkpoint resizes, any
 size is taken and resized inside by an antialiased bilinear filter in floating point, which is not PIL's to the last
 bit: by how much the scores differ from test_demo.py's is printed. Without --resize, pyramids (--P6 or --P7 above 1)
@@ -10,9 +7,19 @@ need --size. Each file is read again after writing and compared with PyTorch on 
 MOS units is an error (exit status 1). Packages older than requirements-export.txt asks for do fail: onnxscript before
 0.7.1 leaves out the antialiasing, torch 2.11 ties free sizes to one parity.
 """
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_scoring.options import EXPORT
+
+if __name__ == '__main__':
+    EXPORT.parse()  # --help and mistakes end here, before torch is imported
+
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from iqa_data.info import source_of
-from iqa_data.transforms import Preprocess, normalize
-from iqa_runtime.checkpoint import adopt, load_checkpoint
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
-from iqa_scoring.scorer import Scorer, resized
-from IQAdataset import preprocess_of
-from IQAmodel import load_model
-from IQAoptions import EXPORT, find_checkpoint, parse
+from iqa_scoring.scorer import Scorer, resized, scorer_of
+from iqa_training.naming import find_checkpoint
 
 TOLERANCE = 1e-3  # MOS units
 INSTALL = 'pip install -r requirements-export.txt'
@@ -44,32 +44,28 @@ class Exported(nn.Module):
     def __init__(self, scorer: Scorer):
         super().__init__()
         self.network, self.mapping, self.preprocess = scorer.network, scorer.mapping, scorer.preprocess
+        self.normalise, self.head = scorer.normalise, scorer.head
 
     def forward(self, images: Tensor) -> Tensor:
         """Score a batch."""
         x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
-        return self.mapping(self.network(normalize(x))[-1][:, 0])
+        return self.mapping(self.network(self.normalise(x))[self.head][:, 0])
 
 
 @command
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Parse the options and export; return {file: largest difference from PyTorch in MOS units}."""
-    args = parse(argv, EXPORT, __doc__)
+    args = EXPORT.parse(argv)
     wanted = {kind: getattr(args, kind) for kind in FORMATS if getattr(args, kind)}
     if not wanted:
         raise UserError('give --onnx FILE or --torch_export FILE, or both')
-    file = Path(args.trained_model_file or find_checkpoint(args))
+    file = find_checkpoint(args)
     checkpoint = load_checkpoint(file)
-    adopt(args, checkpoint, file)
-    preprocess = (Preprocess(**checkpoint['preprocessing']) if 'preprocessing' in checkpoint
-                  else preprocess_of(args, source_of(args.dataset)))
-    scorer = Scorer(load_model(args, checkpoint, file), checkpoint, preprocess)
-    scorer.network.to('cpu')
-    fixed = (args.size and tuple(args.size)) or None
-    if not fixed and max(args.P6, args.P7) > 1 and not (preprocess.resize or preprocess.first_resize):
-        raise UserError(f'--P6 {args.P6} --P7 {args.P7}: without --resize, a pyramid can be exported for one size of '
-                        'images only: give --size H W')
-    about = metadata(scorer, args, fixed)
+    scorer = scorer_of(args, checkpoint, file, 'cpu')
+    preprocess, fixed = scorer.preprocess, (args.size and tuple(args.size)) or None
+    if not fixed and not scorer.network.any_size and not (preprocess.resize or preprocess.first_resize):
+        raise UserError('without --resize, this network can be exported for one size of images only: give --size H W')
+    about = metadata(scorer, checkpoint, fixed)
     differences = {path: export(kind, path, scorer, about, fixed) for kind, path in wanted.items()}
     for path, difference in differences.items():
         print(f'{path}: largest difference from PyTorch on random images {difference:.2g} MOS units')
@@ -83,10 +79,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     return differences
 
 
-def metadata(scorer: Scorer, args, size: tuple[int, int] | None) -> dict[str, str]:
+def metadata(scorer: Scorer, checkpoint: dict, size: tuple[int, int] | None) -> dict[str, str]:
     """What the file says of itself, as text (JSON where it is not text)."""
-    about = {'architecture': args.architecture, 'pool': args.pool, 'P6': args.P6, 'P7': args.P7,
-             'resize': scorer.preprocess.resize, 'first_resize': scorer.preprocess.first_resize, 'size': size,
+    network = checkpoint.get('network', {'name': type(scorer.network).__name__, 'options': {}})
+    about = {'architecture': network['name'], **network['options'], 'resize': scorer.preprocess.resize,
+             'first_resize': scorer.preprocess.first_resize, 'size': size,
              'mapping': scorer.mapping.name, 'mapping_parameters': scorer.mapping.parameters,
              'mos_min': scorer.scale.low, 'mos_max': scorer.scale.high,
              'higher_is_better': scorer.scale.higher_is_better, 'input': 'uint8 (N, H, W, 3), RGB',

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from iqa_scoring.scorer import WINDOW, Scale, Scorer
+from iqa_scoring.options import WINDOW
+from iqa_scoring.scorer import Scale, Scorer
 
 OPACITY = .5
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
@@ -34,7 +35,7 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     if not hasattr(scorer.network, 'local'):
         raise UserError(f'quality maps need LinearityIQA: {type(scorer.network).__name__} has no local features')
     with torch.inference_mode():
-        return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window).double().cpu().numpy())
+        return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window, scorer.head).double().cpu().numpy())
 
 
 def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:

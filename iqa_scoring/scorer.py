@@ -11,14 +11,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.special import expit
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from iqa_data.transforms import Preprocess, memory_format, normalize
-from iqa_runtime.errors import pick
-
-MAX_PIXELS = 178_956_970  # of one image: where Pillow refuses too
-WINDOW = 3                # side of the windows of a quality map, in cells of level 7
+from iqa_data.info import source_of
+from iqa_data.transforms import NORMALISATIONS, Preprocess, memory_format
+from iqa_networks.network import Network
+from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
+from iqa_runtime.errors import UserError, pick
+from iqa_runtime.options import Command, Options
+from iqa_training.options import network as network_group
+from IQAdataset import preprocess_of
+from IQAmodel import NETWORKS, create_model
+from IQAperformance import scored_first
 
 
 def linear(raw, k: float, b: float):
@@ -68,8 +73,7 @@ class Scale:
         mos = checkpoint.get('mos')
         if not mos:
             return cls(np.empty(0))
-        return cls(np.asarray(mos['values'], float), float(mos['min']), float(mos['max']),
-                   bool(mos['higher_is_better']))
+        return cls(np.asarray(mos['values'], float), mos['min'], mos['max'], mos['higher_is_better'])
 
     def percentile(self, score: float) -> float | None:
         """Percentage of the training images whose MOS is lower (an equal one counts half), 0..100; None if unknown."""
@@ -95,24 +99,85 @@ class Scale:
                 f'{"higher" if self.higher_is_better else "lower"} is better')
 
 
+def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, dict]:
+    """Return the name and the options of a checkpoint's network, each checked as if it were typed.
+
+    `given` are the options of the user: for a checkpoint of the original package, which holds none, the others are the
+    defaults; for any other, UserError if they contradict it.
+    """
+    command = Command('', [network_group])
+    if 'network' not in checkpoint:
+        own = {'architecture': command.defaults['architecture'], **command.stored(given, 'the options')}
+    else:
+        stored = checkpoint['network']
+        own = command.stored({'architecture': stored['name'], **stored['options']}, file)
+        for name, value in given.items():
+            if own.get(name, value) != value:
+                raise UserError(f'--{name} {value} conflicts with {file}, which was trained with {own[name]}: leave '
+                                'the option out, or name another checkpoint')
+    name = pick(NETWORKS, own.pop('architecture'), 'architecture')
+    return name, {option: value for option, value in own.items() if value is not None}
+
+
+def given_network(args: Options) -> dict:
+    """Return the options of the network that the user gave, by name."""
+    return {name: getattr(args, name) for name in sorted(args.given & args.command.names(network_group))
+            if name != 'weights'}
+
+
+def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) -> 'Scorer':
+    """Return the scorer of a checkpoint; UserError if the user gave an option of training that contradicts it.
+
+    A checkpoint of the original package gets its network and its preprocessing from the options.
+    """
+    args.adopting(checkpoint.get('options', {}), (args.given & args.command.names()) - {'batch_size'}, file)
+    preprocess = None if 'input' in checkpoint else preprocess_of(args, source_of(args.dataset))
+    return Scorer(restore(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
+
+
+def restore(checkpoint: dict, file: str | Path, **given) -> Network:
+    """Return the network of a checkpoint with its weights; see `network_of` for `given`."""
+    name, options = network_of(checkpoint, file, given)
+    network = create_model(name, **options)
+    load_weights(network, checkpoint, file)
+    if len(checkpoint['k']) != len(network.heads):
+        raise UserError(f'{file}: k has {len(checkpoint["k"])} values, {name} {len(network.heads)} heads')
+    if not 0 <= checkpoint.get('head', 0) < len(network.heads):
+        raise UserError(f'{file}: head: expected 0 to {len(network.heads) - 1}')
+    return network
+
+
+def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,
+                **network) -> 'Scorer':
+    """Return the scorer of a checkpoint (see IQAmodel.load)."""
+    file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
+    content = check_checkpoint(checkpoint, file) if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
+    return Scorer(restore(content, file, **network), content, preprocess, device)
+
+
 class Scorer:
     """A trained network with all that is needed to score an image in MOS units.
 
     Args:
-        network: x (N, 3, H, W) normalised float -> heads, the final one last. Set to eval mode, its weights fixed.
-        checkpoint: where k, b (or the mapping), the preprocessing and the training MOS are taken from.
+        network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed.
+        checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the training MOS.
         preprocess: instead of the checkpoint's.
         device: where the network runs.
 
     Attributes:
         mapping, scale: see Mapping and Scale. `scale.higher_is_better` is the sign of a gain in quality.
         preprocess: what is done to paths, PIL images and arrays first, by PIL.
+        normalise: what is done to their pixels on the device.
+        head: position of the head that is scored, among the network's outputs.
     """
 
-    def __init__(self, network: nn.Module, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
+    def __init__(self, network: Network, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
         self.network = network.to(device).eval().requires_grad_(False)
         self.mapping, self.scale, self.device = Mapping.of(checkpoint), Scale.of(checkpoint), device
-        self.preprocess = preprocess or Preprocess(**checkpoint.get('preprocessing', {}))
+        of_input = checkpoint.get('input', {'preprocessing': {}, 'normalise': network.normalise})
+        self.preprocess = preprocess or Preprocess(**of_input['preprocessing'])
+        self.normalise = NORMALISATIONS[pick(NORMALISATIONS, of_input['normalise'], 'normalisation')]
+        self.head = checkpoint.get('head', len(network.heads) - 1)
 
     def score(self, image, as_loss: bool = False):
         """The score of one image, or of each of a batch, in MOS units.
@@ -148,22 +213,22 @@ class Scorer:
         return self.mapping(np.concatenate(raw))
 
     def heads(self, pixels: Tensor) -> np.ndarray:
-        """Raw outputs (N, heads) float64, the final head first, of preprocessed uint8 (N, 3, H, W)."""
+        """Return raw outputs (N, heads) float64, the scored head first, of preprocessed uint8 (N, 3, H, W)."""
         with torch.inference_mode():
             outputs = self.network(self.prepare(pixels))
-            return torch.cat([outputs[-1], *outputs[:-1]], 1).double().cpu().numpy()
+            return torch.cat(scored_first(outputs, self.head), 1).double().cpu().numpy()
 
     def raw(self, images: Tensor) -> Tensor:
-        """Raw output (N,) of the final head; as `prepare` takes them, images keep their gradient."""
-        return self.network(self.prepare(images))[-1][:, 0]
+        """Return the raw output (N,) of the scored head; images are as in `prepare`, and keep their gradient."""
+        return self.network(self.prepare(images))[self.head][:, 0]
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
+        """Return the network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
         dtype = next(self.network.parameters()).dtype
         images = images.to(self.device)
         if images.is_floating_point():
             images = images.to(dtype, memory_format=memory_format(images.shape))
-        return normalize(images).to(dtype)
+        return self.normalise(images).to(dtype)
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:

@@ -20,7 +20,8 @@ from iqa_data.transforms import Preprocess, shown_size, to_rgb
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import text
 from iqa_scoring.maps import quality_maps
-from iqa_scoring.scorer import MAX_PIXELS, Scorer
+from iqa_scoring.options import MAX_PIXELS
+from iqa_scoring.scorer import Scorer
 
 WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order

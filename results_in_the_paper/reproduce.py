@@ -8,7 +8,6 @@
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
 """
-import argparse
 import os
 import shlex
 import sys
@@ -20,9 +19,12 @@ import torch
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_data.options import data, places, preprocessing, split
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from IQAoptions import MAIN, NOT_TRAINED, TEST_DATASET, make_parser, parse
+from iqa_runtime.options import Command, Options, group, machine, number, words_of
+from iqa_scoring.options import TEST
+from iqa_training.options import loss, network, recording, training
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
 from results_in_the_paper.driver.running import Runner, slots, terminable
@@ -37,22 +39,24 @@ OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is
 INTERRUPTED = 130
 
 
-def add_driver(parser: argparse.ArgumentParser) -> None:
-    """What is reproduced, and how."""
-    group = parser.add_argument_group('reproduction')
-    group.add_argument('targets', nargs='+', metavar='TARGET', help=f'any of {", ".join((*TARGETS, *GROUPS))}')
-    group.add_argument('--jobs', type=int, default=1, help='runs at once, one per GPU where there are GPUs')
-    group.add_argument('--dry_run', action='store_true', help='print the commands, one per line, and do nothing')
-    group.add_argument('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another '
-                                         'data set RESULT_DIR/figures-DATASET)')
+@group('reproduction')
+def reproduction(add) -> None:
+    """what is reproduced, and how"""
+    add('targets', nargs='+', metavar='TARGET', help=f'any of {", ".join((*TARGETS, *GROUPS))}')
+    add('--jobs', type=number(int, 1, 10 ** 4), default=1, help='runs at once, one per GPU where there are GPUs')
+    add('--dry_run', action='store_true', help='print the commands, one per line, and do nothing')
+    add('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another data set '
+                          'RESULT_DIR/figures-DATASET)')
+
+
+REPRODUCE = Command(__doc__, [reproduction],
+                    [data, training, recording, network, loss, split, preprocessing, places, machine])
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Parse the options and reproduce; return the exit status, 1 where anything failed."""
-    args = parse(argv, (add_driver, *MAIN), __doc__.splitlines()[0])
-    if args.jobs < 1:
-        raise UserError(f'--jobs {args.jobs}: expected 1 or more')
+    args = REPRODUCE.parse(argv)
     targets, shelf = expand(args.targets), shelf_of(args)
     check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
     runs = merge(run for target in targets for run in runs_of(target, shelf.base))
@@ -77,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def shelf_of(args: argparse.Namespace) -> Shelf:
+def shelf_of(args: Options) -> Shelf:
     """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
     given = {name: getattr(args, name) for name in args.given if name not in DRIVER}
     for name in REFUSED:
@@ -87,22 +91,13 @@ def shelf_of(args: argparse.Namespace) -> Shelf:
     if args.dataset == 'demo':
         base.setdefault('resize', False)
     others = {name: value for name, value in given.items() if name not in PAPER}
-    tests = {action.dest for action in make_parser(TEST_DATASET)._actions} - set(OF_ONE_SET)
-    return Shelf(Path(args.result_dir), Path(args.log_dir), Path(args.checkpoint_dir), base, passed_on(others),
-                 passed_on({name: value for name, value in others.items() if name in tests}),
-                 {name: value for name, value in others.items() if name not in NOT_TRAINED})
+    tests = set(TEST.actions) - set(OF_ONE_SET)
+    return Shelf(Path(args.result_dir), Path(args.log_dir), Path(args.checkpoint_dir), base, words_of(others),
+                 words_of({name: value for name, value in others.items() if name in tests}),
+                 {name: value for name, value in others.items() if name in args.command.names()})
 
 
-def passed_on(options: dict) -> list[str]:
-    """Return options as the words of a command."""
-    words = []
-    for name, value in options.items():
-        values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
-        words += [f'--no-{name}' if value is False else f'--{name}', *map(str, values)]
-    return words
-
-
-def gpus(args: argparse.Namespace) -> list[str]:
+def gpus(args: Options) -> list[str]:
     """The GPUs that runs are spread over; none where the user chose a device."""
     if 'device' in args.given or not torch.cuda.is_available():
         return []

@@ -16,8 +16,8 @@ from iqa_data.cache import in_memory, on_disk
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked
+from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
-from IQAoptions import MAIN, parse
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_augmentation_from_the_cache_is_that_of_the_files(tiny):
     batches = []
     for cache in ('disk', 'none'):
         crops = ['--augmentation', '-cs_h', '32', '-cs_w', '32']
-        args = parse([*tiny, *crops, '--cache', cache, '--num_workers', '1'], MAIN)
+        args = TRAIN.parse([*tiny, *crops, '--cache', cache, '--num_workers', '1'])
         main.seed_everything(3, False)
         loader = get_data_loaders(args).training_loader(main.training_transform(args))
         batches.append([images.numpy() for images, _ in loader])
@@ -165,11 +165,11 @@ def test_evaluation_in_batches_of_mixed_sizes_keeps_the_order(tiny, tmp_path):
     for i, path in enumerate(sorted((tmp_path / 'tiny/images').glob('*.png'))):
         if i % 3 == 0:
             Image.open(path).resize((80, 64)).save(path)
-    model = main.build_model(parse([*tiny, *SMALL], MAIN)).eval()
+    model = main.build_model(TRAIN.parse([*tiny, *SMALL])).eval()
     results = []
     for batch_size in ('1', '4'):
         crops = ['--augmentation', '-cs_h', '8', '-cs_w', '8']  # which let training stack images of several sizes
-        data = get_data_loaders(parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size], MAIN))
+        data = get_data_loaders(TRAIN.parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size]))
         results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu'))
         assert results[-1]['sq'] == pytest.approx(data.datasets['train'].mos.flatten().numpy())
     np.testing.assert_allclose(results[0]['pq_before'], results[1]['pq_before'], rtol=1e-4)

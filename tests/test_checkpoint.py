@@ -9,7 +9,7 @@ import torch
 from iqa_runtime.checkpoint import adopt, load_checkpoint, load_weights, save_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from IQAoptions import TEST_DATASET, parse
+from iqa_scoring.options import TEST
 
 
 class Payload:
@@ -76,10 +76,10 @@ def test_weights_of_another_network():
 
 def test_options_come_from_the_checkpoint_and_conflicts_name_both():
     checkpoint = {'options': {'architecture': 'resnet18', 'resize': True}}
-    args = parse(['--resize'], TEST_DATASET)
+    args = TEST.parse(['--resize'])
     adopt(args, checkpoint, 'x.pth')
     assert args.architecture == 'resnet18'
-    args = parse(['-arch', 'resnet50'], TEST_DATASET)
+    args = TEST.parse(['-arch', 'resnet50'])
     with pytest.raises(UserError, match=r'--architecture resnet50 conflicts with x.pth, .* trained with resnet18'):
         adopt(args, checkpoint, 'x.pth')
 

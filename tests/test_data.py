@@ -13,8 +13,8 @@ from iqa_data.samplers import SameSize
 from iqa_data.splits import split
 from iqa_data.transforms import MEAN, STD, Preprocess, augmentation, normalize
 from iqa_runtime.errors import UserError
+from iqa_training.options import TRAIN
 from IQAdataset import IQADataset, check_images, get_data_loaders
-from IQAoptions import MAIN, parse
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_batches_of_one_size_cover_everything_once():
 
 
 def options(tiny, line=''):
-    return parse([*tiny, '--no-pbar', '--num_workers', '0', *line.split()], MAIN)
+    return TRAIN.parse([*tiny, '--no-pbar', '--num_workers', '0', *line.split()])
 
 
 def test_items_are_an_image_and_its_scores(tiny):

@@ -4,8 +4,8 @@ import json
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-import IQAoptions
 from iqa_runtime.errors import UserError
+from iqa_training.options import TRAIN
 from results_in_the_paper import export_csv
 from results_in_the_paper.driver import figure_runs, plotting, settings
 from results_in_the_paper.driver.settings import PAPER
@@ -113,8 +113,8 @@ def test_main_py_understands_the_command_of_every_run(run):
     """The command that a missing file names trains exactly the run of that file."""
     words = run.command().split()
     assert words[:2] == ['python', 'main.py']
-    args = IQAoptions.parse(words[2:], IQAoptions.MAIN)
-    assert settings.differences(vars(args), run.options) == []
+    args = TRAIN.parse(words[2:])
+    assert settings.differences(args.values, run.options) == []
     assert args.test_during_training == (run.figure == 'figure1')
 
 

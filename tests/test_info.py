@@ -15,7 +15,8 @@ import test_demo
 from iqa_data.info import Info, dataset_name, named_source, read_info, write_info
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from IQAoptions import MAIN, parse, run_name
+from iqa_training.naming import run_name
+from iqa_training.options import TRAIN
 
 ABOUT = {'dataset': 'x', 'sha256': {'a.csv': '0' * 64}, 'higher_is_better': False}
 
@@ -117,20 +118,20 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
     table(tmp_path / 'my set.csv', 'image,mos\na,1\n')
     (tmp_path / 'sub').mkdir()
     table(tmp_path / 'sub' / 'my set.csv', 'image,mos\na,1\n')
-    args = parse(['--dataset', './my set.csv'], MAIN)
+    args = TRAIN.parse(['--dataset', './my set.csv'])
     assert args.dataset == 'my set.csv'
     assert dataset_name(args.dataset) == 'my set'
     name = run_name(args)
     assert '/' not in name
     assert '-my set-' in name
-    other = run_name(parse(['--dataset', 'sub/my set.csv'], MAIN))
+    other = run_name(TRAIN.parse(['--dataset', 'sub/my set.csv']))
     assert '/' not in other
     assert other != name
     assert named_source('sub/my set.csv', None, None).im_dir == 'sub'
     assert named_source('sub/my set.csv', 'images', None).im_dir == 'images'
     long = 'x' * 200 + '.csv'
     shutil.copy('my set.csv', long)
-    assert len(run_name(parse(['--dataset', long], MAIN))) < 150
+    assert len(run_name(TRAIN.parse(['--dataset', long]))) < 150
 
 
 @pytest.mark.parametrize(('words', 'message'), [
@@ -143,7 +144,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
 def test_mistakes_in_the_name_of_a_data_set(tmp_path, monkeypatch, fails, words, message):
     monkeypatch.chdir(tmp_path)
     table(tmp_path / 'my.csv', 'image,mos\na,1\n')
-    assert message in fails(lambda argv: parse(argv, MAIN), *words)
+    assert message in fails(lambda argv: TRAIN.parse(argv), *words)
 
 
 def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):

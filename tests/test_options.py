@@ -1,7 +1,14 @@
-"""The command line: the published commands, defaults, names of runs, mistakes."""
+"""The command line: the published commands, defaults, recipes, names of runs, mistakes."""
+import json
+
 import pytest
 
-from IQAoptions import MAIN, TEST_DATASET, TEST_DEMO, lr_decay_step, parse, run_name, trained_criterion, with_dataset
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import Options, words_of
+from iqa_scoring.options import SCORE, TEST
+from iqa_training.naming import on_dataset, run_name
+from iqa_training.options import TRAIN
+from iqa_training.schedules import lr_decay_step
 
 PUBLISHED = [
     ('main.py', '--dataset KonIQ-10k --resize --loss_type mae --test_during_training'),
@@ -17,7 +24,7 @@ PUBLISHED = [
                         'checkpoints/p1q2.pth'),
     ('test_demo.py', '--img data/1000.JPG --resize --arch resnext101_32x8d --trained_model_file checkpoints/p1q2.pth'),
 ]
-GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET, 'test_demo.py': TEST_DEMO}
+COMMANDS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE}
 
 SPELLINGS = """--seed=1|-lr=2 --learning_rate=2 --lr=2|-bs=3 --batch_size=3|-flr=.5 --ft_lr_ratio=.5|
 -accum=2 --accumulation_steps=2|-e=4 --epochs=4|-wd=.1 --weight_decay=.1|-lrd=.5 --lr_decay=.5|
@@ -38,51 +45,147 @@ DEFAULTS = {'seed': 19920517, 'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_rat
             'log_dir': 'runs', 'weights': 'imagenet', 'optimizer': 'adam', 'randomness': False, 'resize': False}
 
 
-def options(line='', groups=MAIN):
-    return parse(line.split(), groups)
+def options(line='', command=TRAIN) -> Options:
+    return command.parse(line.split())
 
 
 @pytest.mark.parametrize(('script', 'line'), PUBLISHED)
 def test_published_commands_parse(script, line):
-    assert options(line, GROUPS[script]).resize
+    assert options(line, COMMANDS[script]).resize
+
+
+def helped(line: str, command, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        options(line, command)
+    assert stop.value.code == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize('word', ['-h', '-help', '--help'])
-@pytest.mark.parametrize('groups', GROUPS.values())
-def test_help_says_the_defaults(word, groups, capsys):
-    with pytest.raises(SystemExit) as stop:
-        options(word, groups)
-    assert stop.value.code == 0
-    assert '(default: 19920517)' in capsys.readouterr().out
+@pytest.mark.parametrize('command', COMMANDS.values())
+def test_help_is_short_and_names_the_other_groups(word, command, capsys):
+    text = helped(word, command, capsys)
+    assert text.startswith(command.doc.strip())
+    for group in command.groups:
+        assert group in command.shown or f'--help {group.title}' in text
+
+
+@pytest.mark.parametrize('command', COMMANDS.values())
+def test_help_of_a_group_says_the_defaults(command, capsys):
+    assert '(default: 19920517)' in helped('--help training', command, capsys)
+    text = helped('--help all', command, capsys)
+    assert all(f'--{name}' in text or f'--no-{name}' in text or name == 'targets' for name in command.actions)
 
 
 @pytest.mark.parametrize('spellings', SPELLINGS.replace('\n', '').split('|'))
 def test_every_spelling_means_the_same(spellings):
-    parsed = [vars(options(spelling.replace('=', ' ').replace(',', ' '))) for spelling in spellings.split()]
+    parsed = [options(spelling.replace('=', ' ').replace(',', ' ')) for spelling in spellings.split()]
     for other in parsed:
-        assert len(other['given']) == 1
-        assert {name: value for name, value in other.items() if name != 'unsettled'} == \
-               {name: value for name, value in parsed[0].items() if name != 'unsettled'}
+        assert len(other.given) == 1
+        assert (other.values, other.given) == (parsed[0].values, parsed[0].given)
 
 
 def test_defaults_are_the_papers():
-    args = vars(options())
-    assert {name: args[name] for name in DEFAULTS} == DEFAULTS
-    resized = options('--resize')
-    assert (resized.resize_size_h, resized.resize_size_w) == (498, 664)
-    clive = options('--dataset CLIVE')
-    assert (clive.train_ratio, clive.train_and_val_ratio) == (.6, .8)
+    args = options()
+    assert {name: args.values[name] for name in DEFAULTS} == DEFAULTS
+    assert not args.given
+    assert not args.changed()
 
 
-def test_koniq_has_its_official_split_and_size():
-    args = options('--train_ratio .1')
-    assert (args.train_ratio, args.train_and_val_ratio) == (7058 / 10073, 8058 / 10073)
-    assert (args.resize_size_h, args.resize_size_w) == (768, 1024)
+def test_nobody_writes_into_options():
+    args = options('-bs 4')
+    with pytest.raises(AttributeError):
+        args.batch_size = 5
+    with pytest.raises(AttributeError, match='no option rank'):
+        args.rank  # noqa: B018
+    assert args.having(batch_size=5).batch_size == 5
+    assert args.batch_size == 4
 
 
 def test_lp_is_norm_in_norm():
     assert run_name(options('--loss_type Lp')) == run_name(options())
 
+
+@pytest.mark.parametrize(('line', 'name', 'value'), [
+    ('--optimizer SGD', 'optimizer', 'sgd'), ('--optimizer Adadelta', 'optimizer', 'adadelta'),
+    ('-lt MSE', 'loss_type', 'mse'), ('-lt Norm-in-Norm', 'loss_type', 'norm-in-norm'),
+    ('-valc srocc', 'val_criterion', 'SROCC'), ('-arch ResNet18', 'architecture', 'resnet18'),
+    ('--dataset koniq-10k', 'dataset', 'KonIQ-10k'), ('-pl MAX', 'pool', 'max'), ('-optl o1', 'opt_level', 'O1')])
+def test_names_are_taken_in_any_case(line, name, value):
+    assert options(line).values[name] == value
+
+
+# Recipes
+
+def test_the_papers_recipe_is_the_defaults(capsys):
+    args = options('--recipe linearity_iqa')
+    assert args.values == options().values
+    listed = helped('--recipe', TRAIN, capsys)
+    assert 'linearity_iqa' in listed
+    assert 'Norm-in-Norm' in listed
+
+
+def test_the_command_line_wins_over_a_recipe(tmp_path):
+    recipe = tmp_path / 'mine.txt'
+    recipe.write_text('# my own\n-bs 4 -lt mse   # two options\n--alpha 1 .5\n')
+    args = options(f'-bs 16 --recipe {recipe}')
+    assert (args.batch_size, args.loss_type, args.alpha) == (16, 'mse', [1, .5])
+    assert 'recipe' not in args.values
+
+
+def test_the_options_of_a_run_are_a_recipe(tmp_path):
+    args = options('-bs 4 --beta 1 0 0 --augmentation hflip crop --target zscore -arch resnet18 --resize --no-pbar')
+    file = tmp_path / 'options.json'
+    file.write_text(json.dumps({'run_name': 'x', 'split_hash': 'y', **args.of_training()}))
+    again = options(f'--recipe {file}')
+    assert again.of_training() == args.of_training()
+    assert run_name(again) == run_name(args)
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ('-bs', 'expected one argument'), ('--csv x', 'unrecognized arguments: --csv'), ('"', 'No closing quotation'),
+    ('--log_dir /etc', '--log_dir is no option of training'), ('--recipe other', '--recipe is no option of training')])
+def test_bad_recipes(content, message, tmp_path, fails):
+    (tmp_path / 'mine.txt').write_text(content)
+    error = fails(TRAIN.parse, '--recipe', tmp_path / 'mine.txt')
+    assert 'mine.txt' in error
+    assert message in error
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ('[]', 'expected the options of a run'), ('{', 'not JSON'), ('{"batch_size": "many"}', "'many' is not a whole"),
+    ('{"batch_size": 2.5}', 'not a whole number'), ('{"resize": 1}', 'neither true nor false'),
+    ('{"alpha": [1]}', 'expected 2 values'), ('{"alpha": 1}', 'is not a list'), ('{"log_dir": "x"}', 'no option of tr'),
+    ('{"learning_rate": NaN}', 'out of range'), ('{"architecture": {"a": 1}}', 'neither a number nor a text'),
+    ('{"pool": "--csv"}', 'unknown pool'), ('[' * 10000, 'not JSON')])
+def test_bad_options_of_a_run(content, message, tmp_path, fails):
+    (tmp_path / 'options.json').write_text(content)
+    error = fails(TRAIN.parse, '--recipe', tmp_path / 'options.json')
+    assert message in error
+    assert 'options.json' in error
+
+
+def test_an_unknown_recipe_names_the_nearest(fails):
+    assert 'did you mean linearity_iqa?' in fails(TRAIN.parse, '--recipe', 'linearity')
+
+
+def test_options_as_words_parse_to_the_same():
+    args = options('-bs 4 --augmentation hflip --beta 1 0 2 --resize --weights none')
+    words = words_of({name: args.values[name] for name in args.given})
+    assert TRAIN.parse(words).values == args.values
+
+
+def test_stored_options_are_checked_as_if_typed():
+    args = options('-arch resnet50', TEST)
+    with pytest.raises(UserError, match=r'--architecture resnet50 conflicts with x.pth, .* trained with resnet18'):
+        args.adopting({'architecture': 'resnet18'}, ['architecture'], 'x.pth')
+    with pytest.raises(UserError, match=r"x.pth: the option 'pool': unknown pool 'no'"):
+        args.adopting({'pool': 'no'}, ['pool'], 'x.pth')
+    taken = args.adopting({'resize': True, 'csv': 'out', 'device': 'cuda'}, ['resize', 'csv', 'device'], 'x.pth')
+    assert taken.values == {**args.values, 'resize': True}
+
+
+# Names of runs
 
 @pytest.mark.parametrize('change', ['-lr 1e-3', '-bs 4', '--beta .1 .1 2', '--seed 1', '-P6 2', '--weights none',
                                     '--optimizer sgd', '--alpha 1 .1', '--use_bn_end', '-accum 2', '--detach', '-ag 3'])
@@ -103,15 +206,21 @@ def test_the_name_is_a_file_name():
 
 
 def test_the_same_options_on_another_set():
-    args = options('--dataset CLIVE --resize --data_info clive.mat', TEST_DATASET)
-    assert run_name(with_dataset(args, 'KonIQ-10k')) == run_name(options('--resize'))
-    assert run_name(with_dataset(args, 'CLIVE')) == run_name(args)
+    args = options('--dataset CLIVE --resize --data_info clive.mat', TEST)
+    assert run_name(on_dataset(args, 'KonIQ-10k')) == run_name(options('--resize'))
+    assert on_dataset(args, 'CLIVE') is args
 
 
-@pytest.mark.parametrize(('beta', 'expected'), [([1, 0, 0], 'SROCC1'), ([0, 1, 0], 'SROCC2'), ([0, 0, 1], 'SROCC'),
-                                                ([.1, .1, 1], 'SROCC')])
-def test_the_criterion_moves_to_the_only_trained_head(beta, expected):
-    assert trained_criterion('SROCC', beta) == expected
+def test_a_name_shows_what_is_not_the_default():
+    name = run_name(options('--optimizer sgd --use_bn_end --beta 1 0 0 -lr 1e-3 --resize'))
+    for part in ('-sgd', '-bn_end', '-beta1-0-0', '-lr0.001', '-resize'):
+        assert part in name
+    assert run_name(options()).startswith('resnext101_32x8d-norm-in-norm-KonIQ-10k-')
+
+
+def test_an_option_with_a_default_renames_no_run():
+    changed = options('-bs 4').changed()
+    assert changed == {'batch_size': 4}
 
 
 @pytest.mark.parametrize(('arguments', 'step'), [((30, .1, .01), 10), ((2, .1, .01), 1), ((1, .1, .01), 1),
@@ -125,8 +234,8 @@ def test_lr_decay_step(arguments, step):
     ('-arch resnet51', 'expected one of: resnet18'),
     ('--loss_type norminnorm', 'did you mean norm-in-norm?'),
     ('--pool mean', 'expected one of: avg, max, min, std, maxmin, mean_std'),
-    ('--val_criterion srocc', 'did you mean SROCC?'),
-    ('--dataset koniq-10k', 'did you mean KonIQ-10k?'),
+    ('--val_criterion sroc', 'did you mean SROCC?'),
+    ('--dataset koniq', 'did you mean KonIQ-10k?'),
     ('-lr -1', 'out of range: above 0'),
     ('-lr nan', 'out of range'),
     ('-bs 0', 'out of range: at least 1'),
@@ -135,6 +244,11 @@ def test_lr_decay_step(arguments, step):
     ('--beta 0 0 0', 'each need a weight above 0'),
     ('--dataset demo --train_ratio .9', '--train_ratio 0.9 is larger than --train_and_val_ratio 0.8'),
     ('--lossy', 'unrecognized arguments: --lossy'),
+    ('--epoch 3', 'did you mean --epochs?'),
+    ('--target 5 0', 'expected none, zscore, zscore MEAN STD'),
+    ('--device meta', 'computes nothing'),
+    ('--seed 18446744073709551616', 'out of range'),
+    ('-P7 99999999999999999999', 'out of range'),
 ])
 def test_mistakes_are_one_line(line, message, fails):
-    assert message in fails(lambda argv: parse(argv, MAIN), *line.split())
+    assert message in fails(lambda argv: TRAIN.parse(argv), *line.split())

@@ -5,10 +5,11 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from IQAoptions import EXPORT, MAIN, TEST_DATASET, TEST_DEMO, make_parser, parse
+from iqa_scoring.options import EXPORT, SCORE, TEST
+from iqa_training.options import TRAIN
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET, 'test_demo.py': TEST_DEMO, 'iqa_scoring/export.py': EXPORT}
+PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT}
 COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
     r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
 
@@ -23,8 +24,8 @@ def files(tmp_path, monkeypatch):
 def test_commands_parse_and_their_scripts_are_there(line):
     script, *words = [word for word in shlex.split(line, comments=True) if not word.startswith('--nproc')][1:]
     assert (ROOT / script).is_file()
-    if script in GROUPS and '--help' not in words:
-        assert parse(words, GROUPS[script])
+    if script in PARSERS and '--help' not in words:
+        assert PARSERS[script].parse(words)
 
 
 def test_there_are_commands():
@@ -42,8 +43,8 @@ def test_files_that_are_named_are_there():
 
 
 def test_options_that_are_named_are_there():
-    known = {option for groups in GROUPS.values() for action in make_parser(groups)._actions
-             for option in action.option_strings}
+    known = {option for command in PARSERS.values() for action in command.actions.values()
+             for option in action.option_strings} | {'--help', '--recipe'}
     known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--dry_run', '--jobs',
               '--csv_dir', '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
     assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', README)) <= known

@@ -18,7 +18,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
-from IQAoptions import MAIN, TEST_DATASET, parse, run_name
+from iqa_scoring.options import TEST
+from iqa_training.naming import run_name
+from iqa_training.options import TRAIN
 from IQAperformance import write_results
 from results_in_the_paper import export_csv, reproduce
 from results_in_the_paper.driver import plotting, running, targets, verdicts
@@ -26,7 +28,7 @@ from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import PAPER, differences
 from results_in_the_paper.driver.shelf import Shelf
 
-GROUPS = {'main.py': MAIN, 'test_dataset.py': TEST_DATASET}
+PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST}
 TINY = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-e', '2']
 
 
@@ -53,8 +55,8 @@ def test_the_commands_of_figure_1_are_those_of_the_companion_paper(empty, dry_ru
     assert lines == [f'python main.py --resize {loss}--test_during_training --resume auto'
                      for loss in ('--loss_type mae ', '--loss_type mse ', '')]
     for line, loss in zip(lines, ('mae', 'mse', 'norm-in-norm'), strict=True):
-        published = parse(f'--dataset KonIQ-10k --resize --loss_type {loss} --test_during_training'.split(), MAIN)
-        assert run_name(parse(line.split()[2:], MAIN)) == run_name(published)
+        published = TRAIN.parse(f'--dataset KonIQ-10k --resize --loss_type {loss} --test_during_training'.split())
+        assert run_name(TRAIN.parse(line.split()[2:])) == run_name(published)
     assert not list(Path().iterdir())  # nothing was done
 
 
@@ -68,7 +70,7 @@ def test_every_command_is_understood(words, empty, dry_run):
     for line in lines:
         python, script, *options = shlex.split(line)
         assert python == 'python'
-        args = parse(options, GROUPS[script])
+        args = PARSERS[script].parse(options)
         if script == 'main.py':
             names.append(run_name(args))
             assert args.resume == 'auto'
@@ -167,7 +169,7 @@ def test_nothing_is_trained_twice(chain, capsys):
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
-    bn_mse = run_name(parse([*TINY, '--loss_type', 'mse', '--use_bn_end'], MAIN))
+    bn_mse = run_name(TRAIN.parse([*TINY, '--loss_type', 'mse', '--use_bn_end']))
     with locked(chain / 'checkpoints' / f'{bn_mse}.lock'):
         status, out = call(capsys, 'figure4')
     assert status == 1
@@ -234,7 +236,7 @@ def test_a_result_of_the_same_options_under_another_name_counts(tmp_path, empty)
     words, = lines(shelf, 'figure7')
     assert words.endswith(f'--loss_type mae --trained_model_file {tmp_path}/checkpoints/by-hand.pth')
     shelf = Shelf(tmp_path, tmp_path, tmp_path, demanded={'opt_level': 'O0'})
-    assert reproduce.shelf_of(parse(['figure1', '-optl', 'O0'], (reproduce.add_driver, *MAIN))).demanded == \
+    assert reproduce.shelf_of(reproduce.REPRODUCE.parse(['figure1', '-optl', 'O0'])).demanded == \
         shelf.demanded
 
 

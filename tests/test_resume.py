@@ -241,7 +241,7 @@ def test_nothing_to_resume_begins(tiny, capsys):
 
 
 def test_the_same_run_twice_at_once(tiny, fails):
-    args = main.parse([*tiny, *SMALL], main.MAIN)
+    args = main.TRAIN.parse([*tiny, *SMALL])
     with locked(main.checkpoint_file(args).with_suffix('.lock')):
         assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
 

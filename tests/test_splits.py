@@ -14,8 +14,10 @@ from iqa_data.info import Info
 from iqa_data.splits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_scoring.options import TEST
+from iqa_training.naming import run_name
+from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
-from IQAoptions import MAIN, TEST_DATASET, parse, run_name
 
 BY_CONTENT = ('official', 'reference', 'kfold')
 
@@ -145,22 +147,22 @@ def test_split_files_with_mistakes(tmp_path, text, message):
     ('--split_seed -1', 'out of range'),
 ])
 def test_options_with_mistakes(line, message, fails):
-    assert message in fails(lambda argv: parse(argv, MAIN), *line.split())
+    assert message in fails(lambda argv: TRAIN.parse(argv), *line.split())
 
 
 def test_splits_are_in_the_name_of_a_run():
     lines = ['', '--split random', '--split random --split_seed 1', '--split kfold --fold 1', '--split kfold-sorted',
              '--split_file x.csv', '--split kfold --folds 7']
-    names = [run_name(parse(line.split(), MAIN)) for line in lines]
+    names = [run_name(TRAIN.parse(line.split())) for line in lines]
     assert len(set(names)) == len(lines)
     assert '-exp0-kfold1of5-' in names[3]
     assert '-exp0-official' not in names[0]
 
 
 def test_koniqs_shares_are_those_of_its_official_split_alone():
-    assert parse(['--train_ratio', '.5'], MAIN).train_ratio == 7058 / 10073
-    assert parse(['--train_ratio', '.5', '--split', 'random'], MAIN).train_ratio == .5
-    assert parse(['--split', 'random'], TEST_DATASET).train_and_val_ratio == .8
+    assert TRAIN.parse(['--train_ratio', '.5']).train_ratio == 7058 / 10073
+    assert TRAIN.parse(['--train_ratio', '.5', '--split', 'random']).train_ratio == .5
+    assert TEST.parse(['--split', 'random']).train_and_val_ratio == .8
 
 
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
@@ -173,7 +175,7 @@ def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_i
     assert json.loads(Path('results', f'{path.stem}.json').read_text())['split_hash'] == hashed
     assert len(checkpoint['split']['train']) == 12
 
-    again = get_data_loaders(parse([*tiny, *SMALL, '--split_file', file], MAIN))
+    again = get_data_loaders(TRAIN.parse([*tiny, *SMALL, '--split_file', file]))
     assert again.names == checkpoint['split']
     assert 'conflicts' in fails(test_dataset.main, '-modelfile', path, '--split_file', 'gone.csv')
     assert 'gone.csv: no such file' in fails(main.main, *tiny, *SMALL, '--split_file', 'gone.csv')

@@ -113,7 +113,7 @@ def test_options_of_training_run(tiny, options, capsys):
 
 def test_a_frozen_backbone_keeps_its_weights(tiny):
     torch.manual_seed(19920517)
-    start = main.build_model(main.parse([*tiny, *SMALL], main.MAIN)).features
+    start = main.build_model(main.TRAIN.parse([*tiny, *SMALL])).features
     main.main([*tiny, *SMALL, '-e', '1', '--ft_lr_ratio', '0'])
     state = load_checkpoint(one('checkpoints/*.pth'))['model']
     for name, weight in start.named_parameters():

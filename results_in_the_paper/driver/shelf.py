@@ -7,7 +7,8 @@ from pathlib import Path
 from iqa_data.info import dataset_name
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from IQAoptions import MAIN, parse, run_name
+from iqa_training.naming import run_name
+from iqa_training.options import TRAIN
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import PAPER, option_words
 from results_in_the_paper.driver.targets import Run
@@ -93,12 +94,12 @@ class Shelf:
         return [*option_words(run.options), *run.flags(), *self.words]
 
     def _own_name(self, run: Run) -> str:
-        return run_name(parse(self._training(run), MAIN))
+        return run_name(TRAIN.parse(self._training(run)))
 
     def _finished(self, run: Run) -> bool:
         file = self.checkpoint_dir / f'{self._own_name(run)}.pth'
         try:
-            return file.exists() and 'test' in load_checkpoint(file).get('metrics', {})
+            return file.exists() and load_checkpoint(file).get('finished', False)
         except UserError:  # damaged: main.py says so
             return False
 

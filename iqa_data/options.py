@@ -1,0 +1,109 @@
+"""Options of the data: which set, where it lies, how it is split, what happens to an image."""
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+from iqa_data.info import DATASETS, SUFFIXES
+from iqa_data.splits import SPLITS, TEST_FOLDS
+from iqa_data.target import check_target
+from iqa_runtime.errors import UserError, pick
+from iqa_runtime.options import Options, choice, group, number, share, whole
+
+
+def dataset(text: str) -> str:
+    """Return a name in DATASETS, or the path of an info file that is there: an argparse type."""
+    path = Path(text)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return os.path.normpath(text)
+    beside = [str(file) for suffix in SUFFIXES for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
+    try:
+        return pick([*DATASETS, *sorted(beside)[:10]], text, 'data set')
+    except UserError as error:
+        raise ArgumentTypeError(f'{error}, or an info file ({" or ".join(SUFFIXES)}) that is there') from None
+
+
+def check_data(args: Options) -> None:
+    """Refuse an info file for a data set that is an info file already."""
+    if args.data_info and args.dataset not in DATASETS:
+        raise UserError(f'--data_info {args.data_info}: --dataset {args.dataset} is an info file already')
+
+
+@group('data', trained=True, check=check_data)
+def data(add) -> None:
+    """the data set and its info file"""
+    add('-ds', '--dataset', type=dataset, default='KonIQ-10k',
+        help=f'{", ".join(DATASETS)}; or an info file, .csv or .mat, its images beside it or in --im_dir')
+    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
+
+
+@group('images')
+def places(add) -> None:
+    """where the images lie, and how decoded images are kept"""
+    add('--im_dir', metavar='DIR', help="folder of the data set's images (default: the data set's own)")
+    add('--allow_outside', action='store_true',
+        help='read images that the info file names outside their folder (.., absolute, symbolic links)')
+    add('--cache', choices=('disk', 'ram', 'none'), default='disk',
+        help='keep decoded images in files, for later runs too; in memory; or decode as they are used')
+    add('--cache_dir', metavar='DIR', default='cache', help='folder of the decoded images')
+    add('--num_workers', type=number(int, 0, 1024), default=min(8, os.cpu_count() or 1),
+        help='processes or threads that decode or augment images')
+
+
+def check_split(args: Options) -> None:
+    """Refuse options of a split that contradict each other."""
+    if args.train_ratio > args.train_and_val_ratio:
+        raise UserError(f'--train_ratio {args.train_ratio:g} is larger than --train_and_val_ratio '
+                        f'{args.train_and_val_ratio:g}')
+    if args.split_file and 'split' in args.given:
+        raise UserError(f'--split_file {args.split_file} and --split {args.split} both say how to split')
+    if args.given & {'fold', 'folds'} and not args.split.startswith('kfold'):
+        raise UserError(f'--folds and --fold need --split kfold or kfold-sorted, not {args.split}')
+
+
+@group('split', trained=True, check=check_split)
+def split(add) -> None:
+    """how the data set is split into train, val and test"""
+    add('--split', type=choice(SPLITS, 'split'), default='official',
+        help="official: the info file's own, and if it has none, reference; random: by image; reference: by content; "
+             'kfold: by content, kfold-sorted: images by MOS, dealt to --folds, of which --fold is val')
+    add('-eid', '--exp_id', type=whole, default=0, help="which of the info file's permutations; another random split")
+    add('-tr', '--train_ratio', type=share, default=.6,
+        help='share of training contents; of images with --split random')
+    add('-tvr', '--train_and_val_ratio', type=share, default=.8,
+        help="share of training and validation contents; KonIQ-10k's official split has its own shares")
+    add('--split_seed', type=number(int, 0, 2 ** 32 - 1), default=0, help='seed of random splits')
+    add('--folds', type=number(int, 2, 10 ** 6), default=5, help='folds of the k-fold splits')
+    add('--fold', type=whole, default=0, help='which fold is val')
+    add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
+        help='the test part of a k-fold split: the next fold, none, or val itself')
+    add('--split_file', metavar='FILE', help='a split as main.py writes it, RUN/split.csv: columns image and part')
+
+
+SIDE = number(int, 1, 1 << 15)
+
+
+def check_preprocessing(args: Options) -> None:
+    """Refuse a target that is none."""
+    check_target(args.target)
+
+
+@group('preprocessing', trained=True, check=check_preprocessing)
+def preprocessing(add) -> None:
+    """what happens to an image before the network sees it"""
+    add('-rs', '--resize', action='store_true', help='resize the images')
+    add('-rs_h', '--resize_size_h', type=SIDE, default=498, help='height after --resize')
+    add('-rs_w', '--resize_size_w', type=SIDE, default=664, help='width after --resize')
+    add('--filter', type=choice('iqa_data.transforms:FILTERS', 'filter'), default='bilinear',
+        help="filter of --resize: Pillow's bilinear, bicubic or lanczos")
+    add('--normalise', type=choice('iqa_data.transforms:NORMALISATIONS', 'normalisation'),
+        help='imagenet; none: 0..1; half: -1..1; half-bgr: blue first (default: what the network was designed for)')
+    add('--target', nargs='+', default=['none'], metavar='WORD',
+        help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '
+             'its mean over its standard deviation')
+    add('-augment', '--augmentation', nargs='*', type=choice('iqa_data.transforms:AUGMENTATIONS', 'augmentation'),
+        metavar='PART', help='change training images at random: rotate hflip vflip crop rot90, in the order given; '
+                             "without parts the paper's, rotate hflip crop")
+    add('-ag', '--angle', type=number(float, 0, 180), default=2., help='largest rotation in degrees')
+    add('-cs_h', '--crop_size_h', type=SIDE, default=498, help='height of the random crop')
+    add('-cs_w', '--crop_size_w', type=SIDE, default=498, help='width of the random crop')
+    add('-hp', '--hflip_p', type=share, default=.5, help='probability of a horizontal flip')

@@ -1,0 +1,121 @@
+"""Checks of values that a file holds: each returns the value in one form, or raises ValueError with the form wanted."""
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iqa_runtime.errors import UserError
+
+
+def checked_value(path: str | Path, key: str, check: Callable, value):
+    """Return check(value); UserError that names the file, the key and what was expected."""
+    try:
+        return check(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f'{path}: {key}: expected {str(error)[:200]}') from None
+
+
+def number(value) -> float:
+    """Return a finite number as float; ValueError otherwise. numpy's and torch's numbers are taken too."""
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        try:
+            value = value.item()
+        except (RuntimeError, ValueError):  # of several numbers
+            value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError('a finite number')
+    return float(value)
+
+
+def whole(value) -> int:
+    """Return a whole number of at least 0; ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError('a whole number of at least 0')
+    return value
+
+
+def flag(value) -> bool:
+    """Return True or False; ValueError otherwise."""
+    if not isinstance(value, bool):
+        raise ValueError('true or false')
+    return value
+
+
+def text(value) -> str:
+    """Return a text; ValueError otherwise."""
+    if not isinstance(value, str):
+        raise ValueError('a text')
+    return value
+
+
+def tensors(value) -> dict[str, torch.Tensor]:
+    """Return a state dict; ValueError if it is none, or if a number in it is NaN or infinite."""
+    if not isinstance(value, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
+        raise ValueError('a dictionary of tensors')
+    for name, tensor in value.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f'finite numbers, but {str(name)[:80]} holds NaN or infinity')
+    return dict(value)
+
+
+NOUNS = {number: 'a finite number', whole: 'a whole number', text: 'a text'}
+
+
+def list_of(item: Callable) -> Callable[[object], list]:
+    """Return the check of a list, not empty, of items that pass `item`."""
+    def check(value) -> list:
+        if not isinstance(value, (list, tuple, np.ndarray)) or len(value) == 0:
+            raise ValueError(f'a list, each item {NOUNS.get(item, "as documented")}')
+        return [item(one) for one in value]
+    return check
+
+
+def dict_of(item: Callable) -> Callable[[object], dict]:
+    """Return the check of a dictionary text -> values that pass `item`."""
+    def check(value) -> dict:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ValueError('a dictionary with texts as keys')
+        return {key: item(one) for key, one in value.items()}
+    return check
+
+
+def fields(**checks: Callable) -> Callable[[object], dict]:
+    """Return the check of a dictionary that has these keys; other keys are left out."""
+    def check(value) -> dict:
+        lacks = sorted(set(checks) - set(value)) if isinstance(value, Mapping) else sorted(checks)
+        if lacks:
+            raise ValueError(f'a dictionary with {", ".join(checks)}')
+        return {key: one(value[key]) for key, one in checks.items()}
+    return check
+
+
+def optional(item: Callable) -> Callable:
+    """Return the check of None or a value that passes `item`."""
+    return lambda value: None if value is None else item(value)
+
+
+def plain(value):
+    """Return a plain value: None, a text, a number, True, False, or a list or dictionary of these."""
+    if isinstance(value, Mapping):
+        return dict_of(plain)(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise ValueError('a plain value')
+    return value
+
+
+def side(value) -> int:
+    """Return a side in pixels, 1..32768; ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 15:
+        raise ValueError('a side in pixels')
+    return value
+
+
+def size(value) -> tuple[int, int]:
+    """Return (h, w) in pixels; ValueError otherwise."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError('height and width')
+    return side(value[0]), side(value[1])

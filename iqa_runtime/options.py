@@ -1,0 +1,368 @@
+"""The command line: types of options, groups of options, recipes, and what a script does with them.
+
+Each room declares its groups of options (iqa_data/options.py, iqa_training/options.py, iqa_scoring/options.py); a
+script puts groups together in a Command. Nothing here imports torch: --help and most mistakes are answered at once.
+"""
+import argparse
+import difflib
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iqa_runtime.errors import UserError, pick
+from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
+
+Add = Callable[..., None]  # called as argparse's add_argument
+
+
+# Types
+
+def number(kind: type, low: float, high: float = math.inf, open_low: bool = False) -> Callable[[str], float]:
+    """Return an argparse type: a finite number in low..high (`open_low`: above low)."""
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
+        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+            limits = f'{"above" if open_low else "at least"} {low}' + (f', at most {high}' if high < math.inf else '')
+            raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
+        return value
+    return parse
+
+
+MOST = 10 ** 9  # a count above it is a slip of the finger
+count = number(int, 1, MOST)
+whole = number(int, 0, MOST)
+seed = number(int, 0, 2 ** 64 - 1)
+positive = number(float, 0, 1e9, open_low=True)
+weight = number(float, 0, 1e9)
+share = number(float, 0, 1)
+
+
+def choice(table: Collection[str] | str, what: str, aliases: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """Return an argparse type: a name of a table, in any case, or an alias of one; an error lists the nearest name.
+
+    Args:
+        table: the names, or 'module:TABLE', which is imported when a name is checked.
+        what: the noun of the error message.
+        aliases: other spellings -> name.
+    """
+    def parse(text: str) -> str:
+        names = look_up(table) if isinstance(table, str) else table
+        try:
+            return pick(names, (aliases or {}).get(text, text), what)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return parse
+
+
+def look_up(place: str):
+    """Return the object that 'module:NAME' names."""
+    module, name = place.split(':')
+    return getattr(importlib.import_module(module), name)
+
+
+def device(text: str) -> str:
+    """Return the text if it names a device that computes and that this machine has: an argparse type."""
+    import torch  # only if a device is named
+    try:
+        kind = torch.device(text).type
+        if kind == 'meta':
+            raise RuntimeError('it computes nothing')
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
+    return text
+
+
+# Groups, commands and what they return
+
+@dataclass(frozen=True)
+class Options:
+    """The values of a command's options, read as attributes and never written.
+
+    `given` are the names of those that the user typed, or a recipe gave.
+    """
+
+    values: Mapping[str, object]
+    given: frozenset[str]
+    command: 'Command'
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') or name not in self.values:
+            raise AttributeError(f'this command has no option {name}')
+        return self.values[name]
+
+    def having(self, **changes) -> 'Options':
+        """Return the options with other values."""
+        return Options({**self.values, **changes}, self.given, self.command)
+
+    def of_training(self) -> dict:
+        """Return the options that change the trained model, by name, in alphabetical order."""
+        return {name: self.values[name] for name in sorted(self.command.names())}
+
+    def changed(self) -> dict:
+        """Return the options of training whose values are not their defaults."""
+        return {name: value for name, value in self.of_training().items() if value != self.command.defaults[name]}
+
+    def adopting(self, stored: Mapping, names: Collection[str], file: str | Path) -> 'Options':
+        """Return the options with the values that a checkpoint holds for `names`, each checked as if it were typed.
+
+        Raises UserError if a value is not valid, or if the user gave another one.
+        """
+        found = self.command.stored({name: stored[name] for name in names if name in stored}, file, known=False)
+        for name, value in found.items():
+            if name in self.given and self.values[name] != value:
+                raise UserError(f'--{name} {shown(self.values[name])} conflicts with {file}, which was trained with '
+                                f'{shown(value)}: leave the option out, or name another checkpoint')
+        return self.having(**found)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that belong together.
+
+    Attributes:
+        title: name of the group, as in `--help TITLE`.
+        about: one line that says what the options are about.
+        declare: calls its argument, as argparse's add_argument, for each option.
+        trained: whether the options change the trained model. Only these are stored with a run, and may come out of a
+            recipe or a checkpoint.
+        check: raises UserError if options contradict each other.
+    """
+
+    title: str
+    about: str
+    declare: Callable[[Add], None]
+    trained: bool = False
+    check: Callable[[Options], None] | None = None
+
+
+def group(title: str, trained: bool = False, check: Callable[[Options], None] | None = None):
+    """Decorate a function that declares options, and make it a Group; its docstring says what they are about."""
+    def decorate(declare: Callable[[Add], None]) -> Group:
+        return Group(title, declare.__doc__.strip().splitlines()[0], declare, trained, check)
+    return decorate
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        """End with one line and exit status 2, without the usage text of all options."""
+        prefix = 'unrecognized arguments: '
+        unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
+        hint = f' (did you mean {near[0]}?)' if near else ''
+        self.exit(2, f'{self.prog}: error: {message}{hint} (--help shows the options)\n')
+
+
+class Command:
+    """A script's command line: its text, the groups that --help shows, and `others` that --help GROUP shows."""
+
+    def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = ()):
+        self.doc, self.shown, self.groups = doc, tuple(shown), (*shown, *others)
+        self.actions: dict[str, argparse.Action] = {}
+        self.defaults: dict[str, object] = {}
+        self.titles: dict[str, str] = {}  # name of an option -> title of its group
+        self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+        self.parser.add_argument('-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=_help(self),
+                                 default=argparse.SUPPRESS,
+                                 help='show this, or all options of a group (or of all), and exit')
+        for one in self.groups:
+            self._declare(one)
+        if self.names():
+            self.parser.add_argument('--recipe', nargs='?', const='', metavar='NAME', action='append',
+                                     default=argparse.SUPPRESS,
+                                     help='options from recipes/NAME.txt, a file, or the options.json of a run; '
+                                          'without a name, list the recipes')
+
+    def _declare(self, one: Group) -> None:
+        section = self.parser.add_argument_group(one.title)
+
+        def add(*names: str, **arguments) -> None:
+            default = arguments.pop('default', False if arguments.get('action') == 'store_true' else None)
+            if default not in (None, False, '') and '(default' not in arguments['help']:
+                arguments['help'] += f' (default: {shown(default)})'
+            if arguments.get('action') is not argparse.BooleanOptionalAction and names[0].startswith('-'):
+                arguments.setdefault('metavar', _metavar(names) if 'action' not in arguments else None)
+            if arguments.get('metavar') is None:
+                arguments.pop('metavar', None)
+            arguments['help'] = arguments['help'].replace('%', '%%')
+            action = section.add_argument(*names, default=argparse.SUPPRESS, **arguments)
+            self.actions[action.dest], self.defaults[action.dest] = action, default
+            self.titles[action.dest] = one.title
+
+        one.declare(add)
+
+    def names(self, *groups: Group) -> frozenset[str]:
+        """Return the names of the options of groups; without groups, of those that change the trained model."""
+        titles = {one.title for one in groups or self.groups if groups or one.trained}
+        return frozenset(name for name, title in self.titles.items() if title in titles)
+
+    def parse(self, argv: Sequence[str] | None = None) -> Options:
+        """Parse the words of a command line (default: this process's), recipes first; check them.
+
+        A mistake ends the process with one line on stderr and exit status 2.
+        """
+        words = list(sys.argv[1:] if argv is None else argv)
+        given = vars(self.parser.parse_args(words))
+        recipes = given.pop('recipe', None)
+        try:
+            if recipes:
+                if '' in recipes:
+                    print(recipes_listed(), end='')
+                    raise SystemExit(0)
+                given = {name: value for recipe in recipes for name, value in self.of_recipe(recipe).items()} | given
+            options = Options({**self.defaults, **given}, frozenset(given), self)
+            for one in self.groups:
+                if one.check:
+                    one.check(options)
+        except UserError as error:
+            self.parser.error(str(error))
+        return options
+
+    def of_recipe(self, name: str) -> dict:
+        """Read a recipe (see iqa_runtime/recipes.py); return the options that it gives, by name."""
+        path = recipe_file(name)
+        if path.suffix == '.json':
+            stored = self.stored(options_of_run(path), path)
+            return {name: value for name, value in stored.items() if value != self.defaults[name]}
+        prog, self.parser.prog = self.parser.prog, f'{self.parser.prog}: {path}'  # whose mistake it is
+        try:
+            given = vars(self.parser.parse_args(words_in(path)))
+        finally:
+            self.parser.prog = prog
+        foreign = sorted(set(given) - self.names())
+        if foreign:
+            raise UserError(f'{path}: --{foreign[0]} is no option of training, and recipes hold these alone')
+        return given
+
+    def stored(self, values: Mapping, source: str | Path, known: bool = True) -> dict:
+        """Check options of training that a file holds, each as if it were typed; return them by name.
+
+        Args:
+            values: what the file says, name -> plain value.
+            source: the file, for the error message.
+            known: raise UserError for a name that is no option of training; else it is left out.
+        """
+        trained, checked = self.names(), {}
+        for name, value in values.items():
+            if name in trained:
+                try:
+                    checked[name] = self.checked(name, value)
+                except (argparse.ArgumentTypeError, ValueError) as error:
+                    raise UserError(f'{source}: the option {str(name)[:40]!r}: {str(error)[:200]}') from None
+            elif known:
+                raise UserError(f'{source}: {str(name)[:40]!r} is no option of training')
+        return checked
+
+    def checked(self, name: str, value):
+        """Return a stored value if the command line takes it for the option `name`; ValueError otherwise."""
+        action, default = self.actions[name], self.defaults[name]
+        if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+            if not isinstance(value, bool):
+                raise ValueError(f'{_brief(value)} is neither true nor false')
+            return value
+        if value is None and default is None:
+            return None
+        many = action.nargs is not None and action.nargs != '?'
+        if many != isinstance(value, (list, tuple)):
+            raise ValueError(f'{_brief(value)} is not {"a list" if many else "a single value"}')
+        if isinstance(action.nargs, int) and len(value) != action.nargs:
+            raise ValueError(f'{_brief(value)}: expected {action.nargs} values')
+        items = [_checked_item(action, item) for item in (value if many else [value])]
+        return items if many else items[0]
+
+
+def _checked_item(action: argparse.Action, item):
+    if isinstance(item, bool) or not isinstance(item, (str, int, float)):
+        raise ValueError(f'{_brief(item)} is neither a number nor a text')
+    text = item if isinstance(item, str) else f'{item!r}'
+    value = action.type(text) if action.type else text
+    if action.choices is not None and value not in action.choices:
+        raise ValueError(f'{_brief(item)} is none of: {", ".join(map(str, action.choices))}')
+    if action.type is None and not isinstance(item, str):
+        raise ValueError(f'{_brief(item)} is not a text')
+    return value
+
+
+def _brief(value) -> str:
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None), list, tuple)) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + '...'
+
+
+def shown(value) -> str:
+    """Return the value of an option as it is typed."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return ' '.join(f'{one:g}' if isinstance(one, float) else str(one) for one in values)
+
+
+def _metavar(names: Sequence[str]) -> str | None:
+    return max(names, key=len).lstrip('-').upper().split('_')[-1]
+
+
+def words_of(options: Mapping) -> list[str]:
+    """Return options, name -> value, as the words of a command."""
+    words = []
+    for name, value in options.items():
+        if value is None:
+            continue
+        values = list(value) if isinstance(value, (list, tuple)) else [] if isinstance(value, bool) else [value]
+        words += [f'--no-{name}' if value is False else f'--{name}', *map(str, values)]
+    return words
+
+
+# Help
+
+def _help(command: Command) -> type[argparse.Action]:
+    """Make the action of --help [GROUP]."""
+    class Help(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None):
+            titles = [one.title for one in command.groups]
+            if values and values != 'all':
+                try:
+                    chosen = [pick(titles, values, 'group of options')]
+                except UserError as error:
+                    parser.error(str(error))
+            else:
+                chosen = titles if values else [one.title for one in command.shown]
+            print(help_text(command, chosen, whole=not values), end='')
+            parser.exit()
+    return Help
+
+
+def help_text(command: Command, titles: Collection[str], whole: bool = True) -> str:
+    """Return the options of some groups as text; `whole`: with the script's text, and a line for each other group."""
+    width = min(120, max(80, int(os.environ.get('COLUMNS', 120))))
+    formatter = argparse.HelpFormatter(command.parser.prog, max_help_position=34, width=width)
+    for section in command.parser._action_groups:
+        actions = section._group_actions
+        if actions and (section.title in titles or (whole and section.title in ('options', 'optional arguments'))):
+            formatter.start_section(section.title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+    text = formatter.format_help()
+    if not whole:
+        return text
+    rest = [f'  --help {one.title:<16}{one.about}' for one in command.groups if one.title not in titles]
+    more = '\nmore options:\n' + '\n'.join(rest) + '\n' if rest else ''
+    return f'{command.doc.strip()}\n\n{text}{more}'
+
+
+# The group that every script has
+
+@group('machine')
+def machine(add) -> None:
+    """the device, and where checkpoints and results lie"""
+    add('--device', type=device, help='cuda, cuda:1, cpu ... (default: cuda if there is a GPU)')
+    add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
+        help='progress bars (default: if stderr is a terminal)')
+    add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='where checkpoints are written and looked for')
+    add('--result_dir', metavar='DIR', default='results', help='where per-image predictions and metrics are written')
+    add('-modelfile', '--trained_model_file', metavar='FILE',
+        help='a checkpoint (default: the one that main.py wrote for the same options)')

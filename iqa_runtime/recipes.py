@@ -1,0 +1,60 @@
+"""Recipes: options of training in a file, put before the command line's own, which win.
+
+A recipe is recipes/NAME.txt, another text file of option words with # comments, or the options.json of a run.
+"""
+import difflib
+import json
+import os
+import shlex
+from pathlib import Path
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import read_text
+
+FOLDER = Path(__file__).resolve().parents[1] / 'recipes'
+NAMES_OF_A_RUN = ('run_name', 'split_hash')  # in an options.json beside the options
+
+
+def recipe_file(name: str) -> Path:
+    """Return the file of a recipe: recipes/NAME.txt, or the path that is given. UserError if there is none."""
+    inside = FOLDER / f'{name}.txt'
+    if os.path.basename(name) == name and inside.is_file():
+        return inside
+    if Path(name).is_file():
+        return Path(name)
+    names = sorted(path.stem for path in FOLDER.glob('*.txt'))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
+    hint = f' (did you mean {near[0]}?)' if near else ''
+    raise UserError(f'--recipe {name}: no such recipe or file{hint}; there are: {", ".join(names)}')
+
+
+def words_in(path: Path) -> list[str]:
+    """Return the option words in a text file; UserError if a quotation does not end."""
+    try:
+        return [word for line in read_text(path).splitlines() for word in shlex.split(line, comments=True)]
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: {error}') from None
+
+
+def options_of_run(path: Path) -> dict:
+    """Return the options of training that an options.json holds, by name."""
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: not JSON ({error})') from None
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: expected the options of a run, as options.json holds them')
+    return {name: value for name, value in content.items() if name not in NAMES_OF_A_RUN}
+
+
+def recipes_listed() -> str:
+    """Return a line for each recipe: its name and its first comment."""
+    lines = []
+    for path in sorted(FOLDER.glob('*.txt')):
+        comments = [line.lstrip('# ') for line in read_text(path).splitlines() if line.startswith('#')]
+        lines.append(f'{path.stem:24}{comments[0] if comments else ""}\n')
+    return ''.join(lines)

@@ -1,0 +1,94 @@
+"""Options of testing, scoring, calibration, reports and export."""
+from iqa_data import options as of_data
+from iqa_data.options import dataset
+from iqa_runtime.options import Command, count, group, machine, number
+from iqa_training import options as of_training
+
+MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
+WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
+
+
+@group('testing')
+def testing(add) -> None:
+    """which images are tested"""
+    add('--part', choices=('auto', 'test', 'all'), default='auto',
+        help='auto: the test part of the data set that the model was trained on, and all of any other')
+    add('--trained_on', type=dataset, metavar='DATASET',
+        help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
+
+
+@group('input')
+def images(add) -> None:
+    """the images to score"""
+    add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
+        help='files, folders, glob patterns, or - for a list on stdin')
+    add('--recursive', action='store_true', help='look into the folders below a folder too')
+    add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
+
+
+@group('output')
+def output(add) -> None:
+    """where the scores go"""
+    add('--csv', metavar='FILE', help='write a table')
+    add('--json', metavar='FILE', help='write JSON lines')
+    add('--resume', action='store_true', help='score only what --csv or --json lack')
+    add('--sort', action='store_true', help='best first')
+    add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
+    add('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
+
+
+@group('report')
+def report(add) -> None:
+    """an HTML page of the images"""
+    from argparse import BooleanOptionalAction
+    add('--report', metavar='FILE', help='write a self-contained HTML page')
+    add('--report_maps', action=BooleanOptionalAction, default=True,
+        help='with a quality map of each image in the report')
+    add('--map_window', type=number(int, 1, 1024), default=WINDOW,
+        help='side of the windows of a quality map, in cells (32 pixels in a ResNet)')
+
+
+@group('calibration')
+def calibration(add) -> None:
+    """scores fitted to your own ratings"""
+    add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
+    add('--calibration', choices=('linear', 'logistic'), default='linear', help='what is fitted')
+    add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
+
+
+@group('export')
+def export(add) -> None:
+    """the files to write"""
+    add('--onnx', metavar='FILE', help='write an ONNX file')
+    add('--torch_export', metavar='FILE', help='write an exported program of torch.export (.pt2)')
+    add('--size', type=number(int, 1, 1 << 15), nargs=2, metavar=('H', 'W'),
+        help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
+
+
+OF_TRAINING = (of_data.data, of_training.network, of_training.loss, of_training.training, of_data.split,
+               of_data.preprocessing)
+
+TEST = Command("""Test a trained model on a data set.
+
+    python test_dataset.py --trained_model_file checkpoints/NAME.pth                    the set it was trained on
+    python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
+    python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
+""", [testing, report, machine], [of_data.places, *OF_TRAINING])
+
+SCORE = Command("""Score images.
+
+    python test_demo.py --img photo.jpg --trained_model_file checkpoints/NAME.pth         one
+    python test_demo.py --img folder 'more/*.png' --trained_model_file ... --csv out.csv  many
+    python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
+    python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
+
+A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
+MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
+Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
+""", [images, output, report, calibration, machine], [of_data.places, *OF_TRAINING])
+
+EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
+
+    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
+    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
+""", [export, machine], OF_TRAINING)

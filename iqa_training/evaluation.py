@@ -1,0 +1,58 @@
+"""Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
+from collections.abc import Callable
+
+import torch
+
+from iqa_data.transforms import Normalise
+from iqa_networks.network import Network
+from iqa_runtime.distributed import broadcast_weights, is_main
+from IQAdataset import Data
+from IQAperformance import IQAPerformance
+from modified_ignite_engine import evaluate
+
+LINES = ('fitted', 'target')
+
+
+class Evaluation:
+    """Evaluates a network on the parts of a data set.
+
+    Args:
+        model, data: the network and the images.
+        device, normalise: where the network runs, and what is done to pixels there.
+        head: position of the scored head among the network's outputs.
+        line: how raw outputs become MOS: 'fitted' by least squares, or 'target', the way back from the target.
+        loss_fn: (outputs, (mos, std)) -> loss; with it, a performance holds the loss.
+        own_generators: let validation, too, draw from a generator of its own, not from torch's global one.
+        pbar: show progress bars.
+    """
+
+    def __init__(self, model: Network, data: Data, device: str, normalise: Normalise, head: int = -1,
+                 line: str = 'fitted', loss_fn: Callable | None = None, own_generators: bool = False,
+                 pbar: bool = False):
+        self.model, self.data, self.device, self.normalise = model, data, device, normalise
+        self.head, self.loss_fn, self.pbar = head, loss_fn, pbar and is_main()
+        heads = len(model.heads)
+        self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
+        # what is evaluated besides must not change the random draws of training; the original's validation does
+        drawing = () if own_generators else ('val',)
+        self.loaders = {part: data.evaluation_loader(part, None if part in drawing else torch.Generator())
+                        for part in data.names}
+
+    def validate(self) -> dict[str, dict]:
+        """Return {'val': performance}, with the line of the target or one fitted on the validation images."""
+        broadcast_weights(self.model)  # of the processes' own running statistics, rank 0's count
+        return {'val': self.of('val', self.line)}
+
+    def all_parts(self) -> dict[str, dict]:
+        """Return the performance on each part, with the line of the target or one fitted on the training images."""
+        broadcast_weights(self.model)
+        train = self.of('train', self.line)
+        return {'train': train, **{part: self.of(part, (train['k'], train['b'])) for part in self.loaders
+                                   if part != 'train'}}
+
+    def of(self, part: str, line: tuple[list[float], list[float]] | None) -> dict:
+        """Return the performance on a part with a line (k, b of each head), or without one with a line fitted there."""
+        status, (k, b) = ('test', line) if line else ('train', ((), ()))
+        metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
+        return evaluate(self.model, self.loaders[part], self.device, metric, self.normalise,
+                        part if self.pbar else '')

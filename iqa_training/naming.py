@@ -1,0 +1,73 @@
+"""Names of runs and of their files."""
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from iqa_data.info import dataset_name
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import Options, shown
+
+LONGEST = 120  # characters of a name, its digest aside
+ALWAYS = ('architecture', 'loss_type', 'dataset')
+SHORT = {'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e', 'ft_lr_ratio': 'ft', 'exp_id': 'exp',
+         'weight_decay': 'wd', 'accumulation_steps': 'accum', 'use_bn_end': 'bn_end', 'augmentation': 'augment',
+         'monotonicity_regularization': 'monoreg', 'resize_size_h': 'h', 'resize_size_w': 'w', 'opt_level': '',
+         'optimizer': '', 'pool': '', 'split': '', 'val_criterion': '', 'split_file': 'splitfile'}
+
+
+def run_name(args: Options) -> str:
+    """Return the name of a run's files: its main options and those that are not the defaults, and a digest.
+
+    The digest is of the options of training that differ from their defaults, so that a new option with a default
+    renames no run.
+    """
+    changed = args.changed()
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    words = [args.architecture, args.loss_type, dataset_name(args.dataset)[:40]]
+    words += [_word(name, value) for name, value in changed.items() if name not in ALWAYS]
+    return f'{_file_name("-".join(words))[:LONGEST]}-{digest}'
+
+
+def _word(name: str, value) -> str:
+    short = SHORT.get(name, name)
+    if isinstance(value, bool):
+        return short if value else f'no_{short}'
+    if isinstance(value, str) and ('/' in value or name.endswith('_file')):
+        return f'{short}-{Path(value).stem}'
+    return f'{short}{shown(value).replace(" ", "-")}'
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r'[^\w.+=-]+', '_', text)
+
+
+def checkpoint_file(args: Options) -> Path:
+    """Return the file of a run's checkpoint."""
+    return Path(args.trained_model_file or Path(args.checkpoint_dir, f'{run_name(args)}.pth'))
+
+
+def on_dataset(args: Options, dataset: str) -> Options:
+    """Return the options with another data set, and without the info file, which is the first one's."""
+    return args if dataset == args.dataset else args.having(dataset=dataset, data_info=None)
+
+
+def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
+    """Return the checkpoint that the options name, or that main.py wrote for them.
+
+    It was trained on `trained_on`, or else on the data set of the options or on KonIQ-10k; if there are several, they
+    are named on the screen. UserError if there is none.
+    """
+    if args.trained_model_file:
+        return Path(args.trained_model_file)
+    datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
+    paths = {name: checkpoint_file(on_dataset(args, name)) for name in datasets}
+    found = [name for name, path in paths.items() if path.exists()]
+    if not found:
+        wanted = ' or '.join(map(str, paths.values()))
+        there = ', '.join(sorted(path.name for path in Path(args.checkpoint_dir).glob('*.pth'))[:5]) or 'none'
+        raise UserError(f'no checkpoint of a run with these options: {wanted} (in the folder: {there}); '
+                        'train it with main.py, or give --trained_model_file')
+    for other in found[1:]:
+        print(f'Trained on {found[0]}; there is one trained on {other} too: --trained_on {other}')
+    return paths[found[0]]

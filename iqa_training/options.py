@@ -1,0 +1,100 @@
+"""Options of the network, its loss, its training, and what a training run records."""
+from iqa_data import options as of_data
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import Command, Options, choice, count, group, machine, number, positive, seed, weight
+
+OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
+LEVELS = number(int, 1, 64)
+EXPONENT = number(float, .05, 100)
+
+
+@group('network', trained=True)
+def network(add) -> None:
+    """the network and its weights"""
+    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:BACKBONES', 'architecture'),
+        default='resnext101_32x8d', help='the backbone')
+    add('--weights', default='imagenet', metavar='{imagenet,none,PATH}',
+        help='start from ImageNet weights (downloaded), from nothing, or from a torchvision state dict')
+    add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
+        help='avg, max, min, std, maxmin, mean_std')
+    add('-ubne', '--use_bn_end', action='store_true', help='end each head with a batch normalisation')
+    add('-P6', '--P6', type=LEVELS, default=1, help='pyramid levels on level 6')
+    add('-P7', '--P7', type=LEVELS, default=1, help='pyramid levels on level 7')
+
+
+def check_loss(args: Options) -> None:
+    """Refuse weights that leave nothing to minimise."""
+    if sum(args.alpha) == 0 or sum(args.beta) == 0:
+        raise UserError('--alpha and --beta each need a weight above 0')
+
+
+@group('loss', trained=True, check=check_loss)
+def loss(add) -> None:
+    """the loss"""
+    add('-lt', '--loss_type', type=choice('IQAloss:LOSSES', 'loss', {'Lp': 'norm-in-norm'}), default='norm-in-norm',
+        help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity; Lp is an old name of norm-in-norm')
+    add('-p', '--p', type=EXPONENT, default=1., help='norm that compares predictions with scores')
+    add('-q', '--q', type=EXPONENT, default=2., help='norm that normalises them')
+    add('-a', '--alpha', type=weight, nargs=2, default=[1., 0.], metavar=('A0', 'A1'),
+        help="weights of l and of its variant l'")
+    add('-b', '--beta', type=weight, nargs='+', default=[.1, .1, 1.], metavar='B',
+        help='weights of the heads: level 6, level 7, both; a network of one head has the last')
+    add('-detach', '--detach', action='store_true', help="no gradient through the predictions' statistics")
+    add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise wrong order')
+    add('-g', '--gamma', type=weight, default=.1, help='weight of that penalty')
+
+
+@group('training', trained=True)
+def training(add) -> None:
+    """how the network is trained"""
+    add('-lr', '--learning_rate', '--lr', type=positive, default=1e-4, help='learning rate of the heads')
+    add('-flr', '--ft_lr_ratio', type=weight, default=.1,
+        help="the backbone's learning rate over the heads'; 0 freezes its weights")
+    add('-bs', '--batch_size', type=count, default=8, help='images in a batch')
+    add('-e', '--epochs', type=count, default=30, help='epochs')
+    add('--optimizer', type=choice('iqa_training.optimizers:OPTIMIZERS', 'optimizer'), default='adam',
+        help='adam, sgd, adadelta')
+    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay')
+    add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
+    add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
+        help='factor of the learning rate at each decay')
+    add('-olrd', '--overall_lr_decay', type=number(float, 0, 1, open_low=True), default=.01,
+        help='factor of the learning rate over all epochs')
+    add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
+        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
+    add('-valc', '--val_criterion', type=choice('IQAperformance:VAL_CRITERIA', 'criterion'), default='SROCC',
+        help='chooses the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
+    add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
+    add('--patience', type=count, help='end after so many validations in a row without a better one')
+    add('--line', choices=('fitted', 'target'), default='fitted',
+        help='how predictions become MOS: by least squares, or as --target says')
+    add('--seed', type=seed, default=19920517, help='seed of all random numbers')
+    add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
+    add('--sync_bn', action='store_true',
+        help='batch normalisation over the whole batch if several processes share it')
+    add('--amp_backend', choices=('torch', 'apex'), default='torch',
+        help="whose mixed precision: apex's own is for an old apex that still has it")
+    add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
+
+
+@group('recording')
+def recording(add) -> None:
+    """what main.py does besides training"""
+    add('-logd', '--log_dir', metavar='DIR', default='runs', help='TensorBoard logs')
+    add('-tdt', '--test_during_training', action='store_true',
+        help='evaluate the training and test images after each epoch too')
+    add('--log_bhat', action='store_true', help='record the norm of the centred predictions')
+    add('--resume', metavar='{auto,PATH}',
+        help='go on from a state, or with auto from the last one of the run with these options, if any')
+    add('--keep', type=count, default=1, help='how many of the last states are kept')
+    add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
+
+
+TRAIN = Command("""Train a network, or with --evaluate test the trained one.
+
+    python main.py --dataset demo -arch resnet18 --weights none
+    python main.py --dataset KonIQ-10k --resize --loss_type norm-in-norm
+    python main.py --recipe linearity_iqa
+    torchrun --nproc_per_node=4 main.py --resize -bs 32
+""", [of_data.data, training, recording],
+                [network, loss, of_data.split, of_data.preprocessing, of_data.places, machine])

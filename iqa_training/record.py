@@ -1,0 +1,55 @@
+"""The record of a run's validations: which was the best so far, and whether to go on."""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Record:
+    """The best validation so far; a later one takes its place if it is better, or with `later_wins` as good.
+
+    Attributes:
+        criterion: a validation's performance -> a number, higher is better (see IQAperformance.VAL_CRITERIA).
+        patience: validations in a row without a better one after which the run stops; None: never.
+        best: the criterion of the best one; None before the first.
+        at, epoch: its iteration and epoch.
+        since: validations since.
+    """
+
+    criterion: Callable[[dict], float]
+    patience: int | None = None
+    later_wins: bool = False
+    best: float | None = None
+    at: int = 0
+    epoch: int = 0
+    since: int = 0
+
+    def update(self, performance: dict, iteration: int, epoch: int) -> bool:
+        """Take a validation's performance; return whether it is the best so far."""
+        value = self.criterion(performance)
+        if not self.improves(value):
+            self.since += 1
+            return False
+        self.best, self.at, self.epoch, self.since = None if math.isnan(value) else value, iteration, epoch, 0
+        return True
+
+    def improves(self, value: float) -> bool:
+        """Return whether a criterion is better than the best so far; nan is worse than any number."""
+        if not self.epoch:
+            return True
+        if math.isnan(value):
+            return False
+        return self.best is None or value > self.best or (self.later_wins and value == self.best)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the patience has run out."""
+        return self.patience is not None and self.since >= self.patience
+
+    def state(self) -> dict:
+        """Return what a state holds."""
+        return {'best': self.best, 'at': self.at, 'epoch': self.epoch, 'since': self.since}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.best, self.at, self.epoch, self.since = (state[name] for name in ('best', 'at', 'epoch', 'since'))

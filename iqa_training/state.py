@@ -1,0 +1,195 @@
+"""States: what a run that was stopped goes on from.
+
+Beside the checkpoint NAME.pth, a run keeps NAME.ITERATION.state: that of the last finished epoch or validation, or of
+the iteration at which it was asked to stop. It holds tensors and plain Python values only:
+
+    options         every option of training, by name
+    split_hash      of the split that it trains with
+    iteration       how many are done
+    model, optimizer, scheduler, scaler     their state dicts
+    gradients       name of a parameter -> its gradient, if batches of an optimizer step are still to come
+    random          the states of all random number generators, when the unfinished epoch began
+    record          which validation was the best so far (see iqa_training/record.py)
+    history         tag -> (n, 3) float64: step, value, time of every scalar in the log
+    checksum        CRC-32 of all this
+"""
+import random
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from iqa_runtime.checkpoint import checksum, load_checkpoint, read_tensors, write_tensors
+from iqa_runtime.checks import checked_value, dict_of, fields, number, optional, plain, tensors, text, whole
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import Options, shown
+
+
+def state_file(checkpoint: Path, iteration: int) -> Path:
+    """Return the file of the state of an iteration, beside the checkpoint's file."""
+    return checkpoint.with_name(f'{_stem(checkpoint)}.{iteration:08d}.state')
+
+
+def states_of(checkpoint: Path) -> list[Path]:
+    """Return the states beside a checkpoint's file, the latest last; not those of a run whose name begins alike."""
+    name = re.compile(re.escape(_stem(checkpoint)) + r'\.\d{8,}\.state')
+    return sorted(path for path in checkpoint.parent.glob('*.state') if name.fullmatch(path.name))
+
+
+def _stem(checkpoint: Path) -> str:
+    return checkpoint.name.removesuffix('.pth')
+
+
+def write_state(checkpoint: Path, state: dict, keep: int) -> None:
+    """Write a state; then remove all but the last `keep` of the run, and those of a former run that went further."""
+    file = state_file(checkpoint, state['iteration'])
+    write_tensors(file, {**state, 'checksum': checksum(state)})
+    states = states_of(checkpoint)
+    done = states.index(file) + 1
+    for other in {*states[:max(0, done - keep)], *states[done:]}:
+        other.unlink()
+
+
+def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
+    """Return the state that --resume names, or with 'auto' the latest of the run, if any; {} if the run is finished.
+
+    Raises UserError if the state is of a run with other options, which it lists.
+    """
+    path = resume
+    if resume == 'auto':
+        if checkpoint.exists() and load_checkpoint(checkpoint).get('finished'):
+            return {}
+        states = states_of(checkpoint)
+        if not states:
+            return None
+        path = states[-1]
+    state = read_state(path)
+    own, defaults = options.of_training(), options.command.defaults
+    others = [f'--{name} {shown(own.get(name))} (was {shown(state["options"].get(name, defaults.get(name)))})'
+              for name in sorted({*own, *state['options']})
+              if own.get(name) != state['options'].get(name, defaults.get(name))]
+    if others:
+        raise UserError(f'--resume {path}: the run had other options: {", ".join(others)}')
+    return {'path': str(path), **state}
+
+
+def read_state(path: str | Path) -> dict:
+    """Read a state, and check its values and its checksum; UserError that names the file and the key."""
+    state = read_tensors(path)
+    if not isinstance(state, dict) or not {'iteration', 'random'} <= set(state):
+        raise UserError(f'--resume {path}: not the state of a run (checkpoints/NAME.ITERATION.state)')
+    if 'gradients' not in state:
+        raise UserError(f'--resume {path}: the state of an older version, which this one cannot go on from')
+    content = {key: value for key, value in state.items() if key != 'checksum'}
+    lacks = sorted({*CHECKS, 'checksum'} - set(state))
+    if lacks:
+        raise UserError(f'--resume {path}: the state lacks {", ".join(lacks)}')
+    if checksum(content) != state['checksum']:
+        raise UserError(f'--resume {path}: the state is damaged (its checksum is another one)')
+    return {key: checked_value(f'--resume {path}', key, check, content[key]) if key in content else None
+            for key, check in {**CHECKS, 'scaler': optional(_dictionary)}.items()}
+
+
+def _dictionary(value) -> dict:
+    if not isinstance(value, Mapping):
+        raise ValueError('a dictionary')
+    return dict(value)
+
+
+def _rows(value) -> list:
+    if not isinstance(value, torch.Tensor) or value.ndim != 2 or value.shape[1] != 3:
+        raise ValueError('rows of step, value, time')
+    return value.tolist()
+
+
+def _scalars(value) -> dict[str, list]:
+    return {tag: _rows(rows) for tag, rows in _dictionary(value).items()}
+
+
+CHECKS = {
+    'options': dict_of(plain), 'split_hash': text, 'iteration': whole, 'model': tensors, 'optimizer': _dictionary,
+    'scheduler': _dictionary, 'gradients': tensors, 'random': fields(python=list, numpy=list, torch=lambda x: x,
+                                                                     cuda=list),
+    'record': fields(best=optional(number), at=whole, epoch=whole, since=whole), 'history': _scalars,
+}
+
+
+class Skipping:
+    """A loader whose first epoch begins after `count` batches, which are drawn and thrown away."""
+
+    def __init__(self, loader: DataLoader, count: int):
+        self.loader, self.count = loader, count
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        batches = iter(self.loader)
+        for _ in range(self.count):
+            next(batches)
+        self.count = 0
+        return batches
+
+
+def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients that the parameters have, by name."""
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def restore_gradients(model: nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
+    """Give parameters the gradients that `gradients_of` returned."""
+    for name, parameter in model.named_parameters():
+        parameter.grad = gradients[name].to(parameter.device) if name in gradients else None
+
+
+def random_states() -> dict:
+    """Return the states of Python's, numpy's and torch's generators, as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {'python': [version, list(internal), gauss], 'numpy': [name, keys.tolist(), *rest],
+            'torch': torch.get_rng_state(), 'cuda': torch.cuda.get_rng_state_all()}
+
+
+def set_random_states(states: dict) -> None:
+    """Put all generators back to what `random_states` returned; a GPU that is not there any more is left out."""
+    version, internal, gauss = states['python']
+    random.setstate((version, tuple(internal), gauss))
+    np.random.set_state(tuple(states['numpy']))
+    torch.set_rng_state(states['torch'])
+    for i, state in enumerate(states['cuda'][:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, i)
+
+
+def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
+    """Restore the network, the optimizer, the schedule, the scaler, and the random generators from a state.
+
+    Raises UserError if the state does not fit them.
+    """
+    try:
+        model.load_state_dict(state['model'])
+        for name, part in parts.items():
+            _check_alike(part.state_dict(), state[name], name)
+            part.load_state_dict(state[name])
+        restore_gradients(model, state['gradients'])
+        set_random_states(state['random'])
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise UserError(f'--resume {state["path"]}: the state does not fit this run ({reason[:200]})') from None
+
+
+def _check_alike(own, stored, name: str) -> None:
+    """Raise ValueError if a stored state dict has other keys or types than that of the part which is to load it."""
+    if name == 'optimizer':
+        own, stored = own['param_groups'], stored['param_groups']
+    if isinstance(own, dict) and isinstance(stored, dict) and set(own) == set(stored):
+        for key, value in own.items():
+            _check_alike(value, stored[key], f'{key}')
+    elif isinstance(own, list) and isinstance(stored, list) and len(own) == len(stored):
+        for mine, its in zip(own, stored, strict=True):
+            _check_alike(mine, its, name)
+    elif not (type(own) is type(stored) or {type(own), type(stored)} <= {int, float}):
+        raise ValueError(f'{name} is {type(stored).__name__}, expected {type(own).__name__}')
