@@ -5,7 +5,7 @@ DEMO := --dataset demo -arch resnet18 --weights none -lr 1e-3 --ft_lr_ratio 1 -b
 # three times the demo's learning rate: at that, MAE's error was still 47 after 3 epochs, on a scale of 0 to 100
 FIGURE1_DEMO := $(DEMO) -lr 3e-3
 
-.PHONY: demo figure1-demo test clean
+.PHONY: demo figure1-demo test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py $(DEMO)
@@ -20,6 +20,9 @@ figure1-demo: $(VENV)/.installed  ## Figure 1 of the paper in miniature: three l
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev  ## whole large networks against recorded numbers: minutes and gigabytes
+	$(BIN)/python -m pytest -m slow
 
 $(VENV)/.installed: requirements.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -134,7 +134,7 @@ def sizes(case: Case) -> Iterator[Finding]:
     listed = ', '.join(f'{n} of {w}x{h}' for (h, w), n in found.most_common(3)) + (', ...' if len(found) > 3 else '')
     preprocess = preprocess_of(case.args, case.source)
     if len(found) > 1 and not (preprocess.resize or preprocess.first_resize or case.args.augmentation):
-        yield 'warning', f'{len(found)} sizes ({listed}): training needs --resize, --augmentation or --batch_size 1'
+        yield 'warning', f'{len(found)} sizes ({listed}): training needs --resize or --augmentation crop'
     else:
         yield 'ok', f'width x height: {listed or "none"}'
     other = Counter(seen.mode for seen in case.seen if seen.mode not in ('', 'RGB'))

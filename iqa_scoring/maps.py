@@ -33,7 +33,7 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     Raises UserError where the network is of a family that has no levels to pool.
     """
     if not hasattr(scorer.network, 'local'):
-        raise UserError(f'quality maps need LinearityIQA: {type(scorer.network).__name__} has no local features')
+        raise UserError(f'no quality maps: {type(scorer.network).__name__} has no local features')
     with torch.inference_mode():
         return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window, scorer.head).double().cpu().numpy())
 

@@ -13,11 +13,12 @@ import main
 import modified_ignite_engine
 from iqa_data import cache as decoded
 from iqa_data.cache import in_memory, on_disk
-from iqa_data.transforms import Preprocess
+from iqa_data.transforms import NORMALISATIONS, Preprocess
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
+from IQAperformance import IQAPerformance
 
 
 @pytest.fixture
@@ -156,8 +157,8 @@ def test_augmentation_from_the_cache_is_that_of_the_files(tiny):
         crops = ['--augmentation', '-cs_h', '32', '-cs_w', '32']
         args = TRAIN.parse([*tiny, *crops, '--cache', cache, '--num_workers', '1'])
         main.seed_everything(3, False)
-        loader = get_data_loaders(args).training_loader(main.training_transform(args))
-        batches.append([images.numpy() for images, _ in loader])
+        loader = get_data_loaders(args).training_loader()
+        batches.append([images.numpy() for (images,), _ in loader])
     assert all(np.array_equal(a, b) for a, b in zip(*batches, strict=True))
 
 
@@ -170,6 +171,7 @@ def test_evaluation_in_batches_of_mixed_sizes_keeps_the_order(tiny, tmp_path):
     for batch_size in ('1', '4'):
         crops = ['--augmentation', '-cs_h', '8', '-cs_w', '8']  # which let training stack images of several sizes
         data = get_data_loaders(TRAIN.parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size]))
-        results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu'))
+        results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu', IQAPerformance(),
+                                                       NORMALISATIONS['imagenet']))
         assert results[-1]['sq'] == pytest.approx(data.datasets['train'].mos.flatten().numpy())
     np.testing.assert_allclose(results[0]['pq_before'], results[1]['pq_before'], rtol=1e-4)

@@ -7,12 +7,11 @@ import pytest
 from scored import photo, save_photos
 
 import test_demo
-from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, read_ratings
 from iqa_scoring.scorer import Mapping, logistic
-from IQAmodel import NETWORK, load
+from IQAmodel import load
 from IQAperformance import fit_line
 
 RNG = np.random.default_rng(3)
@@ -21,7 +20,7 @@ CHECKPOINT = {'k': [1.], 'b': [0.], 'mos': {'higher_is_better': True}}
 
 
 def calibrate(raw, mos, kind='linear', checkpoint=CHECKPOINT):
-    return calibrated(checkpoint, np.stack([raw, -raw], 1), mos, kind, NETWORK, Preprocess())
+    return calibrated(checkpoint, np.stack([raw, -raw], 1), mos, kind)
 
 
 @pytest.mark.parametrize(('header', 'order'), [
@@ -76,7 +75,6 @@ def test_a_line():
     assert new['k'][1] == pytest.approx(-new['k'][0])
     assert (new['mos']['min'], new['mos']['max']) == (mos.min(), mos.max())
     assert new['mos']['higher_is_better'] is True
-    assert new['options'] == NETWORK
     assert CHECKPOINT['k'] == [1.]
     assert report['fitted']['RMSE'] < report['leave-one-out']['RMSE'] < 1.5
     assert report['before']['RMSE'] > 10

@@ -1,15 +1,26 @@
 """Checkpoints: they say how they were made, survive, and run nothing."""
+import math
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from iqa_runtime.checkpoint import adopt, load_checkpoint, load_weights, save_checkpoint
+from iqa_runtime.checkpoint import (
+    CHECKS,
+    check_checkpoint,
+    checksum,
+    load_checkpoint,
+    load_weights,
+    read_tensors,
+    save_checkpoint,
+)
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from iqa_scoring.options import TEST
 
 
 class Payload:
@@ -27,7 +38,7 @@ def test_round_trip(tmp_path):
     checkpoint = load_checkpoint(tmp_path / 'c.pth')
     assert checkpoint['k'] == [1, 2, 3]
     assert {'python', 'torch', 'torchvision'} <= set(checkpoint['versions'])
-    assert checkpoint['format'] == 1
+    assert read_tensors(tmp_path / 'c.pth')['format'] == 2
 
 
 @pytest.mark.parametrize('convert', [list, np.array, lambda values: [np.float64(v) for v in values],
@@ -58,13 +69,14 @@ def test_files_that_are_none(tmp_path):
     data = (tmp_path / 'good').read_bytes()
     (tmp_path / 'cut').write_bytes(data[:len(data) // 2])
     (tmp_path / 'text').write_text('hello')
+    (tmp_path / 'empty').write_bytes(b'')
     torch.save({'epoch': 3}, tmp_path / 'other')
     torch.save(torch.ones(3), tmp_path / 'tensor')
     torch.save({'model': {}, 'k': [1], 'b': [1], 'format': 99}, tmp_path / 'newer')
-    for name, message in (('cut', 'not a checkpoint, or a corrupt one'), ('text', 'not a checkpoint'),
-                          ('other', r"expected the keys model, k and b, found \['epoch'\]"),
-                          ('gone', 'no such checkpoint'), ('tensor', 'found Tensor'),
-                          ('newer', 'format 99, this one reads 1')):
+    for name, message in (('empty', 'not a checkpoint'), ('cut', 'not a checkpoint, or a corrupt one'),
+                          ('text', 'not a checkpoint'),
+                          ('other', r"expected the keys model, k and b, found \['epoch'\]"), ('gone', 'no such file'),
+                          ('tensor', 'found Tensor'), ('newer', 'format 99, this one reads 2')):
         with pytest.raises(UserError, match=f'{name}: .*{message}'):
             load_checkpoint(tmp_path / name)
 
@@ -74,14 +86,69 @@ def test_weights_of_another_network():
         load_weights(torch.nn.Linear(2, 1), {'model': {'w': torch.ones(2)}}, 'x.pth')
 
 
-def test_options_come_from_the_checkpoint_and_conflicts_name_both():
-    checkpoint = {'options': {'architecture': 'resnet18', 'resize': True}}
-    args = TEST.parse(['--resize'])
-    adopt(args, checkpoint, 'x.pth')
-    assert args.architecture == 'resnet18'
-    args = TEST.parse(['-arch', 'resnet50'])
-    with pytest.raises(UserError, match=r'--architecture resnet50 conflicts with x.pth, .* trained with resnet18'):
-        adopt(args, checkpoint, 'x.pth')
+GOOD = {'model': {'w': torch.ones(2)}, 'k': [1., 2., 3.], 'b': [0., 0., 0.]}
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-2 ** 70, 2 ** 70) | st.floats() | st.text(max_size=5)
+    | st.sampled_from([torch.ones(2), torch.tensor(float('nan')), torch.zeros(0), torch.ones(1, dtype=torch.int8)]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(0, 3), inner,
+                                                                max_size=3), max_leaves=5)
+
+
+@settings(max_examples=400, deadline=None)
+@given(key=st.sampled_from([*sorted(CHECKS), 'format']), value=ODD)
+def test_any_value_is_taken_or_refused_in_one_line(key, value):
+    told = ''
+    try:
+        checkpoint = check_checkpoint({**GOOD, key: value}, 'x.pth')
+    except UserError as error:
+        told = str(error)
+    if told:
+        assert 'x.pth: ' in told
+        assert key in told
+        assert '\n' not in told
+    else:
+        assert all(np.isfinite(checkpoint['k']))
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'k': 'abc'}, 'k: expected a list, each item a finite number'), ({'k': None}, 'k: expected a list'),
+    ({'k': []}, 'k: expected a list'), ({'k': [1., 2.]}, 'k has 2 values and b 3'),
+    ({'b': [0., math.nan, 0.]}, 'b: expected a finite number'), ({'options': []}, 'options: expected a dictionary'),
+    ({'preprocessing': 3}, 'preprocessing: expected a dictionary'),
+    ({'preprocessing': {'resize': (0, 5)}}, 'preprocessing: expected a side in pixels'),
+    ({'mos': [1]}, 'mos: expected a dictionary with values, min, max, higher_is_better'),
+    ({'mos': {'values': torch.ones(2), 'min': 1., 'max': 1., 'higher_is_better': 'false'}}, 'mos: expected true or f'),
+    ({'mapping': {'name': 'linear'}}, 'mapping: expected a dictionary with name, parameters'),
+    ({'model': {'w': torch.tensor([1., math.inf])}}, 'model: expected finite numbers, but w holds NaN or infinity'),
+    ({'split': {'train': [1]}}, 'split: expected a text'), ({'epoch': -3}, 'epoch: expected a whole number'),
+    ({'format': 'new'}, 'format: expected a whole number'),
+    ({'options': {'architecture': 3}}, 'options: architecture: expected a text')])
+def test_values_that_are_not_as_documented(change, message):
+    with pytest.raises(UserError, match=re.escape(f'x.pth: {message}')):
+        check_checkpoint({**GOOD, **change}, 'x.pth')
+
+
+def test_keys_that_are_not_known_are_left_out():
+    assert set(check_checkpoint({**GOOD, 'csv': 'out.csv', 'optimizer': {}}, 'x.pth')) == set(GOOD)
+
+
+def test_format_1_is_read_as_format_2():
+    one = check_checkpoint({**GOOD, 'format': 1, 'options': {'architecture': 'resnet18', 'P6': 2, 'seed': 1},
+                            'preprocessing': {'resize': (48, 64), 'first_resize': None}, 'metrics': {'test': {}}}, 'x')
+    assert one['network'] == {'name': 'resnet18', 'options': {'P6': 2}}
+    assert one['input'] == {'preprocessing': {'resize': (48, 64), 'first_resize': None}, 'normalise': 'imagenet'}
+    assert one['finished'] is True
+
+
+def test_a_checksum_sees_a_flipped_bit():
+    content = {'model': {'w': torch.arange(6.), 'n': torch.tensor(3)}, 'random': [1, 'x', None], 'k': {'a': 2.5}}
+    same = {**content, 'model': {'w': torch.arange(6.), 'n': torch.tensor(3)}}
+    assert checksum(content) == checksum(same)
+    same['model']['w'].view(torch.int32)[3] ^= 1
+    assert checksum(content) != checksum(same)
+    for other in ({**content, 'k': {'a': 2.5000001}}, {**content, 'random': [1, 'y', None]},
+                  {**content, 'model': {'w': torch.arange(6.).view(2, 3), 'n': torch.tensor(3)}}):
+        assert checksum(content) != checksum(other)
 
 
 def test_a_failed_write_leaves_the_previous_file(tmp_path):

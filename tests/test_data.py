@@ -11,7 +11,7 @@ from torchvision import transforms
 from iqa_data.info import read_info, write_info
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
-from iqa_data.transforms import MEAN, STD, Preprocess, augmentation, normalize
+from iqa_data.transforms import NORMALISATIONS, Augmentation, Preprocess
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import IQADataset, check_images, get_data_loaders
@@ -123,8 +123,8 @@ def test_resizing_is_pils_bilinear_after_the_500_rule(tmp_path):
 
 def test_the_input_is_the_originals_bit_for_bit():
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (240, 250, 3), np.uint8))
-    expected = transforms.Normalize(MEAN, STD)(transforms.ToTensor()(image))
-    assert torch.equal(normalize(transforms.functional.pil_to_tensor(image)[None])[0], expected)
+    expected = transforms.Normalize((.485, .456, .406), (.229, .224, .225))(transforms.ToTensor()(image))
+    assert torch.equal(NORMALISATIONS['imagenet'](transforms.functional.pil_to_tensor(image)[None])[0], expected)
 
 
 def test_bad_images_are_counted_and_named(tmp_path):
@@ -157,6 +157,7 @@ def test_items_are_an_image_and_its_scores(tiny):
     dataset = get_data_loaders(options(tiny)).datasets['train']
     assert isinstance(dataset, IQADataset)
     image, (mos, std) = dataset[0]
+    (image,) = image
     assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
     assert mos.shape == std.shape == (1,)
     assert mos.dtype == torch.float32
@@ -164,26 +165,50 @@ def test_items_are_an_image_and_its_scores(tiny):
 
 def test_a_last_batch_of_one_is_dropped(tiny, capsys):
     data = get_data_loaders(options(tiny, '--train_ratio .7 --train_and_val_ratio .8 -bs 5'))  # 16 training images
-    assert len(data.training_loader()) == 3
+    assert len(data.training_loader(fewest=2)) == 3
+    assert len(data.training_loader()) == 4
     assert 'last training batch' in capsys.readouterr().out
-    assert sum(len(image) for image, _ in data.evaluation_loader('train')) == 16
+    assert sum(len(image) for (image,), _ in data.evaluation_loader('train')) == 16
 
 
 def test_augmentation_rotates_flips_and_crops():
     torch.manual_seed(0)
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3), np.uint8))
-    transform = augmentation(2, (32, 24), .5)
-    first, second = transform(image), transform(image)
-    assert first.shape == (3, 32, 24)
-    assert first.dtype == torch.uint8
-    assert not torch.equal(first, second)
+    augment = Augmentation(('rotate', 'hflip', 'crop'), 2, (32, 24), .5)
+    (first,), (second,) = augment(image), augment(image)
+    assert first.size == (24, 32)
+    assert not np.array_equal(first, second)
+
+
+def test_augmentation_gives_the_pixels_of_torchvisions_first_transforms():
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3), np.uint8))
+    first = transforms.Compose([transforms.RandomRotation(2), transforms.RandomHorizontalFlip(.5),
+                                transforms.RandomCrop((32, 24))])
+    augment = Augmentation(('rotate', 'hflip', 'crop'), 2, (32, 24), .5)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        expected = first(image)
+        torch.manual_seed(seed)
+        assert np.array_equal(augment(image)[0], expected)
+
+
+@pytest.mark.parametrize('part', ['rotate', 'hflip', 'vflip', 'crop', 'rot90'])
+def test_the_images_of_a_pair_get_one_draw(part):
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 40, 3), np.uint8))
+    drawn = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        one, other = Augmentation((part,), 20, (16, 16), .5)(image, image)
+        assert np.array_equal(one, other)
+        drawn.append(np.asarray(one).tobytes())
+    assert len(set(drawn)) >= (4 if part in ('rotate', 'crop', 'rot90') else 2)
 
 
 def test_augmentation_is_for_training_alone(tiny):
     data = get_data_loaders(options(tiny, '--augmentation -cs_h 32 -cs_w 32'))
-    images, _ = next(iter(data.training_loader(augmentation(2, (32, 32), .5))))
+    (images,), _ = next(iter(data.training_loader()))
     assert images.shape[2:] == (32, 32)
-    images, _ = next(iter(data.evaluation_loader('train')))
+    (images,), _ = next(iter(data.evaluation_loader('train')))
     assert images.shape[2:] == (48, 64)
 
 

@@ -9,7 +9,8 @@ from scored import photo, random_checkpoint
 
 import test_demo
 from iqa_data.demo import DISTORTIONS, DRAWN
-from iqa_data.transforms import normalize
+from iqa_data.transforms import NORMALISATIONS
+from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
 from iqa_scoring.maps import colours, quality_maps, small_map, write_map
 from iqa_scoring.scorer import Scale, Scorer
@@ -52,7 +53,7 @@ def test_shapes_and_windows(one_thread):
 
 def test_a_window_is_pooled_as_an_image_is(one_thread):
     model = IQAModel('resnet18', P6=2).eval()
-    x = normalize(pixels(photo(0, (96, 128)))[None])
+    x = NORMALISATIONS['imagenet'](pixels(photo(0, (96, 128)))[None])
     with torch.inference_mode():
         grid = model.local(x, window=2)
         for layer in model.features.modules():
@@ -60,7 +61,7 @@ def test_a_window_is_pooled_as_an_image_is(one_thread):
                 assert layer.padding_mode == 'zeros'  # as before
                 layer.padding_mode = 'replicate'
         level6, level7 = model.levels(x)
-        expected = model.heads(SPSP(level6[:, :, 2:6, 4:8], 2), SPSP(level7[:, :, 1:3, 2:4]))[-1]
+        expected = model.regress(SPSP(level6[:, :, 2:6, 4:8], 2), SPSP(level7[:, :, 1:3, 2:4]))[-1]
     assert grid.shape == (1, 3, 4)
     torch.testing.assert_close(grid[0, 2, 3], expected[0, 0], rtol=1e-4, atol=1e-5)
 
@@ -86,7 +87,7 @@ def demo_scorer():
                 image = DISTORTIONS[LEARNT[rng.randint(len(LEARNT))]](image, strength, rng)
             images.append(pixels(image))
             scores.append(90 - 80 * strength)
-        return normalize(torch.stack(images)), torch.tensor(scores)[:, None]
+        return NORMALISATIONS['imagenet'](torch.stack(images)), torch.tensor(scores)[:, None]
 
     model, loss, steps = IQAModel('resnet18').train(), IQALoss(), 40
     optimizer = torch.optim.Adam(model.parameters())
@@ -126,9 +127,9 @@ def test_flat_on_a_trained_model_too(demo_scorer):
 
 
 def test_a_network_without_levels():
-    class Other(torch.nn.Module):
+    class Other(Network):
         pass
-    with pytest.raises(UserError, match='need LinearityIQA: Other has no local features'):
+    with pytest.raises(UserError, match='Other has no local features'):
         quality_maps(Scorer(Other(), {'k': [1], 'b': [0]}), uniform((64, 64)))
 
 

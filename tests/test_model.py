@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 import IQAmodel
 from iqa_runtime.errors import UserError
-from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel, parameter_groups
+from iqa_training.optimizers import parameter_groups
+from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel
 
 
 @pytest.mark.parametrize('method', POOLS)
