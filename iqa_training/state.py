@@ -172,7 +172,7 @@ def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
     try:
         model.load_state_dict(state['model'])
         for name, part in parts.items():
-            _check_alike(part.state_dict(), state[name], name)
+            _check_alike(_settings(part.state_dict()), _settings(state[name]), name)
             part.load_state_dict(state[name])
         restore_gradients(model, state['gradients'])
         set_random_states(state['random'])
@@ -181,10 +181,13 @@ def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
         raise UserError(f'--resume {state["path"]}: the state does not fit this run ({reason[:200]})') from None
 
 
+def _settings(state_dict: dict):
+    """Return the part of a state dict that has the same form at any time: of an optimizer's, its groups."""
+    return state_dict.get('param_groups', state_dict)
+
+
 def _check_alike(own, stored, name: str) -> None:
     """Raise ValueError if a stored state dict has other keys or types than that of the part which is to load it."""
-    if name == 'optimizer':
-        own, stored = own['param_groups'], stored['param_groups']
     if isinstance(own, dict) and isinstance(stored, dict) and set(own) == set(stored):
         for key, value in own.items():
             _check_alike(value, stored[key], f'{key}')

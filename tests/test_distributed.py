@@ -101,13 +101,16 @@ def test_metrics_order_and_gathering(two):
 def test_one_process_needs_nothing(monkeypatch):
     tensor = torch.ones(2, 1)
     assert gather(tensor) is tensor
-    assert fewest_images(8, False) == 2
-    assert fewest_images(1, False) == 1
+    normalised, plain = Net(), nn.Linear(1, 1)
+    assert fewest_images(8, False, normalised) == 2
+    assert fewest_images(1, False, plain) == 1
+    with pytest.raises(UserError, match='--batch_size 1: at least 2 is needed for batch normalisation$'):
+        fewest_images(1, False, normalised)
     monkeypatch.setattr(idist, 'get_world_size', lambda: 4)
-    assert fewest_images(8, False) == 8
+    assert fewest_images(8, False, normalised) == 8
     with pytest.raises(UserError, match=r'--batch_size 6 is the whole batch, over 4 .* at least 8 .* 4 with --sync_bn'):
-        fewest_images(6, False)
-    assert fewest_images(6, True) == 4
+        fewest_images(6, False, normalised)
+    assert fewest_images(6, True, normalised) == fewest_images(6, False, plain) == 4
 
 
 def torchrun(*words: str, **options) -> subprocess.Popen:

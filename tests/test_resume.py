@@ -10,7 +10,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,8 @@ from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
 from iqa_training import run as training_run
-from IQAmodel import BACKBONES, Backbone
+from iqa_training.state import random_states, set_random_states
+from IQAmodel import BACKBONES, NETWORKS, Backbone, Entry, LinearityIQA
 
 WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-arch', 'mini', '-e',
          '4', '-bs', '5', '--log_bhat', '--test_during_training', '--augmentation', '-cs_h', '32', '-cs_w', '32']
@@ -46,6 +46,7 @@ class Mini(nn.Module):
 
 
 BACKBONES['mini'] = Backbone(Mini, (2, 4), (8, 8))
+NETWORKS['mini'] = Entry('LinearityIQA', partial(LinearityIQA, 'mini'))
 
 # processes that have all modules in them when they start, so that a kill finds the run and not its imports
 forkserver = multiprocessing.get_context('forkserver')
@@ -167,13 +168,13 @@ def test_asked_to_stop(whole, folder, number, status):
 
 def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys, one_thread):
     monkeypatch.chdir(folder)
-    watch = training_run.Run.end_iteration
+    log_loss = training_run.Run.log_loss
 
     def stop_at_7(self, engine):
+        log_loss(self, engine)
         if engine.state.iteration == 7:  # of 3 iterations an epoch
             os.kill(os.getpid(), signal.SIGTERM)
-        watch(self, engine)
-    monkeypatch.setattr(training_run.Run, 'end_iteration', stop_at_7)
+    monkeypatch.setattr(training_run.Run, 'log_loss', stop_at_7)
     with pytest.raises(SystemExit) as stop:
         main.main(WORDS)
     assert stop.value.code == 143
@@ -203,7 +204,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(whole, folder):
 
 @pytest.fixture
 def finished(tiny, capsys):
-    words = [*tiny, *SMALL, '-e', '3', '--debug']
+    words = [*tiny, *SMALL, '-arch', 'mini', '-e', '3', '--debug']
     main.main([*words, '--keep', '2'])
     capsys.readouterr()
     return words
@@ -225,7 +226,7 @@ def test_another_runs_state(finished, fails):
     assert 'the run had other options: --learning_rate 0.001 (was 0.0001), --seed 3 (was 19920517)' in error
     (checkpoint,) = Path('checkpoints').glob('*.pth')
     assert 'not the state of a run' in fails(main.main, *finished, '--resume', checkpoint)
-    assert 'no such checkpoint' in fails(main.main, *finished, '--resume', 'gone.state')
+    assert 'gone.state: no such file' in fails(main.main, *finished, '--resume', 'gone.state')
 
 
 def test_a_split_that_changed(finished, fails):
@@ -237,7 +238,7 @@ def test_a_split_that_changed(finished, fails):
 
 
 def test_nothing_to_resume_begins(tiny, capsys):
-    assert main.main([*tiny, *SMALL, '-e', '1', '--debug', '--resume', 'auto'])
+    assert main.main([*tiny, *SMALL, '-arch', 'mini', '-e', '1', '--debug', '--resume', 'auto'])
 
 
 def test_the_same_run_twice_at_once(tiny, fails):
@@ -246,31 +247,31 @@ def test_the_same_run_twice_at_once(tiny, fails):
         assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
 
 
-def test_steps_without_a_finite_gradient_are_counted(capsys):
-    watched = training_run.Run.__new__(training_run.Run)
-    watched.skipped, watched.iteration, watched.history, watched.writer = 0, 1, {}, None
-    scaler = SimpleNamespace(get_scale=lambda: 64)
-    watched.begin_epoch(SimpleNamespace(scaler=scaler))
-    for scale in (32, 16, 16, 32, 16):
-        watched._watch_scale(scale)
-    assert [value for _, value, _ in watched.history['train/skipped']] == [1, 2, 1]
-    assert capsys.readouterr().out.count('Iteration 1: ') == 3
-    watched.skipped = training_run.MOST_SKIPPED - 1
-    with pytest.raises(UserError, match='10 steps in a row were skipped .* -optl bf16 or O0'):
-        watched._watch_scale(8)
+@pytest.mark.usefixtures('one_thread')
+def test_a_step_that_is_done_ends_a_row_of_skipped_ones(tiny, monkeypatch):
+    monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
+    monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 40,
+                                                                      growth_interval=1))
+    main.main([*tiny, *SMALL, '-arch', 'mini', '-bs', '2', '-e', '4'])
+    (state,) = Path('checkpoints').glob('*.state')
+    rows = read_tensors(state)['history']['train/skipped'][:, :2].tolist()
+    assert len(rows) > training_run.MOST_SKIPPED
+    for (before, count), (step, next_count) in zip(rows, rows[1:], strict=False):
+        assert next_count == (count + 1 if step == before + 1 else 1)
 
 
 @pytest.mark.usefixtures('one_thread')
 def test_ten_skipped_steps_end_a_run(tiny, fails, capsys, monkeypatch):
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
     monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 70))
-    error = fails(main.main, *tiny, *SMALL, '-bs', '4', '-e', '9')
+    error = fails(main.main, *tiny, *SMALL, '-arch', 'mini', '-bs', '4', '-e', '9')
     assert '10 steps in a row were skipped for infinite gradients (iteration 10)' in error
 
 
+@pytest.mark.usefixtures('one_thread')
 def test_a_skipped_step_changes_no_weight(tiny, monkeypatch):
     def weights(epochs: int) -> dict:
-        main.main([*tiny, *SMALL, '-bs', '8', '-e', str(epochs)])
+        main.main([*tiny, *SMALL, '-arch', 'mini', '-bs', '8', '-e', str(epochs)])
         return read_tensors(sorted(Path('checkpoints').glob(f'*-e{epochs}-*.state'))[-1])
 
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
@@ -301,7 +302,7 @@ def test_a_read_only_folder(tmp_path):
 
 def test_random_states_come_back():
     torch.manual_seed(1)
-    states = training_run.random_states()
+    states = random_states()
     first = random.random(), np.random.rand(), torch.rand(1)
-    training_run.set_random_states(states)
+    set_random_states(states)
     assert (random.random(), np.random.rand(), torch.rand(1)) == first
