@@ -106,8 +106,9 @@ def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, di
     defaults; for any other, UserError if they contradict it.
     """
     command = Command('', [network_group])
+    given = command.stored(given, 'options of the network')
     if 'network' not in checkpoint:
-        own = {'architecture': command.defaults['architecture'], **command.stored(given, 'the options')}
+        own = {'architecture': command.defaults['architecture'], **given}
     else:
         stored = checkpoint['network']
         own = command.stored({'architecture': stored['name'], **stored['options']}, file)

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def shelf_of(args: Options) -> Shelf:
     """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
-    given = {name: getattr(args, name) for name in args.given if name not in DRIVER}
+    given = {name: value for name, value in args.values.items() if name in args.given and name not in DRIVER}
     for name in REFUSED:
         if name in given:
             raise UserError(f'--{name}: the driver chooses it for each run; leave it out')

@@ -106,7 +106,7 @@ def test_options_of_main_py_hold_for_all_runs(empty, dry_run):
     ('t-test --exp_id 3', '--exp_id: t-test varies it'),
     ('figure1 --resume auto', '--resume: the driver chooses it'),
     ('figure1 --evaluate', '--evaluate: the driver chooses it'),
-    ('figure1 --jobs 0', '--jobs 0: expected 1 or more'),
+    ('figure1 --jobs 0', '--jobs: 0 is out of range: at least 1'),
     ('figure1 --epocs 3', 'unrecognized arguments: --epocs 3'),
     ('figure1 -arch resnet19', "unknown architecture 'resnet19'"),
 ])
@@ -197,7 +197,7 @@ def shelf_with(tmp_path, tags=(), first: int = 1, finished: bool = True, **chang
     shelf.results = [Result(tmp_path / f'results/{name}.json', {'PLCC': .9199, 'RMSE': 6.1}, options, 'KonIQ-10k',
                             'test')]
     write_tensors(tmp_path / f'checkpoints/{name}.pth', {
-        'model': {}, 'k': [1.], 'b': [0.], 'options': {}, 'metrics': {'test': {}} if finished else {}})
+        'model': {}, 'k': [1.], 'b': [0.], 'options': {}, 'finished': finished})
     return shelf, name
 
 
@@ -333,7 +333,8 @@ def test_a_data_set_that_is_an_info_file_is_named_after_it(tmp_path, empty, dry_
 
 
 def test_a_run_of_another_split_or_criterion_is_not_the_papers(tmp_path):
-    for change in ({'split': 'random'}, {'split': 'kfold', 'fold': 2}, {'val_criterion': 'PLCC'}):
+    for change in ({'split': 'random'}, {'target': ['zscore']}, {'normalise': 'half'}, {'patience': 3},
+                   {'split': 'kfold', 'fold': 2}, {'val_criterion': 'PLCC'}):
         assert differences({**PAPER, **change}, PAPER)
     assert not differences({**PAPER, 'val_criterion': 'SROCC1'}, PAPER)
     for demanded, verdict in (({'opt_level': 'O0'}, 'PASS'), ({'train_ratio': .5}, 'other setting')):

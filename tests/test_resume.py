@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +257,7 @@ def test_a_step_that_is_done_ends_a_row_of_skipped_ones(tiny, monkeypatch):
     (state,) = Path('checkpoints').glob('*.state')
     rows = read_tensors(state)['history']['train/skipped'][:, :2].tolist()
     assert len(rows) > training_run.MOST_SKIPPED
-    for (before, count), (step, next_count) in zip(rows, rows[1:], strict=False):
+    for (before, count), (step, next_count) in pairwise(rows):
         assert next_count == (count + 1 if step == before + 1 else 1)
 
 

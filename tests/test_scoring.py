@@ -144,7 +144,7 @@ def test_load_without_options_of_the_network(scored_folder):
         load(original)
     with pytest.raises(UserError, match='--architecture resnet50 conflicts'):
         load(checkpoint, architecture='resnet50')
-    with pytest.raises(UserError, match='unknown options of the network: depth; expected architecture'):
+    with pytest.raises(UserError, match="options of the network: 'depth' is no option"):
         load(checkpoint, depth=3)
 
 

@@ -3,24 +3,23 @@ import math
 import shlex
 from collections.abc import Mapping
 
+from iqa_data.options import data, preprocessing, split
+from iqa_runtime.options import Command
+from iqa_training.options import loss, network, training
+
 LOSSES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
 BACKBONES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 'ResNet-50',
              'resnext101_32x8d': 'ResNeXt-101', 'alexnet': 'AlexNet', 'vgg16': 'VGG-16'}
 
-# The paper's own setting. Only these options are compared: precision, devices and folders do not make another run.
-PAPER = {
-    'architecture': 'resnext101_32x8d', 'pool': 'avg', 'use_bn_end': False, 'P6': 1, 'P7': 1, 'weights': 'imagenet',
-    'loss_type': 'norm-in-norm', 'p': 1, 'q': 2, 'alpha': (1, 0), 'beta': (.1, .1, 1), 'detach': False,
-    'monotonicity_regularization': False, 'gamma': .1,
-    'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'epochs': 30, 'optimizer': 'adam', 'weight_decay': 0,
-    'lr_decay': .1, 'overall_lr_decay': .01, 'accumulation_steps': 1, 'seed': 19920517,
-    'val_criterion': 'SROCC', 'dataset': 'KonIQ-10k', 'split': 'official', 'split_file': None, 'split_seed': 0,
-    'folds': 5, 'fold': 0, 'exp_id': 0, 'resize': True, 'resize_size_h': 498, 'resize_size_w': 664,
-    'augmentation': False, 'debug': False,
-}
-MAIN_DEFAULTS = {**PAPER, 'resize': False}
+# Options of training that do not make another run of the paper: precision, processes, what other options imply
+NOT_COMPARED = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info', 'train_ratio', 'train_and_val_ratio',
+                'angle', 'crop_size_h', 'crop_size_w', 'hflip_p'}
+MAIN_DEFAULTS = {name: tuple(value) if isinstance(value, list) else value
+                 for name, value in Command('', [network, loss, training, data, split, preprocessing]).defaults.items()
+                 if name not in NOT_COMPARED}
+PAPER = {**MAIN_DEFAULTS, 'resize': True}  # the paper's own setting
 FLAGS = {'architecture': '-arch', 'learning_rate': '-lr', 'batch_size': '-bs', 'epochs': '-e'}  # others: --name
-NORM_ONLY = ('p', 'q', 'alpha', 'detach')  # without effect on MAE and MSE
+NORM_ONLY = ('p', 'q', 'alpha')  # without effect on MAE and MSE
 FIRST = ('dataset', 'resize')  # where a reader looks for them
 
 
@@ -34,8 +33,9 @@ def normalised(options: Mapping) -> dict:
     run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
     run['val_criterion'] = run['val_criterion'].rstrip('12')  # of the head that is trained: it follows from beta
     run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
-    ignored = [*(NORM_ONLY if run['loss_type'] in ('mae', 'mse') else ()),
-               *(() if run['monotonicity_regularization'] else ('gamma',)),
+    plain, monotone = run['loss_type'] in ('mae', 'mse'), run['monotonicity_regularization']
+    ignored = [*(NORM_ONLY if plain else ()), *(('detach',) if plain and not monotone else ()),
+               *(() if monotone else ('gamma',)),
                *(() if run['resize'] else ('resize_size_h', 'resize_size_w'))]
     return run | {name: PAPER[name] for name in ignored}
 

@@ -77,10 +77,16 @@ def merge(runs: Iterable[Run]) -> list[Run]:
 
 
 def _key(options: Mapping) -> str:
-    # 1 and 1.0, tuples and lists are the same
-    return json.dumps({name: [float(item) for item in value] if isinstance(value, (list, tuple)) else
-                       float(value) if isinstance(value, (int, float)) else value
-                       for name, value in normalised(options).items()}, sort_keys=True)
+    return json.dumps(_alike(normalised(options)), sort_keys=True)
+
+
+def _alike(value):
+    """Return the value in the form in which 1 and 1.0, tuples and lists are the same."""
+    if isinstance(value, Mapping):
+        return {name: _alike(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_alike(item) for item in value]
+    return float(value) if isinstance(value, (int, float)) else value
 
 
 def check_free(targets: Iterable[str], given: Mapping) -> None:
