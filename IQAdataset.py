@@ -237,7 +237,7 @@ def plan_of(args: Options, source: Source) -> Plan:
 def preprocess_of(args: Options, source: Source) -> Preprocess:
     """Return the fixed preprocessing that the options and the data set ask for."""
     size = (args.resize_size_h, args.resize_size_w) if args.resize else None
-    return Preprocess(size, source.first_resize, args.filter)
+    return Preprocess(size, source.first_resize, args.filter, args.fit)
 
 
 def augmentation_of(args: Options) -> Augmentation | None:
@@ -245,7 +245,7 @@ def augmentation_of(args: Options) -> Augmentation | None:
     if args.augmentation is None:
         return None
     parts = tuple(args.augmentation) or PAPERS
-    return Augmentation(parts, args.angle, (args.crop_size_h, args.crop_size_w), args.hflip_p)
+    return Augmentation(parts, args.angle, (args.crop_size_h, args.crop_size_w), args.hflip_p, args.lightness_p)
 
 
 def loading_of(args: Options) -> Loading:

@@ -83,8 +83,10 @@ SIDE = number(int, 1, 1 << 15)
 
 
 def check_preprocessing(args: Options) -> None:
-    """Refuse a target that is none."""
+    """Refuse a target that is none, and a fit without a size."""
     check_target(args.target)
+    if args.fit != 'resize' and not args.resize:
+        raise UserError(f'--fit {args.fit} needs --resize, with the size in --resize_size_h and --resize_size_w')
 
 
 @group('preprocessing', trained=True, check=check_preprocessing)
@@ -95,15 +97,19 @@ def preprocessing(add) -> None:
     add('-rs_w', '--resize_size_w', type=SIDE, default=664, help='width after --resize')
     add('--filter', type=choice('iqa_data.transforms:FILTERS', 'filter'), default='bilinear',
         help="filter of --resize: Pillow's bilinear, bicubic or lanczos")
+    add('--fit', type=choice('iqa_data.transforms:FITS', 'fit'), default='resize',
+        help='how --resize brings an image to the size: resize; pad: black around the whole image; crop: its middle, '
+             'with black where a side is too short')
     add('--normalise', type=choice('iqa_data.transforms:NORMALISATIONS', 'normalisation'),
         help='imagenet; none: 0..1; half: -1..1; half-bgr: blue first (default: what the network was designed for)')
     add('--target', nargs='+', default=['none'], metavar='WORD',
         help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '
              'its mean over its standard deviation')
     add('-augment', '--augmentation', nargs='*', type=choice('iqa_data.transforms:AUGMENTATIONS', 'augmentation'),
-        metavar='PART', help='change training images at random: rotate hflip vflip crop rot90, in the order given; '
-                             "without parts the paper's, rotate hflip crop")
+        metavar='PART', help='change training images at random: rotate hflip vflip crop rot90 lightness, in the '
+                             "order given; without parts the paper's, rotate hflip crop")
     add('-ag', '--angle', type=number(float, 0, 180), default=2., help='largest rotation in degrees')
     add('-cs_h', '--crop_size_h', type=SIDE, default=498, help='height of the random crop')
     add('-cs_w', '--crop_size_w', type=SIDE, default=498, help='width of the random crop')
     add('-hp', '--hflip_p', type=share, default=.5, help='probability of a horizontal flip')
+    add('--lightness_p', type=share, default=1., help='probability of another lightness')

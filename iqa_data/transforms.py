@@ -2,15 +2,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torchvision.transforms import v2
 
+from iqa_data.lab import scale_lightness
 from iqa_runtime.errors import pick
 
 Images = tuple[Image.Image, ...]  # one image, or (reference, distorted)
+Sized = TypeVar('Sized', Image.Image, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,19 @@ class Preprocess:
     """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
 
     The orientation that EXIF asks for is applied; 16-bit grey is scaled to 8 bits; an alpha channel is dropped; grey,
-    palette and CMYK images are converted to RGB by Pillow. Then `first_resize` (bilinear), then `resize` by `filter`, a
-    name in FILTERS. Raises OSError, SyntaxError or ValueError if the file is no image or is truncated, as Pillow does.
+    palette and CMYK images are converted to RGB by Pillow. Then `first_resize` (bilinear), then the image is brought to
+    the size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, or padded or cropped.
+    Raises OSError, SyntaxError or ValueError if the file is no image or is truncated, as Pillow does, or does not fit.
     """
 
     resize: tuple[int, int] | None = None
     first_resize: tuple[int, int] | None = None
     filter: str = 'bilinear'
+    fit: str = 'resize'
+
+    def __post_init__(self):
+        pick(FILTERS, self.filter, 'filter')
+        pick(FITS, self.fit, 'fit')
 
     def stored(self) -> dict:
         """Return the fields as a checkpoint stores them."""
@@ -37,9 +46,17 @@ class Preprocess:
     def of(self, image: Image.Image) -> Image.Image:
         """The same for an image that is open already."""
         image = to_rgb(ImageOps.exif_transpose(image))
-        for size, name in ((self.first_resize, 'bilinear'), (self.resize, self.filter)):
-            if size and image.size != (size[1], size[0]):
-                image = FILTERS[name](image, (size[1], size[0]))
+
+        def resize(image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
+            return image if image.size == size[::-1] else FILTERS[name](image, size[::-1])
+        return self.sized(image, resize)
+
+    def sized(self, image: Sized, resize: Callable[[Sized, tuple[int, int], str], Sized]) -> Sized:
+        """Return an image or tensor (..., H, W) brought to the sizes by `resize(image, (h, w), name of a filter)`."""
+        if self.first_resize:
+            image = resize(image, self.first_resize, 'bilinear')
+        if self.resize:
+            image = FITS[self.fit](image, self.resize, lambda image, size: resize(image, size, self.filter))
         return image
 
     def array(self, path: str | Path) -> np.ndarray:
@@ -63,6 +80,25 @@ FILTERS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
     'bilinear': _pillow(Image.Resampling.BILINEAR),
     'bicubic': _pillow(Image.Resampling.BICUBIC),
     'lanczos': _pillow(Image.Resampling.LANCZOS),
+}
+
+
+def _centre(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
+    """Cut out the middle; add black where a side is too short."""
+    return v2.functional.center_crop(image, list(size))
+
+
+def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
+    """Put the whole image in the middle of a black one."""
+    height, width = v2.functional.get_size(image)
+    if height > size[0] or width > size[1]:
+        raise ValueError(f'{width}x{height} pixels cannot be padded to {size[1]}x{size[0]}: --fit crop cuts them')
+    return v2.functional.center_crop(image, list(size))
+
+
+# name -> (image or tensor, (h, w), function that resizes it) -> the image of that size
+FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
+    'resize': lambda image, size, resize: resize(image, size), 'pad': _whole, 'crop': _centre,
 }
 
 
@@ -95,6 +131,31 @@ class QuarterTurn(v2.Transform):
         return inpt if params['turn'] is None else inpt.transpose(params['turn'])
 
 
+class Lightness(v2.Transform):
+    """Scale the lightness of PIL images in 8-bit Lab by a random factor in RANGE, all of a call alike.
+
+    Args:
+        p: probability; at .5, an epoch sees as many images of their own lightness as ASNA's doubled set holds.
+    """
+
+    RANGE = (.3, 1.5)
+
+    def __init__(self, p: float = 1.):
+        super().__init__()
+        self.p = p
+
+    def make_params(self, flat_inputs: list) -> dict:
+        """Draw whether to scale, and the factor, with torch's global generator."""
+        chance, place = torch.rand(2).tolist()
+        low, high = self.RANGE
+        return {'factor': low + (high - low) * place if chance < self.p else None}
+
+    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
+        """Scale one image."""
+        factor = params['factor']
+        return inpt if factor is None else Image.fromarray(scale_lightness(np.asarray(inpt), factor))
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of training images: named parts, in their order; called with PIL images, it returns as many.
@@ -106,12 +167,14 @@ class Augmentation:
         angle: largest rotation in degrees.
         crop: (h, w) of the crops.
         hflip_p: probability of a flip, horizontal or vertical.
+        lightness_p: probability of another lightness.
     """
 
     parts: tuple[str, ...]
     angle: float = 2
     crop: tuple[int, int] = (498, 498)
     hflip_p: float = .5
+    lightness_p: float = 1.
 
     def __post_init__(self):
         steps = [AUGMENTATIONS[pick(AUGMENTATIONS, part, 'augmentation')](self) for part in self.parts]
@@ -131,6 +194,7 @@ AUGMENTATIONS: dict[str, Callable[[Augmentation], Callable]] = {
     'vflip': lambda settings: v2.RandomVerticalFlip(settings.hflip_p),
     'crop': lambda settings: v2.RandomCrop(settings.crop),
     'rot90': lambda settings: QuarterTurn(),
+    'lightness': lambda settings: Lightness(settings.lightness_p),
 }
 PAPERS = ('rotate', 'hflip', 'crop')  # the parts in the paper of LinearityIQA
 

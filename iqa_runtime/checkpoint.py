@@ -143,7 +143,7 @@ def _split(value) -> dict[str, list[str]]:
 
 
 def _preprocessing(value) -> dict:
-    checks = {'resize': optional(size), 'first_resize': optional(size), 'filter': text}
+    checks = {'resize': optional(size), 'first_resize': optional(size), 'filter': text, 'fit': text}
     if not isinstance(value, Mapping) or not set(value) <= set(checks):
         raise ValueError(f'a dictionary of {", ".join(checks)}')
     return {key: checks[key](one) for key, one in value.items()}

@@ -233,10 +233,9 @@ class Scorer:
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Float (N, 3, H, W) brought to the sizes of `preprocess` by torch's antialiased bilinear filter."""
-    for size in filter(None, (preprocess.first_resize, preprocess.resize)):
-        x = F.interpolate(x, tuple(size), mode='bilinear', antialias=True, align_corners=False)
-    return x
+    """Float (N, 3, H, W) brought to the sizes of `preprocess`; resized by torch's antialiased bilinear filter."""
+    return preprocess.sized(x, lambda x, size, _: F.interpolate(x, tuple(size), mode='bilinear', antialias=True,
+                                                                align_corners=False))
 
 
 def _in_range(image: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""Views of an image at test time: variants whose scores are averaged, by name (--views)."""
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from iqa_data.lab import scale_lightness
+
+__all__ = ['VIEWS', 'asna', 'none', 'scale_lightness', 'variants']
+View = Callable[[np.ndarray], Iterator[np.ndarray]]
+
+
+def none(image: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the image itself."""
+    yield image
+
+
+def asna(image: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the 22 variants of ASNA's evaluation, in its order.
+
+    Four quarter turns, counter-clockwise from none; flipped top to bottom, left to right, both; the lightness times
+    .1, .2, ... 1.5.
+    """
+    yield from (np.rot90(image, turns) for turns in range(4))
+    yield from (image[::-1], image[:, ::-1], image[::-1, ::-1])
+    yield from (scale_lightness(image, tenths / 10) for tenths in range(1, 16))
+
+
+# name -> the variants of a uint8 RGB image (H, W, 3), one after the other; both images of a pair get the same ones
+VIEWS: dict[str, View] = {'none': none, 'asna': asna}
+
+
+def variants(image: np.ndarray, views: str = 'asna') -> list[np.ndarray]:
+    """Return all variants of a uint8 RGB image (H, W, 3), each uint8 RGB."""
+    return list(VIEWS[views](image))
