@@ -285,6 +285,19 @@ def list_models(pattern: str = '*') -> list[str]:
     return [name for name in NETWORKS if fnmatch.fnmatch(name, pattern)]
 
 
+def models_table(pattern: str = '*') -> str:
+    """Return a line for each network that matches: its name, parameters, images that it takes, and system."""
+    lines = [f'{"network":24}{"parameters":>14}  {"input":<24}system']
+    for name in list_models(pattern):
+        with torch.device('meta'):  # counted without memory for them
+            network = create_model(name)
+        size = f'{network.side}x{network.side}' if network.side else 'any size'
+        images = f'{"image" if network.inputs == 1 else "reference and image"}, {size}'
+        count = sum(parameter.numel() for parameter in network.parameters())
+        lines.append(f'{name:24}{count:14,}  {images:<24}{NETWORKS[name].system}')
+    return '\n'.join(lines)
+
+
 def network_options(args) -> dict:
     """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
     known = NETWORKS[args.architecture].options()
@@ -292,7 +305,8 @@ def network_options(args) -> dict:
               for option in entry.options()} - set(known)
     for option in sorted(others & args.given):
         raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
-    return {option: getattr(args, option) for option in known if getattr(args, option) is not None}
+    values = {option: getattr(args, option) for option in known}
+    return {option: value for option, value in values.items() if value is not None}  # None: the network's own default
 
 
 def build_model(args) -> Network:

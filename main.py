@@ -27,7 +27,7 @@ from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
-from IQAmodel import build_model, network_options
+from IQAmodel import build_model, models_table, network_options
 from IQAperformance import VAL_CRITERIA
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
@@ -37,6 +37,9 @@ from test_dataset import test
 def main(argv: list[str] | None = None) -> dict | None:
     """Parse the options, then train or test; return the performance on the tested images."""
     args = TRAIN.parse(argv)
+    if args.list_models:
+        print(models_table(args.list_models))
+        return None
     if args.evaluate:
         return test(args, part='test')
     keep_freed_memory(device_of(args.device))

@@ -134,17 +134,17 @@ class Group:
         declare: calls its argument, as argparse's add_argument, for each option.
         trained: whether the options change the trained model. Only these are stored with a run, and may come out of a
             recipe or a checkpoint.
-        check: raises UserError if options contradict each other.
+        check: raises UserError if options contradict each other; may return options with a value that follows.
     """
 
     title: str
     about: str
     declare: Callable[[Add], None]
     trained: bool = False
-    check: Callable[[Options], None] | None = None
+    check: Callable[[Options], Options | None] | None = None
 
 
-def group(title: str, trained: bool = False, check: Callable[[Options], None] | None = None):
+def group(title: str, trained: bool = False, check: Callable[[Options], Options | None] | None = None):
     """Decorate a function that declares options, and make it a Group; its docstring says what they are about."""
     def decorate(declare: Callable[[Add], None]) -> Group:
         return Group(title, declare.__doc__.strip().splitlines()[0], declare, trained, check)
@@ -221,7 +221,7 @@ class Command:
             options = Options({**self.defaults, **given}, frozenset(given), self)
             for one in self.groups:
                 if one.check:
-                    one.check(options)
+                    options = one.check(options) or options
         except UserError as error:
             self.parser.error(str(error))
         return options

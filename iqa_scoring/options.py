@@ -65,8 +65,8 @@ def export(add) -> None:
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
-OF_TRAINING = (of_data.data, of_training.network, of_training.loss, of_training.training, of_data.split,
-               of_data.preprocessing)
+OF_TRAINING = (of_data.data, of_training.network, of_training.loss, of_training.training, of_training.schedule,
+               of_data.split, of_data.preprocessing)
 
 TEST = Command("""Test a trained model on a data set.
 

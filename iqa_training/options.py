@@ -1,7 +1,7 @@
 """Options of the network, its loss, its training, and what a training run records."""
 from iqa_data import options as of_data
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import Command, Options, choice, count, group, machine, number, positive, seed, weight
+from iqa_runtime.options import Command, Options, choice, count, group, machine, number, positive, seed, weight, whole
 
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 LEVELS = number(int, 1, 64)
@@ -11,8 +11,8 @@ EXPONENT = number(float, .05, 100)
 @group('network', trained=True)
 def network(add) -> None:
     """the network and its weights"""
-    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:BACKBONES', 'architecture'),
-        default='resnext101_32x8d', help='the backbone')
+    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture'),
+        default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
     add('--weights', default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a torchvision state dict')
     add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
@@ -44,7 +44,15 @@ def loss(add) -> None:
     add('-g', '--gamma', type=weight, default=.1, help='weight of that penalty')
 
 
-@group('training', trained=True)
+def check_training(args: Options) -> Options:
+    """Check the options of the schedule and the optimizer (see check_schedule and check_optimizer)."""
+    from iqa_training.optimizers import check_optimizer
+    from iqa_training.schedules import check_schedule
+    check_schedule(args)
+    return check_optimizer(args)
+
+
+@group('training', trained=True, check=check_training)
 def training(add) -> None:
     """how the network is trained"""
     add('-lr', '--learning_rate', '--lr', type=positive, default=1e-4, help='learning rate of the heads')
@@ -53,13 +61,11 @@ def training(add) -> None:
     add('-bs', '--batch_size', type=count, default=8, help='images in a batch')
     add('-e', '--epochs', type=count, default=30, help='epochs')
     add('--optimizer', type=choice('iqa_training.optimizers:OPTIMIZERS', 'optimizer'), default='adam',
-        help='adam, sgd, adadelta')
-    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay')
+        help='adam, adamw, sgd, adadelta')
+    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
+    add('--adam_eps', type=positive, help="epsilon of adam and adamw (default: torch's own)")
+    add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
-    add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
-        help='factor of the learning rate at each decay')
-    add('-olrd', '--overall_lr_decay', type=number(float, 0, 1, open_low=True), default=.01,
-        help='factor of the learning rate over all epochs')
     add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
         help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
     add('-valc', '--val_criterion', type=choice('IQAperformance:VAL_CRITERIA', 'criterion'), default='SROCC',
@@ -77,6 +83,29 @@ def training(add) -> None:
     add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
 
 
+@group('schedule', trained=True)
+def schedule(add) -> None:
+    """the schedule of the learning rate"""
+    add('--schedule', type=choice('iqa_training.schedules:SCHEDULES', 'schedule'), default='step',
+        help='step: a decay every so many epochs; multistep: after the epochs of --milestones; step_decay: every '
+             '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
+             'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant')
+    add('--warmup', type=whole, default=0, help='iterations of a linear rise before the schedule')
+    add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
+        help='factor of the learning rate at each decay of step and step_decay')
+    add('-olrd', '--overall_lr_decay', type=number(float, 0, 1, open_low=True), default=.01,
+        help='factor of the learning rate over all epochs of step')
+    add('--decay_every', type=count, help='epochs between decays (default: step: as --overall_lr_decay says; '
+                                          'step_decay: 10)')
+    add('--milestones', type=count, nargs='+', metavar='EPOCH', help='epochs after which multistep decays')
+    add('--sched_gamma', type=positive, help="factor at each milestone (default: .1), or of the peak from cycle to "
+                                             'cycle (default: 1)')
+    add('--first_cycle_steps', type=count, help='iterations of the first cycle (default: the whole run)')
+    add('--warmup_steps', type=whole, help='iterations of the rise in each cycle (default: 0)')
+    add('--cycle_mult', type=positive, help='growth of the cycles (default: 1)')
+    add('--min_lr', type=weight, help='lowest learning rate of the cosines (default: 0)')
+
+
 @group('recording')
 def recording(add) -> None:
     """what main.py does besides training"""
@@ -88,6 +117,7 @@ def recording(add) -> None:
         help='go on from a state, or with auto from the last one of the run with these options, if any')
     add('--keep', type=count, default=1, help='how many of the last states are kept')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
+    add('--list_models', nargs='?', const='*', metavar='PATTERN', help='no training: list the networks, as resnet*')
 
 
 TRAIN = Command("""Train a network, or with --evaluate test the trained one.
@@ -97,4 +127,4 @@ TRAIN = Command("""Train a network, or with --evaluate test the trained one.
     python main.py --recipe linearity_iqa
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """, [of_data.data, training, recording],
-                [network, loss, of_data.split, of_data.preprocessing, of_data.places, machine])
+                [schedule, network, loss, of_data.split, of_data.preprocessing, of_data.places, machine])

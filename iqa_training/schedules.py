@@ -1,22 +1,171 @@
-"""Schedules of the learning rate."""
+"""Schedules of the learning rate: functions of the steps done -> factor of the learning rate."""
 import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch.optim.lr_scheduler import LambdaLR
-
+from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Options
+
+if TYPE_CHECKING:  # torch is slow to import, and a name of a schedule is checked without it
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+Factor = Callable[[int], float]
 
 
 def lr_decay_step(epochs: int, lr_decay: float, overall_lr_decay: float) -> int:
-    """Epochs between two decays, at least 1: int(epochs / (1 + log(overall_lr_decay) / log(lr_decay)))."""
+    """Return the epochs between two decays, at least 1: int(epochs / (1 + log(overall_lr_decay) / log(lr_decay)))."""
     if lr_decay == 1:  # no decay at all
         return epochs
     return max(1, int(epochs / (1 + math.log(overall_lr_decay) / math.log(lr_decay))))
 
 
-def build_schedule(args: Options, optimizer: torch.optim.Optimizer, epoch_length: int) -> LambdaLR:
-    """Return the schedule of the learning rate that the options ask for."""
-    every = lr_decay_step(args.epochs, args.lr_decay, args.overall_lr_decay)
-    schedule = LambdaLR(optimizer, lambda epoch: args.lr_decay ** (epoch // every))
-    schedule.unit = 'epoch'
+def step(drop: float, every: int) -> Factor:
+    """Return drop^floor(e / every), as torch's StepLR: the schedule of LinearityIQA."""
+    return lambda done: drop ** (done // every)
+
+
+def step_decay(drop: float, every: int) -> Factor:
+    """Return drop^floor((1 + e) / every): `step`, an epoch early; the schedule of ASNA.
+
+    >>> [step_decay(.5, 10)(epoch) for epoch in (0, 8, 9, 18, 19)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    return lambda done: drop ** ((1 + done) // every)
+
+
+def multistep(gamma: float, milestones: Sequence[int]) -> Factor:
+    """Return gamma^(milestones that are reached), as torch's MultiStepLR."""
+    ascending = sorted(milestones)
+    return lambda done: gamma ** bisect_right(ascending, done)
+
+
+def cosine_warmup_restarts(first_cycle_steps: int, max_lr: float, min_lr: float = 0., warmup_steps: int = 0,
+                           cycle_mult: float = 1., gamma: float = 1.) -> Factor:
+    """Return cycles of a linear rise and a fall along half a cosine; the schedule of the MANIQA ensemble.
+
+    In cycle c of length n, with peak M = max_lr gamma^c and w = warmup_steps, the learning rate after t steps is
+
+        min_lr + (M - min_lr) t / w                                         for t < w
+        min_lr + (M - min_lr) (1 + cos(pi (t - w) / (n - w))) / 2           from there on
+
+    Args:
+        first_cycle_steps: steps of the first cycle, more than `warmup_steps`.
+        max_lr: the peak of the first cycle; the factor is the learning rate over it.
+        min_lr: where a cycle begins and ends; from the peak on if there is no warm-up.
+        warmup_steps: steps of the rise.
+        cycle_mult: the part after the rise is that many times as long in the next cycle, rounded down.
+        gamma: factor of the peak from cycle to cycle.
+
+    Raises ValueError if the rise leaves no room in the first cycle.
+    """
+    if not 0 <= warmup_steps < first_cycle_steps:
+        raise ValueError(f'{warmup_steps} steps of warm-up in a first cycle of {first_cycle_steps}: expected fewer')
+
+    def factor(done: int) -> float:
+        cycle, length = 0, first_cycle_steps
+        while done >= length:
+            done, cycle = done - length, cycle + 1
+            length = max(1, int((length - warmup_steps) * cycle_mult) + warmup_steps)
+        height = max_lr * gamma ** cycle - min_lr
+        if done < warmup_steps:
+            return (min_lr + height * done / warmup_steps) / max_lr
+        turn = math.pi * (done - warmup_steps) / (length - warmup_steps)
+        return (min_lr + height * (1 + math.cos(turn)) / 2) / max_lr
+    return factor
+
+
+def warmed(factor: Factor, steps: int) -> Factor:
+    """Return the factor with a linear rise in front: (t + 1) / steps of it in step t of the first `steps`."""
+    return lambda done: factor(done) * min(1., (done + 1) / steps)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A row of SCHEDULES.
+
+    Attributes:
+        unit: what is counted as a step: 'epoch' or 'iteration' (a batch).
+        make: (options, iterations of the whole run) -> factor.
+        options: names of the options that it reads.
+    """
+
+    unit: str
+    make: Callable[[Options, int], Factor]
+    options: tuple[str, ...] = ()
+
+
+def _step(args: Options, total: int) -> Factor:
+    return step(args.lr_decay, args.decay_every or lr_decay_step(args.epochs, args.lr_decay, args.overall_lr_decay))
+
+
+def _step_decay(args: Options, total: int) -> Factor:
+    return step_decay(args.lr_decay, args.decay_every or 10)
+
+
+def _multistep(args: Options, total: int) -> Factor:
+    return multistep(.1 if args.sched_gamma is None else args.sched_gamma, args.milestones or ())
+
+
+def _cosine_warmup_restarts(args: Options, total: int) -> Factor:
+    own = {'warmup_steps': args.warmup_steps, 'cycle_mult': args.cycle_mult, 'gamma': args.sched_gamma}
+    return cosine_warmup_restarts(args.first_cycle_steps or total, args.learning_rate, args.min_lr or 0.,
+                                  **{name: value for name, value in own.items() if value is not None})
+
+
+def _cosine(args: Options, total: int) -> Factor:
+    return cosine_warmup_restarts(total, args.learning_rate, args.min_lr or 0.)
+
+
+def _constant(args: Options, total: int) -> Factor:
+    return lambda done: 1.
+
+
+SCHEDULES = {
+    'step': Schedule('epoch', _step, ('lr_decay', 'overall_lr_decay', 'decay_every')),
+    'multistep': Schedule('epoch', _multistep, ('milestones', 'sched_gamma')),
+    'step_decay': Schedule('epoch', _step_decay, ('lr_decay', 'decay_every')),
+    'cosine_warmup_restarts': Schedule('iteration', _cosine_warmup_restarts, (
+        'first_cycle_steps', 'warmup_steps', 'cycle_mult', 'min_lr', 'sched_gamma')),
+    'cosine': Schedule('iteration', _cosine, ('min_lr',)),
+    'constant': Schedule('epoch', _constant),
+}
+
+
+def check_schedule(args: Options) -> None:
+    """Raise UserError if the user gave an option that the schedule does not read, or options that contradict."""
+    row = SCHEDULES[pick(SCHEDULES, args.schedule, 'schedule')]
+    of_others = {option for other in SCHEDULES.values() for option in other.options} - set(row.options)
+    for option in sorted(of_others & args.given):
+        raise UserError(f'--{option}: --schedule {args.schedule} takes no such option; it takes: '
+                        f'{", ".join(row.options) or "none"}')
+    if args.schedule == 'multistep' and not args.milestones:
+        raise UserError('--schedule multistep needs --milestones, the epochs after which the learning rate falls')
+    if args.first_cycle_steps and (args.warmup_steps or 0) >= args.first_cycle_steps:
+        raise UserError(f'--warmup_steps {args.warmup_steps} leaves no room in --first_cycle_steps '
+                        f'{args.first_cycle_steps}')
+    if (args.min_lr or 0.) > args.learning_rate:
+        raise UserError(f'--min_lr {args.min_lr:g} is above --learning_rate {args.learning_rate:g}')
+
+
+def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 'LambdaLR':
+    """Return the schedule that the options ask for; its `unit` says when it steps: after each epoch or iteration.
+
+    `epoch_length`: iterations in an epoch. With --warmup, which counts iterations, every schedule steps by iteration.
+    """
+    from torch.optim.lr_scheduler import LambdaLR
+    row = SCHEDULES[args.schedule]
+    try:
+        factor = row.make(args, args.epochs * epoch_length)
+    except ValueError as error:
+        raise UserError(f'--schedule {args.schedule}: {error}') from None
+    unit = row.unit
+    if args.warmup:
+        by_unit = factor
+        per_step = epoch_length if unit == 'epoch' else 1
+        factor, unit = warmed(lambda done: by_unit(done // per_step), args.warmup), 'iteration'
+    schedule = LambdaLR(optimizer, factor)
+    schedule.unit = unit
     return schedule

@@ -24,7 +24,7 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_runtime.options import Command, Options, group, machine, number, words_of
 from iqa_scoring.options import TEST
-from iqa_training.options import loss, network, recording, training
+from iqa_training.options import loss, network, recording, schedule, training
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
 from results_in_the_paper.driver.running import Runner, slots, terminable
@@ -34,7 +34,7 @@ from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver.targets import GROUPS, TARGETS, Run, check_free, expand, merge, runs_of
 
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir')
-REFUSED = ('evaluate', 'resume', 'trained_model_file')  # of each run, and chosen here
+REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
 OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
 INTERRUPTED = 130
 
@@ -50,7 +50,7 @@ def reproduction(add) -> None:
 
 
 REPRODUCE = Command(__doc__, [reproduction],
-                    [data, training, recording, network, loss, split, preprocessing, places, machine])
+                    [data, training, schedule, recording, network, loss, split, preprocessing, places, machine])
 
 
 @command

@@ -15,8 +15,9 @@ import main
 import test_dataset
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint
-from iqa_training import run
-from IQAperformance import criteria_of
+from iqa_training.record import Record
+from IQAloss import IQALoss
+from IQAperformance import VAL_CRITERIA, criteria_of
 
 
 def curves(folder='runs'):
@@ -121,28 +122,35 @@ def test_a_frozen_backbone_keeps_its_weights(tiny):
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(tiny, fails, monkeypatch):
-    forward = main.IQALoss.forward
+    forward = IQALoss.forward
     calls = []
 
     def breaks(self, outputs, scores):
         calls.append(0)
         return forward(self, outputs, scores) * (float('nan') if len(calls) > 3 else 1)
-    monkeypatch.setattr(main.IQALoss, 'forward', breaks)
+    monkeypatch.setattr(IQALoss, 'forward', breaks)
     error = fails(main.main, *tiny, *SMALL, '-e', '3')
     assert 'the loss is nan at iteration 4 (epoch 2): training is stopped, checkpoints/' in error
     assert 'holds epoch 1' in error
     assert load_checkpoint(one('checkpoints/*.pth'))['epoch'] == 1
 
 
+def performances(*values, name='SROCC'):
+    return [{name: value, 'k': [1.]} for value in values]
+
+
 @pytest.mark.parametrize(('values', 'expected'), [([.5, -.6, .6], 2), ([float('nan'), .1], 2), ([.1, float('nan')], 1)])
 def test_the_best_epoch_is_by_magnitude(values, expected):
-    best, epoch = None, 0
-    for i, value in enumerate(values, 1):
-        if run.improves('SROCC', value, best):
-            best, epoch = value, i
-    assert epoch == expected
-    assert run.improves('RMSE1', 3, 4)
-    assert not run.improves('RMSE', 4, 3)
+    record = Record(VAL_CRITERIA['SROCC'])
+    for epoch, performance in enumerate(performances(*values), 1):
+        record.update(performance, epoch, epoch)
+    assert record.epoch == expected
+
+
+def test_a_smaller_error_is_better():
+    record = Record(VAL_CRITERIA['RMSE'])
+    better = [record.update(performance, 1, 1) for performance in performances(4, 5, 3, name='RMSE')]
+    assert better == [True, False, True]
 
 
 @pytest.fixture(scope='session')
