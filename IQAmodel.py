@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_networks.network import Network
+from iqa_networks.pretrained import load_pretrained
+from iqa_networks.svd_layers import count_parameters, factor, factored_layers
 from iqa_runtime.errors import UserError, pick
 
 
@@ -117,7 +119,7 @@ class LinearityIQA(Network):
         super().__init__()
         backbone = BACKBONES[pick(BACKBONES, arch, 'architecture')]
         statistics = len(POOLS[pick(POOLS, pool, 'pool')])
-        self.pool, self.P6, self.P7, self.taps = pool, P6, P7, backbone.taps
+        self.arch, self.pool, self.P6, self.P7, self.taps = arch, pool, P6, P7, backbone.taps
         self.features = backbone.features(load_network(arch, weights))
         sizes = [statistics * channels * sum(p * p for p in range(1, P + 1))
                  for channels, P in zip(backbone.channels, (P6, P7), strict=True)]
@@ -128,6 +130,15 @@ class LinearityIQA(Network):
     def backbone(self) -> nn.Module:
         """The layers of the torchvision network."""
         return self.features
+
+    def other_names(self) -> dict[str, dict[str, str]]:
+        """Return the names of the backbone's tensors in torchvision's state dict of it."""
+        with torch.device('meta'):
+            network = BACKBONES[self.arch].network()
+            layers = BACKBONES[self.arch].features(network)
+        place = {id(tensor): name for name, tensor in layers.state_dict(keep_vars=True).items()}
+        return {'the torchvision network': {name: f'features.{place[id(tensor)]}' for name, tensor in
+                                            network.state_dict(keep_vars=True).items() if id(tensor) in place}}
 
     @property
     def any_size(self) -> bool:
@@ -231,13 +242,17 @@ IQAModel = LinearityIQA  # the original package's name
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the toolkit: the system that it belongs to, and its class or function, or 'module:NAME' of it.
+    """A row of NETWORKS.
 
-    The parameters of the class, beside `weights`, are the options of the network.
+    Attributes:
+        system: the system that the network belongs to.
+        build: its class or function, or 'module:NAME' of it; the parameters, beside `weights`, are its options.
+        svd: the pattern of the layers that are factored (iqa_networks/svd_layers.py), unless the option svd says so.
     """
 
     system: str
     build: Callable[..., Network] | str
+    svd: str | None = None
 
     def builder(self) -> Callable[..., Network]:
         """Return the class or function."""
@@ -251,28 +266,45 @@ class Entry:
         parameters = inspect.signature(self.builder()).parameters
         return {name: parameter.default for name, parameter in parameters.items() if name not in ('arch', 'weights')}
 
+    def has_weights(self) -> bool:
+        """Return whether there are published weights that the network can start from."""
+        return 'weights' in inspect.signature(self.builder()).parameters
 
-NETWORKS = {name: Entry('LinearityIQA', partial(LinearityIQA, name)) for name in BACKBONES}
+
+CNNIQA = 'iqa_networks.cnniqa:CNNIQA'
+NETWORKS = {
+    **{name: Entry('LinearityIQA', partial(LinearityIQA, name)) for name in BACKBONES},
+    'cnniqa': Entry('SVD-CNNIQA', CNNIQA),
+    'svd_cnniqa_fc': Entry('SVD-CNNIQA', CNNIQA, svd='fc*'),
+    'svd_cnniqa_conv': Entry('SVD-CNNIQA', CNNIQA, svd='conv1'),
+}
+OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv'}  # those of the published code
 
 
-def create_model(name: str, weights: str | Path | None = None, **options) -> Network:
+def create_model(name: str, weights: str | Path | None = None, svd: str | None = None, svd_scale: float = 1.,
+                 svd_bias: bool = False, **options) -> Network:
     """Build a network by its name, as timm does.
 
     >>> create_model('resnet18', pool='mean_std', P7=2).heads
     ('level 6', 'level 7', 'both levels')
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or of OTHER_NAMES.
         weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
+        svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
+            train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
         options: those of the network; UserError for one that it does not take.
     """
-    entry = NETWORKS[pick(NETWORKS, name, 'architecture')]
-    known = entry.options()
+    entry = NETWORKS[pick(NETWORKS, OTHER_NAMES.get(name, name), 'architecture')]
+    known, pattern = entry.options(), svd or entry.svd
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f'{name} takes no option {unknown[0]}; it takes: {", ".join(known) or "none"}')
+    if weights and not entry.has_weights():
+        raise UserError(f'--weights {weights}: there are none of {name}; --pretrained takes a file')
     try:
-        return entry.builder()(**options, weights=weights)
+        network = entry.builder()(**options, **({'weights': weights} if entry.has_weights() else {}))
+        return factor(network, pattern, svd_scale, svd_bias) if pattern else network
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'memory' not in str(error):
             raise
@@ -298,21 +330,45 @@ def models_table(pattern: str = '*') -> str:
     return '\n'.join(lines)
 
 
+SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')  # of every network
+
+
 def network_options(args) -> dict:
     """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
-    known = NETWORKS[args.architecture].options()
+    entry = NETWORKS[args.architecture]
+    known = entry.options()
     others = {option for entry in {entry.system: entry for entry in NETWORKS.values()}.values()
               for option in entry.options()} - set(known)
     for option in sorted(others & args.given):
         raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
-    values = {option: getattr(args, option) for option in known}
+    if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
+        raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
+    values = {option: getattr(args, option) for option in (*known, *SVD_OPTIONS)}
     return {option: value for option, value in values.items() if value is not None}  # None: the network's own default
 
 
 def build_model(args) -> Network:
-    """Return the network that the options of a command ask for."""
-    weights = None if args.weights == 'none' else args.weights
-    return create_model(args.architecture, weights, **network_options(args))
+    """Return the network that the options of a command ask for, and print what was loaded into it and factored."""
+    options, entry = network_options(args), NETWORKS[args.architecture]
+    wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
+    network = create_model(args.architecture, args.weights if wanted and args.weights != 'none' else None, **options)
+    if args.pretrained:
+        print(f'Pretrained {load_pretrained(network, args.pretrained, kept(args, network))}')
+    layers = [name for name, _ in factored_layers(network)]
+    if layers:
+        count = count_parameters(network)
+        print(f'{len(layers)} layers are factored ({", ".join(layers[:5])}{", ..." if len(layers) > 5 else ""}): '
+              f'{count["trainable"]:,} trainable parameters instead of {count["plain"]:,}')
+    return network
+
+
+def kept(args, network: Network) -> list[str]:
+    """Return the tensors that --pretrained does not load, by --svd_legacy_init; UserError for other networks."""
+    if not args.svd_legacy_init:
+        return []
+    if not hasattr(network, 'legacy_random'):
+        raise UserError(f'--svd_legacy_init: the published code has no {args.architecture}')
+    return network.legacy_random()
 
 
 def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, **network):

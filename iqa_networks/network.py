@@ -7,7 +7,8 @@ class Network(nn.Module):
 
     `forward(*images)` returns a tuple of (N, 1) tensors, raw scores of the heads, the final one last. A no-reference
     network takes one batch of normalised images (N, 3, H, W); a full-reference network takes two, (reference,
-    distorted). The arguments of the constructor, beside `weights`, are the options of the network, by name.
+    distorted). The arguments of the constructor are the options of the network, by name; `weights`, if it is among
+    them, is 'imagenet', None (random) or a path.
 
     Attributes:
         inputs: images that the network compares: 1 (no reference) or 2 (full reference).
@@ -27,6 +28,13 @@ class Network(nn.Module):
     def backbone(self) -> nn.Module | None:
         """The pretrained module that is trained at `ft_lr_ratio` times the learning rate; None if there is none."""
         return None
+
+    def other_names(self) -> dict[str, dict[str, str]]:
+        """Return the names of the tensors in other published files: whose file -> name there -> name here.
+
+        Tensors of the file that are not named are not loaded, those of the network stay as they were.
+        """
+        return {}
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores of the heads (see the class)."""

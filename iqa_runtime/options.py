@@ -44,18 +44,20 @@ weight = number(float, 0, 1e9)
 share = number(float, 0, 1)
 
 
-def choice(table: Collection[str] | str, what: str, aliases: Mapping[str, str] | None = None) -> Callable[[str], str]:
+def choice(table: Collection[str] | str, what: str,
+           aliases: Mapping[str, str] | str | None = None) -> Callable[[str], str]:
     """Return an argparse type: a name of a table, in any case, or an alias of one; an error lists the nearest name.
 
     Args:
         table: the names, or 'module:TABLE', which is imported when a name is checked.
         what: the noun of the error message.
-        aliases: other spellings -> name.
+        aliases: other spellings -> name, or 'module:TABLE'.
     """
     def parse(text: str) -> str:
         names = look_up(table) if isinstance(table, str) else table
+        others = look_up(aliases) if isinstance(aliases, str) else aliases or {}
         try:
-            return pick(names, (aliases or {}).get(text, text), what)
+            return pick(names, others.get(text, text), what)
         except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
     return parse
@@ -264,12 +266,12 @@ class Command:
     def checked(self, name: str, value):
         """Return a stored value if the command line takes it for the option `name`; ValueError otherwise."""
         action, default = self.actions[name], self.defaults[name]
+        if value is None and default is None:
+            return None
         if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
             if not isinstance(value, bool):
                 raise ValueError(f'{_brief(value)} is neither true nor false')
             return value
-        if value is None and default is None:
-            return None
         many = action.nargs is not None and action.nargs != '?'
         if many != isinstance(value, (list, tuple)):
             raise ValueError(f'{_brief(value)} is not {"a list" if many else "a single value"}')

@@ -11,7 +11,7 @@ EXPONENT = number(float, .05, 100)
 @group('network', trained=True)
 def network(add) -> None:
     """the network and its weights"""
-    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture'),
+    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture', 'IQAmodel:OTHER_NAMES'),
         default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
     add('--weights', default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a torchvision state dict')
@@ -20,6 +20,15 @@ def network(add) -> None:
     add('-ubne', '--use_bn_end', action='store_true', help='end each head with a batch normalisation')
     add('-P6', '--P6', type=LEVELS, default=1, help='pyramid levels on level 6')
     add('-P7', '--P7', type=LEVELS, default=1, help='pyramid levels on level 7')
+    add('--dropout', type=number(float, 0, 1), help="probability of dropout (default: the network's own)")
+    add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
+                                             'torchvision or pyiqa')
+    add('--svd', metavar='PATTERN', help="factor the linear layers and convolutions of such names, as 'fc*' or "
+                                         "'features.*conv*', and train only the singular values of each")
+    add('--svd_scale', type=positive, help='factor of what is added to the singular values (default: 1)')
+    add('--svd_bias', action='store_true', default=None, help='train the biases of factored layers too')
+    add('--svd_legacy_init', action='store_true', help='as the published SVD-CNNIQA: load neither the biases of '
+                                                       'factored layers nor the weight of fc3')
 
 
 def check_loss(args: Options) -> None:
