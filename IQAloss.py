@@ -3,6 +3,7 @@
 Each loss is a plain function of predictions and MOS, each (N, 1) or (N,), and returns a scalar; ValueError if their
 lengths differ. This file needs torch alone and can be copied into another project.
 """
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -70,7 +71,7 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[floa
     large as 1 / eps. `detach` stops the gradient through the mean and the norm of the predictions.
     """
     _check_exponents(p, q)
-    scale = 2 ** max(1, 1 / q) * len(y_pred) ** max(0, 1 / p - 1 / q)
+    scale = 2 ** max(1, 1 / q) * y_pred.numel() ** max(0, 1 / p - 1 / q)
 
     def distance(difference: Tensor) -> Tensor:
         if p < 1:
@@ -141,16 +142,22 @@ def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False)
 
 def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
-    if any(values.ndim not in (1, 2) or values.shape[1:] not in ((), (1,)) for values in (y_pred, y)) \
-            or len(y_pred) != len(y):
-        raise ValueError(f'predictions {tuple(y_pred.shape)} and MOS {tuple(y.shape)}: expected (N, 1) or (N,), of the '
-                         'same N')
+    shapes = tuple(y_pred.shape), tuple(y.shape)
+    if any(len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) for shape in shapes) \
+            or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
+        raise ValueError(f'predictions {shapes[0]} and MOS {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
+                         'least 1')
     return y_pred.reshape(-1, 1), y.reshape(-1, 1)
 
 
 def _check_exponents(*exponents: float) -> None:
-    if not all(exponent > 0 for exponent in exponents):
-        raise ValueError(f'the exponents of norms must be above 0, got {", ".join(map(str, exponents))}')
+    if not all(0 < exponent < math.inf for exponent in exponents):
+        raise ValueError(f'exponents of norms {exponents}: expected finite numbers above 0')
+
+
+def _check_weights(name: str, weights: Sequence[float]) -> None:
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
+        raise ValueError(f'{name} {tuple(weights)}: expected finite weights of at least 0, and one above 0')
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -169,8 +176,7 @@ def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha:
     Terms of weight 0 are left out; a batch of one gives 0.
     """
     y_pred, y = columns(y_pred, y)
-    if not sum(alpha) > 0:
-        raise ValueError(f'alpha {tuple(alpha)}: expected a weight above 0')
+    _check_weights('alpha', alpha)
     if len(y_pred) == 1:
         return y_pred.sum() * 0
     x, t = normalise(y_pred, detach=detach), normalise(y)
@@ -217,8 +223,8 @@ class IQALoss(nn.Module):
         if loss_type not in LOSSES:
             raise ValueError(f'unknown loss {loss_type!r}; expected one of: {", ".join(LOSSES)}')
         _check_exponents(p, q)
-        if not sum(alpha) > 0:
-            raise ValueError(f'alpha {tuple(alpha)}: expected a weight above 0')
+        _check_weights('alpha', alpha)
+        _check_weights('beta', beta)
         self.function, names = LOSSES[loss_type]
         values = {'alpha': tuple(alpha), 'p': p, 'q': q, 'detach': detach}
         self.arguments = {name: values[name] for name in names}
@@ -252,7 +258,8 @@ class IQALoss(nn.Module):
 
     def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
         """Raise NotFiniteError if the inputs of a loss that is not finite are to blame."""
-        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in outputs)):
+        trained = [output for output, weight in zip(outputs, self.beta, strict=True) if weight]
+        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in trained)):
             if not torch.isfinite(values).all():
                 raise NotFiniteError(f'the {name} hold NaN or infinity')
 

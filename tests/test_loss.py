@@ -1,5 +1,6 @@
 """The losses: properties, an oracle in float64, the original's numbers."""
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -107,6 +108,84 @@ def test_monotonicity_regularization_against_a_double_loop():
     value = IQAloss.monotonicity_regularization(x, y).item()
     assert value == pytest.approx(sum(wrong) / 30 / (1 + max(wrong)))
     assert IQAloss.monotonicity_regularization(y, y).item() == 0
+
+
+EVERY = [{'loss_type': name, 'monotonicity_regularization': monotone, 'alpha': (1, .5)}
+         for name in IQAloss.LOSSES for monotone in (False, True)]
+
+
+@pytest.mark.parametrize('options', EVERY, ids=str)
+def test_a_vector_and_a_column_are_the_same_scores(options):
+    loss = IQALoss(beta=(1,), **options)
+    for n, flat_x, flat_y in product((1, 2, 9), (False, True), (False, True)):
+        x, y = batch(n)
+        value = loss([x], (y, y))
+        value.backward()
+        x2 = (x[:, 0] if flat_x else x).detach().requires_grad_()
+        other = loss([x2], (y[:, 0] if flat_y else y,) * 2)
+        other.backward()
+        assert other.item() == value.item()
+        assert torch.equal(x2.grad.reshape(-1), x.grad.reshape(-1))
+
+
+@pytest.mark.parametrize('options', EVERY, ids=str)
+def test_other_shapes_are_refused_with_both_stated(options):
+    loss = IQALoss(beta=(1,), **options)
+    for predictions, mos in (
+            ((4, 1), (3, 1)), ((4,), (1,)), ((1, 1), (4, 1)), ((4, 1), (1, 4)), ((1, 4), (4,)), ((4, 2), (4, 2)),
+            ((4, 1), ()), ((), (4,)), ((), ()), ((4, 1, 1), (4, 1)), ((0, 1), (0, 1)), ((4, 0), (4, 1))):
+        with pytest.raises(ValueError, match='expected .N, 1. or .N,., of the same N') as error:
+            loss([torch.ones(predictions)], (torch.ones(mos), torch.ones(mos)))
+        assert f'predictions {predictions} and MOS {mos}' in str(error.value)
+
+
+@pytest.mark.parametrize('name', IQAloss.LOSSES)
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
+def test_numbers_that_are_not_finite_are_named(name, bad):
+    loss, (x, y) = IQALoss(name, beta=(1, 0)), batch()
+    spoilt = torch.where(torch.arange(8)[:, None] == 3, bad, y)
+    with pytest.raises(IQAloss.NotFiniteError, match='the MOS hold NaN or infinity'):
+        loss([x, x], (spoilt, y))
+    with pytest.raises(IQAloss.NotFiniteError, match='the predictions hold NaN or infinity'):
+        loss([spoilt, x], (y, y))
+    assert torch.isfinite(loss([x, spoilt], (y, y)))  # a head of weight 0
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'alpha': (0, 0)}, r'alpha \(0, 0\): expected finite weights of at least 0, and one above 0'),
+    ({'alpha': (2, -1)}, 'alpha'), ({'alpha': (float('nan'), 1)}, 'alpha'), ({'beta': (0, 0, 0)}, r'beta \(0, 0, 0\)'),
+    ({'beta': (1, float('inf'))}, 'beta'), ({'p': 0}, 'exponents of norms .0, 2.: expected finite numbers above 0'),
+    ({'q': -1}, 'exponents'), ({'p': float('nan')}, 'exponents'), ({'q': float('inf')}, 'exponents')])
+def test_arguments_that_leave_no_loss(options, message):
+    with pytest.raises(ValueError, match=message):
+        IQALoss(**options)
+    x, y = batch()
+    if 'beta' not in options:
+        with pytest.raises(ValueError, match=message):
+            IQAloss.norm_loss_with_normalization(x, y, **options)
+
+
+def test_one_tensor_is_no_sequence_of_heads():
+    with pytest.raises(ValueError, match=r'a sequence of heads, got one tensor \(3, 8\)'):
+        IQALoss()(torch.ones(3, 8), (torch.ones(8), torch.ones(8)))
+
+
+@pytest.mark.parametrize('name', IQAloss.LOSSES)
+def test_detach_holds_for_the_monotonicity_too(name):
+    """With R the sum of the violations and m the largest: d (c R / (1 + m)) is c dR / (1 + m) if m is detached."""
+    def gradient(**options) -> torch.Tensor:
+        x, y = batch(6)
+        IQALoss(name, beta=(1,), gamma=2, **options)([x], (y, y)).backward()
+        return x.grad[:, 0].double()
+
+    x, y = (values.detach().double()[:, 0] for values in batch(6))
+    violation = ((x[:, None] - x) * torch.sign(y - y[:, None])).clamp_min(0)
+    sign = torch.where(violation > 0, torch.sign(y - y[:, None]), 0)
+    expected = 2 / 30 * (sign.sum(1) - sign.sum(0)) / (1 + violation.max())
+    with_term, without = gradient(detach=True, monotonicity_regularization=True), gradient(detach=True)
+    assert_close(with_term - without, expected, rtol=1e-4, atol=1e-6)
+    through_max = gradient(monotonicity_regularization=True) - gradient()
+    assert not torch.allclose(through_max, expected, rtol=1e-2, atol=1e-4)
 
 
 def test_detach_changes_the_gradient_and_not_the_value():

@@ -54,8 +54,12 @@ forkserver = multiprocessing.get_context('forkserver')
 forkserver.set_forkserver_preload(['main', 'conftest'])
 
 
-def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: int | None = None) -> None:
-    """A process's work: main.py in `folder`; kill itself before file number `die_at` is put in place."""
+def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: int | None = None,
+        signalled: tuple[int, int] = (0, 0)) -> None:
+    """A process's work: main.py in `folder`; kill itself before file number `die_at` is put in place.
+
+    `signalled`: an iteration, and the signal that the process sends to itself there.
+    """
     os.chdir(folder)
     torch.set_num_threads(1)  # the sums of a run that is compared must be in the same order
     sys.stdout = open('stdout', 'a')  # noqa: SIM115
@@ -71,6 +75,13 @@ def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: in
     if most_bytes:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    log_loss = training_run.Run.log_loss
+
+    def log_and_signal(self, engine):
+        log_loss(self, engine)
+        if engine.state.iteration == signalled[0]:
+            os.kill(os.getpid(), signalled[1])
+    training_run.Run.log_loss = log_and_signal
     main.main(words)
 
 
@@ -167,25 +178,38 @@ def test_asked_to_stop(whole, folder, number, status):
     assert_same(folder, whole[0])
 
 
-def test_in_the_middle_of_an_epoch(whole, folder, monkeypatch, capsys, one_thread):
-    monkeypatch.chdir(folder)
-    log_loss = training_run.Run.log_loss
-
-    def stop_at_7(self, engine):
-        log_loss(self, engine)
-        if engine.state.iteration == 7:  # of 3 iterations an epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-    monkeypatch.setattr(training_run.Run, 'log_loss', stop_at_7)
-    with pytest.raises(SystemExit) as stop:
-        main.main(WORDS)
-    assert stop.value.code == 143
-    assert 'Stopped after iteration 7' in capsys.readouterr().out
+def test_in_the_middle_of_an_epoch(whole, folder):
+    process = start(folder, signalled=(7, signal.SIGTERM))  # of 3 iterations an epoch
+    process.join()
+    assert process.exitcode == 143
+    assert 'Stopped after iteration 7' in (folder / 'stdout').read_text()
     process = start(folder, '--resume', 'auto')
     process.join()
     assert process.exitcode == 0
-    assert 'Resuming' in (out := (folder / 'stdout').read_text())
-    assert '7 of 12 iterations are done' in out
+    assert '7 of 12 iterations are done' in (folder / 'stdout').read_text()
     assert_same(folder, whole[0])
+
+
+@pytest.mark.parametrize(('words', 'number', 'iterations'), [
+    (['-accum', '2'], signal.SIGKILL, (2, 4, 5, 8, 11, 12)),             # an epoch has 3 iterations
+    (['-accum', '3', '-bs', '4'], signal.SIGTERM, range(1, 16)),         # an epoch has 4
+    (['-accum', '5', '--optimizer', 'sgd'], signal.SIGTERM, (1, 6, 7, 9, 11))])
+def test_between_the_batches_of_an_optimizer_step(folder, words, number, iterations):
+    process = start(folder, *words)
+    process.join()
+    assert process.exitcode == 0, (folder / 'stderr').read_text()
+    expected = result(folder)
+    assert len(expected['curves']['train/loss']) == (16 if '-bs' in words else 12)
+    for name in ('checkpoints', 'results', 'runs'):
+        shutil.rmtree(folder / name)
+    for iteration in iterations:
+        process = start(folder, *words, '--resume', 'auto', signalled=(iteration, number))
+        process.join()
+        assert process.exitcode == (-number if number == signal.SIGKILL else 128 + number), iteration
+    process = start(folder, *words, '--resume', 'auto')
+    process.join()
+    assert process.exitcode == 0, (folder / 'stderr').read_text()
+    assert_same(folder, expected)
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(whole, folder):
