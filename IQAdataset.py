@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from iqa_data.cache import for_each_image, in_memory, on_disk
+from iqa_data.images import opened
 from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share
 from iqa_data.splits import Plan, choose
@@ -73,7 +74,7 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[in
     Raises UserError that names the first bad images, says why, and counts them all.
     """
     def probe(path: Path) -> tuple[int, int]:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
             image.load()
         return preprocess.size(path)

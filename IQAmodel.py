@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.svd_layers import count_parameters, factor, factored_layers
+from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, pick
 
 
@@ -225,11 +227,10 @@ def load_network(arch: str, weights: str | Path | None) -> nn.Module:
             raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine without "
                             'internet give --weights PATH, a torchvision state dict, or --weights none') from None
     network = backbone.network()
+    state = checked_value(f'--weights {weights}', 'the file', tensors, read_tensors(weights))
     try:
-        network.load_state_dict(torch.load(weights, map_location='cpu', weights_only=True))
-    except FileNotFoundError:
-        raise UserError(f'--weights {weights}: no such file') from None
-    except Exception as error:  # torch.load and load_state_dict raise many kinds
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
     return network

@@ -25,12 +25,11 @@ from scipy import stats
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from iqa_data.cache import UNREADABLE, why_unreadable
+from iqa_data.images import ImageError, opened, shown_size, to_rgb
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.options import dataset, preprocessing
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, shared_contents, split_hash
-from iqa_data.transforms import shown_size, to_rgb
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_runtime.options import Command, Options, group
@@ -78,14 +77,13 @@ class Case:
 def look(path: Path) -> Seen:
     """Read and decode an image once."""
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            mode, size = image.mode, shown_size(image)
+        with opened(path) as image:
+            mode, size, digest = image.mode, shown_size(image), hashlib.sha256(path.read_bytes()).digest()
             image.draft('L', image.size)  # JPEG only: the luma alone
-            grey = (image if image.mode == 'L' else to_rgb(image)).convert('L')
-        return Seen('', size, mode, hashlib.sha256(data).digest(), perceptual_hash(grey), clarity(grey))
-    except UNREADABLE as error:
-        return Seen(why_unreadable(error))
+            grey = to_rgb(image).convert('L')
+    except ImageError as error:
+        return Seen(error.reason)
+    return Seen('', size, mode, digest, perceptual_hash(grey), clarity(grey))
 
 
 def perceptual_hash(grey: Image.Image) -> np.ndarray | None:

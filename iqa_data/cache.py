@@ -3,8 +3,9 @@
 A cache on disk is two files in --cache_dir, named by a digest of the images' paths and the preprocessing:
 
     DIGEST.npy   uint8, all images one after the other, each (H, W, 3)
-    DIGEST.json  the (h, w) of each image, and what the pixels depend on besides: each image file's size in bytes and
-                 time of change, Pillow's version, and FORMAT; written last, so that where it is, the other is whole
+    DIGEST.json  the (h, w) of each image and a CRC-32 of them, and what the pixels depend on besides: each image file's
+                 size in bytes and time of change, Pillow's version, and FORMAT; written last, so that where it is, the
+                 other is whole
 
 A cache that is cut, that was made of other files or by another version, or whose first, middle and last image are not
 those of the image files is made anew, and the reason is said. Memory does not grow with the number of images.
@@ -13,25 +14,20 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
 from tqdm import tqdm
 
-from iqa_runtime.errors import UserError
-from iqa_runtime.files import locked, replacing, write_text
+from iqa_data.images import ImageError
+from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.files import locked, read_text, replacing, write_text
 
-FORMAT = 1
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on bad files
-
-
-def why_unreadable(error: Exception) -> str:
-    """One of UNREADABLE in words."""
-    return 'no such file' if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+FORMAT = 2
 
 
 def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title: str) -> list:
@@ -39,8 +35,8 @@ def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title:
     def attempt(path: Path) -> tuple:
         try:
             return work(path), ''
-        except UNREADABLE as error:
-            return None, why_unreadable(error)
+        except ImageError as error:
+            return None, error.reason
 
     pool = ThreadPoolExecutor()
     try:
@@ -88,7 +84,10 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
     images = DecodedImages(paths, sizes, pixels)
 
     def work(path: Path) -> None:
-        images(path)[:] = preprocess.array(path)
+        place, pixels = images(path), preprocess.array(path)
+        if place.shape != pixels.shape:
+            raise ImageError(f'its header says {place.shape[:2]} (h, w), its pixels are {pixels.shape[:2]}')
+        place[:] = pixels
     for_each_image(paths, work, 'Decoding images')
 
 
@@ -127,6 +126,8 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
         if images is None:
             _make(file, depends_on, paths, preprocess)
             images = _open(file, depends_on, paths, preprocess)
+            if images is None:
+                raise UserError(f'{file} cannot be read back: --cache_dir names another place, --cache none needs none')
     return images
 
 
@@ -144,10 +145,7 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> De
     if not file.exists() or not index.exists():
         return None
     try:
-        made = json.loads(index.read_text())
-        sizes = [tuple(size) for size in made.pop('sizes')]
-        if made != depends_on:
-            raise ValueError(_difference(made, depends_on, paths))
+        sizes = _read_index(index, depends_on, paths)
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
@@ -155,19 +153,31 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> De
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
             if not np.array_equal(images(path), preprocess.array(path)):
                 raise ValueError(f'other pixels than {path}')
-    except (*UNREADABLE, KeyError, TypeError, AttributeError) as error:
-        print(f'The cache {file} is not right ({error}): it is made anew')
+    except (ValueError, TypeError, OSError, EOFError, RecursionError) as error:
+        print(f'The cache {file} is not right ({one_line(str(error))}): it is made anew')
         return None
     return images
 
 
-def _difference(made: dict, depends_on: dict, paths: Sequence[Path]) -> str:
-    """What is not as it was when the cache was made, in words."""
+def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return the (h, w) of all images; ValueError if the index is none, or if something changed since."""
+    made = json.loads(read_text(index, most=1 << 30))
+    if not isinstance(made, dict):
+        raise ValueError('no index')
     for what in ('format', 'pillow'):
-        if made[what] != depends_on[what]:
-            return f'made with {what} {made[what]}, now {depends_on[what]}'
-    changed = [path for path, old, new in zip(paths, made['images'], depends_on['images'], strict=True) if old != new]
-    return f'{len(changed)} images changed since, as {changed[0]}'
+        if made.get(what) != depends_on[what]:
+            raise ValueError(f'made with {what} {made.get(what)}, now {depends_on[what]}')
+    files = zip(paths, made.get('images'), depends_on['images'], strict=True)
+    changed = [path for path, old, new in files if old != new]
+    if changed:
+        raise ValueError(f'{len(changed)} images changed since, as {changed[0]}')
+    if made.get('checksum') != _checksum(made.get('sizes')):
+        raise ValueError('other sizes of images')
+    return [(h, w) for h, w in made['sizes']]
+
+
+def _checksum(sizes) -> int:
+    return zlib.crc32(json.dumps(sizes).encode())
 
 
 def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
@@ -187,7 +197,7 @@ def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> No
             os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
         decode(paths, sizes, preprocess, pixels)
         pixels.flush()
-    write_text(index, json.dumps({**depends_on, 'sizes': sizes}))
+    write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'checksum': _checksum(sizes)}))
 
 
 def _bytes(sizes: Sequence[tuple[int, int]]) -> int:

@@ -20,6 +20,7 @@ from numpy.random import RandomState
 from PIL import Image, ImageDraw, ImageFilter, features
 from tqdm import tqdm
 
+from iqa_data.images import ImageError, opened
 from iqa_data.info import read_info, write_info
 from iqa_data.splits import split
 from iqa_runtime.errors import UserError, command
@@ -54,9 +55,10 @@ def photograph(name: str) -> Image.Image:
     import skimage.data
     path = Path(skimage.data.__file__).parent / name
     try:
-        return Image.open(path).convert('RGB')
-    except OSError as error:
-        raise UserError(f'cannot read {path}: {error}; expected it in the installed scikit-image') from error
+        with opened(path) as image:
+            return image.convert('RGB')
+    except ImageError as error:
+        raise UserError(f'cannot read {path}: {error.reason}; expected it in the installed scikit-image') from error
 
 
 def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
@@ -147,7 +149,8 @@ def _between(low: float, high: float, strength: float) -> float:
 def _coded(image: Image.Image, **options) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, **options)
-    return Image.open(buffer).convert('RGB')
+    with opened(buffer) as coded:
+        return coded.convert('RGB')
 
 
 def blur(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:

@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torchvision.transforms import v2
 
+from iqa_data.images import opened, shown_size, to_rgb
 from iqa_data.lab import scale_lightness
 from iqa_runtime.errors import pick
 
@@ -20,10 +21,9 @@ Sized = TypeVar('Sized', Image.Image, torch.Tensor)
 class Preprocess:
     """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
 
-    The orientation that EXIF asks for is applied; 16-bit grey is scaled to 8 bits; an alpha channel is dropped; grey,
-    palette and CMYK images are converted to RGB by Pillow. Then `first_resize` (bilinear), then the image is brought to
-    the size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, or padded or cropped.
-    Raises OSError, SyntaxError or ValueError if the file is no image or is truncated, as Pillow does, or does not fit.
+    The image becomes 8-bit RGB (see iqa_data.images.to_rgb). Then `first_resize` (bilinear), then it is brought to the
+    size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, or padded or cropped. Raises
+    ImageError if the file is no image, is truncated, cannot be read for another reason, or does not fit.
     """
 
     resize: tuple[int, int] | None = None
@@ -40,12 +40,12 @@ class Preprocess:
         return asdict(self)
 
     def __call__(self, path: str | Path) -> Image.Image:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return self.of(image)
 
     def of(self, image: Image.Image) -> Image.Image:
         """The same for an image that is open already."""
-        image = to_rgb(ImageOps.exif_transpose(image))
+        image = to_rgb(image)
 
         def resize(image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
             return image if image.size == size[::-1] else FILTERS[name](image, size[::-1])
@@ -65,7 +65,7 @@ class Preprocess:
 
     def size(self, path: str | Path) -> tuple[int, int]:
         """(h, w) of the image, from the file's header alone."""
-        with Image.open(path) as image:
+        with opened(path) as image:
             return self.resize or self.first_resize or shown_size(image)
 
 
@@ -100,19 +100,6 @@ def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
 FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
     'resize': lambda image, size, resize: resize(image, size), 'pad': _whole, 'crop': _centre,
 }
-
-
-def shown_size(image: Image.Image) -> tuple[int, int]:
-    """(h, w) of an opened image as its EXIF orientation has it shown, without decoding it."""
-    turned = 5 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8
-    return image.size if turned and image.format != 'TIFF' else image.size[::-1]  # Pillow turns a TIFF's size itself
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any PIL image to 8-bit RGB; Pillow's own conversion would clip 16-bit grey at 255, so it is scaled."""
-    if image.mode.startswith('I'):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    return image.convert('RGB')
 
 
 # Augmentation: the random part of training

@@ -6,6 +6,11 @@ from functools import wraps
 from pathlib import Path
 
 
+def one_line(text: str) -> str:
+    """Return a text on one line, in characters that a terminal shows: all others (ESC, newline ...) are escaped."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
 class UserError(ValueError):
     """A mistake of the user's, told in one line: the file or option, what was found, what is expected."""
 
@@ -17,7 +22,7 @@ def command(main: Callable) -> Callable:
         try:
             return main(argv)
         except UserError as error:
-            print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
+            print(f'{Path(sys.argv[0]).name}: error: {one_line(str(error))}', file=sys.stderr)
             raise SystemExit(2) from None
     return run
 

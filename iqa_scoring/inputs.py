@@ -8,12 +8,9 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import text
-
-# what is taken from a folder; a file that is named itself may have any suffix
-SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.jp2',
-            '.j2k', '.ppm', '.pgm', '.pbm', '.pnm', '.tga'}
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:

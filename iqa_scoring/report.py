@@ -16,8 +16,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from PIL import Image
 
+from iqa_data.images import opened
 from iqa_runtime.files import write_text
 from iqa_scoring.maps import colours
 from iqa_scoring.scorer import Scale
@@ -38,7 +38,7 @@ class Entry:
 
     def card(self) -> dict:
         """What the template shows."""
-        with Image.open(io.BytesIO(self.thumbnail)) as image:
+        with opened(io.BytesIO(self.thumbnail)) as image:
             size = image.size
         return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': _data('image/jpeg', self.thumbnail),
                 'map': _data('image/png', self.small_map) if self.small_map else ''}

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from iqa_data.cache import UNREADABLE, why_unreadable
-from iqa_data.transforms import Preprocess, shown_size, to_rgb
+from iqa_data.images import ImageError, opened, shown_size
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import text
 from iqa_scoring.maps import quality_maps
@@ -56,16 +56,16 @@ class Reader:
     def __call__(self, index: int, path: str) -> Sample:
         sample = Sample(index, path)
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 self._read(image, sample)
-        except UNREADABLE as error:
-            sample.error = why_unreadable(error)
+        except ImageError as error:
+            sample.error = error.reason
         return sample
 
     def _read(self, image: Image.Image, sample: Sample) -> None:
         width, height = image.size
         if width * height > self.max_pixels:
-            raise ValueError(f'{width}x{height} pixels are more than {self.max_pixels}, as in a decompression bomb; '
+            raise ImageError(f'{width}x{height} pixels are more than {self.max_pixels}, as in a decompression bomb; '
                              f'if it can be trusted: --max_pixels {width * height}')
         if getattr(image, 'is_animated', False) and image.format != 'MPO':
             sample.note = 'the first of several frames'
@@ -79,7 +79,7 @@ def _thumbnail(image: Image.Image, ready: Image.Image, side: int) -> bytes:
     """A small JPEG with the proportions of the file's image, made of what the network sees."""
     height, width = shown_size(image)
     scale = side / max(width, height)
-    small = to_rgb(ready).resize((max(1, round(width * scale)), max(1, round(height * scale))),
+    small = ready.resize((max(1, round(width * scale)), max(1, round(height * scale))),
                                  Image.Resampling.BILINEAR, reducing_gap=2)
     buffer = io.BytesIO()
     small.save(buffer, 'JPEG', quality=60)

@@ -70,7 +70,7 @@ def test_images_that_are_missing_broken_or_elsewhere(look, tmp_path):
 def test_sizes_and_modes(look, tmp_path):
     Image.open('tiny/images/00.png').resize((70, 50)).convert('L').save('tiny/images/00.png')
     found, _ = look()
-    assert found['sizes'][0] == ('warning', '2 sizes (23 of 64x48, 1 of 70x50): training needs --resize, '
+    assert found['sizes'][0] == ('warning', '2 sizes (23 of 64x48, 1 of 70x50): training needs --resize or '
                                             '--augmentation crop')
     assert found['sizes'][1] == ('note', '1 of mode L: converted to RGB')
     assert look('--resize')[0]['sizes'][0][0] == 'ok'

@@ -62,7 +62,7 @@ def test_checkpoints(trained, fails, tiny, tmp_path):
     image = 'tiny/images/00.png'
     assert '--architecture resnet50 conflicts with' in fails(test_demo.main, '--img', image, '-modelfile', trained,
                                                              '-arch', 'resnet50')
-    assert 'no such checkpoint' in fails(test_demo.main, '--img', image, '-modelfile', 'gone.pth')
+    assert 'gone.pth: no such file' in fails(test_demo.main, '--img', image, '-modelfile', 'gone.pth')
     (tmp_path / 'bad.pth').write_bytes(trained.read_bytes()[:1000])
     assert 'bad.pth: not a checkpoint' in fails(test_dataset.main, '-modelfile', 'bad.pth')
     state = torch.load(trained, weights_only=True)

@@ -79,7 +79,7 @@ def test_bad_weights(tmp_path):
     torch.save({'a': torch.zeros(1)}, tmp_path / 'other.pth')
     (tmp_path / 'text.pth').write_text('no weights')
     for name, reason in (('other.pth', 'not a torchvision state dict of resnet18'), ('none.pth', 'no such file'),
-                         ('text.pth', 'not a torchvision state dict')):
+                         ('text.pth', 'not a checkpoint')):
         with pytest.raises(UserError, match=f'{name}: {reason}'):
             IQAModel('resnet18', weights=tmp_path / name)
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from iqa_data.images import opened
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
@@ -185,7 +186,7 @@ def save(figure: Figure, out_dir: str | Path, name: str) -> list[Path]:
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
             if path.suffix == '.png':  # 128 colours draw the same, in a third of the bytes
-                with Image.open(temporary) as image:
+                with opened(temporary) as image:
                     small = image.convert('RGB').quantize(128, dither=Image.Dither.NONE)
                 small.save(temporary, format='png', optimize=True, dpi=image.info.get('dpi'))
         print(path)

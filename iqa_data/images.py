@@ -1,0 +1,139 @@
+"""Image files: the formats that are read, what a decoder's failure means, and any image as 8-bit RGB.
+
+Nothing else in the project opens an image. Pillow knows more formats than FORMATS; those left out call another program
+(EPS: Ghostscript), are stubs for a library that is not there (WMF, GRIB, HDF5, BUFR), or hold no photographs.
+"""
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from iqa_runtime.errors import UserError, one_line
+
+FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM', 'PSD', 'QOI', 'PCX', 'SGI',
+           'SUN', 'TGA')  # and HEIF, if pillow-heif is installed. The first that fits counts, and TGA fits nearly all
+SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.jp2',
+            '.j2k', '.ppm', '.pgm', '.pbm', '.pnm', '.tga', '.qoi', '.heic', '.heif', '.hif'}  # taken from a folder
+HEIF_BRANDS = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
+HEIF_HINT = 'a HEIF image, which needs another package: pip install pillow-heif'
+DARK = 4096  # of 65536: 16-bit samples that are all below it have 12 bits or fewer, or show nothing
+
+
+class ImageError(UserError):
+    """An image that cannot be read; `reason` says why in one line, the whole text names the file, too."""
+
+    def __init__(self, reason: str, file: str | Path = ''):
+        self.reason = one_line(reason)
+        super().__init__(f'{file}: {self.reason}' if file else self.reason)
+
+
+@contextmanager
+def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
+    """Open an image of one of FORMATS, by its content.
+
+    Whatever its decoder raises, here or where the pixels are used within, becomes an ImageError. A UserError passes.
+    """
+    path = '' if hasattr(file, 'read') else os.fspath(file)
+    try:
+        if path and not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError('not a file', path)  # a pipe or a device may never end
+        with Image.open(file, formats=_formats()) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's plugins raise almost anything on a broken file
+        raise ImageError(_reason(error, path), path) from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of FORMATS that this Pillow reads."""
+    with suppress(ImportError):
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in (*FORMATS[:-1], 'HEIF', FORMATS[-1]) if name in Image.OPEN)
+
+
+def _reason(error: Exception, path: str | bytes) -> str:
+    """Return a decoder's error in words."""
+    if isinstance(error, FileNotFoundError):
+        return 'no such file'
+    if isinstance(error, MemoryError):
+        return 'not enough memory to decode it'
+    if isinstance(error, UnidentifiedImageError):
+        return HEIF_HINT if path and 'HEIF' not in _formats() and _is_heif(path) else 'cannot identify image file'
+    system = error.strerror if isinstance(error, OSError) else None
+    return system or (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_heif(path: str | bytes) -> bool:
+    with open(path, 'rb') as file:
+        start = file.read(12)
+    return start[4:8] == b'ftyp' and start[8:] in HEIF_BRANDS
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Return (h, w) of an opened image as its EXIF orientation has it shown, without decoding it."""
+    turned = 5 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8
+    return image.size if turned and image.format != 'TIFF' else image.size[::-1]  # Pillow turns a TIFF's size itself
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB, turned as its EXIF orientation asks.
+
+    What the samples mean is read from the file, never guessed from how dark they are:
+
+    * 8 bits (grey, palette, RGB, CMYK, YCbCr, Lab) and 1 bit: Pillow's own conversion; an alpha channel is dropped.
+    * 16-bit grey: 65535 is white; the 12-bit grey of a TIFF: 4095 is. 16 bits a channel: the upper 8.
+    * 32-bit integers: taken for 16-bit grey, if all lie in 0..65535.
+    * Floats: 1 is white, if all lie in 0..1.
+
+    Everything else would come out black or white, and is an ImageError: numbers outside these ranges, NaN, and 16-bit
+    samples that are all below 4096 (in grey: but not all 0), as in files that hold 12 bits in 16.
+    """
+    stored = _stored_mode(image)  # it is lost when the pixels are loaded
+    image = ImageOps.exif_transpose(image)
+    if image.mode == 'F':
+        return _scaled(image, 1)
+    if image.mode.startswith('I'):
+        return _scaled(image, 4095 if stored.startswith('I;12') else 65535)
+    if ';16' in stored and max(_largest(image)) < DARK >> 8:
+        raise ImageError(_too_dark())
+    return (image.convert('LA') if image.mode == 'La' else image).convert('RGB')
+
+
+def _stored_mode(image: Image.Image) -> str:
+    """Return Pillow's name of how the samples lie in the file, as RGB;16B; '' if it does not say."""
+    tile = getattr(image, 'tile', None)
+    form = tile[0][3] if tile else ''
+    form = form[0] if isinstance(form, tuple) and form else form
+    return form if isinstance(form, str) else ''
+
+
+def _scaled(image: Image.Image, white: int) -> Image.Image:
+    """Return grey of any type as RGB, 0 black and `white` white."""
+    samples = np.asarray(image)
+    low, high = samples.min(), samples.max()
+    if not (low >= 0 and high <= white):  # NaN, too
+        raise ImageError(f'its samples are {low:g} to {high:g}, and which of them is white is not known: expected '
+                         f'0 to {white}, or 8 bits')
+    if white == 65535 and 0 < high < DARK:
+        raise ImageError(_too_dark())
+    grey = (samples.astype(np.float32) / white * 255).round().astype(np.uint8)
+    return Image.fromarray(grey).convert('RGB')
+
+
+def _largest(image: Image.Image) -> list[int]:
+    """Return the largest sample of each channel but alpha."""
+    return [image.getchannel(band).getextrema()[1] for band in image.getbands() if band != 'A']
+
+
+def _too_dark() -> str:
+    return f'its 16-bit samples are all below {DARK}: if they have 12 bits, expected a file that says so, or 8 bits'
