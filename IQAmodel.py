@@ -278,6 +278,8 @@ NETWORKS = {
     'cnniqa': Entry('SVD-CNNIQA', CNNIQA),
     'svd_cnniqa_fc': Entry('SVD-CNNIQA', CNNIQA, svd='fc*'),
     'svd_cnniqa_conv': Entry('SVD-CNNIQA', CNNIQA, svd='conv1'),
+    **{name: Entry('MANIQA', f'iqa_networks.maniqa:{name}')
+       for name in ('maniqa_224', 'maniqa_384', 'maniqa_448', 'maniqa_640', 'maniqa_tiny')},
 }
 OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv'}  # those of the published code
 

@@ -1,0 +1,194 @@
+"""MANIQA: a vision transformer's middle features, transposed attention over channels, Swin stages, a weighted score.
+
+Yang et al., *MANIQA: Multi-dimension Attention Network for No-Reference Image Quality Assessment* (CVPR Workshops 2022,
+arXiv 2204.08958). `maniqa_224` is the paper's network; `maniqa_384`, `maniqa_448` and `maniqa_640` are those of an
+entry to the 2023 Samsung AI Challenge: patches of 16, a smaller head, more dropout. The ViT is timm's, which is
+imported if one is built.
+"""
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iqa_networks.network import Network
+from iqa_networks.swin import SwinStage, run
+from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.errors import UserError
+
+TAPS = (6, 7, 8, 9)  # blocks of the ViT, from 0, whose outputs are the features
+WINDOW = 4           # side of the Swin stages' windows, in patches
+VIT = 'vit_base_patch16_384.augreg_in21k_ft_in1k'
+
+
+class MANIQA(Network):
+    """MANIQA. `forward(x)`, x (N, 3, img_size, img_size) in [-1, 1], returns (score,), (N, 1).
+
+    Every patch has a score f >= 0 and a weight w in 0..1; the image's score is sum(f w) / sum(w). State-dict names are
+    the original's. What the score does not depend on (the ViT's last two blocks, norm and head, and a convolution in
+    each Swin stage) is kept for these names; it is not computed and has no gradient.
+
+    Args:
+        vit: timm's name of a ViT of at least 10 blocks.
+        hidden: units in the two heads.
+        dropout: in the two heads.
+        img_size: height and width of the images, a multiple of 4 patches.
+        checkpoint_activations: compute activations again in the backward pass instead of keeping them: the same
+            numbers, in less memory and more time.
+        weights: of the ViT: 'imagenet' (timm's of that name, downloaded), None (random), or the path of a state dict
+            of the same ViT; the position table is resampled to `img_size`.
+    """
+
+    normalise = 'half'
+    any_size = False
+
+    def __init__(self, vit: str, hidden: int, dropout: float, img_size: int, checkpoint_activations: bool = False,
+                 weights: str | Path | None = None):
+        super().__init__()
+        self.vit = build_vit(vit, img_size, weights)
+        self.vit.set_grad_checkpointing(checkpoint_activations)
+        self.side, self.grid = img_size, self.vit.patch_embed.grid_size[0]
+        self.checkpoint_activations = checkpoint_activations
+        dim, tokens = self.vit.embed_dim, self.grid ** 2
+        stage = partial(SwinStage, self.grid, window_size=WINDOW, dim_mlp=dim,
+                        checkpoint_activations=checkpoint_activations)
+        self.tablock1 = nn.ModuleList(TABlock(tokens) for _ in range(2))
+        self.conv1 = nn.Conv2d(dim * len(TAPS), dim, 1)
+        self.swintransformer1 = stage(dim)
+        self.tablock2 = nn.ModuleList(TABlock(tokens) for _ in range(2))
+        self.conv2 = nn.Conv2d(dim, dim // 2, 1)
+        self.swintransformer2 = stage(dim // 2)
+        self.fc_score = _head(dim // 2, hidden, dropout, nn.ReLU())
+        self.fc_weight = _head(dim // 2, hidden, dropout, nn.Sigmoid())
+        nn.init.constant_(self.fc_score[3].bias, .5)  # below 0, all scores could begin at ReLU's 0 and stay there
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The vision transformer."""
+        return self.vit
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return (score,), (N, 1) (see the class)."""
+        f, w = self.patches(x)
+        return ((f * w).sum((1, 2)) / w.sum((1, 2)))[:, None],
+
+    def patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score f and the weight w of every patch, each (N, grid, grid), in float32 at least."""
+        if x.shape[2:] != (self.side, self.side):
+            raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) for a network of {self.side}x{self.side}: '
+                            f'give --resize -rs_h {self.side} -rs_w {self.side}, or another --img_size')
+        x = self.features(x)
+        x = self.conv1(self._attend(self.tablock1, x).unflatten(2, (self.grid, self.grid)))
+        x = self._attend(self.tablock2, self.swintransformer1(x).flatten(2))
+        x = self.swintransformer2(self.conv2(x.unflatten(2, (self.grid, self.grid)))).permute(0, 2, 3, 1)
+        f, w = (head(x)[..., 0] for head in (self.fc_score, self.fc_weight))
+        wide = torch.promote_types(f.dtype, torch.float32)  # sums over patches are too coarse in half precision
+        return f.to(wide), w.to(wide)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the patches' outputs of the four tapped blocks, (N, 4 dim, patches), without the class token."""
+        taps = self.vit.forward_intermediates(x, indices=list(TAPS), stop_early=True, output_fmt='NLC',
+                                              intermediates_only=True)
+        return torch.cat(taps, 2).transpose(1, 2)
+
+    def local(self, x: Tensor, window: int = 1, head: int = -1) -> Tensor:
+        """Return the scores of the patches, (N, grid, grid)."""
+        return self.patches(x)[0]
+
+    def _attend(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            x = run(block, x, self.checkpoint_activations)
+        return x
+
+
+# the networks of the toolkit, each a function of dropout, img_size, checkpoint_activations and weights; maniqa_tiny was
+# never published: it is for tests and demonstrations
+maniqa_224 = partial(MANIQA, 'vit_base_patch8_224.augreg_in21k_ft_in1k', 384, dropout=.1, img_size=224)
+maniqa_384 = partial(MANIQA, VIT, 96, dropout=.5, img_size=384)
+maniqa_448 = partial(MANIQA, VIT, 96, dropout=.5, img_size=448)
+maniqa_640 = partial(MANIQA, VIT, 96, dropout=.5, img_size=640)
+maniqa_tiny = partial(MANIQA, 'vit_tiny_patch16_384.augreg_in21k_ft_in1k', 24, dropout=.1, img_size=128)
+
+
+class TABlock(nn.Module):
+    """Transposed attention: channels attend to one another, with `dim` numbers each. (N, C, dim) -> the same.
+
+    softmax(q k^T / sqrt(dim)) v, with q, k, v linear in x; then the re-reading described in `forward`, dropout, + x.
+    """
+
+    def __init__(self, dim: int, dropout: float = .1):
+        super().__init__()
+        self.c_q, self.c_k, self.c_v = (nn.Linear(dim, dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, dim).
+
+        The original transposes the result to (N, dim, C) and reads the numbers, in that order, as (N, C, dim): not the
+        way back, but a shuffle of numbers over channels and patches. Published weights are trained with it.
+        """
+        y = F.scaled_dot_product_attention(self.c_q(x), self.c_k(x), self.c_v(x))
+        return self.dropout(y.transpose(1, 2).reshape(x.shape)) + x
+
+
+def _head(dim: int, hidden: int, dropout: float, end: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1), end)
+
+
+def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module:
+    """Return timm's ViT with weights (see MANIQA); what comes after the last tap gets no gradient."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError('MANIQA needs timm, whose vision transformer it uses: pip install timm') from None
+    patch = int(name.split('_patch')[1].split('_')[0])
+    if img_size < 1 or img_size % (WINDOW * patch):
+        raise UserError(f'--img_size {img_size}: expected a multiple of {WINDOW * patch}: patches of {patch}x{patch} '
+                        f'pixels are cut into windows of {WINDOW}x{WINDOW}')
+    try:
+        vit = timm.create_model(name, pretrained=weights == 'imagenet', img_size=img_size)
+    except Exception as error:  # the hub's client raises many kinds without internet
+        if weights != 'imagenet':
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot download timm's weights {name} ({reason[:100]}); on a machine without internet give "
+                        '--weights PATH, a state dict of that network, or --weights none') from None
+    if weights not in (None, 'imagenet'):
+        load_vit(vit, name, weights)
+    for unused in (*vit.blocks[TAPS[-1] + 1:], vit.norm, vit.head):
+        unused.requires_grad_(False)
+    return vit
+
+
+def load_vit(vit: nn.Module, name: str, path: str | Path) -> None:
+    """Put a state dict of the same ViT at any size into it: torch's format, or safetensors."""
+    if Path(path).suffix == '.safetensors':
+        from safetensors.torch import load_file as read  # it comes with timm
+    else:
+        read = read_tensors
+    try:
+        state = dict(read(path))
+        state['pos_embed'] = resample_position_embedding(state['pos_embed'], vit.patch_embed.grid_size[0])
+        vit.load_state_dict(state)
+    except FileNotFoundError:
+        raise UserError(f'--weights {path}: no such file') from None
+    except Exception as error:  # of safetensors and load_state_dict, which raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f'--weights {path}: not a state dict of {name} ({reason[:200]})') from None
+
+
+def resample_position_embedding(table: Tensor, side: int) -> Tensor:
+    """Resample a ViT's position table (1, 1 + n^2, C) to side x side patches: (1, 1 + side^2, C).
+
+    Bicubic with antialiasing, as timm does; the class token, which comes first, is kept.
+    """
+    token, patches = table[:, :1], table[:, 1:]
+    old = round(patches.shape[1] ** .5)
+    if old ** 2 != patches.shape[1]:
+        raise UserError(f'a position table of {patches.shape[1]} patches is not square')
+    if old == side:
+        return table
+    grid = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, (side, side), mode='bicubic', antialias=True, align_corners=False)
+    return torch.cat([token, grid.flatten(2).transpose(1, 2).to(table.dtype)], 1)
