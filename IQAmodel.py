@@ -280,7 +280,10 @@ NETWORKS = {
     'svd_cnniqa_conv': Entry('SVD-CNNIQA', CNNIQA, svd='conv1'),
     **{name: Entry('MANIQA', f'iqa_networks.maniqa:{name}')
        for name in ('maniqa_224', 'maniqa_384', 'maniqa_448', 'maniqa_640', 'maniqa_tiny')},
+    **{name: Entry('ASNA', f'iqa_networks.asna:{name}')
+       for name in ('asna_simple', 'asna_simple_a', 'asna_simple_b', 'asna_bn', 'asna_attention', 'asna_tiled')},
 }
+RANKERS = {'asna_ranker': Entry('ASNA', 'iqa_networks.ranker:Ranker')}  # they score no images: create_model alone
 OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv'}  # those of the published code
 
 
@@ -292,13 +295,14 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
     ('level 6', 'level 7', 'both levels')
 
     Args:
-        name: one of `list_models()`, or of OTHER_NAMES.
+        name: one of `list_models()`, or of RANKERS or OTHER_NAMES.
         weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
         svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
         options: those of the network; UserError for one that it does not take.
     """
-    entry = NETWORKS[pick(NETWORKS, OTHER_NAMES.get(name, name), 'architecture')]
+    table = {**NETWORKS, **RANKERS}
+    entry = table[pick(table, OTHER_NAMES.get(name, name), 'architecture')]
     known, pattern = entry.options(), svd or entry.svd
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -322,27 +326,27 @@ def list_models(pattern: str = '*') -> list[str]:
 
 def models_table(pattern: str = '*') -> str:
     """Return a line for each network that matches: its name, parameters, images that it takes, and system."""
-    lines = [f'{"network":24}{"parameters":>14}  {"input":<24}system']
+    lines = [f'{"network":24}{"parameters":>14}  {"input":<30}system']
     for name in list_models(pattern):
         with torch.device('meta'):  # counted without memory for them
             network = create_model(name)
         size = f'{network.side}x{network.side}' if network.side else 'any size'
         images = f'{"image" if network.inputs == 1 else "reference and image"}, {size}'
         count = sum(parameter.numel() for parameter in network.parameters())
-        lines.append(f'{name:24}{count:14,}  {images:<24}{NETWORKS[name].system}')
+        lines.append(f'{name:24}{count:14,}  {images:<30}{NETWORKS[name].system}')
     return '\n'.join(lines)
 
 
-SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')  # of every network
+SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')
+OF_EVERY_NETWORK = {'architecture', 'weights', 'pretrained', *SVD_OPTIONS, 'svd_legacy_init'}
 
 
 def network_options(args) -> dict:
     """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
     entry = NETWORKS[args.architecture]
     known = entry.options()
-    others = {option for entry in {entry.system: entry for entry in NETWORKS.values()}.values()
-              for option in entry.options()} - set(known)
-    for option in sorted(others & args.given):
+    others = {option for option, title in args.command.titles.items() if title == 'network'} - OF_EVERY_NETWORK
+    for option in sorted(others & args.given - set(known)):
         raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')

@@ -1,10 +1,13 @@
 """Options of the network, its loss, its training, and what a training run records."""
+from argparse import BooleanOptionalAction
+
 from iqa_data import options as of_data
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Command, Options, choice, count, group, machine, number, positive, seed, weight, whole
 
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 LEVELS = number(int, 1, 64)
+CHANNELS = number(int, 1, 1 << 14)
 EXPONENT = number(float, .05, 100)
 
 
@@ -33,6 +36,16 @@ def network(add) -> None:
                                               'of 32; default: the number in its name)')
     add('--checkpoint_activations', action='store_true',
         help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
+    add('--nfs', type=CHANNELS, nargs=10, metavar='N',
+        help='ASNA: channels of its convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16)')
+    add('--kss', type=LEVELS, nargs=4, metavar='K', help='ASNA: kernel sizes of the encoder (default: 5 5 3 3)')
+    add('--leaky_slope', type=weight, help='ASNA: slope of LeakyReLU (default: .5; asna_simple_a .7)')
+    add('--dense_num', type=CHANNELS, help='ASNA: units of the first dense layer (default: 32)')
+    add('--num_resblocks', type=number(int, 0, 64), help='asna_attention: residual blocks (default: 3)')
+    add('--attention', action=BooleanOptionalAction, default=None,
+        help='asna_attention: with its attention block (default)')
+    add('--tile_size', type=CHANNELS, help='asna_tiled: side of a tile (default: 72)')
+    add('--lstm_units', type=CHANNELS, help='asna_tiled: units of the ConvLSTM (default: 32)')
 
 
 def check_loss(args: Options) -> None:

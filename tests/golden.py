@@ -36,3 +36,11 @@ def images(made: ModuleType, seeds: Iterable[int], height: int, width: int) -> t
     """Return pictures (N, 3, H, W) float64 in 0..1."""
     pictures = np.stack([made.picture(seed, height, width) for seed in seeds])
     return torch.tensor(pictures).permute(0, 3, 1, 2).double() / 255
+
+
+def pairs(made: ModuleType, seed: int, count: int, side: int = 288) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return references and their distorted images, (N, 3, H, W) float64 in -1..1."""
+    references = [made.picture(seed + i, side, side) for i in range(count)]
+    distorted = [made.distorted(seed + 100 + i, reference, 20 + 30 * i) for i, reference in enumerate(references)]
+    return tuple(torch.tensor(np.stack(images)).permute(0, 3, 1, 2).double().sub(127.5).div(127.5)
+                 for images in (references, distorted))

@@ -1,0 +1,194 @@
+"""ASNA: Siamese networks that compare a distorted image with its reference (team MACS, NTIRE 2021 challenge).
+
+The order of the layers, their names and their numbers are those of the published networks, which were written in Keras.
+"""
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iqa_networks.convlstm import ConvLSTM, tiles
+from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv2d, channels_last_flat
+from iqa_networks.network import Network
+from iqa_runtime.errors import UserError
+
+NFS = (8, 16, 32, 64, 64, 64, 32, 16, 8, 32)
+KSS = (5, 5, 3, 3)
+ENCODER = ('enc1', 'enc2', 'enc3', 'enc4')
+DECODER = ('dec1', 'dec2', 'dec3', 'dec4')
+DOWN = ('down1', 'down2')
+
+
+class ASNA(Network):
+    """What the four networks share; `asna_simple` and the functions below it make them.
+
+    `forward(reference, distorted)`, each (N, 3, 288, 288) in -1..1 and blue first, returns one head, (N, 1).
+
+    One encoder of four levels sees both images. The decoder begins at the deepest level of the distorted image, and on
+    its way up takes in |reference - distorted| of each level. Two convolutions shrink its map by 8, and three dense
+    layers score it. A convolution is followed by a LeakyReLU, and then by batch normalisation if there is one.
+
+    Args:
+        nfs: 10 counts of channels: of the four levels of the encoder, the four of the decoder, and the two convolutions
+            that shrink.
+        kss: 4 kernel sizes: of the stem and the first level of the encoder, and of its other levels.
+        leaky_slope: slope of the LeakyReLU below 0.
+        dense_num: units of the first dense layer.
+        dropout: share of them that is dropped in training.
+        normalised: names of the convolutions with batch normalisation.
+        tile_size: side of the tiles that a ConvLSTM of `lstm_units` units reads, instead of the image; None: no tiles.
+        wide: both convolutions that shrink have nfs[9] channels.
+        attention: an attention block of nfs[8] channels before the dense layers.
+        num_resblocks: residual blocks after it.
+        squash: activation between the last two dense layers.
+    """
+
+    inputs, side, normalise, any_size = 2, 288, 'half-bgr', False
+
+    def __init__(self, nfs: Sequence[int], kss: Sequence[int], leaky_slope: float, dense_num: int, dropout: float, *,
+                 normalised: Sequence[str] = (), tile_size: int | None = None, lstm_units: int = 32,
+                 wide: bool = False, attention: bool = False, num_resblocks: int = 0,
+                 squash: Callable[[Tensor], Tensor] = torch.sigmoid):
+        super().__init__()
+        _check(nfs, kss, tile_size)
+        self.leaky_slope, self.tile_size, self.squash, self.normalised = leaky_slope, tile_size, squash, normalised
+        if tile_size:
+            self.convlstm = ConvLSTM(3, lstm_units)
+        self.stem = SameConv2d(lstm_units if tile_size else 3, 3, kss[0])
+        for name, before, after, kernel in zip(ENCODER, (3, *nfs), nfs[:4], kss, strict=False):
+            self._add(name, before, after, kernel)
+        self._add('dec1', nfs[3], nfs[4])
+        for name, before, level, after in zip(DECODER[1:], nfs[4:7], nfs[3:0:-1], nfs[5:8], strict=True):
+            self._add(name, before + level, after)
+        down = nfs[9 if wide else 8]
+        self._add('down1', nfs[7] + nfs[0], down, stride=4)
+        self._add('down2', down, nfs[9], stride=2)
+        channels = nfs[8] if attention else nfs[9]
+        self.attention = Attention(nfs[9], channels) if attention else None
+        self.residual = [f'res{i + 1}' for i in range(num_resblocks)]
+        for name in self.residual:
+            self.add_module(name, Residual(channels))
+        side = -(-(tile_size or self.side) // 8)
+        self.dense1 = Dense(channels * side * side, dense_num)
+        self.dropout = nn.Dropout(dropout)
+        self.dense2 = Dense(dense_num, 1)
+        self.dense3 = Dense(1, 1)
+
+    def _add(self, name: str, before: int, after: int, kernel: int = 3, stride: int = 1) -> None:
+        self.add_module(name, SameConv2d(before, after, kernel, stride))
+        if name in self.normalised:
+            self.add_module(f'{name}_bn', nn.BatchNorm2d(after, EPS, MOMENTUM))
+
+    def forward(self, reference: Tensor, distorted: Tensor) -> tuple[Tensor]:
+        """Return the score of the distorted images, (N, 1) (see the class)."""
+        of_distorted = self.encode(distorted)  # first, as the running statistics of the original
+        x = self.decode(self.encode(reference), of_distorted)
+        if self.attention is not None:
+            x = self.attention(x)
+        for name in self.residual:
+            x = self.get_submodule(name)(x)
+        x = self.dropout(F.relu(self.dense1(channels_last_flat(x))))
+        return (self.dense3(self.squash(self.dense2(x))),)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of the four levels, each half as wide and high as the one before."""
+        if self.tile_size:
+            images = self.convlstm(tiles(images, self.tile_size))
+        levels = [self.convolve('enc1', self.stem(images))]
+        for name in ENCODER[1:]:
+            levels.append(self.convolve(name, F.max_pool2d(levels[-1], 2)))
+        return levels
+
+    def decode(self, reference: Sequence[Tensor], distorted: Sequence[Tensor]) -> Tensor:
+        """Return the map (N, nfs[9], side / 8, side / 8) of the levels of both images."""
+        x = distorted[-1]
+        if self.tile_size:  # 9 x 9 in the published network, which does not halve
+            x = self.convolve('dec1', x)
+        else:
+            x = F.interpolate(self.convolve('dec1', F.max_pool2d(x, 2)), scale_factor=2)
+        differences = [(r - d).abs() for r, d in zip(reference, distorted, strict=True)][::-1]
+        for name, difference in zip(DECODER[1:], differences, strict=False):
+            x = F.interpolate(self.convolve(name, torch.cat((x, difference), 1)), scale_factor=2)
+        x = torch.cat((x, differences[-1]), 1)
+        for name in DOWN:
+            x = self.convolve(name, x)
+        return x
+
+    def convolve(self, name: str, x: Tensor) -> Tensor:
+        """Put x through the convolution of that name, the LeakyReLU, and batch normalisation if there is one."""
+        x = F.leaky_relu(self.get_submodule(name)(x), self.leaky_slope)
+        return self.get_submodule(f'{name}_bn')(x) if name in self.normalised else x
+
+
+class Attention(nn.Module):
+    """Weigh the channels, and every pixel of every channel, of a map; (N, before, H, W) -> (N, after, H, W)."""
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        self.conv1 = SameConv2d(before, after, 3)
+        self.bn = nn.BatchNorm2d(after, EPS, MOMENTUM)
+        self.conv2 = SameConv2d(after, after, 3)
+        self.channel1, self.channel2 = SameConv2d(after, after, 1), SameConv2d(after, after, 1)
+        self.spatial1, self.spatial2 = SameConv2d(after, after, 1), SameConv2d(after, after, 1)
+        self.fuse = SameConv2d(before + 2 * after, after, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the fused map (see the class)."""
+        z = self.conv2(self.bn(F.relu(self.conv1(x))))
+        channel = torch.sigmoid(self.channel2(F.relu(self.channel1(z.mean((2, 3), keepdim=True)))))
+        spatial = torch.sigmoid(self.spatial2(F.relu(self.spatial1(z))))
+        return self.fuse(torch.cat((x, z * channel, z * spatial), 1))
+
+
+class Residual(nn.Module):
+    """x + conv(ReLU(conv(x))), 3 x 3, without normalisation and without an activation after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = SameConv2d(channels, channels, 3)
+        self.conv2 = SameConv2d(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum (see the class)."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def _check(nfs: Sequence[int], kss: Sequence[int], tile_size: int | None) -> None:
+    for option, values, length in (('nfs', nfs, 10), ('kss', kss, 4)):
+        if len(values) != length or min(values) < 1:
+            raise UserError(f'--{option} {" ".join(map(str, values))}: expected {length} numbers of at least 1')
+    if tile_size and (ASNA.side % tile_size or tile_size % 8):
+        raise UserError(f'--tile_size {tile_size}: expected a multiple of 8 that divides {ASNA.side}')
+
+
+# The networks; the arguments are those of ASNA
+
+def asna_simple(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
+                dropout: float = 0.) -> ASNA:
+    """Make the network without batch normalisation."""
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout)
+
+
+asna_simple_a = partial(asna_simple, nfs=(*NFS[:9], 16), leaky_slope=.7)
+asna_simple_b = asna_simple
+
+
+def asna_bn(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
+            dropout: float = 0.) -> ASNA:
+    """Make the network with batch normalisation in the encoder and the decoder."""
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, normalised=ENCODER + DECODER)
+
+
+def asna_attention(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
+                   dropout: float = 0., num_resblocks: int = 3, attention: bool = True) -> ASNA:
+    """Make the network with attention and residual blocks, and a tanh."""
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, normalised=ENCODER + DECODER + DOWN, wide=True,
+                attention=attention, num_resblocks=num_resblocks, squash=torch.tanh)
+
+
+def asna_tiled(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
+               dropout: float = 0., tile_size: int = 72, lstm_units: int = 32) -> ASNA:
+    """Make the network of which a ConvLSTM reads the images tile by tile."""
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, tile_size=tile_size, lstm_units=lstm_units)

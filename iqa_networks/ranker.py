@@ -1,0 +1,52 @@
+"""A network that learned to rank numbers, through which Spearman's correlation has a gradient."""
+import torch
+from torch import Tensor, nn
+
+from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv1d, channels_last_flat
+
+# channels, kernel size, whether there is batch normalisation
+LAYERS = ((8, 2, False), (16, 3, True), (32, 5, True), (64, 7, True), (96, 10, False), (128, 7, True), (256, 7, True))
+
+
+class Ranker(nn.Module):
+    """Predict the ranks 1..n, 1 the smallest, of n numbers; (N, n) -> (N, n), not rounded, not limited to 1..n.
+
+    Seven convolutions along the n numbers, each with a PReLU of a slope for every channel and position, and a dense
+    layer (team MACS, NTIRE 2021 challenge; n = 16).
+
+    Args:
+        n: numbers to rank.
+        momentum: of batch normalisation, the share of a batch in the running statistics.
+    """
+
+    def __init__(self, n: int = 16, momentum: float = MOMENTUM):
+        super().__init__()
+        self.n = n
+        before = 1
+        for i, (channels, kernel, normalised) in enumerate(LAYERS, 1):
+            self.add_module(f'conv{i}', SameConv1d(before, channels, kernel))
+            if normalised:
+                self.add_module(f'bn{i}', nn.BatchNorm1d(channels, EPS, momentum))
+            self.add_module(f'prelu{i}', PositionPReLU(channels, n))
+            before = channels
+        self.dense = Dense(n * before, n)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the predicted ranks (see the class)."""
+        x = values[:, None]
+        for name, layer in self.named_children():
+            if name != 'dense':
+                x = layer(x)
+        return self.dense(channels_last_flat(x))
+
+
+class PositionPReLU(nn.Module):
+    """max(x, 0) + w min(x, 0), x (N, C, L), with a slope w, at first 0, for every channel and position."""
+
+    def __init__(self, channels: int, length: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation (see the class)."""
+        return x.clamp_min(0) + self.weight * x.clamp_max(0)
