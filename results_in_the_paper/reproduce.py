@@ -4,6 +4,7 @@
     python results_in_the_paper/reproduce.py all --dry_run                    the commands, one per line
     python results_in_the_paper/reproduce.py figure5 table1 --jobs 4          four runs at once, one per GPU
     python results_in_the_paper/reproduce.py figure1 --dataset demo -arch resnet18 --weights none -e 8
+    python results_in_the_paper/reproduce.py svd_cnniqa --pretrained FILE     another system's table
 
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
@@ -22,18 +23,19 @@ if not __package__:  # run as a script
 from iqa_data.options import data, places, preprocessing, split
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from iqa_runtime.options import Command, Options, group, machine, number, words_of
+from iqa_runtime.options import Command, Options, count, group, machine, number, words_of
 from iqa_scoring.options import TEST
 from iqa_training.options import loss, network, recording, schedule, training
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
-from results_in_the_paper.driver.running import Runner, slots, terminable
+from results_in_the_paper.driver.running import Job, Runner, slots, terminable
 from results_in_the_paper.driver.settings import PAPER
 from results_in_the_paper.driver.shelf import Shelf
+from results_in_the_paper.driver.systems import Setting, System, system_of
 from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
-from results_in_the_paper.driver.targets import GROUPS, TARGETS, Run, check_free, expand, merge, runs_of
+from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
 
-DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir')
+DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
 OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
 INTERRUPTED = 130
@@ -42,11 +44,13 @@ INTERRUPTED = 130
 @group('reproduction')
 def reproduction(add) -> None:
     """what is reproduced, and how"""
-    add('targets', nargs='+', metavar='TARGET', help=f'any of {", ".join((*TARGETS, *GROUPS))}')
+    add('targets', nargs='+', metavar='TARGET',
+        help=f'any of {", ".join((*TARGETS, *GROUPS))}; or of the other systems: {", ".join(SYSTEMS)}')
     add('--jobs', type=number(int, 1, 10 ** 4), default=1, help='runs at once, one per GPU where there are GPUs')
     add('--dry_run', action='store_true', help='print the commands, one per line, and do nothing')
     add('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another data set '
                           'RESULT_DIR/figures-DATASET)')
+    add('--splits', type=count, default=1, help='splits of a system that is trained on several')
 
 
 REPRODUCE = Command(__doc__, [reproduction],
@@ -57,36 +61,71 @@ REPRODUCE = Command(__doc__, [reproduction],
 def main(argv: list[str] | None = None) -> int:
     """Parse the options and reproduce; return the exit status, 1 where anything failed."""
     args = REPRODUCE.parse(argv)
-    targets, shelf = expand(args.targets), shelf_of(args)
+    names = expand(args.targets)
+    targets, shelf = [name for name in names if name not in SYSTEMS], shelf_of(args)
+    systems = [system_of(name, Setting(given_of(args), args.splits)) for name in names if name in SYSTEMS]
     check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
     runs = merge(run for target in targets for run in runs_of(target, shelf.base))
     shelf.look()
     jobs = [commands for commands in map(shelf.commands, runs) if commands]
+    chains = [[jobs], *map(missing, systems)]
+    left = [words for chain in chains for stage in chain for commands in stage for words in commands]
     if args.dry_run:
-        print(*(shlex.join(words) for commands in jobs for words in commands), sep='\n', end='\n' if jobs else '')
+        print(*map(shlex.join, left), sep='\n', end='\n' if left else '')
         return 0
-    print(f'{len(runs) - len(jobs)} of {len(runs)} runs are there', flush=True)
+    tell_what_is_there(len(runs), len(jobs), systems)
     try:
         with terminable():
-            failures = Runner(slots(args.jobs, gpus(args))).run(jobs) if jobs else []
+            failures = run_chains(chains, slots(args.jobs, gpus(args)))
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
     shelf.look()
     out_dir = Path(args.out_dir or shelf.figure_dir)
     failures += export(shelf, runs) + [why for target in targets for why in draw(target, shelf, out_dir)]
-    report(targets, shelf, out_dir)
+    report(targets, shelf, systems, out_dir)
     if failures:
         print('Failed:', *failures, sep='\n  ')
     return 1 if failures else 0
 
 
-def shelf_of(args: Options) -> Shelf:
-    """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
+def missing(system: System) -> list[list[Job]]:
+    """Return what a system lacks, stage by stage."""
+    return [[[step.command()] for step in stage] for stage in system.missing()]
+
+
+def tell_what_is_there(runs: int, lacking: int, systems: Iterable[System]) -> None:
+    """Print how many of the runs are there."""
+    for system in systems:
+        runs += len({step for stage in system.stages for step in stage})
+        lacking += sum(map(len, system.missing()))
+    print(f'{runs - lacking} of {runs} runs are there', flush=True)
+
+
+def run_chains(chains: Iterable[list[list[Job]]], free: list[dict[str, str]]) -> list[str]:
+    """Run the stages of each chain, one after the other up to one that fails; return what failed."""
+    failures = []
+    for chain in chains:
+        for stage in filter(None, chain):
+            failed = Runner(free).run(stage)
+            failures += failed
+            if failed:
+                break
+    return failures
+
+
+def given_of(args: Options) -> dict:
+    """Return the options of main.py that the user gave, by name; UserError for those of a single run."""
     given = {name: value for name, value in args.values.items() if name in args.given and name not in DRIVER}
     for name in REFUSED:
         if name in given:
             raise UserError(f'--{name}: the driver chooses it for each run; leave it out')
+    return given
+
+
+def shelf_of(args: Options) -> Shelf:
+    """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
+    given = given_of(args)
     base = {name: value for name, value in given.items() if name in PAPER}
     if args.dataset == 'demo':
         base.setdefault('resize', False)
@@ -117,9 +156,10 @@ def export(shelf: Shelf, runs: Iterable[Run]) -> list[str]:
     return failures
 
 
-def report(targets: Iterable[str], shelf: Shelf, out_dir: Path) -> None:
-    """Print the table of all numbers, ours and the paper's, and write it in all formats."""
-    rows = [row.words() for target in targets for row in verdicts.rows(target, shelf)]
+def report(targets: Iterable[str], shelf: Shelf, systems: Iterable[System], out_dir: Path) -> None:
+    """Print the table of all numbers, ours and the published ones, and write it in all formats."""
+    found = [*(verdicts.rows(target, shelf) for target in targets), *(system.rows() for system in systems)]
+    rows = [row.words() for some in found for row in some]
     if not rows:
         return
     for style in FORMATS:

@@ -1,0 +1,109 @@
+"""Systems beside LinearityIQA as targets of the driver: the commands of each, stage by stage, and published numbers.
+
+A row of targets.SYSTEMS names a function of a `Setting` that returns a `System`. To add one, write a module like
+svd_cnniqa.py, and its row:
+
+    def my_system(setting: Setting) -> System:
+        first = setting.train('my_pretraining')
+        second = setting.train('my_system', '--pretrained', str(first.checkpoint))
+        return System([[first], [second]], lambda: [setting.row('my_system', 'SROCC', .9, second)])
+
+The steps of a stage do not need one another and run side by side; a stage begins when all of the one before is done. A
+step that has left its file is not run again, and a training run that was stopped goes on. What is published stands in
+the rows, beside what our steps left, as for the figures of the paper.
+"""
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import look_up, words_of
+from iqa_training.naming import checkpoint_file, run_name
+from iqa_training.options import TRAIN
+from results_in_the_paper.driver.paper import TOLERANCE
+from results_in_the_paper.driver.shelf import script
+from results_in_the_paper.driver.targets import SYSTEMS
+from results_in_the_paper.driver.verdicts import Row, interval
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command: the script and its words, and the file that it leaves when it is done.
+
+    `checkpoint` is that of a training run, whose file is its results.
+    """
+
+    words: tuple[str, ...]
+    makes: Path
+    checkpoint: Path | None = None
+
+    def command(self) -> list[str]:
+        """Return the words of the command."""
+        return ['python', script(self.words[0]), *self.words[1:]]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics that the step left, by name; empty if it left none."""
+        try:
+            return json.loads(self.makes.read_text(encoding='utf-8'))['metrics']
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{self.makes}: expected results with metrics ({error})') from None
+
+
+@dataclass(frozen=True)
+class System:
+    """What a system needs: `stages` of steps; `rows()` returns the rows of its table."""
+
+    stages: Sequence[Sequence[Step]]
+    rows: Callable[[], list[Row]]
+
+    def missing(self) -> list[list[Step]]:
+        """Return the steps that are not done, by stage, each once."""
+        stages, seen = [], set()
+        for stage in self.stages:
+            steps = [step for step in dict.fromkeys(stage) if step not in seen and not step.makes.exists()]
+            seen.update(steps)
+            stages.append(steps)
+        return stages
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the user wants of a system.
+
+    Attributes:
+        given: options of main.py that hold for all training runs, instead of the recipes'.
+        splits: how many splits are trained, of a system that has several.
+    """
+
+    given: dict
+    splits: int = 1
+
+    def train(self, recipe: str, *words: str) -> Step:
+        """Return the step that trains with a recipe, the user's options, and further words of main.py, which win.
+
+        Raises UserError if the user gave an option that is among those words.
+        """
+        for name in sorted(set(vars(TRAIN.parser.parse_args(words))) & set(self.given)):
+            raise UserError(f'--{name}: the system chooses it by itself; leave the option out')
+        words = ('--recipe', recipe, *words_of(self.given), *words)
+        options = TRAIN.parse(words)
+        return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{run_name(options)}.json'),
+                    checkpoint_file(options))
+
+    def row(self, label: str, metric: str, known: float | None, step: Step, setting: str = '',
+            tolerance: float = TOLERANCE) -> Row:
+        """Return the row of a published number, beside what a training run left.
+
+        `setting` says why the number is not judged, '' if it is.
+        """
+        ours = step.metrics().get(metric)
+        bounds = None if ours is None else interval(step.makes.with_suffix('.csv'), metric)
+        return Row(label, metric, known, ours, bounds, setting, tolerance)
+
+
+def system_of(name: str, setting: Setting) -> System:
+    """Return a system of targets.SYSTEMS."""
+    return look_up(SYSTEMS[name])(setting)

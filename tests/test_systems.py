@@ -1,0 +1,63 @@
+"""The driver's systems: their stages run in order, what is done is not done again, published numbers beside ours."""
+import shlex
+
+import pytest
+from conftest import ROOT, make_tiny
+
+from iqa_runtime.checkpoint import load_checkpoint
+from results_in_the_paper import reproduce
+from results_in_the_paper.driver.systems import System
+from results_in_the_paper.driver.targets import SYSTEMS
+
+GIVEN = ['--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--device', 'cpu', '--no-pbar']
+
+
+def two_stages(setting):
+    """A network is trained, and its weights are fine-tuned at two learning rates."""
+    first = setting.train('first.txt')
+    others = [setting.train('first.txt', '--pretrained', str(first.checkpoint), '-lr', rate)
+              for rate in ('1e-3', '1e-4')]
+    return System([[first], others], lambda: [setting.row('first', 'SROCC', .5, first, tolerance=2),
+                                              setting.row('second', 'PLCC', .5, others[0], 'shown, not judged')])
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    make_tiny(tmp_path / 'tiny')
+    (tmp_path / 'first.txt').write_text('# a recipe\n--dataset demo -arch cnniqa --loss_type mse -e 1\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SYSTEMS, 'two_stages', f'{__name__}:two_stages')
+
+
+def test_the_commands_and_mistakes(system, capsys, fails):
+    assert reproduce.main(['two_stages', '--dry_run', *GIVEN]) == 0
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [['python', str(ROOT / 'main.py')]] * 3
+    assert [line[-4:] for line in lines[1:]] == [['-lr', rate, '--resume', 'auto'] for rate in ('1e-3', '1e-4')]
+    assert '--learning_rate: the system chooses it by itself' in fails(reproduce.main, 'two_stages', '-lr', '1')
+    assert '--resume: the driver chooses it' in fails(reproduce.main, 'two_stages', '--resume', 'auto')
+    assert 'did you mean two_stages?' in fails(reproduce.main, 'two_stage')
+
+
+def test_train_and_compare(system, capsys, tmp_path):
+    assert reproduce.main(['two_stages', *GIVEN]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('0 of 3 runs are there\n')
+    assert 'tensors are those of the network' in out
+    rows = [line.split('  ') for line in out.splitlines() if line.startswith(('first SROCC', 'second PLCC'))]
+    assert [row[-1].strip() for row in rows] == ['PASS', 'shown, not judged']
+    assert {path.suffix for path in (tmp_path / 'results/figures').iterdir()} == {'.txt', '.md', '.tex', '.csv'}
+    assert len(list((tmp_path / 'checkpoints').glob('*.pth'))) == 3
+    assert all(load_checkpoint(path)['finished'] for path in (tmp_path / 'checkpoints').glob('*.pth'))
+    assert reproduce.main(['two_stages', *GIVEN]) == 0
+    again = capsys.readouterr().out
+    assert again.startswith('3 of 3 runs are there\n')
+    assert 'main.py' not in again
+
+
+def test_a_stage_that_fails_ends_the_chain(system, capsys, tmp_path):
+    (tmp_path / 'tiny/images/03.png').unlink()
+    assert reproduce.main(['two_stages', *GIVEN]) == 1
+    out = capsys.readouterr().out
+    assert out.count('FAILED with exit status 2') == 1
+    assert 'no result' in out
