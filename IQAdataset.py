@@ -124,9 +124,15 @@ class Data:
         return self.loading.batch_size
 
     def training_loader(self, fewest: int = 1) -> DataLoader:
-        """Return shuffled batches, drawn with torch's global generator; a last batch below `fewest` is dropped."""
+        """Return shuffled batches, drawn with torch's global generator; a last batch below `fewest` is dropped.
+
+        Raises UserError if there are fewer than `fewest` images.
+        """
         dataset = copy(self.datasets['train'])
         dataset.augment = self.augment
+        if len(dataset) < fewest:
+            raise UserError(f'{self.name} has {len(dataset)} training image{"s" * (len(dataset) > 1)}, fewer than the '
+                            f'{fewest} that batch normalisation needs in a batch')
         left = len(dataset) % self.batch_size
         drop = 0 < left < fewest and len(dataset) > self.batch_size
         if drop:

@@ -67,6 +67,9 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     print(f'Run {run.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
           + f' images of {data.name}, {where_and_how(args, device)}\n'
           f'Split {args.split_file or args.split}, hash {run.split_hash}: {run.log.folder / "split.csv"}')
+    if run.evaluation.head != len(model.heads) - 1:
+        print(f'The head that is scored is {model.heads[run.evaluation.head]!r}, for --beta leaves '
+              f'{model.heads[-1]!r} untrained')
     return run.train(loader, state)
 
 

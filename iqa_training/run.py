@@ -99,6 +99,9 @@ class Run:
     def train(self, loader, state: dict | None = None) -> dict | None:
         """Train, from a state or from the beginning, and test; return the performance of the best weights."""
         total = self.plan.epochs * len(loader)
+        if total < self.plan.accumulation:
+            raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, so that '
+                            'no step would be done')
         if state:
             print(f'Resuming {state["path"]}: {state["iteration"]} of {total} iterations are done')
             self.resume(state)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL
+from mini import MINI
 from PIL import Image
 
 import main
@@ -88,3 +89,24 @@ def test_another_info_file_than_in_training(trained, fails, tmp_path):
             file['#refs#'][str(i)][0] = ord('x')
     words = ['-modelfile', trained, '--im_dir', 'tiny/images']
     assert 'lacks 5 images of the test part' in fails(test_dataset.main, *words)
+
+
+def test_a_batch_of_one(tiny, fails):
+    batch_normalisation = 'at least 2 is needed for batch normalisation'
+    assert f'--batch_size 1: {batch_normalisation}' in fails(main.main, *tiny, *SMALL, *MINI, '-bs', '1')
+    ratios = ['--split', 'random', '-tr', '.05', '-tvr', '.5']
+    error = fails(main.main, *tiny, *SMALL, *MINI, *ratios)
+    assert 'demo has 1 training image, fewer than the 2 that batch normalisation needs' in error
+
+
+def test_images_of_several_sizes(tiny, fails, tmp_path):
+    Image.new('RGB', (99, 77)).save(tmp_path / 'tiny/images/04.png')
+    error = fails(main.main, *tiny, *MINI, '--weights', 'none', '--device', 'cpu', '--split', 'random', '-tr', '.9',
+                  '-tvr', '.95')
+    assert 'give --resize or --augmentation crop' in error
+    assert 'batch_size' not in error
+
+
+def test_more_accumulation_steps_than_iterations(tiny, fails):
+    error = fails(main.main, *tiny, *SMALL, *MINI, '-e', '2', '-accum', '5')
+    assert '--accumulation_steps 5: the run has 4 iterations, so that no step would be done' in error

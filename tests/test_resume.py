@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL, make_tiny
+from mini import MINI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 from torch.amp import GradScaler
 
 import main
@@ -30,24 +30,11 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
 from iqa_training import run as training_run
 from iqa_training.state import random_states, set_random_states
-from IQAmodel import BACKBONES, NETWORKS, Backbone, Entry, LinearityIQA
 
-WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-arch', 'mini', '-e',
+WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, *MINI, '-e',
          '4', '-bs', '5', '--log_bhat', '--test_during_training', '--augmentation', '-cs_h', '32', '-cs_w', '32']
 KILLS = 20
 
-
-class Mini(nn.Module):
-    """A backbone of two levels, small enough for dozens of runs."""
-
-    def __init__(self, weights=None):
-        super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2),
-                                      nn.ReLU())
-
-
-BACKBONES['mini'] = Backbone(Mini, (2, 4), (8, 8))
-NETWORKS['mini'] = Entry('LinearityIQA', partial(LinearityIQA, 'mini'))
 
 # processes that have all modules in them when they start, so that a kill finds the run and not its imports
 forkserver = multiprocessing.get_context('forkserver')
@@ -229,7 +216,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(whole, folder):
 
 @pytest.fixture
 def finished(tiny, capsys):
-    words = [*tiny, *SMALL, '-arch', 'mini', '-e', '3', '--debug']
+    words = [*tiny, *SMALL, *MINI, '-e', '3', '--debug']
     main.main([*words, '--keep', '2'])
     capsys.readouterr()
     return words
@@ -263,7 +250,7 @@ def test_a_split_that_changed(finished, fails):
 
 
 def test_nothing_to_resume_begins(tiny, capsys):
-    assert main.main([*tiny, *SMALL, '-arch', 'mini', '-e', '1', '--debug', '--resume', 'auto'])
+    assert main.main([*tiny, *SMALL, *MINI, '-e', '1', '--debug', '--resume', 'auto'])
 
 
 def test_the_same_run_twice_at_once(tiny, fails):
@@ -277,7 +264,7 @@ def test_a_step_that_is_done_ends_a_row_of_skipped_ones(tiny, monkeypatch):
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
     monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 40,
                                                                       growth_interval=1))
-    main.main([*tiny, *SMALL, '-arch', 'mini', '-bs', '2', '-e', '4'])
+    main.main([*tiny, *SMALL, *MINI, '-bs', '2', '-e', '4'])
     (state,) = Path('checkpoints').glob('*.state')
     rows = read_tensors(state)['history']['train/skipped'][:, :2].tolist()
     assert len(rows) > training_run.MOST_SKIPPED
@@ -289,14 +276,14 @@ def test_a_step_that_is_done_ends_a_row_of_skipped_ones(tiny, monkeypatch):
 def test_ten_skipped_steps_end_a_run(tiny, fails, capsys, monkeypatch):
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)
     monkeypatch.setattr(modified_ignite_engine, 'GradScaler', partial(GradScaler, init_scale=2. ** 70))
-    error = fails(main.main, *tiny, *SMALL, '-arch', 'mini', '-bs', '4', '-e', '9')
+    error = fails(main.main, *tiny, *SMALL, *MINI, '-bs', '4', '-e', '9')
     assert '10 steps in a row were skipped for infinite gradients (iteration 10)' in error
 
 
 @pytest.mark.usefixtures('one_thread')
 def test_a_skipped_step_changes_no_weight(tiny, monkeypatch):
     def weights(epochs: int) -> dict:
-        main.main([*tiny, *SMALL, '-arch', 'mini', '-bs', '8', '-e', str(epochs)])
+        main.main([*tiny, *SMALL, *MINI, '-bs', '8', '-e', str(epochs)])
         return read_tensors(sorted(Path('checkpoints').glob(f'*-e{epochs}-*.state'))[-1])
 
     monkeypatch.setattr(modified_ignite_engine, 'autocast_dtype', lambda *_: torch.float16)

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL
+from mini import MINI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
 import test_dataset
 import test_demo
-from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checkpoint import load_checkpoint, read_tensors
 from iqa_training.record import Record
 from IQAloss import IQALoss
 from IQAperformance import VAL_CRITERIA, criteria_of
@@ -184,3 +185,14 @@ def test_the_originals_runs(recorded, tmp_path, monkeypatch, i):
     assert performance['RMSE'] == pytest.approx(expected['RMSE'], abs=.05)
     for name in ('RMSE1', 'RMSE2'):  # .055 was seen between one thread and two
         assert performance[name] == pytest.approx(expected[name], abs=.1)
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_the_loss_is_logged_whole_whatever_the_accumulation_steps(tiny):
+    losses = []
+    for steps in ('1', '4'):
+        main.main([*tiny, *SMALL, *MINI, '-bs', '5', '-e', '2', '-accum', steps, '-modelfile', f'{steps}.pth'])
+        (state,) = Path().glob(f'{steps}.*.state')
+        losses.append(read_tensors(state)['history']['train/loss'][:, 1])
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][2] != losses[1][2]  # after two steps, and after none
