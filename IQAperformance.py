@@ -1,5 +1,4 @@
 """How well predictions agree with opinion scores: the line to MOS, the criteria, the ignite metric, the results."""
-import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +13,9 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from scipy import stats
 
+from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
+from iqa_runtime.names import cell
 
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
@@ -164,16 +165,17 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2 the scores of the scored head and of the others
-    in MOS units; the same with _before, raw.
+    in MOS units; the same with _before, raw. A metric that is not defined is null in the JSON file.
     """
-    table = pd.DataFrame({'name': names, 'mos': performance['sq'], 'std': performance['sq_std']})
+    table = pd.DataFrame({'name': list(map(cell, names)), 'mos': performance['sq'], 'std': performance['sq_std']})
     for column in (f'pq{head or ""}{raw}' for raw in ('', '_before') for head in range(len(performance['k']))):
         table[column] = performance[column]
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
-    write_text(summary, json.dumps({'metrics': criteria_of(performance), 'k': performance['k'], 'b': performance['b'],
-                                    'images': len(names), **about}, indent=2) + '\n')
+    content = {'metrics': criteria_of(performance), 'k': performance['k'], 'b': performance['b'],
+               'images': len(names), **about}
+    write_text(summary, json_text(content, indent=2) + '\n')
     return [csv, summary]
 
 

@@ -18,7 +18,7 @@ from iqa_data.splits import choose, split_hash
 from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import load_checkpoint, versions
 from iqa_runtime.distributed import device_of, is_main, processes
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.maps import small_map
@@ -134,8 +134,9 @@ def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> in
     """Count the images that the checkpoint was trained on, and warn of them on stderr: they flatter the result."""
     seen = sorted(set(names) & set(checkpoint.get('split', {}).get('train', ())))
     if seen and is_main():
-        print(f'WARNING: {file} was trained on {len(seen)} of the {len(names)} images tested ({", ".join(seen[:3])}'
-              f'{", ..." if len(seen) > 3 else ""}): this result does not tell how good it is on new images',
+        examples = one_line(', '.join(seen[:3])) + (', ...' if len(seen) > 3 else '')
+        print(f'WARNING: {file} was trained on {len(seen)} of the {len(names)} images tested ({examples}): this '
+              'result does not tell how good it is on new images',
               file=sys.stderr)
     return len(seen)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, launched, processes
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import text
+from iqa_runtime.names import text
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
 from iqa_scoring.calibrate import calibrated, read_ratings
@@ -65,7 +65,7 @@ class Run:
     """The scoring of a list of images, and where the scores go."""
 
     def __init__(self, args, scorer: Scorer, model: str):
-        self.args, self.scorer, self.model = args, scorer, model
+        self.args, self.scorer, self.model = args, scorer, text(model)
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
         self.scored, self.unreadable, self.entries = 0, [], []
         self.rows: list[dict] = []        # those that wait until the end

@@ -30,7 +30,7 @@ from iqa_data.info import Info, Source, dataset_name, named_source, read_info, r
 from iqa_data.options import dataset, preprocessing
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, shared_contents, split_hash
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import write_text
 from iqa_runtime.options import Command, Options, group
 from IQAdataset import plan_of, preprocess_of
@@ -332,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         write_text(args.json, text + '\n')
     for name, level, said in findings:
-        print(f'{name:16} {level:8} {said}')
+        print(f'{name:16} {level:8} {one_line(said)}')
     counted = Counter(level for _, level, _ in findings)
     print(f'{dataset_name(args.dataset)}: ' + ', '.join(f'{counted[level]} {level}' for level in LEVELS))
     return status

@@ -32,8 +32,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing
+from iqa_runtime.names import cell, from_cell
 from iqa_runtime.tables import Table
 
 PARTS = ('train', 'val', 'test')
@@ -90,7 +91,7 @@ def require(source: Source, name: str) -> None:
 
 def dataset_name(dataset: str) -> str:
     """What a data set is called in logs, results and file names: its name, or an info file's without folder, suffix."""
-    return dataset if dataset in DATASETS else Path(dataset).stem
+    return dataset if dataset in DATASETS else one_line(Path(dataset).stem)
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ def info_of(table: Table, **more) -> Info:
     names, mos = table.images(), table.numbers('mos')
     table.once(names, mos, 'mos')
     std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
-    references = table.columns.get('reference')
+    references = [from_cell(text) for text in table.columns.get('reference', ())]
     contents = [reference or name for reference, name in zip(references or names, names, strict=True)]
     number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
     about = _json(next(filter(None, table.columns.get('about', [])), '{}'))
     known = {'part': parts_of(table) if 'part' in table.columns else None,
-             'references': contents if references else None, 'about': about}
+             'references': contents if 'reference' in table.columns else None, 'about': about}
     return Info(names, mos, std, np.array([number[content] for content in contents]),
                 np.empty((len(number), 0), int), **{**known, **more})
 
@@ -199,11 +200,11 @@ def _name(file, ref) -> str:
 
 def write_table(path: Path, info: Info) -> None:
     """Write the project's own format; columns of which nothing is known are left out, and `index`, too."""
-    columns = {'image': info.names, 'mos': map(_text, info.mos)}
+    columns = {'image': map(cell, info.names), 'mos': map(_text, info.mos)}
     if not np.isnan(info.std).all():
         columns['std'] = map(_text, info.std)
     if info.references is not None or len(set(info.ref_ids.tolist())) < len(info.names):
-        columns['reference'] = info.references or map(str, info.ref_ids)
+        columns['reference'] = map(cell, info.references or map(str, info.ref_ids))
     if info.part is not None:
         columns['part'] = info.part
     if info.about:

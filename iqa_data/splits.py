@@ -18,6 +18,7 @@ import numpy as np
 from iqa_data.info import PARTS, Info, parts_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
+from iqa_runtime.names import cell
 from iqa_runtime.tables import Table
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
@@ -149,7 +150,7 @@ def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(('image', 'part'))
-        writer.writerows((name, part) for part, some in names.items() for name in some)
+        writer.writerows((cell(name), part) for part, some in names.items() for name in some)
 
 
 def read_split(path: str | Path, names: Sequence[str]) -> Parts:

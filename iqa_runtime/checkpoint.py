@@ -28,9 +28,11 @@ Format 1 (LinearityIQA alone) has 'preprocessing', and the network among its opt
 model, k and b alone. Both are read as format 2. Every value is checked when it is read, and keys that
 are not known are left out.
 """
+import os
 import pickle
 import platform
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +41,7 @@ import numpy as np
 import torch
 
 from iqa_runtime.checks import (
+    LARGEST,
     checked_value,
     dict_of,
     fields,
@@ -57,6 +60,7 @@ from iqa_runtime.files import replacing
 
 FORMAT = 2
 PARTS = ('train', 'val', 'test')
+MOST_VALUES = 1 << 22  # plain values and tensors in a file: a name for each image, and what a run logged
 
 
 def versions() -> dict[str, str]:
@@ -88,7 +92,7 @@ def read_tensors(path: str | Path):
     """Read tensors and plain values that torch.save wrote; UserError if the file is missing, broken or hostile."""
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
-            return torch.load(path, map_location='cpu', weights_only=True)
+            return _bounded(torch.load(_uncompressed(path), map_location='cpu', weights_only=True))
     except FileNotFoundError:
         raise UserError(f'{path}: no such file') from None
     except OSError as error:
@@ -100,6 +104,41 @@ def read_tensors(path: str | Path):
     except Exception as error:  # torch.load raises many kinds on a broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f'{path}: not a checkpoint, or a corrupt one ({reason[:200]})') from None
+
+
+def _uncompressed(path: str | Path) -> str | Path:
+    """Return the path; ValueError if the file unpacks to more than its own size, which torch.save never writes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > os.path.getsize(path):
+            raise ValueError(f'it unpacks to {unpacked} bytes')
+    return path
+
+
+def _bounded(content):
+    """Return what a file holds; ValueError if going through it would take more memory or time than its size lets fear.
+
+    A tensor can be declared larger than its numbers, and a list can hold another one many times over.
+    """
+    left, waiting = MOST_VALUES, [content]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f'more than {MOST_VALUES} values')
+        if isinstance(value, Mapping):
+            waiting.extend(value.keys())
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            if len(value) > left:
+                raise ValueError(f'more than {MOST_VALUES} values')
+            waiting.extend(value)
+        elif isinstance(value, torch.Tensor) and (
+                value.layout != torch.strided or value.device.type != 'cpu' or value.is_quantized
+                or value.numel() * value.element_size() > value.untyped_storage().nbytes()):
+            raise ValueError('a tensor that is not stored in full')
+    return content
 
 
 def _numpy_numbers() -> list:
@@ -132,7 +171,9 @@ def _mos(value) -> dict:
     values = mos['values']
     if not isinstance(values, torch.Tensor) or values.ndim != 1 or not torch.isfinite(values).all():
         raise ValueError('values that are a vector of finite numbers')
-    return {**mos, 'values': values.double().sort().values}
+    if mos['min'] > mos['max']:
+        raise ValueError('a min that is not above max')
+    return {**mos, 'values': values.double().clamp(-LARGEST, LARGEST).sort().values}
 
 
 def _split(value) -> dict[str, list[str]]:
@@ -205,3 +246,4 @@ def load_weights(model: torch.nn.Module, checkpoint: dict, path: str | Path) -> 
         lines = str(error).strip().splitlines()
         raise UserError(f'{path}: the weights are not those of this network, check --architecture, --pool, --P6, --P7, '
                         f'--use_bn_end ({lines[min(1, len(lines) - 1)].strip()[:200]})') from None
+    checked_value(path, 'model', tensors, model.state_dict())  # a number of float64 can be too large for the network's

@@ -1,4 +1,5 @@
 """Checks of values that a file holds: each returns the value in one form, or raises ValueError with the form wanted."""
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 
 from iqa_runtime.errors import UserError
+
+LARGEST = 1e100  # of what is measured or fitted; larger numbers overflow when they are multiplied
 
 
 def checked_value(path: str | Path, key: str, check: Callable, value):
@@ -18,20 +21,20 @@ def checked_value(path: str | Path, key: str, check: Callable, value):
 
 
 def number(value) -> float:
-    """Return a finite number as float; ValueError otherwise. numpy's and torch's numbers are taken too."""
+    """Return a number of at most LARGEST as float; ValueError otherwise. numpy's and torch's are taken too."""
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         try:
             value = value.item()
         except (RuntimeError, ValueError):  # of several numbers
             value = None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
         raise ValueError('a finite number')
     return float(value)
 
 
 def whole(value) -> int:
     """Return a whole number of at least 0; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise ValueError('a whole number of at least 0')
     return value
 
@@ -104,7 +107,25 @@ def plain(value):
         return [plain(item) for item in value]
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise ValueError('a plain value')
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        raise ValueError('whole numbers of 64 bits')
     return value
+
+
+def json_text(value, **options) -> str:
+    """Return a plain value as JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(_with_nulls(value), allow_nan=False, **options)
+
+
+def _with_nulls(value):
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_nulls(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+LARGEST_IMAGE = 1 << 27  # pixels that images may be resized to
 
 
 def side(value) -> int:
@@ -118,4 +139,7 @@ def size(value) -> tuple[int, int]:
     """Return (h, w) in pixels; ValueError otherwise."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError('height and width')
-    return side(value[0]), side(value[1])
+    h, w = side(value[0]), side(value[1])
+    if h * w > LARGEST_IMAGE:
+        raise ValueError(f'at most {LARGEST_IMAGE} pixels')
+    return h, w

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, one_line
 
 
 def device_of(name: str | None) -> str:
@@ -47,7 +47,8 @@ def processes(device: str, **options) -> Iterator[str]:
     except UserError:
         raise
     except Exception as error:
-        print(f'Process {idist.get_rank()}: {type(error).__name__}: {error}', file=sys.stderr, flush=True)
+        reason = one_line(str(error))
+        print(f'Process {idist.get_rank()}: {type(error).__name__}: {reason}', file=sys.stderr, flush=True)
         raise
     finally:
         sys.stdout = stdout

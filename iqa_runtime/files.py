@@ -68,12 +68,6 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding='utf-8')
 
 
-def text(path: str | Path) -> str:
-    """A path as one line of valid UTF-8: what is not UTF-8 or not printable is escaped."""
-    decoded = os.fsencode(path).decode('utf-8', 'backslashreplace')
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in decoded)
-
-
 def read_text(path: str | Path, most: int = 1 << 24) -> str:
     """Read a text file (UTF-8); UserError if it cannot be read, is no text, or is larger than `most` bytes."""
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.errors import UserError, one_line, pick
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
 
 Add = Callable[..., None]  # called as argparse's add_argument
@@ -160,7 +160,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
         hint = f' (did you mean {near[0]}?)' if near else ''
-        self.exit(2, f'{self.prog}: error: {message}{hint} (--help shows the options)\n')
+        self.exit(2, f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)\n')
 
 
 class Command:

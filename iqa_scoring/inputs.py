@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import text
+from iqa_runtime.names import text
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:

@@ -5,6 +5,7 @@ Every name is escaped by Jinja2; the only script that may run is the report's ow
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
         unreadable: lines about the images that have no score.
         metrics: criterion -> value, low, high of its confidence interval.
     """
+    bad = [entry for entry in entries if not math.isfinite(entry.row['score'])]
+    unreadable = [*unreadable, *(f'{entry.row["name"]}: the score is {entry.row["score"]:g}' for entry in bad)]
+    entries = [entry for entry in entries if math.isfinite(entry.row['score'])]
     entries = sorted(entries, key=lambda entry: entry.row['score'], reverse=scale.higher_is_better is not False)
     cards = [{**entry.card(), 'place': place} for place, entry in enumerate(entries)]
     labelled = bool(cards) and all(card['mos'] is not None for card in cards)

@@ -3,6 +3,7 @@
 `IQAmodel.load(checkpoint)` makes a Scorer. A score is not clamped: k raw + b is a line without ends, so that an image
 worse than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` says so.
 """
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from iqa_data.info import source_of
 from iqa_data.transforms import NORMALISATIONS, Preprocess, memory_format
 from iqa_networks.network import Network
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
+from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Command, Options
 from iqa_training.options import network as network_group
@@ -47,8 +49,13 @@ class Mapping:
     name: str
     parameters: tuple[float, ...]
 
+    def __post_init__(self):
+        wanted = list(inspect.signature(MAPPINGS[pick(MAPPINGS, self.name, 'mapping')]).parameters)[1:]
+        if len(self.parameters) != len(wanted) or dict(zip(wanted, self.parameters, strict=True)).get('width') == 0:
+            raise UserError(f'{self.name} with {", ".join(wanted)}, of which a width is not 0')
+
     def __call__(self, raw):
-        return MAPPINGS[pick(MAPPINGS, self.name, 'mapping')](raw, *self.parameters)
+        return MAPPINGS[self.name](raw, *self.parameters)
 
     @classmethod
     def of(cls, checkpoint: dict) -> 'Mapping':
@@ -145,7 +152,15 @@ def restore(checkpoint: dict, file: str | Path, **given) -> Network:
         raise UserError(f'{file}: k has {len(checkpoint["k"])} values, {name} {len(network.heads)} heads')
     if not 0 <= checkpoint.get('head', 0) < len(network.heads):
         raise UserError(f'{file}: head: expected 0 to {len(network.heads) - 1}')
+    checked_value(file, 'mapping', Mapping.of, checkpoint)
+    if 'input' in checkpoint:
+        checked_value(file, 'input', _input, checkpoint['input'])
     return network
+
+
+def _input(value: dict) -> None:
+    pick(NORMALISATIONS, value['normalise'], 'normalisation')
+    Preprocess(**value['preprocessing'])
 
 
 def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,

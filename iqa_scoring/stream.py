@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from iqa_data.images import ImageError, opened, shown_size
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import text
+from iqa_runtime.names import text
 from iqa_scoring.maps import quality_maps
 from iqa_scoring.options import MAX_PIXELS
 from iqa_scoring.scorer import Scorer
@@ -153,7 +153,10 @@ def score_files(scorer: Scorer, paths: Iterable[str], read: Callable[[int, str],
 
 
 def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
-    """Put the heads and the map into each sample; what the network cannot take (too small a map) is its error."""
+    """Put the heads and the map into each sample; what the network cannot take (too small a map) is its error.
+
+    An output that is not finite is an error of the sample, too.
+    """
     pixels = torch.stack([sample.pixels for sample in batch])
     try:
         heads = scorer.heads(pixels)
@@ -166,7 +169,12 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
             sample.error = f'{pixels.shape[3]}x{pixels.shape[2]} pixels: ' + str(error).strip().splitlines()[0]
         return
     for sample, raw, grid in zip(batch, heads, grids, strict=True):
-        sample.heads, sample.grid = raw, grid
+        if not np.isfinite(raw).all():
+            sample.error = f"the network's output for it is {raw[~np.isfinite(raw)][0]:g}, which is no score"
+        elif grid is not None and not np.isfinite(grid).all():
+            sample.error = 'its quality map holds numbers that are not finite'
+        else:
+            sample.heads, sample.grid = raw, grid
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:

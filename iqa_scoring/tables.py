@@ -13,7 +13,9 @@ The columns of a CSV and the keys of a JSON line:
     map               the PNG of the quality map, if one was asked for
     note              what to know, as that only the first frame was scored
 
-What is not known (the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON.
+What is not known (the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is
+always a finite number: an image for which the network gives none has no row. In a CSV, a name that a spreadsheet would
+compute has ./ before it (see iqa_runtime/names.py).
 """
 import csv
 import glob
@@ -26,9 +28,11 @@ from pathlib import Path
 
 import ignite.distributed as idist
 
+from iqa_runtime.checks import number
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import replacing, text
+from iqa_runtime.files import replacing
+from iqa_runtime.names import cell, from_cell, text
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
            'note')
@@ -36,16 +40,25 @@ COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max'
 
 def _csv_line(row: dict) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator='\n').writerow(['' if row[name] is None else row[name] for name in COLUMNS])
+    cells = [cell(value) if isinstance(value, str) else value for value in (row[name] for name in COLUMNS)]
+    csv.writer(buffer, lineterminator='\n').writerow(['' if value is None else value for value in cells])
     return buffer.getvalue()
 
 
 def _csv_row(line: str) -> dict:
-    return dict(zip(COLUMNS, next(csv.reader([line])), strict=True))
+    return dict(zip(COLUMNS, map(from_cell, next(csv.reader([line], strict=True))), strict=True))
 
 
 def _json_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False) + '\n'
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + '\n'
+
+
+def _check_row(row) -> None:
+    """Raise an error, as parsing does, if a line of a file is no row of scores."""
+    if not isinstance(row, dict) or not set(COLUMNS) <= set(row) or not isinstance(row['name'], str):
+        raise ValueError('no row of scores')
+    for name in ('score', 'raw'):
+        number(float(row[name]))
 
 
 # kind -> (the first line, row -> line, line -> row)
@@ -101,13 +114,14 @@ def rows_of(path: str | Path, kind: str, model: str | None = None) -> Iterator[t
                 return
             try:
                 row = {} if header and i == 0 and line.decode() == header else parse(line.decode())
+                if row != {}:
+                    _check_row(row)
                 found = row['model'] if row else model
-                row.get('name')
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, TypeError, OverflowError, RecursionError, csv.Error, StopIteration):
                 raise UserError(f'{text(path)}: line {i + 1} is not one of a table of scores, as --{kind} '
                                 'writes them: leave out --resume, or name another file') from None
             if model is not None and found != model:
-                raise UserError(f'--resume: {text(path)} holds scores of the model {found}, not of {model}')
+                raise UserError(f'--resume: {text(path)} holds scores of the model {str(found)[:100]}, not of {model}')
             yield row, len(line)
 
 

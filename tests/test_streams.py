@@ -11,7 +11,7 @@ from scored import photo, random_checkpoint, save_photos
 import test_demo
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import text
+from iqa_runtime.names import text
 from iqa_runtime.process import pillow_without_limit
 from iqa_scoring.inputs import find_images
 from iqa_scoring.stream import LAG, Reader, Sample, batches, decode, score_files

@@ -34,10 +34,16 @@ function quoted(value) {
   return /[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 }
 
+// As iqa_runtime/names.py has it: no spreadsheet takes a name for a formula.
+function named(name) {
+  return /^[=+\-@＝＋－＠]./.test(name) ? `./${name}` : name;
+}
+
 function table() {
   const columns = ['name', 'score', 'raw', 'percentile', 'outside', 'mos'].filter(
     name => cards.length && name in cards[0].dataset);
-  return [columns, ...shown().map(card => columns.map(name => quoted(card.dataset[name])))]
+  const cell = (card, name) => quoted(name === 'name' ? named(card.dataset.name) : card.dataset[name]);
+  return [columns, ...shown().map(card => columns.map(name => cell(card, name)))]
     .map(row => row.join(',') + '\n').join('');
 }
 

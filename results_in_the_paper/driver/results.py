@@ -11,6 +11,7 @@ import pandas as pd
 
 from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
+from iqa_runtime.names import from_cell
 from results_in_the_paper.driver.settings import differences
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
@@ -123,7 +124,7 @@ def _from_csv(path: Path, head: str) -> dict:
     missing = [column for column in ('name', 'mos', 'std', head) if column not in table]
     if missing:
         raise UserError(f'{path}: has the columns {", ".join(table)}; lacks {", ".join(missing)}')
-    columns = {'name': list(table['name'])}
+    columns = {'name': [from_cell(name) for name in table['name']]}
     for column in ('mos', 'std', head):
         numbers = pd.to_numeric(table[column], errors='coerce')
         text = numbers.isna() & table[column].notna()

@@ -3,6 +3,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from iqa_runtime.names import cell
+
 Row = Sequence[str]
 LATEX_ESCAPES = str.maketrans({'\\': r'\textbackslash{}', '_': r'\_', '&': r'\&', '%': r'\%', '#': r'\#', '$': r'\$',
                                '{': r'\{', '}': r'\}', '^': r'\^{}', '~': r'\~{}', '<': r'\textless{}',
@@ -30,7 +32,7 @@ def _latex(header: Row, rows: Sequence[Row]) -> str:
 
 def _csv(header: Row, rows: Sequence[Row]) -> str:
     file = io.StringIO()
-    csv.writer(file, lineterminator='\n').writerows([header, *rows])
+    csv.writer(file, lineterminator='\n').writerows([header, *([cell(word) for word in row] for row in rows)])
     return file.getvalue()
 
 
