@@ -238,7 +238,7 @@ def plan_of(args: Options, source: Source) -> Plan:
     if source.ratios and args.split == 'official':
         ratios = source.ratios
     return Plan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
-                args.test_fold)
+                args.test_fold, args.fold_order)
 
 
 def preprocess_of(args: Options, source: Source) -> Preprocess:

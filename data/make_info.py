@@ -168,6 +168,21 @@ def pipal(folder: Folder, args) -> Info:
     return info_of(Table(folder.source, columns, [row for table in tables for row in table.rows]))
 
 
+def samsung(folder: Folder, args) -> Info:
+    """train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. An image has a row for
+    each of its captions, all with the same MOS; here it has one, in the order of its first. Paths begin at the folder.
+    """
+    table = renamed(folder.table('train.csv'), image='img_path', mos='mos')
+    names, mos = table.images(), table.numbers('mos')
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if mos[first.setdefault(name, i)] != mos[i]:
+            raise UserError(f'{table.path} row {table.rows[i]}: {name} with the mos {mos[i]:g}, in row '
+                            f'{table.rows[first[name]]} with {mos[first[name]]:g}')
+    columns = {column: [cells[i] for i in first.values()] for column, cells in table.columns.items()}
+    return info_of(replace(table, columns=columns, rows=[table.rows[i] for i in first.values()]))
+
+
 def any_csv(folder: Folder, args) -> Info:
     """Any table with a column of images and one of MOS: the names are guessed and printed, or given as options."""
     table = folder.table('*.csv', '*.tsv', '*.txt')
@@ -232,6 +247,7 @@ RECIPES = {
     'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
     'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982),
     'pipal': Recipe(pipal, 'Train_Label/*.txt', 23200, 200),
+    'samsung': Recipe(samsung, 'train.csv', 54662, 54662),
     'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
 }
 

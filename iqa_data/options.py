@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from iqa_data.info import DATASETS, SUFFIXES
-from iqa_data.splits import SPLITS, TEST_FOLDS
+from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Options, choice, group, number, share, whole
@@ -58,6 +58,8 @@ def check_split(args: Options) -> None:
         raise UserError(f'--split_file {args.split_file} and --split {args.split} both say how to split')
     if args.given & {'fold', 'folds'} and not args.split.startswith('kfold'):
         raise UserError(f'--folds and --fold need --split kfold or kfold-sorted, not {args.split}')
+    if 'fold_order' in args.given and args.split != 'kfold-sorted':
+        raise UserError(f'--fold_order needs --split kfold-sorted, not {args.split}')
 
 
 @group('split', trained=True, check=check_split)
@@ -76,6 +78,8 @@ def split(add) -> None:
     add('--fold', type=whole, default=0, help='which fold is val')
     add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
         help='the test part of a k-fold split: the next fold, none, or val itself')
+    add('--fold_order', type=choice(FOLD_ORDERS, 'fold order'), default='slides',
+        help="how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first")
     add('--split_file', metavar='FILE', help='a split as main.py writes it, RUN/split.csv: columns image and part')
 
 
@@ -96,7 +100,7 @@ def preprocessing(add) -> None:
     add('-rs_h', '--resize_size_h', type=SIDE, default=498, help='height after --resize')
     add('-rs_w', '--resize_size_w', type=SIDE, default=664, help='width after --resize')
     add('--filter', type=choice('iqa_data.transforms:FILTERS', 'filter'), default='bilinear',
-        help="filter of --resize: Pillow's bilinear, bicubic or lanczos")
+        help="filter of --resize: Pillow's bilinear, bicubic or lanczos; cubic: OpenCV's bicubic, not antialiased")
     add('--fit', type=choice('iqa_data.transforms:FITS', 'fit'), default='resize',
         help='how --resize brings an image to the size: resize; pad: black around the whole image; crop: its middle, '
              'with black where a side is too short')

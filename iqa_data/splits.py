@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.info import PARTS, Info, parts_of
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell
 from iqa_runtime.tables import Table
@@ -37,6 +37,7 @@ class Plan:
     fold: int = 0
     file: str | None = None
     test_fold: str = 'next'  # a name in TEST_FOLDS
+    fold_order: str = 'slides'  # a name in FOLD_ORDERS
 
     def order(self, n: int) -> np.ndarray:
         """A permutation of 0..n-1 that depends on the seed and on exp_id."""
@@ -91,13 +92,23 @@ def kfold(info: Info, plan: Plan) -> Parts:
     return _of_folds(fold[content], f'{len(contents)} contents', plan)
 
 
-def kfold_sorted(info: Info, plan: Plan) -> Parts:
-    """Images from the highest MOS to the lowest, dealt to the folds in turn, the last fold first; ties keep order.
+def sorted_interleaved_folds(mos: np.ndarray, n: int, order: str = 'slides') -> list[np.ndarray]:
+    """Deal images to n folds in turn, from the highest MOS to the lowest; return their positions, fold by fold.
 
-    Every fold has the same spread of scores; of 5, fold 0 has the places 4, 9, 14, ..., fold 4 the places 0, 5, 10, ...
+    Every fold has the same spread of scores. Images of equal MOS (N,) keep their order. `order`, a name in FOLD_ORDERS,
+    says which fold is called 0: 'slides' the one that is dealt to last (of 5 folds, fold 0 has the places 4, 9, 14,
+    ...), 'published' the one that is dealt to first; so the slides and the published tables of the MANIQA ensemble.
     """
+    descending = np.argsort(-np.asarray(mos, float), kind='stable')
+    folds = [descending[first::n] for first in range(n)]
+    return folds if pick(FOLD_ORDERS, order, 'fold order') == 'published' else folds[::-1]
+
+
+def kfold_sorted(info: Info, plan: Plan) -> Parts:
+    """The folds of `sorted_interleaved_folds`, numbered as --fold_order says."""
     fold = np.empty(len(info.names), int)
-    fold[np.argsort(-info.mos, kind='stable')] = plan.folds - 1 - np.arange(len(fold)) % plan.folds
+    for i, positions in enumerate(sorted_interleaved_folds(info.mos, plan.folds, plan.fold_order)):
+        fold[positions] = i
     return _of_folds(fold, f'{len(fold)} images', plan)
 
 
@@ -111,6 +122,7 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
     return {'train': np.flatnonzero(~val & ~test), 'val': np.flatnonzero(val), 'test': np.flatnonzero(test)}
 
 
+FOLD_ORDERS = ('slides', 'published')  # of kfold-sorted, see sorted_interleaved_folds
 TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
 SPLITS: dict[str, Callable[[Info, Plan], Parts]] = {
     'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,

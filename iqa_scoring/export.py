@@ -1,7 +1,7 @@
 """Export a trained model, with its preprocessing and its mapping to MOS inside: uint8 (N, H, W, 3) in, MOS (N,) out.
 
 The batch and, where the pooling allows, the height and width of the images are free. Where the checkpoint resizes, any
-size is taken and resized inside by an antialiased bilinear filter in floating point, which is not PIL's to the last
+size is taken and resized inside by the like filter of torch in floating point, which is not the original's to the last
 bit: by how much the scores differ from test_demo.py's is printed. Without --resize, pyramids (--P6 or --P7 above 1)
 need --size. Each file is read again after writing and compared with PyTorch on random images; a difference above 1e-3
 MOS units is an error (exit status 1). Packages older than requirements-export.txt asks for do fail: onnxscript before

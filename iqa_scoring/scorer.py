@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from iqa_data.info import source_of
-from iqa_data.transforms import NORMALISATIONS, Preprocess, memory_format
+from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format
 from iqa_networks.network import Network
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
@@ -207,7 +207,7 @@ class Scorer:
                 returned, so where higher is better, what is minimised is -score.
 
         Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and where
-        the checkpoint resizes, it is resized by torch (bilinear, antialiased): close to PIL, but not bit for bit.
+        the checkpoint resizes, it is resized by torch's nearest filter: close to PIL's, but not bit for bit.
         """
         if isinstance(image, Tensor) and image.is_floating_point():
             with torch.set_grad_enabled(as_loss):
@@ -248,9 +248,11 @@ class Scorer:
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Float (N, 3, H, W) brought to the sizes of `preprocess`; resized by torch's antialiased bilinear filter."""
-    return preprocess.sized(x, lambda x, size, _: F.interpolate(x, tuple(size), mode='bilinear', antialias=True,
-                                                                align_corners=False))
+    """Float (N, 3, H, W) in 0..1 brought to the sizes of `preprocess`; resized by torch's filters (INTERPOLATIONS)."""
+    def resize(x: Tensor, size: tuple[int, int], name: str) -> Tensor:
+        x = F.interpolate(x, tuple(size), align_corners=False, **INTERPOLATIONS[name])
+        return x if name == 'bilinear' else x.clamp(0, 1)  # the others overshoot, and 8-bit images are cut
+    return preprocess.sized(x, resize)
 
 
 def _in_range(image: Tensor) -> Tensor:
