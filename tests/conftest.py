@@ -1,7 +1,5 @@
 """What the tests share: the recorded data beside the project, where there is any, and a tiny data set of their own."""
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,15 +21,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip('needs ../shared, the numbers recorded from the original package, which are not published')
     return folder
-
-
-@pytest.fixture(scope='session')
-def systems(shared) -> ModuleType:
-    """The program of ../shared that fills networks and draws pictures for the numbers of the added systems."""
-    spec = importlib.util.spec_from_file_location('fill_systems', shared / 'golden' / 'systems' / 'fill_systems.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:

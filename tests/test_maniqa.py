@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from golden import cases, filling, images, recorded
 from torch.testing import assert_close
 
 from iqa_networks.maniqa import TABlock, load_vit, resample_position_embedding
@@ -175,12 +176,13 @@ def save_safely(state, path):
 # Recorded numbers
 
 @pytest.fixture(scope='module')
-def golden(shared):
-    return np.load(shared / 'golden' / 'systems' / 'maniqa.npz', allow_pickle=False)
+def numbers(shared):
+    return recorded(shared, 'maniqa')
 
 
-def of(golden, key):
-    return json.loads(str(golden[key]))
+@pytest.fixture(scope='module')
+def systems(shared):
+    return filling(shared)
 
 
 def filled(systems, case, **options):
@@ -189,8 +191,7 @@ def filled(systems, case, **options):
 
 
 def pictures(systems, case, side):
-    images = np.stack([systems.picture(case['seed'] + i, side, side) for i in range(case['n'])])
-    return (torch.tensor(images).permute(0, 3, 1, 2).double() / 255 - .5) / .5
+    return (images(systems, range(case['seed'], case['seed'] + case['n']), side, side) - .5) / .5
 
 
 def direction(systems, name, tensor):
@@ -199,15 +200,15 @@ def direction(systems, name, tensor):
     return [np.linalg.norm(values), (values * systems.probe(name, values.shape)).sum()]
 
 
-def test_recorded_blocks(golden, systems):
-    for i, case in enumerate(of(golden, 'tab/cases')):
+def test_recorded_blocks(numbers, systems):
+    for i, case in enumerate(cases(numbers, 'tab/cases')):
         block = systems.fill(TABlock(case['dim']).double().eval(), case['salt'], case['gain'])
         x = drawn(*case['x'], seed=case['x_seed']).requires_grad_()
         y = block(x)
         y.square().sum().backward()
-        assert_close(y, torch.tensor(golden[f'tab/{i}/y']), rtol=0, atol=1e-12)
-        assert_close(x.grad, torch.tensor(golden[f'tab/{i}/grad_x']), rtol=0, atol=1e-11)
-    for i, case in enumerate(of(golden, 'swin/cases')):
+        assert_close(y, torch.tensor(numbers[f'tab/{i}/y']), rtol=0, atol=1e-12)
+        assert_close(x.grad, torch.tensor(numbers[f'tab/{i}/grad_x']), rtol=0, atol=1e-11)
+    for i, case in enumerate(cases(numbers, 'swin/cases')):
         stage = SwinStage(case['side'], case['dim'], case['depths'], case['heads'], case['window'], case['mlp'],
                           case['scale']).double().eval()
         assert {name: list(value.shape) for name, value in stage.state_dict().items()} == case['shapes']
@@ -215,16 +216,16 @@ def test_recorded_blocks(golden, systems):
         x = drawn(2, case['dim'], case['side'], case['side'], seed=case['x_seed']).requires_grad_()
         y = stage(x)
         y.sum().backward()
-        assert_close(y[:1, :8], torch.tensor(golden[f'swin/{i}/y']), rtol=0, atol=1e-12)
+        assert_close(y[:1, :8], torch.tensor(numbers[f'swin/{i}/y']), rtol=0, atol=1e-12)
         norm, along = direction(systems, 'swin', y)
-        np.testing.assert_allclose([y.sum().item(), norm ** 2, along], golden[f'swin/{i}/y_moments'], rtol=1e-10)
-        np.testing.assert_allclose(direction(systems, 'swin', x.grad), golden[f'swin/{i}/grad_x'], rtol=1e-10)
+        np.testing.assert_allclose([y.sum().item(), norm ** 2, along], numbers[f'swin/{i}/y_moments'], rtol=1e-10)
+        np.testing.assert_allclose(direction(systems, 'swin', x.grad), numbers[f'swin/{i}/grad_x'], rtol=1e-10)
 
 
-def test_recorded_position_tables(golden):
+def test_recorded_position_tables(numbers):
     for side in (28, 40):
-        table = resample_position_embedding(torch.tensor(golden['pos/table']), side)
-        assert_close(table.float(), torch.tensor(golden[f'pos/{side}']), rtol=0, atol=1e-6)
+        table = resample_position_embedding(torch.tensor(numbers['pos/table']), side)
+        assert_close(table.float(), torch.tensor(numbers[f'pos/{side}']), rtol=0, atol=1e-6)
 
 
 def test_recorded_names(shared):
@@ -235,31 +236,31 @@ def test_recorded_names(shared):
         assert [[key, list(value.shape)] for key, value in state.items()] == [list(pair) for pair in expected.items()]
 
 
-def test_recorded_scores_and_gradients_at_128(golden, systems):
-    case = of(golden, 'small/case')
+def test_recorded_scores_and_gradients_at_128(numbers, systems):
+    case = cases(numbers, 'small/case')
     model = filled(systems, case, img_size=case['img_size'])
     (score,) = model(pictures(systems, case, case['img_size']))
-    np.testing.assert_allclose(score[:, 0].detach(), golden['small/eval'], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(score[:, 0].detach(), numbers['small/eval'], rtol=0, atol=1e-6)
     score.sum().backward()
     found = dict(model.named_parameters())
     assert [name for name, p in found.items() if p.grad is None] == case['without_gradient']
     gradients = [direction(systems, name, found[name].grad) for name in case['grad_names']]
-    np.testing.assert_allclose(gradients, golden['small/grad'], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(gradients, numbers['small/grad'], rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['maniqa_384', 'maniqa_224'])
-def test_recorded_scores_of_whole_networks(golden, systems, name):
-    case = of(golden, f'{name}/case')
+def test_recorded_scores_of_whole_networks(numbers, systems, name):
+    case = cases(numbers, f'{name}/case')
     model, x = filled(systems, case), pictures(systems, case, int(name[-3:]))
     with torch.no_grad():
-        np.testing.assert_allclose(model(x)[0][:, 0], golden[f'{name}/eval'], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(model.float()(x.float())[0][:, 0], golden[f'{name}/eval32'], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(model(x)[0][:, 0], numbers[f'{name}/eval'], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(model.float()(x.float())[0][:, 0], numbers[f'{name}/eval32'], rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_recorded_training(golden, systems):
-    case = of(golden, 'train/case')
+def test_recorded_training(numbers, systems):
+    case = cases(numbers, 'train/case')
     model, x = filled(systems, case, img_size=case['img_size']), pictures(systems, case, case['img_size'])
     y = torch.tensor(case['target'], dtype=torch.float64)[:, None]
     optimizer = torch.optim.Adam(model.parameters(), weight_decay=case['weight_decay'])
@@ -271,4 +272,4 @@ def test_recorded_training(golden, systems):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    np.testing.assert_allclose(losses, golden['train/loss'], rtol=1e-3)
+    np.testing.assert_allclose(losses, numbers['train/loss'], rtol=1e-3)
