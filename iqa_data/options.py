@@ -58,6 +58,9 @@ def check_split(args: Options) -> None:
         raise UserError(f'--split_file {args.split_file} and --split {args.split} both say how to split')
     if args.given & {'fold', 'folds'} and not args.split.startswith('kfold'):
         raise UserError(f'--folds and --fold need --split kfold or kfold-sorted, not {args.split}')
+    if args.split.startswith('kfold') and args.folds == 2 and args.test_fold == 'next':
+        raise UserError('--folds 2 leaves no images to train on, one fold being val and the next one test: give 3 or '
+                        'more, or --test_fold none')
     if 'fold_order' in args.given and args.split != 'kfold-sorted':
         raise UserError(f'--fold_order needs --split kfold-sorted, not {args.split}')
 
@@ -79,7 +82,7 @@ def split(add) -> None:
     add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
         help='the test part of a k-fold split: the next fold, none, or val itself')
     add('--fold_order', type=choice(FOLD_ORDERS, 'fold order'), default='slides',
-        help="how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first")
+        help='how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first')
     add('--split_file', metavar='FILE', help='a split as main.py writes it, RUN/split.csv: columns image and part')
 
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 import main
 import test_dataset
-from iqa_data.info import Info
+from iqa_data.info import DATASETS, Info
 from iqa_data.splits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_scoring.options import TEST
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
-from IQAdataset import get_data_loaders
+from IQAdataset import get_data_loaders, plan_of
 
 BY_CONTENT = ('official', 'reference', 'kfold')
 
@@ -106,9 +106,10 @@ def test_splits_that_cannot_be(plan, message):
         choose(info_of([0, 0, 1, 1, 2, 2]), plan)
 
 
-def test_an_official_part_that_is_empty():
-    with pytest.raises(UserError, match='leaves test empty: 2 images with --split official'):
-        choose(info_of(list('ab'), part=np.array(['train', 'val'], object)), Plan())
+def test_an_official_split_needs_no_test_part():
+    assert list(choose(info_of(list('ab'), part=np.array(['train', 'val'], object)), Plan())) == ['train', 'val']
+    with pytest.raises(UserError, match='leaves val empty: 2 images with --split official'):
+        choose(info_of(list('ab'), part=np.array(['train', 'test'], object)), Plan())
 
 
 def test_split_files_round_trip_and_the_hash_is_of_the_content(tmp_path):
@@ -141,7 +142,8 @@ def test_split_files_with_mistakes(tmp_path, text, message):
 
 @pytest.mark.parametrize(('line', 'message'), [
     ('--split kfolds', 'did you mean kfold?'),
-    ('--split kfold --folds 2', 'out of range: at least 3'),
+    ('--split kfold --folds 2', '--folds 2 leaves no images to train on'),
+    ('--split kfold --folds 1', 'out of range: at least 2'),
     ('--fold 1', '--folds and --fold need --split kfold or kfold-sorted, not official'),
     ('--split random --split_file x.csv', 'both say how to split'),
     ('--split_seed -1', 'out of range'),
@@ -155,19 +157,20 @@ def test_splits_are_in_the_name_of_a_run():
              '--split_file x.csv', '--split kfold --folds 7']
     names = [run_name(TRAIN.parse(line.split())) for line in lines]
     assert len(set(names)) == len(lines)
-    assert '-exp0-kfold1of5-' in names[3]
-    assert '-exp0-official' not in names[0]
+    assert '-fold1-kfold-' in names[3]
 
 
 def test_koniqs_shares_are_those_of_its_official_split_alone():
-    assert TRAIN.parse(['--train_ratio', '.5']).train_ratio == 7058 / 10073
-    assert TRAIN.parse(['--train_ratio', '.5', '--split', 'random']).train_ratio == .5
-    assert TEST.parse(['--split', 'random']).train_and_val_ratio == .8
+    for words, shares in (([], (7058 / 10073, 8058 / 10073)), (['--split', 'random'], (.6, .8)),
+                          (['--split', 'random', '--train_ratio', '.5'], (.5, .8))):
+        for command in (TRAIN, TEST):
+            plan = plan_of(command.parse(words), DATASETS['KonIQ-10k'])
+            assert (plan.train_ratio, plan.train_and_val_ratio) == shares
 
 
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
     main.main([*tiny, *SMALL, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
-    (path,) = Path('checkpoints').glob('*kfold-sorted2of4*.pth')
+    (path,) = Path('checkpoints').glob('*-fold2-folds4-*kfold-sorted*.pth')
     checkpoint = load_checkpoint(path)
     hashed, file = checkpoint['split_hash'], f'runs/{path.stem}/split.csv'
     assert hashed == split_hash(checkpoint['split'])
