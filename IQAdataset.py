@@ -1,9 +1,8 @@
 """Data sets of images with mean opinion scores (MOS), and their loaders."""
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -175,10 +174,11 @@ def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
 
 
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
-              loading: Loading) -> Data:
+              loading: Loading, inputs: int = 1) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
-    Raises UserError if the folder, the info file or an image is missing or broken, and says how to get them.
+    With 2 `inputs`, each item has its reference image too. Raises UserError if the folder, the info file or an image is
+    missing or broken, and says how to get them.
     """
     require(source, name)
     info = read_info(source.info)
@@ -186,29 +186,67 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
     names = {part: [info.names[i] for i in positions] for part, positions in parts.items()}
     if not loading.allow_outside:
         stay_inside(source.im_dir, [name for files in names.values() for name in files])
-    paths = {part: [Path(source.im_dir, file) for file in files] for part, files in names.items()}
-    read, sizes = loading.open([path for part in paths.values() for path in part], preprocess)
-    sizes = iter(sizes)
-    datasets = {part: IQADataset([(path,) for path in paths[part]], info.mos[chosen], info.std[chosen], read)
+    paths = {part: [(Path(source.im_dir, file),) for file in files] for part, files in names.items()}
+    if inputs == 2:
+        every = np.concatenate(list(parts.values()))
+        reference = dict(zip(every, references_of(source, name, info, every, loading.allow_outside), strict=True))
+        paths = {part: [(reference[i], path) for i, (path,) in zip(chosen, paths[part], strict=True)]
+                 for part, chosen in parts.items()}
+    files = list(dict.fromkeys(path for pairs in paths.values() for item in pairs for path in item))
+    read, sizes = loading.open(files, preprocess)
+    size = dict(zip(files, sizes, strict=True))
+    check_pairs([item for pairs in paths.values() for item in pairs], size)
+    datasets = {part: IQADataset(paths[part], info.mos[chosen], info.std[chosen], read)
                 for part, chosen in parts.items()}
-    return Data(name, names, datasets, {part: list(islice(sizes, len(paths[part]))) for part in parts}, preprocess,
-                loading, info.higher_is_better)
+    return Data(name, names, datasets, {part: [size[item[-1]] for item in pairs] for part, pairs in paths.items()},
+                preprocess, loading, info.higher_is_better)
 
 
-def get_data_loaders(args: Options) -> Data:
-    """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them."""
+def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow_outside: bool = False) -> list[Path]:
+    """Return the file of the reference image of each of these images; UserError if the set lacks one of them."""
+    wants = f'a full-reference network compares images with their references, and {name}'
+    if info.references is None:
+        raise UserError(f'{wants} has none: {source.info} has no column reference')
+    named = [info.references[i].replace('\\', '/') for i in rows]
+    folder = source.ref_dir or source.im_dir
+    files = {reference: Path(folder, reference) for reference in dict.fromkeys(named)}
+    missing = [reference for reference, path in files.items() if not reference or not path.is_file()]
+    if missing:
+        first = info.names[rows[named.index(missing[0])]]
+        raise UserError(f'{wants} lacks {len(missing)} of {len(files)}: {missing[0]!r}, the reference of {first}, is '
+                        f'no file in {folder} (--ref_dir names the folder of the reference images)')
+    if not allow_outside:
+        stay_inside(folder, list(files))
+    return [files[reference] for reference in named]
+
+
+def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int, int]]) -> None:
+    """Raise UserError if an image is of another size than its reference."""
+    for reference, image in (item for item in items if len(item) == 2):
+        if size[reference] != size[image]:
+            (h, w), (height, width) = size[image], size[reference]
+            raise UserError(f'{image} is {w}x{h}, its reference {reference} {width}x{height}: a full-reference network '
+                            'needs both of one size (--resize brings them to it)')
+
+
+def get_data_loaders(args: Options, inputs: int = 1) -> Data:
+    """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them.
+
+    `inputs`: images that the network compares; with 2, items are pairs (reference, distorted).
+    """
     if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
         from iqa_data.demo import make_demo  # it draws the images, with more packages
         make_demo()
 
-    source = named_source(args.dataset, args.im_dir, args.data_info)
+    source = named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
 
     def rows(info: Info) -> dict[str, np.ndarray]:
         parts = choose(info, plan_of(args, source))
         most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
-    data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args))
+    data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args),
+                     inputs)
     data.augment, data.target = augmentation_of(args), target_of(args.target, data.datasets['train'].mos.numpy())
     data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
     check_sizes(set(data.sizes['train']), data.augment, args.batch_size)

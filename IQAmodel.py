@@ -262,6 +262,12 @@ class Entry:
         module, name = self.build.split(':')
         return getattr(importlib.import_module(module), name)
 
+    @property
+    def inputs(self) -> int:
+        """Images that the network compares, a fact of its class: 1, or 2 with a reference."""
+        builder = self.builder()
+        return getattr(getattr(builder, 'func', builder), 'inputs', 1)
+
     def options(self) -> dict[str, object]:
         """Return the options of the network with their defaults."""
         parameters = inspect.signature(self.builder()).parameters

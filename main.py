@@ -27,7 +27,7 @@ from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
-from IQAmodel import build_model, models_table, network_options
+from IQAmodel import NETWORKS, build_model, models_table, network_options
 from IQAperformance import VAL_CRITERIA
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
@@ -60,7 +60,7 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
         print(f'{checkpoint} is finished: nothing to resume')
         return None
     seed_everything(args.seed, args.randomness)
-    data = get_data_loaders(args)
+    data = get_data_loaders(args, NETWORKS[args.architecture].inputs)
     model = build_model(args).to(device, memory_format=memory_format(data.sizes['train'][0]))
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     run = assemble(args, data, model, loader, device, stop)

@@ -67,14 +67,16 @@ class Test:
         of_the_set = {'dataset'} if self.same else args.command.names(data_group, split_group)
         args.adopting(options, (args.given & trained) - of_the_set - {'batch_size'}, file)  # nothing contradicts it
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
-        self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None)
+        self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
+                                   args.ref_dir)
 
     def run(self, part: str) -> dict:
         """Test a part of the data set (see `test`); return the performance."""
         part = ('test' if self.same else 'all') if part == 'auto' else part
         scorer = Scorer(restore(self.checkpoint, self.file, **given_network(self.args)), self.checkpoint,
                         self.preprocess(), self.device)
-        data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args))
+        data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args),
+                         scorer.network.inputs)
         names = data.names[part]
         seen = warn_of_trained_images(names, self.checkpoint, self.file) if self.same else 0
         print(f'Testing {self.file} (trained on {dataset_name(self.trained_on)}) on {len(names)} images of {self.name}')
@@ -121,12 +123,12 @@ class Test:
                 return {'test': choose(info, plan_of(on_dataset(self.args, self.tested), self.source))['test']}
             if 'test' not in split:
                 raise UserError(f'{self.file} was trained without a test part: --part all tests all images')
-            place = {name: i for i, name in enumerate(info.names)}
-            missing = [name for name in split['test'] if name not in place]
+            tested, there = set(split['test']), set(info.names)
+            missing = [name for name in split['test'] if name not in there]
             if missing:
                 raise UserError(f'the info file lacks {len(missing)} images of the test part of the checkpoint, as '
                                 f'{missing[0]}: it is not the one of the training run')
-            return {'test': np.array([place[name] for name in split['test']])}
+            return {'test': np.array([i for i, name in enumerate(info.names) if name in tested])}
         return rows
 
 

@@ -1,6 +1,6 @@
 """Make the demo data set (see iqa_data/demo.py).
 
-    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/demoinfo.mat
+    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demoinfo.mat
 """
 import sys
 from pathlib import Path

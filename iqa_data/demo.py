@@ -1,11 +1,12 @@
 """Make the demo data set: photographs and drawn scenes, degraded by a known amount, with scores that stand in for MOS.
 
-    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/demoinfo.mat
+    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demoinfo.mat
 
 Nothing is downloaded: the photographs are those that ship inside scikit-image. Every scene is cropped `PER_SCENE`
-times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The score of an image is
-no opinion of people. It is computed from the strength of the degradation and from the SSIM to the pristine crop, and
-then marked by simulated raters, whose mean and standard deviation are what the info file holds.
+times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The crop before that is the
+image's reference, in a file of the same name. The score of an image is no opinion of people. It is computed from the
+strength of the degradation and from the SSIM to the pristine crop, and then marked by simulated raters, whose mean and
+standard deviation are what the info file holds.
 
 The same pixels and labels come out every time: each image draws from a generator of its own, seeded by its place.
 """
@@ -48,6 +49,7 @@ PHOTOGRAPHS = (
 # Scenes: a generator -> an RGB image
 
 Scene = Callable[[RandomState], Image.Image]
+Pair = tuple[Image.Image, Image.Image]  # reference, image
 
 
 def photograph(name: str) -> Image.Image:
@@ -245,8 +247,8 @@ def split_runs(kinds: list[str], runs: int = RUNS) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, Image.Image, float, float]]:
-    """Yield (distortion, strength, image, mos, std) for the images of content number `ref`, the pristine one first."""
+def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, Pair, float, float]]:
+    """Yield (distortion, strength, (reference, image), mos, std) of content `ref`, a pristine image first."""
     rng = RandomState([SEED, 0, ref])
     scene = draw(rng)
     kinds = ['pristine', *np.resize(rng.permutation(list(DISTORTIONS)), per_scene - 1).tolist()]
@@ -255,11 +257,11 @@ def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str,
         rng = RandomState([SEED, 1, ref, i])
         pristine = crop(scene, rng)
         image = DISTORTIONS[kind](pristine, strength, rng) if kind in DISTORTIONS else pristine
-        yield kind, strength, image, *rate(true_score(pristine, image, strength), rng)
+        yield kind, strength, (pristine, image), *rate(true_score(pristine, image, strength), rng)
 
 
 def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawings: int = DRAWINGS) -> Path:
-    """Write the demo data set: `out_dir`/images/*.png, and last of all `out_dir`/demoinfo.mat, which makes it complete.
+    """Write the demo data set: images and references, and last of all demoinfo.mat, which makes it complete.
 
     Args:
         out_dir: The folder; an older demo data set in it is written over.
@@ -281,15 +283,17 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
     names, mos, std, ref_ids = [], [], [], []
     with tqdm(total=len(listed) * per_scene, desc='making the demo data set', unit='image') as bar:
         for ref, (scene, _, draw) in enumerate(listed, start=1):
-            for i, (kind, strength, image, *marks) in enumerate(degraded_crops(ref, draw, per_scene)):
+            for i, (kind, strength, pair, *marks) in enumerate(degraded_crops(ref, draw, per_scene)):
                 names.append(f'{scene}-{i:02d}-{kind}-{round(100 * strength):03d}.png')
-                with replacing(out_dir / 'images' / names[-1]) as temporary:
-                    image.save(temporary, format='PNG')
+                for folder, image in zip(('references', 'images'), pair, strict=True):
+                    with replacing(out_dir / folder / names[-1]) as temporary:
+                        image.save(temporary, format='PNG')
                 mos.append(marks[0])
                 std.append(marks[1])
                 ref_ids.append(ref)
                 bar.update()
-    write_info(info_path, names, mos, std, ref_ids, split_runs([kind for _, kind, _ in listed]))
+    write_info(info_path, names, mos, std, ref_ids, split_runs([kind for _, kind, _ in listed]),
+               references=names)
     return info_path
 
 

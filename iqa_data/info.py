@@ -5,10 +5,13 @@ The table is the project's own format: CSV in UTF-8 with a row per image, which 
     image      the file, relative to the folder of the images, with / between folders
     mos        mean opinion score, finite
     std        optional: standard deviation of the opinions in units of mos; empty where it is not known
-    reference  optional: the content that the image shows (its reference image, scene, prompt); empty: its own
+    reference  optional: the file of the image's reference, relative to the folder of the references (--ref_dir), or
+               the name of the content that it shows (scene, prompt); empty: none
+    content    optional: what the image shows, if its reference does not say so; images of a content stay together
     part       optional: train, val or test, the official split
     about      optional: JSON in the first row, empty below: where the labels come from ('dataset', 'sha256' of each
-               file read, 'images', 'mos' [lowest, highest], 'higher_is_better', and what else is known)
+               file read, 'images', 'mos' [lowest, highest], 'higher_is_better', 'repeated': whether an image may have
+               several rows, each with a score of its own, and what else is known)
 
 Other columns are allowed and not read. A byte order mark, `;` or tabs as separator (then with decimal commas, too) and
 Windows' \\ between folders are understood.
@@ -21,6 +24,7 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
     ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
     index                (R, runs) each column a permutation of the contents, which makes the split of one run
     part                 (1, N) optional, not the original's: 1 train, 2 val, 3 test, the official split
+    references           (1, N) optional, not the original's: as im_names, the column reference of the table
     about                optional attribute of the file, not the original's: the JSON of the table's column
 """
 import csv
@@ -52,6 +56,7 @@ class Source:
     ratios: tuple[float, float] | None = None  # of the official split: train, train and val; None: the options say
     size: tuple[int, int] | None = None        # (h, w) of all its images
     first_resize: tuple[int, int] | None = None  # (h, w) that every image is brought to before anything else
+    ref_dir: str | None = None                   # folder of the reference images; None: that of the images
 
 
 DATASETS = {
@@ -63,7 +68,8 @@ DATASETS = {
                     'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
                     'ln -s FOLDER CLIVE; python data/make_info.py clive writes the info file',
                     first_resize=(500, 500)),
-    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py'),
+    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
+                   ref_dir='./data/demo/references'),
 }
 
 
@@ -74,11 +80,12 @@ def source_of(dataset: str) -> Source:
     return Source(str(Path(dataset).parent), dataset, '--dataset is an info file, --im_dir the folder of its images')
 
 
-def named_source(dataset: str, im_dir: str | None, data_info: str | None) -> Source:
+def named_source(dataset: str, im_dir: str | None, data_info: str | None, ref_dir: str | None = None) -> Source:
     """The source of a data set, with the places that the user gave instead of its own."""
     source = source_of(dataset)
     info = data_info if data_info and dataset in DATASETS else source.info
-    return replace(source, im_dir=im_dir or source.im_dir, info=info)
+    own = None if im_dir else source.ref_dir
+    return replace(source, im_dir=im_dir or source.im_dir, info=info, ref_dir=ref_dir or own)
 
 
 def require(source: Source, name: str) -> None:
@@ -104,7 +111,7 @@ class Info:
     ref_ids: np.ndarray  # (N,) int64
     index: np.ndarray    # (R, runs) int64; no runs where nothing is official
     part: np.ndarray | None = None       # (N,) of PARTS: the official split
-    references: list[str] | None = None  # N names of the contents
+    references: list[str] | None = None  # N files of reference images, or names of contents; '' if there is none
     about: dict = field(default_factory=dict)
 
     def __post_init__(self):
@@ -143,14 +150,15 @@ def info_of(table: Table, **more) -> Info:
     if not table.rows:
         raise UserError(f'{table.path}: it holds no images')
     names, mos = table.images(), table.numbers('mos')
-    table.once(names, mos, 'mos')
-    std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
-    references = [from_cell(text) for text in table.columns.get('reference', ())]
-    contents = [reference or name for reference, name in zip(references or names, names, strict=True)]
-    number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
     about = _json(next(filter(None, table.columns.get('about', [])), '{}'))
-    known = {'part': parts_of(table) if 'part' in table.columns else None,
-             'references': contents if 'reference' in table.columns else None, 'about': about}
+    if not about.get('repeated'):
+        table.once(names, mos, 'mos')
+    std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
+    references = [from_cell(text) for text in table.columns['reference']] if 'reference' in table.columns else None
+    shown = [from_cell(text) for text in table.columns['content']] if 'content' in table.columns else references
+    contents = [content or name for content, name in zip(shown or names, names, strict=True)]
+    number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
+    known = {'part': parts_of(table) if 'part' in table.columns else None, 'references': references, 'about': about}
     return Info(names, mos, std, np.array([number[content] for content in contents]),
                 np.empty((len(number), 0), int), **{**known, **more})
 
@@ -179,8 +187,9 @@ def read_mat(path: str | Path) -> Info:
             names = [_name(file, ref) for ref in file['im_names'][0]]
             mos, std, ref_ids = (file[key][0] for key in FIELDS[1:4])
             part = np.array(PARTS, dtype=object)[file['part'][0].astype(int) - 1] if 'part' in file else None
+            references = [_name(file, ref) for ref in file['references'][0]] if 'references' in file else None
             return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int),
-                        file['index'][()].astype(int), part, about=_json(file.attrs.get('about', '{}')))
+                        file['index'][()].astype(int), part, references, _json(file.attrs.get('about', '{}')))
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f'{path}: {error}') from None
     except FileNotFoundError:
@@ -203,8 +212,10 @@ def write_table(path: Path, info: Info) -> None:
     columns = {'image': map(cell, info.names), 'mos': map(_text, info.mos)}
     if not np.isnan(info.std).all():
         columns['std'] = map(_text, info.std)
-    if info.references is not None or len(set(info.ref_ids.tolist())) < len(info.names):
-        columns['reference'] = map(cell, info.references or map(str, info.ref_ids))
+    if info.references is not None:
+        columns['reference'] = map(cell, info.references)
+    if not _same_groups(info.references or info.names, info.ref_ids):
+        columns['content' if info.references else 'reference'] = map(str, info.ref_ids)
     if info.part is not None:
         columns['part'] = info.part
     if info.about:
@@ -215,20 +226,24 @@ def write_table(path: Path, info: Info) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+def _same_groups(names: Sequence[str], ref_ids: np.ndarray) -> bool:
+    """Whether images of one name have one content, and the other way round."""
+    return len(set(names)) == len(set(ref_ids.tolist())) == len(set(zip(names, ref_ids.tolist(), strict=True)))
+
+
 def _text(value: float) -> str:
     """The shortest text that reads back as the same number; empty for nan."""
     return '' if math.isnan(value) else repr(float(value))
 
 
 def write_mat(path: Path, info: Info) -> None:
-    """Write the original package's format; the names of references are lost, their numbers stay."""
+    """Write the original package's format."""
     import h5py
     with h5py.File(path, 'w') as file:
         refs = file.create_group('#refs#')
-        im_names = file.create_dataset('im_names', (1, len(info.names)), dtype=h5py.ref_dtype)
-        for i, name in enumerate(info.names):
-            units = np.frombuffer(name.encode('utf-16-le'), '<u2')
-            im_names[0, i] = refs.create_dataset(str(i), data=units[:, None]).ref
+        _write_names(file, refs, 'im_names', info.names)
+        if info.references is not None:
+            _write_names(file, refs, 'references', info.references)
         file['subjective_scores'] = info.mos[None]
         file['subjective_scoresSTD'] = info.std[None]
         file['ref_ids'] = info.ref_ids[None].astype(float)
@@ -237,6 +252,15 @@ def write_mat(path: Path, info: Info) -> None:
             file['part'] = np.array([[PARTS.index(part) + 1. for part in info.part]])
         if info.about:
             file.attrs['about'] = json.dumps(info.about)
+
+
+def _write_names(file, refs, key: str, names: Sequence[str]) -> None:
+    """Write an array of object references, each to the UTF-16 code units of a name; equal names are written once."""
+    import h5py
+    array = file.create_dataset(key, (1, len(names)), dtype=h5py.ref_dtype)
+    written = {name: refs.create_dataset(str(len(refs)), data=np.frombuffer(name.encode('utf-16-le'), '<u2')[:, None])
+               for name in dict.fromkeys(names)}
+    array[0] = np.array([written[name].ref for name in names], h5py.ref_dtype)
 
 
 READERS: dict[str, Callable[[Path], Info]] = {'.csv': read_table, '.mat': read_mat}

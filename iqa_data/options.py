@@ -40,6 +40,8 @@ def data(add) -> None:
 def places(add) -> None:
     """where the images lie, and how decoded images are kept"""
     add('--im_dir', metavar='DIR', help="folder of the data set's images (default: the data set's own)")
+    add('--ref_dir', metavar='DIR',
+        help='folder of the reference images that the info file names (default: that of the images)')
     add('--allow_outside', action='store_true',
         help='read images that the info file names outside their folder (.., absolute, symbolic links)')
     add('--cache', choices=('disk', 'ram', 'none'), default='disk',

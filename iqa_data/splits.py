@@ -73,9 +73,10 @@ def official(info: Info, plan: Plan) -> Parts:
 
 
 def by_image(info: Info, plan: Plan) -> Parts:
-    """Images at random, whatever they show."""
-    rows = np.arange(len(info.names))
-    return by_ratio(rows, plan.order(len(rows)), plan.train_ratio, plan.train_and_val_ratio)
+    """Images at random, whatever they show; all rows of an image stay together."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
+    images = np.array([number[name] for name in info.names])
+    return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio)
 
 
 def by_reference(info: Info, plan: Plan) -> Parts:
@@ -138,6 +139,10 @@ def choose(info: Info, plan: Plan) -> Parts:
                             f'{f"--split_file {plan.file}" if plan.file else f"--split {plan.split}"}')
     if len(parts['test']) == 0:
         del parts['test']
+    images = [{info.names[i] for i in rows} for rows in parts.values()]
+    if sum(map(len, images)) > len(set().union(*images)):
+        raise UserError(f'--split {plan.split} puts the rows of one image into several parts: --split reference or '
+                        'random keep them together')
     shared = shared_contents(info, parts)
     if shared:
         print(f'Note: {len(shared)} of {len(set(info.ref_ids.tolist()))} contents are in more than one part '
@@ -162,7 +167,7 @@ def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(('image', 'part'))
-        writer.writerows((cell(name), part) for part, some in names.items() for name in some)
+        writer.writerows((cell(name), part) for part, some in names.items() for name in dict.fromkeys(some))
 
 
 def read_split(path: str | Path, names: Sequence[str]) -> Parts:
@@ -178,8 +183,9 @@ def read_split(path: str | Path, names: Sequence[str]) -> Parts:
         raise UserError(f'{path} does not fit the data set: ' + ' and '.join(
             f'{what} {_some(some)}' for what, some in (('it names unknown images:', unknown),
                                                       ('it misses images:', missing)) if some))
-    rows = np.array([place[name] for name in listed], int)
-    return {wanted: np.sort(rows[part == wanted]) for wanted in PARTS}
+    part_of = dict(zip(listed, part, strict=True))
+    parts = np.array([part_of[name] for name in names], dtype=object)
+    return {wanted: np.flatnonzero(parts == wanted) for wanted in PARTS}
 
 
 def _some(names: list[str]) -> str:

@@ -39,7 +39,7 @@ def test_what_is_known_survives(tmp_path, suffix):
     assert info.part.tolist() == ['train', 'val', 'test']
     assert info.about == ABOUT
     assert not info.higher_is_better
-    assert info.references == (['r', 's', 'r'] if suffix == '.csv' else None)
+    assert info.references == ['r', 's', 'r']
     assert info.index.shape == ((2, 0) if suffix == '.csv' else (2, 1))
 
 
