@@ -8,7 +8,6 @@ A data set is a row of RECIPES; its reader documents the published format. The i
 which files were read, with their SHA-256. Higher scores mean better images in all of them.
 """
 import argparse
-import hashlib
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import DATASETS, PARTS, WRITERS, Info, info_of, write_info
+from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
+from iqa_data.published import Folder, renamed
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.tables import Table
 
@@ -33,42 +34,6 @@ GUESSES = {  # what tables call their columns, the likeliest first; case and pun
     'reference': ('reference', 'ref', 'ref_img', 'ref_name', 'reference_name', 'ref_image', 'content'),
     'part': ('part', 'split', 'set', 'subset'),
 }
-
-
-class Folder:
-    """The published files: finds them in a folder, or is one file, and keeps the SHA-256 of each that was read."""
-
-    def __init__(self, source: Path):
-        self.source, self.read = source, []
-        if not source.exists():
-            raise UserError(f'--source {source}: no such folder')
-
-    def find(self, *patterns: str, optional: bool = False) -> list[Path]:
-        """The files of the first pattern that fits, in the folder or one below it; UserError where none does."""
-        candidates = [self.source] if self.source.is_file() else sorted(
-            path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
-        for pattern in patterns:
-            paths = [path for path in candidates if path.match(pattern)]
-            if paths:
-                self.read += paths
-                return paths
-        if optional:
-            return []
-        raise UserError(f'--source {self.source}: found no {" or ".join(patterns)}')
-
-    def sha256(self) -> dict[str, str]:
-        """Of each file that was found, by name."""
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
-
-    def table(self, *patterns: str, **options) -> Table:
-        """The first table that fits."""
-        return Table.read(self.find(*patterns)[0], **options)
-
-
-def renamed(table: Table, **columns: str) -> Table:
-    """The table with these columns alone: renamed(table, image='image_name', ...); UserError where one is not there."""
-    table.needs(*columns.values())
-    return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
 
 
 def permutations(contents: int, runs: int) -> np.ndarray:
@@ -125,25 +90,6 @@ def kadid10k(folder: Folder, args) -> Info:
     return replace(info_of(table), std=np.sqrt(table.numbers('var')))
 
 
-def tid(folder: Folder, args) -> Info:
-    """mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
-
-    The case of file names is not the same on the disk: it is taken from distorted_images, where that is there.
-    mos_std.txt has a line per image in the order of mos.txt; it is taken where that is the order of the former, too.
-    """
-    table = folder.table('mos_with_names.txt', header=('mos', 'image'), separator=' ')
-    on_disk = {file.name.lower(): file.name for file in folder.source.glob('distorted_images/*')}
-    table.columns['image'] = [on_disk.get(name.lower(), name) for name in table.columns['image']]
-    table.columns['reference'] = [name.split('_')[0].upper() for name in table.columns['image']]
-    info = info_of(table)
-    mos, std = (folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt'))
-    if not mos or not std:
-        return info
-    mos, std = (Table.read(path, ('mos',)).numbers('mos') for (path,) in (mos, std))
-    same = len(mos) == len(std) == len(info.mos) and np.allclose(mos, info.mos, atol=1e-3)
-    return replace(info, std=std) if same else info
-
-
 def spaq(folder: Folder, args) -> Info:
     """MOS and Image attribute scores.xlsx, or the same as CSV: Image name, MOS in 0..100, and scores of attributes."""
     (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
@@ -156,16 +102,6 @@ def agiqa3k(folder: Folder, args) -> Info:
     table = folder.table('data.csv')
     prompt = {'reference': 'prompt'} if 'prompt' in table.columns else {}
     return info_of(renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt))
-
-
-def pipal(folder: Folder, args) -> Info:
-    """Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400."""
-    tables = [Table.read(path, ('image', 'mos')) for path in folder.find('Train_Label/*.txt', '*.txt')]
-    for table in tables:
-        info_of(table)  # says which file a mistake is in
-    columns = {name: [cell for table in tables for cell in table.columns[name]] for name in ('image', 'mos')}
-    columns['reference'] = [name.split('_')[0] for name in columns['image']]
-    return info_of(Table(folder.source, columns, [row for table in tables for row in table.rows]))
 
 
 def samsung(folder: Folder, args) -> Info:
@@ -236,17 +172,20 @@ class Recipe:
     out: str = 'data/{}.csv'
 
 
+TID_FILES = 'mos.txt mos_std.txt distorted_images/ reference_images/'
 RECIPES = {
     'koniq10k': Recipe(koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]', 10073,
                        10073, (7058, 1000, 2015), DATASETS['KonIQ-10k'].info),
     'clive': Recipe(clive, 'AllImages_release.mat AllMOS_release.mat AllStdDev_release.mat', 1162, 1162,
                     out=DATASETS['CLIVE'].info),
     'kadid10k': Recipe(kadid10k, 'dmos.csv', 10125, 81),
-    'tid2013': Recipe(tid, 'mos_with_names.txt [mos.txt mos_std.txt distorted_images/]', 3000, 25),
-    'tid2008': Recipe(tid, 'mos_with_names.txt [mos.txt mos_std.txt distorted_images/]', 1700, 25),
+    'tid2013': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 3000, 25),
+    'tid2008': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 1700, 25),
     'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
     'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982),
-    'pipal': Recipe(pipal, 'Train_Label/*.txt', 23200, 200),
+    'pipal': Recipe(pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200),
+    'pieapp': Recipe(pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
+    'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0)),
     'samsung': Recipe(samsung, 'train.csv', 54662, 54662),
     'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
 }
@@ -286,7 +225,7 @@ def make_info(name: str, source: Path, out: Path, args=None) -> Info:
     info = recipe.read(folder, args)
     if not getattr(args, 'partial', False):
         check_counts(name, recipe, counts(info))
-    about = {'dataset': name if name != 'csv' else out.stem, 'sha256': folder.sha256(), **counts(info),
+    about = {**info.about, 'dataset': name if name != 'csv' else out.stem, 'sha256': folder.sha256(), **counts(info),
              'mos': [float(info.mos.min()), float(info.mos.max())],
              'higher_is_better': not getattr(args, 'lower_is_better', False)}
     info = replace(info, about=about, index=index_of(info))
