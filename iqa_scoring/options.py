@@ -65,6 +65,16 @@ def export(add) -> None:
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
+@group('ensemble')
+def ensemble(add) -> None:
+    """the tables of several models, and how their predictions become one"""
+    add('tables', nargs='+', metavar='TABLE', help='tables of predictions of the same images')
+    add('--how', choices=('iqr', 'mean', 'median'), default='iqr',
+        help='iqr: the mean without what lies 1.5 interquartile ranges or more beyond the quartiles; mean; median')
+    add('--out', metavar='FILE', default='final.csv', help='the table to write')
+    add('--partial', action='store_true', help='take images that some of the tables lack')
+
+
 OF_TRAINING = (of_data.data, of_training.network, of_training.loss, of_training.training, of_training.schedule,
                of_data.split, of_data.preprocessing)
 
@@ -92,3 +102,8 @@ EXPORT = Command("""Export a trained model with its preprocessing and mapping in
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
 """, [export, machine], OF_TRAINING)
+
+ENSEMBLE = Command("""Put the predictions of several models together: one score for each image.
+
+    python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
+""", [ensemble])

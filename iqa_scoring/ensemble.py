@@ -1,0 +1,141 @@
+"""Put the predictions of several models together: one score for each image, without a model's outliers.
+
+    python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
+
+Tables are those of test_demo.py (--csv, with either --columns) and of test_dataset.py, or any others with such columns.
+Images come in the order in which they are first seen; what fell outside the fences is counted for each model.
+"""
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import replacing
+from iqa_runtime.names import cell
+from iqa_runtime.tables import Table
+from iqa_scoring.options import ENSEMBLE
+
+REACH = 1.5  # of the fences beyond the quartiles, in interquartile ranges
+FORMS = (('img_name', 'mos'), ('name', 'score'), ('name', 'pq'))  # columns of the image and of the prediction
+
+
+def inside(values: np.ndarray) -> np.ndarray:
+    """Return which of the values (N,) lie between Q1 - 1.5 IQR and Q3 + 1.5 IQR, (N,) bool.
+
+    Quartiles are interpolated linearly. A value on a fence is outside, unless no value is strictly inside.
+    """
+    low, high = np.percentile(values, [25, 75])
+    reach = REACH * (high - low)
+    low, high = low - reach, high + reach
+    strictly = (values > low) & (values < high)
+    return strictly if strictly.any() else (values >= low) & (values <= high)
+
+
+def iqr_mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that lie inside the fences; ValueError if there are none or one is not finite.
+
+    >>> iqr_mean([1, 2, 3, 4, 7])
+    2.5
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError('expected finite numbers, one at least')
+    return float(values[inside(values)].mean())
+
+
+# --how -> (N,) predictions of an image -> its score
+HOW: dict[str, Callable[[np.ndarray], float]] = {'iqr': iqr_mean, 'mean': np.mean, 'median': np.median}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What models predict: `values` (images, models), nan where a model lacks an image."""
+
+    images: list[str]
+    models: list[str]
+    values: np.ndarray
+
+    @property
+    def there(self) -> np.ndarray:
+        """Which values there are, (images, models) bool."""
+        return ~np.isnan(self.values)
+
+    def combined(self, how: str = 'iqr') -> np.ndarray:
+        """Return a score for each image, (images,), by a name in HOW."""
+        return np.array([HOW[how](row[there]) for row, there in zip(self.values, self.there, strict=True)])
+
+    def outside(self) -> np.ndarray:
+        """Return how many values of each model lie outside the fences of their images, (models,)."""
+        found = np.zeros(self.values.shape, bool)
+        for row, there, out in zip(self.values, self.there, found, strict=True):
+            out[there] = ~inside(row[there])
+        return found.sum(0)
+
+
+def read_predictions(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str, str]]:
+    """Return images, predictions (N,) and the columns that they were read from, of the first of FORMS that fits."""
+    table = Table.read(path)
+    form = next((form for form in FORMS if set(form) <= set(table.columns)), None)
+    if form is None:
+        raise UserError(f'{path}: no table of predictions: it has the columns {", ".join(table.columns) or "none"}; '
+                        f'expected {" or ".join(" and ".join(form) for form in FORMS)}')
+    if not table.rows:
+        raise UserError(f'{path}: it holds no images')
+    names, values = table.images(form[0]), table.numbers(form[1])
+    table.once(names, values, form[1])
+    return names, values, form
+
+
+def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predictions, tuple[str, str]]:
+    """Read the tables of several models; return their predictions and the columns of the first table.
+
+    UserError if a table lacks images of the others, unless `partial`.
+    """
+    read = [read_predictions(path) for path in paths]
+    images = list(dict.fromkeys(name for names, _, _ in read for name in names))
+    place = {name: i for i, name in enumerate(images)}
+    values = np.full((len(images), len(paths)), np.nan)
+    for column, (names, some, _) in enumerate(read):
+        values[[place[name] for name in names], column] = some
+    for path, lacking in zip(paths, np.isnan(values).T, strict=True):
+        if lacking.any() and not partial:
+            raise UserError(f'{path}: lacks {lacking.sum()} of {len(images)} images, as {images[lacking.argmax()]} '
+                            '(--partial takes those that are there)')
+    return Predictions(images, [Path(path).stem for path in paths], values), read[0][2]
+
+
+@command
+def main(argv: list[str] | None = None) -> np.ndarray:
+    """Parse the options, write the ensemble's table; return its scores, (images,)."""
+    args = ENSEMBLE.parse(argv)
+    predictions, (image, score) = gather(args.tables, args.partial)
+    combined = predictions.combined(args.how)
+    write(args.out, image, score, predictions.images, combined)
+    print(f'{len(args.tables)} tables, {len(combined)} images, --how {args.how}: {args.out}')
+    if args.how == 'iqr':
+        told = [f'{model} {count}' for model, count in zip(predictions.models, predictions.outside(), strict=True)
+                if count]
+        print(f'Outside the fences: {", ".join(told) or "nothing"}')
+    return combined
+
+
+def write(path: str | Path, image: str, score: str, images: Sequence[str], combined: np.ndarray) -> None:
+    """Write the scores of images as a table; one with the challenge's columns gets its third, which is empty."""
+    more = ('comments',) if score == 'mos' else ()
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow((image, score, *more))
+        writer.writerows((cell(name), repr(float(value)), *('' for _ in more))
+                         for name, value in zip(images, combined, strict=True))
+
+
+if __name__ == '__main__':
+    main()
