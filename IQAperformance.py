@@ -50,25 +50,6 @@ def agreement(pq: np.ndarray, sq: np.ndarray) -> dict[str, float]:
             for name, criterion in CRITERIA.items()}
 
 
-def _magnitude(name: str) -> Callable[[dict], float]:
-    return lambda performance: abs(performance[name])
-
-
-def _least(name: str) -> Callable[[dict], float]:
-    return lambda performance: -performance[name]
-
-
-# what the best epoch may be chosen by: name -> a validation's performance -> a number, higher is better; suffixes are
-# those of the heads (see IQAPerformance)
-VAL_CRITERIA: dict[str, Callable[[dict], float]] = {
-    **{name + suffix: _least(name + suffix) if name == 'RMSE' else _magnitude(name + suffix)
-       for suffix in ('', '1', '2') for name in CRITERIA},
-    'SROCC+PLCC': lambda performance: abs(performance['SROCC']) + abs(performance['PLCC']),
-    'main_score': lambda performance: abs(performance['SROCC']) + abs(performance['PLCC']),  # NTIRE's name of the sum
-    'loss': _least('loss'),
-}
-
-
 class IQAPerformance(Metric):
     """All criteria of all heads, computed once at the end in float64.
 

@@ -21,7 +21,7 @@ from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.evaluation import Evaluation
 from iqa_training.naming import checkpoint_file, run_name
 from iqa_training.optimizers import build_optimizer
-from iqa_training.record import Record
+from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state

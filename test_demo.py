@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
-from iqa_runtime.distributed import device_of, gather_objects, is_main, launched, processes
+from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.names import text
 from iqa_runtime.options import Options
@@ -40,25 +40,12 @@ def main(argv: list[str] | None = None) -> float | int:
     With --calibrate, the leave-one-out RMSE of the ratings.
     """
     args = SCORE.parse(argv)
-    check_options(args)
     file = find_checkpoint(args)
     checkpoint = load_checkpoint(file)
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device), timeout=PATIENCE) as device, quiet_pipe(), pillow_without_limit():
         scorer = scorer_of(args, checkpoint, file, device)
         return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file.name).run()
-
-
-def check_options(args) -> None:
-    """Raise UserError where options do not go together."""
-    if bool(args.img) == bool(args.calibrate):
-        raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
-    if args.resume and not (args.csv or args.json):
-        raise UserError('--resume needs --csv or --json, the file to go on with')
-    if args.resume and args.report:
-        raise UserError('--report shows the images that are scored in this run: leave out --resume')
-    if launched() > 1 and args.img and not (args.csv or args.json):
-        raise UserError('under torchrun, give --csv or --json: one file for all processes')
 
 
 class Run:

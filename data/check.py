@@ -5,18 +5,41 @@
 
 Exit status 1 when something would spoil a training run (an `error` in the report), 0 otherwise.
 """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from iqa_data.options import dataset, preprocessing
+from iqa_data.options import split as split_group
+from iqa_runtime.options import Command, Options, group
+
+
+@group('check')
+def examined(add) -> None:
+    """what is examined"""
+    add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
+    add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
+    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
+    add('--cache_dir', metavar='DIR', default='cache', help='where main.py would keep decoded images')
+    add('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
+    add('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead of the table')
+
+
+CHECK = Command(__doc__, [examined, split_group, preprocessing])
+
+if __name__ == '__main__':
+    CHECK.parse()  # --help and mistakes end here, before torch is imported
+
 import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +47,11 @@ from PIL import Image
 from scipy import stats
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.images import ImageError, opened, shown_size, to_rgb
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
-from iqa_data.options import dataset, preprocessing
-from iqa_data.options import split as split_group
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import write_text
-from iqa_runtime.options import Command, Options, group
 from IQAdataset import plan_of, preprocess_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')
@@ -284,7 +303,7 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
 
 
 def check(args: Options) -> list[tuple[str, str, str]]:
-    """Examine a data set: (check, level, text) of every finding. UserError where there is nothing to examine."""
+    """Examine a data set: (check, level, text) of every finding. UserError if there is nothing to examine."""
     source = named_source(args.dataset, args.im_dir, args.data_info)
     require(source, dataset_name(args.dataset))
     try:
@@ -302,20 +321,6 @@ def check(args: Options) -> list[tuple[str, str, str]]:
         case.trouble = str(error)
     case.notes = said.getvalue()
     return [(name, level, text) for name, find in CHECKS.items() for level, text in find(case)]
-
-
-@group('check')
-def examined(add) -> None:
-    """what is examined"""
-    add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
-    add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
-    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
-    add('--cache_dir', metavar='DIR', default='cache', help='where main.py would keep decoded images')
-    add('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
-    add('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead of the table')
-
-
-CHECK = Command(__doc__, [examined, split_group, preprocessing])
 
 
 @command

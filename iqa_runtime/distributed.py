@@ -22,11 +22,6 @@ def device_of(name: str | None) -> str:
     return name or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def launched() -> int:
-    """How many processes torchrun started, of which this is one; 1 where it did not start it."""
-    return int(os.environ['WORLD_SIZE']) if 'TORCHELASTIC_RUN_ID' in os.environ else 1
-
-
 @contextmanager
 def processes(device: str, **options) -> Iterator[str]:
     """Join the other processes where torchrun started this one; yield the device of this process.

@@ -1,7 +1,10 @@
 """Options of testing, scoring, calibration, reports and export."""
+import os
+
 from iqa_data import options as of_data
 from iqa_data.options import dataset
-from iqa_runtime.options import Command, count, group, machine, number
+from iqa_runtime.errors import UserError
+from iqa_runtime.options import Command, Options, count, group, machine, number
 from iqa_training import options as of_training
 
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
@@ -17,7 +20,24 @@ def testing(add) -> None:
         help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
 
 
-@group('input')
+def launched() -> int:
+    """Return how many processes torchrun started, of which this is one; 1 if it did not start it."""
+    return int(os.environ['WORLD_SIZE']) if 'TORCHELASTIC_RUN_ID' in os.environ else 1
+
+
+def check_input(args: Options) -> None:
+    """Refuse options of scoring that do not go together."""
+    if bool(args.img) == bool(args.calibrate):
+        raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
+    if args.resume and not (args.csv or args.json):
+        raise UserError('--resume needs --csv or --json, the file to go on with')
+    if args.resume and args.report:
+        raise UserError('--report shows the images that are scored in this run: leave out --resume')
+    if launched() > 1 and args.img and not (args.csv or args.json):
+        raise UserError('under torchrun, give --csv or --json: one file for all processes')
+
+
+@group('input', check=check_input)
 def images(add) -> None:
     """the images to score"""
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',

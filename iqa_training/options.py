@@ -94,7 +94,7 @@ def training(add) -> None:
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
     add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
         help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
-    add('-valc', '--val_criterion', type=choice('IQAperformance:VAL_CRITERIA', 'criterion'), default='SROCC',
+    add('-valc', '--val_criterion', type=choice('iqa_training.record:VAL_CRITERIA', 'criterion'), default='SROCC',
         help='chooses the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
     add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
     add('--patience', type=count, help='end after so many validations in a row without a better one')

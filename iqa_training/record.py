@@ -4,12 +4,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def _magnitude(*names: str) -> Callable[[dict], float]:
+    return lambda performance: sum(abs(performance[name]) for name in names)
+
+
+def _least(name: str) -> Callable[[dict], float]:
+    return lambda performance: -performance[name]
+
+
+# name -> a validation's performance -> a number, higher is better; the suffixes are those of the heads (see
+# IQAperformance.IQAPerformance)
+VAL_CRITERIA: dict[str, Callable[[dict], float]] = {
+    **{name + head: _magnitude(name + head) for name in ('SROCC', 'PLCC', 'KROCC') for head in ('', '1', '2')},
+    **{f'RMSE{head}': _least(f'RMSE{head}') for head in ('', '1', '2')},
+    'SROCC+PLCC': _magnitude('SROCC', 'PLCC'),
+    'main_score': _magnitude('SROCC', 'PLCC'),  # NTIRE's name of the sum
+    'loss': _least('loss'),
+}
+
+
 @dataclass
 class Record:
     """The best validation so far; a later one takes its place if it is better, or with `later_wins` as good.
 
     Attributes:
-        criterion: a validation's performance -> a number, higher is better (see IQAperformance.VAL_CRITERIA).
+        criterion: a validation's performance -> a number, higher is better (see VAL_CRITERIA).
         patience: validations in a row without a better one after which the run stops; None: never.
         best: the criterion of the best one; None before the first.
         at, epoch: its iteration and epoch.

@@ -9,30 +9,15 @@
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
 """
-import os
-import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-
-import torch
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_data.options import data, places, preprocessing, split
-from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import write_text
 from iqa_runtime.options import Command, Options, count, group, machine, number, words_of
-from iqa_scoring.options import TEST
 from iqa_training.options import loss, network, recording, schedule, training
-from results_in_the_paper.driver import verdicts
-from results_in_the_paper.driver.drawing import draw
-from results_in_the_paper.driver.running import Job, Runner, slots, terminable
-from results_in_the_paper.driver.settings import PAPER
-from results_in_the_paper.driver.shelf import Shelf
-from results_in_the_paper.driver.systems import Setting, System, system_of
-from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
 
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits')
@@ -41,7 +26,12 @@ OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is
 INTERRUPTED = 130
 
 
-@group('reproduction')
+def check_targets(args: Options) -> None:
+    """Refuse an unknown target."""
+    expand(args.targets)
+
+
+@group('reproduction', check=check_targets)
 def reproduction(add) -> None:
     """what is reproduced, and how"""
     add('targets', nargs='+', metavar='TARGET',
@@ -55,6 +45,26 @@ def reproduction(add) -> None:
 
 REPRODUCE = Command(__doc__, [reproduction],
                     [data, training, schedule, recording, network, loss, split, preprocessing, places, machine])
+
+if __name__ == '__main__':
+    REPRODUCE.parse()  # --help and mistakes end here, before torch is imported
+
+import os
+import shlex
+from collections.abc import Iterable
+
+import torch
+
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import write_text
+from iqa_scoring.options import TEST
+from results_in_the_paper.driver import verdicts
+from results_in_the_paper.driver.drawing import draw
+from results_in_the_paper.driver.running import Job, Runner, slots, terminable
+from results_in_the_paper.driver.settings import PAPER
+from results_in_the_paper.driver.shelf import Shelf
+from results_in_the_paper.driver.systems import Setting, System, system_of
+from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 
 @command

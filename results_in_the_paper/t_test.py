@@ -7,7 +7,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -52,6 +51,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float
     if np.ptp(x - y) == 0:
         same = x[0] == y[0]
         return (math.nan if same else math.copysign(math.inf, x[0] - y[0])), (math.nan if same else 0.), len(splits)
+    from scipy import stats  # slow to import
     t, p = stats.ttest_rel(x, y)
     return float(t), float(p), len(splits)
 

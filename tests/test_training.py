@@ -16,9 +16,9 @@ import main
 import test_dataset
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint, read_tensors
-from iqa_training.record import Record
+from iqa_training.record import VAL_CRITERIA, Record
 from IQAloss import IQALoss
-from IQAperformance import VAL_CRITERIA, criteria_of
+from IQAperformance import criteria_of
 
 
 def curves(folder='runs'):

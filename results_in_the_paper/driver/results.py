@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
@@ -117,6 +116,7 @@ def _from_npy(path: Path, head: str) -> dict:
 
 
 def _from_csv(path: Path, head: str) -> dict:
+    import pandas as pd  # slow to import
     try:
         table = pd.read_csv(path, dtype={'name': str}, encoding='utf-8-sig', keep_default_na=True)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
