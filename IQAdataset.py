@@ -16,7 +16,7 @@ from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, re
 from iqa_data.samplers import SameSize, Share
 from iqa_data.splits import Plan, choose
 from iqa_data.target import Target, target_of
-from iqa_data.transforms import PAPERS, Augmentation, Preprocess
+from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options
@@ -277,12 +277,6 @@ def plan_of(args: Options, source: Source) -> Plan:
         ratios = source.ratios
     return Plan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
                 args.test_fold, args.fold_order)
-
-
-def preprocess_of(args: Options, source: Source) -> Preprocess:
-    """Return the fixed preprocessing that the options and the data set ask for."""
-    size = (args.resize_size_h, args.resize_size_w) if args.resize else None
-    return Preprocess(size, source.first_resize, args.filter, args.fit)
 
 
 def augmentation_of(args: Options) -> Augmentation | None:

@@ -13,6 +13,7 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from scipy import stats
 
+from iqa_networks.network import scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import cell
@@ -117,12 +118,6 @@ def _warn_of_nan(performance: dict) -> None:
     if undefined:
         warnings.warn(f'{", ".join(undefined)} not defined (constant or non-finite predictions or scores, '
                       f'{len(performance["sq"])} images): reported as nan', RuntimeWarning, stacklevel=3)
-
-
-def scored_first(heads: Sequence, scored: int = -1) -> list:
-    """Return one thing per head with that of the head at position `scored` first, the others in their order."""
-    scored %= len(heads)
-    return [heads[scored], *(head for i, head in enumerate(heads) if i != scored)]
 
 
 def everywhere(batches: list[torch.Tensor]) -> list[torch.Tensor]:

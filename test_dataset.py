@@ -15,7 +15,8 @@ from iqa_data.info import DATASETS, Info, dataset_name, named_source
 from iqa_data.options import data as data_group
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
-from iqa_data.transforms import Preprocess
+from iqa_data.transforms import Preprocess, preprocess_of
+from iqa_networks.network import scored_first
 from iqa_runtime.checkpoint import load_checkpoint, versions
 from iqa_runtime.distributed import device_of, is_main, processes
 from iqa_runtime.errors import UserError, command, one_line
@@ -26,8 +27,8 @@ from iqa_scoring.report import THUMBNAIL, Entry, write_report
 from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoint, on_dataset
-from IQAdataset import loading_of, open_data, plan_of, preprocess_of
-from IQAperformance import IQAPerformance, agreement, results_table, scored_first, write_results
+from IQAdataset import loading_of, open_data, plan_of
+from IQAperformance import IQAPerformance, agreement, results_table, write_results
 from modified_ignite_engine import evaluate
 from results_in_the_paper.driver.iqa_statistics import CRITERIA, interval, resamples
 

@@ -50,9 +50,10 @@ from tqdm import tqdm
 from iqa_data.images import ImageError, opened, shown_size, to_rgb
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.splits import choose, shared_contents, split_hash
+from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import write_text
-from IQAdataset import plan_of, preprocess_of
+from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')
 NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ

@@ -11,8 +11,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from iqa_data.images import opened, shown_size, to_rgb
+from iqa_data.info import Source
 from iqa_data.lab import scale_lightness
 from iqa_runtime.errors import pick
+from iqa_runtime.options import Options
 
 Images = tuple[Image.Image, ...]  # one image, or (reference, distorted)
 Sized = TypeVar('Sized', Image.Image, torch.Tensor)
@@ -128,6 +130,12 @@ def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
 FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
     'resize': lambda image, size, resize: resize(image, size), 'pad': _whole, 'crop': _centre,
 }
+
+
+def preprocess_of(args: Options, source: Source) -> Preprocess:
+    """Return the fixed preprocessing that the options and the data set ask for."""
+    size = (args.resize_size_h, args.resize_size_w) if args.resize else None
+    return Preprocess(size, source.first_resize, args.filter, args.fit)
 
 
 # Augmentation: the random part of training

@@ -1,4 +1,6 @@
 """The contract of every network of the toolkit."""
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 
@@ -39,3 +41,9 @@ class Network(nn.Module):
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores of the heads (see the class)."""
         raise NotImplementedError
+
+
+def scored_first(heads: Sequence, scored: int = -1) -> list:
+    """Return one thing per head with that of the head at position `scored` first, the others in their order."""
+    scored %= len(heads)
+    return [heads[scored], *(head for i, head in enumerate(heads) if i != scored)]

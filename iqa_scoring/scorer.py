@@ -16,16 +16,14 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from iqa_data.info import source_of
-from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format
-from iqa_networks.network import Network
+from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format, preprocess_of
+from iqa_networks.network import Network, scored_first
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Command, Options
 from iqa_training.options import network as network_group
-from IQAdataset import preprocess_of
 from IQAmodel import NETWORKS, create_model
-from IQAperformance import scored_first
 
 
 def linear(raw, k: float, b: float):

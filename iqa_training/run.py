@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from iqa_data.splits import split_hash
+from iqa_networks.network import scored_first
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
@@ -20,7 +21,7 @@ from iqa_training.record import Record
 from iqa_training.state import Skipping, gradients_of, random_states, restore, write_state
 from IQAdataset import Data
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import criteria_of, results_table, scored_first, write_results
+from IQAperformance import criteria_of, results_table, write_results
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 
