@@ -28,7 +28,6 @@ from iqa_training.state import find_state
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
 from IQAmodel import NETWORKS, build_model, models_table, network_options
-from IQAperformance import VAL_CRITERIA
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
 
