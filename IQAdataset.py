@@ -142,9 +142,12 @@ class Data:
     def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
         """Return every image of a part once, without augmentation, images of one size together (see SameSize.order).
 
+        If crops are trained with, a batch of whole images has no more pixels than one of crops, and fits the memory.
         Starting a loader draws one number from `generator` (None: torch's global one).
         """
-        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size),
+        cropped = self.augment and 'crop' in self.augment.parts
+        most = self.batch_size * self.augment.crop[0] * self.augment.crop[1] if cropped else None
+        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size, most),
                             generator=generator)
 
     def _loader(self, dataset: IQADataset, **options) -> DataLoader:
@@ -276,7 +279,7 @@ def plan_of(args: Options, source: Source) -> Plan:
     if source.ratios and args.split == 'official':
         ratios = source.ratios
     return Plan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
-                args.test_fold, args.fold_order)
+                args.test_fold, args.fold_order, args.split_index)
 
 
 def augmentation_of(args: Options) -> Augmentation | None:

@@ -94,7 +94,8 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
              'input': {'preprocessing': data.preprocess.stored(), 'normalise': args.normalise or model.normalise}}
     parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler}
     return Run(run_name(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, data,
-               evaluation, Record(VAL_CRITERIA[args.val_criterion], args.patience), trainer, parts, stop)
+               evaluation, Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins), trainer, parts,
+               stop)
 
 
 def where_and_how(args: Options, device: str) -> str:

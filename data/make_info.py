@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import DATASETS, PARTS, WRITERS, Info, info_of, write_info
 from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
 from iqa_data.published import Folder, renamed
+from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.tables import Table
 
@@ -182,7 +183,7 @@ RECIPES = {
     'tid2013': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 3000, 25),
     'tid2008': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 1700, 25),
     'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
-    'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982),
+    'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982, out=DATASETS['AGIQA-3K'].info),
     'pipal': Recipe(pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200),
     'pieapp': Recipe(pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
     'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0)),
@@ -258,6 +259,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument('--source', type=Path, required=True, metavar='DIR', help='where the published files are')
         one.add_argument('--out', type=Path, help='.csv or .mat '
                          f'(default: {recipe.out.format(name if name != "csv" else "NAME")} of the project)')
+        one.add_argument('--pyiqa', action='store_true', help="write the pyiqa toolbox's files too, beside it: "
+                         'meta_info_NAME.csv, and its ten splits NAME.pkl')
         if name != 'csv':
             one.add_argument('--partial', action='store_true', help='take a part of the data set, too')
             continue
@@ -274,7 +277,13 @@ def main(argv: Iterable[str] | None = None) -> None:
     out = args.out or default
     if out.suffix.lower() not in WRITERS:
         raise UserError(f'--out {out}: expected a file that ends in {" or ".join(WRITERS)}')
-    print(summary(make_info(args.name, args.source, out, args), out))
+    info = make_info(args.name, args.source, out, args)
+    print(summary(info, out))
+    if args.pyiqa:
+        table, splits = out.with_name(f'meta_info_{out.stem}.csv'), out.with_suffix('.pkl')
+        write_meta_info(table, info.names, info.mos, info.std)
+        write_splits(splits, pyiqa_splits(len(info.names)))
+        print(f"pyiqa's files: {table}, {splits}")
 
 
 if __name__ == '__main__':

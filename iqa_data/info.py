@@ -36,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iqa_data.pyiqa import is_meta_info, of_meta_info
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell, from_cell
@@ -68,6 +69,9 @@ DATASETS = {
                     'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
                     'ln -s FOLDER CLIVE; python data/make_info.py clive writes the info file',
                     first_resize=(500, 500)),
+    'AGIQA-3K': Source('./AGIQA-3K', './data/AGIQA-3K.csv',
+                       'download the images and data.csv of AGIQA-3K from its authors and link the folder of images: '
+                       'ln -s FOLDER AGIQA-3K; python data/make_info.py agiqa3k --source FOLDER writes the info file'),
     'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
                    ref_dir='./data/demo/references'),
 }
@@ -172,8 +176,9 @@ def _json(text: str) -> dict:
 
 
 def read_table(path: str | Path) -> Info:
-    """Read the project's own format (see the module)."""
-    return info_of(Table.read(path))
+    """Read the project's own format (see the module), or a table of the pyiqa toolbox (iqa_data/pyiqa.py)."""
+    table = Table.read(path)
+    return info_of(of_meta_info(table) if is_meta_info(path) and 'image' not in table.columns else table)
 
 
 def read_mat(path: str | Path) -> Info:

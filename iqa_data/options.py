@@ -4,10 +4,11 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from iqa_data.info import DATASETS, SUFFIXES
+from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.options import Options, choice, group, number, share, whole
+from iqa_runtime.options import Options, choice, count, group, number, share, whole
 
 
 def dataset(text: str) -> str:
@@ -65,6 +66,9 @@ def check_split(args: Options) -> None:
                         'more, or --test_fold none')
     if 'fold_order' in args.given and args.split != 'kfold-sorted':
         raise UserError(f'--fold_order needs --split kfold-sorted, not {args.split}')
+    pickled = args.split_file and args.split_file.lower().endswith(PICKLES)
+    if 'split_index' in args.given and args.split != 'pyiqa' and not pickled:
+        raise UserError(f'--split_index {args.split_index} needs --split pyiqa, or a --split_file of pyiqa\'s (.pkl)')
 
 
 @group('split', trained=True, check=check_split)
@@ -72,7 +76,8 @@ def split(add) -> None:
     """how the data set is split into train, val and test"""
     add('--split', type=choice(SPLITS, 'split'), default='official',
         help="official: the info file's own, and if it has none, reference; random: by image; reference: by content; "
-             'kfold: by content, kfold-sorted: images by MOS, dealt to --folds, of which --fold is val')
+             'kfold: by content, kfold-sorted: images by MOS, dealt to --folds, of which --fold is val; pyiqa: the '
+             "--split_index'th of that toolbox's splits, train and val alone")
     add('-eid', '--exp_id', type=whole, default=0, help="which of the info file's permutations; another random split")
     add('-tr', '--train_ratio', type=share, default=.6,
         help='share of training contents; of images with --split random')
@@ -82,10 +87,12 @@ def split(add) -> None:
     add('--folds', type=number(int, 2, 10 ** 6), default=5, help='folds of the k-fold splits')
     add('--fold', type=whole, default=0, help='which fold is val')
     add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
-        help='the test part of a k-fold split: the next fold, none, or val itself')
+        help='the test part of a k-fold split: the next fold, none, or val itself; val tests splits without one on val')
     add('--fold_order', type=choice(FOLD_ORDERS, 'fold order'), default='slides',
         help='how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first')
-    add('--split_file', metavar='FILE', help='a split as main.py writes it, RUN/split.csv: columns image and part')
+    add('--split_index', type=count, default=1, help="which of pyiqa's splits")
+    add('--split_file', metavar='FILE',
+        help="a split as main.py writes it, RUN/split.csv: columns image and part; or pyiqa's, .pkl")
 
 
 SIDE = number(int, 1, 1 << 15)

@@ -8,15 +8,19 @@ from torch.utils.data import BatchSampler, Sampler
 class SameSize(Sampler[list[int]]):
     """Batches of positions whose images share one size, so that they can be stacked; every position comes once.
 
-    Several processes take turns. `order` is the sequence of positions, those of rank 0 first, to put gathered
-    predictions back in the data set's order.
+    No batch has more than `batch_size` images, nor more than `most` pixels unless it is one image. Several processes
+    take turns. `order` is the sequence of positions, those of rank 0 first, to put gathered predictions back in the
+    data set's order.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int):
+    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, most: int | None = None):
         groups: dict[tuple[int, int], list[int]] = {}
         for i, size in enumerate(sizes):
             groups.setdefault(size, []).append(i)
-        batches = [group[i:i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
+        batches = []
+        for (height, width), group in groups.items():
+            count = batch_size if most is None else max(1, min(batch_size, most // (height * width)))
+            batches += [group[i:i + count] for i in range(0, len(group), count)]
         world = idist.get_world_size()
         self.batches = batches[idist.get_rank()::world]
         self.order = [i for rank in range(world) for batch in batches[rank::world] for i in batch]

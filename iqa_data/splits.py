@@ -6,6 +6,8 @@ images of one content together; `random` and `kfold-sorted` do not, and the log 
 The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
 are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
 no test part.
+
+`pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part.
 """
 import csv
 import hashlib
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.info import PARTS, Info, parts_of
+from iqa_data.pyiqa import PICKLES, pyiqa_splits, split_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell
@@ -38,6 +41,7 @@ class Plan:
     file: str | None = None
     test_fold: str = 'next'  # a name in TEST_FOLDS
     fold_order: str = 'slides'  # a name in FOLD_ORDERS
+    index: int = 1  # which of the toolbox's splits
 
     def order(self, n: int) -> np.ndarray:
         """A permutation of 0..n-1 that depends on the seed and on exp_id."""
@@ -113,6 +117,14 @@ def kfold_sorted(info: Info, plan: Plan) -> Parts:
     return _of_folds(fold, f'{len(fold)} images', plan)
 
 
+def by_pyiqa(info: Info, plan: Plan) -> Parts:
+    """Images at random, as the pyiqa toolbox splits them."""
+    splits = pyiqa_splits(len(info.names))
+    if plan.index > len(splits):
+        raise UserError(f'--split_index {plan.index}: expected 1 to {len(splits)}')
+    return {part: np.array(sorted(splits[plan.index - 1].get(part, ())), int) for part in PARTS}
+
+
 def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
     if not 0 <= plan.fold < plan.folds:
         raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
@@ -127,12 +139,13 @@ FOLD_ORDERS = ('slides', 'published')  # of kfold-sorted, see sorted_interleaved
 TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
 SPLITS: dict[str, Callable[[Info, Plan], Parts]] = {
     'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,
+    'pyiqa': by_pyiqa,
 }
 
 
 def choose(info: Info, plan: Plan) -> Parts:
     """Split as planned, and say so if parts share contents. UserError if train or val is empty; test may be absent."""
-    parts = read_split(plan.file, info.names) if plan.file else SPLITS[plan.split](info, plan)
+    parts = read_split(plan.file, info.names, plan.index) if plan.file else SPLITS[plan.split](info, plan)
     for part in ('train', 'val'):
         if len(parts[part]) == 0:
             raise UserError(f'the split leaves {part} empty: {len(info.names)} images with '
@@ -170,8 +183,13 @@ def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
         writer.writerows((cell(name), part) for part, some in names.items() for name in dict.fromkeys(some))
 
 
-def read_split(path: str | Path, names: Sequence[str]) -> Parts:
-    """Read a split of the images `names`; UserError where it names others, one twice, or not all of them."""
+def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:
+    """Read a split of the images `names`; UserError where it names others, one twice, or not all of them.
+
+    Of pickled splits of the pyiqa toolbox, `index` says which.
+    """
+    if Path(path).suffix.lower() in PICKLES:
+        return split_of(path, index, len(names))
     table = Table.read(path)
     table.needs('image', 'part')
     listed, part = table.images(), parts_of(table)

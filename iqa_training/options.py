@@ -96,6 +96,7 @@ def training(add) -> None:
         help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
     add('-valc', '--val_criterion', type=choice('iqa_training.record:VAL_CRITERIA', 'criterion'), default='SROCC',
         help='chooses the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
+    add('--later_wins', action='store_true', help='of validations that are equally good, keep the later one')
     add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
     add('--patience', type=count, help='end after so many validations in a row without a better one')
     add('--line', choices=('fitted', 'target'), default='fitted',

@@ -31,6 +31,10 @@ def svd_cnniqa(setting: Setting) -> System:
     """Return the runs of the report: pretraining, unless a file is given, and three networks at 50 and 100 epochs."""
     given = dict(setting.given)
     file = given.pop('pretrained', None)
+    places = sorted({'im_dir', 'data_info'} & given.keys())
+    if places and not file and 'dataset' not in given:
+        raise UserError(f'--{places[0]}: svd_cnniqa trains on two data sets: link the folders KonIQ-10k and AGIQA-3K, '
+                        'or give --pretrained')
     setting = replace(setting, given=given)
     first = [] if file else [setting.train('cnniqa_koniq')]
     start = file or str(first[0].checkpoint)

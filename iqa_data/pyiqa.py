@@ -1,0 +1,153 @@
+"""The files of the pyiqa toolbox: tables meta_info_NAME.csv, and pickled splits; nothing in them is executed.
+
+    meta_info_NAME.csv  a header, then a row per image: file and MOS, or of a set with references: reference, file, MOS;
+                        then columns of which std is read
+    NAME.pkl            {1: {'train': [rows], 'val': [rows], 'test': [rows]}, 2: ...}, rows of that table from 0 on;
+                        test may be absent
+"""
+import csv
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
+from iqa_runtime.names import cell
+from iqa_runtime.tables import Table
+
+PARTS = ('train', 'val', 'test')
+PICKLES = ('.pkl', '.pickle')  # suffixes of pickled splits
+SEED, SPLITS, SHARE = 123, 10, .8
+
+
+def pyiqa_splits(n: int, seed: int = SEED) -> list[dict[str, list[int]]]:
+    """Return the ten splits of n rows that pyiqa makes, as {'train', 'val'} -> rows in its order.
+
+    One generator shuffles one list again and again; the first round(.8 n) rows of each shuffle are for training.
+    """
+    random, rows, splits = Random(seed), list(range(n)), []
+    for _ in range(SPLITS):
+        random.shuffle(rows)
+        count = round(SHARE * n)
+        splits.append({'train': rows[:count], 'val': rows[count:]})
+    return splits
+
+
+# Tables
+
+def is_meta_info(path: str | Path) -> bool:
+    """Return whether a file has the name of pyiqa's tables."""
+    return Path(path).name.startswith('meta_info')
+
+
+def of_meta_info(table: Table) -> Table:
+    """Return a table of pyiqa's with the project's names of its columns: image, mos, and perhaps std and reference.
+
+    Raises UserError if neither the second nor the third column holds numbers.
+    """
+    names = list(table.columns)
+    at = next((i for i in (1, 2) if i < len(names) and _is_number(table, names[i])), None)
+    if at is None:
+        raise UserError(f'{table.path}: expected the columns file and MOS, or reference, file and MOS; found '
+                        f'{", ".join(names) or "none"}')
+    columns = {'image': names[at - 1], 'mos': names[at]}
+    if at == 2:
+        columns['reference'] = names[0]
+    std = [name for name in names[at + 1:] if name.lower() == 'std']
+    if std:
+        columns['std'] = std[0]
+    return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
+
+
+def _is_number(table: Table, column: str) -> bool:
+    try:
+        float(next(iter(table.columns[column]), '').replace(table.decimal, '.'))
+    except ValueError:
+        return False
+    return True
+
+
+def write_meta_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float]) -> None:
+    """Write a table of images without references; a standard deviation that is nan is left empty."""
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(('img_name', 'mos', 'std'))
+        writer.writerows((cell(name), repr(float(m)), '' if np.isnan(s) else repr(float(s)))
+                         for name, m, s in zip(names, mos, std, strict=True))
+
+
+# Pickled splits
+
+class _NothingButData(pickle.Unpickler):
+    """An unpickler of dictionaries, lists, numbers and texts, which need no function of any module."""
+
+    def find_class(self, module: str, name: str):
+        raise UserError(f'it asks for {module}.{name}')
+
+
+def read_splits(path: str | Path) -> dict[int, dict[str, list[int]]]:
+    """Read pickled splits: number of the split -> part -> rows.
+
+    UserError that names what was found if the file holds anything else; nothing in it is executed.
+    """
+    try:
+        with open(path, 'rb') as file:
+            content = _NothingButData(file).load()
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from None
+    except UserError as error:
+        raise UserError(f'{path} refused: {error}; expected splits, which are dictionaries of lists of row numbers '
+                        'alone') from None
+    except Exception as error:  # damaged bytes make an unpickler raise almost anything
+        raise UserError(f'{path}: not a file of splits ({type(error).__name__}: {str(error)[:80]})') from None
+    found = _what_is_wrong(content)
+    if found:
+        raise UserError(f'{path}: expected a dictionary of splits 1, 2, ... each with rows of train, val and perhaps '
+                        f'test; found {found}')
+    return content
+
+
+def _what_is_wrong(content) -> str:
+    """Return what is no split in the content of a file, in words; '' if nothing is."""
+    if not isinstance(content, dict) or not content:
+        return f'{type(content).__name__} {str(content)[:40]}'
+    for number, split in content.items():
+        if type(number) is not int or not isinstance(split, dict):
+            return f'{str(number)[:40]!r}: {type(split).__name__}'
+        for part, rows in split.items():
+            if part not in PARTS or not isinstance(rows, list):
+                return f'{str(part)[:40]!r}: {type(rows).__name__} in split {number}'
+            strange = next((row for row in rows if type(row) is not int or row < 0), None)
+            if strange is not None:
+                return f'the row {str(strange)[:40]!r} in {part} of split {number}'
+    return ''
+
+
+def split_of(path: str | Path, number: int, n: int) -> dict[str, np.ndarray]:
+    """Return the rows of each part in a split of n images, in ascending order, as pickled splits hold it.
+
+    Raises UserError if there is no such split, or if it is one of another number of rows.
+    """
+    splits = read_splits(path)
+    if number not in splits:
+        raise UserError(f'{path}: no split {number}; it has {", ".join(map(str, sorted(splits)))}')
+    parts = {part: np.array(sorted(splits[number].get(part, ())), int) for part in PARTS}
+    rows = np.sort(np.concatenate(list(parts.values())))
+    if not np.array_equal(rows, np.arange(n)):
+        twice = len(rows) - len(np.unique(rows))
+        found = f'{len(rows)} rows up to {rows[-1]}' if len(rows) else 'no rows'
+        raise UserError(f'{path}: split {number} names {found}' + (f', {twice} of them twice' if twice else '')
+                        + f'; the data set has {n}, 0 to {n - 1}')
+    return parts
+
+
+def write_splits(path: str | Path, splits: Sequence[Mapping[str, Sequence[int]]]) -> None:
+    """Write splits as pyiqa's training script reads them: plain dictionaries, lists and numbers."""
+    content = {number: {part: [int(row) for row in rows] for part, rows in split.items()}
+               for number, split in enumerate(splits, 1)}
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+        pickle.dump(content, file, protocol=2)
