@@ -26,6 +26,8 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
     part                 (1, N) optional, not the original's: 1 train, 2 val, 3 test, the official split
     references           (1, N) optional, not the original's: as im_names, the column reference of the table
     about                optional attribute of the file, not the original's: the JSON of the table's column
+
+Both are read by the same rules: no image twice, no control characters in a name, `higher_is_better` true or false.
 """
 import csv
 import json
@@ -36,6 +38,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iqa_data.matlab import mat_file
 from iqa_data.pyiqa import is_meta_info, of_meta_info
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing
@@ -121,22 +124,39 @@ class Info:
     def __post_init__(self):
         lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
                    'subjective_scoresSTD': len(self.std), 'ref_ids': len(self.ref_ids)}
-        if self.part is not None:
-            lengths['part'] = len(self.part)
+        lengths |= {name: len(value) for name, value in (('part', self.part), ('references', self.references))
+                    if value is not None}
         if len(set(lengths.values())) > 1:
             raise UserError('the fields disagree in length: ' + ', '.join(f'{k} {n}' for k, n in lengths.items()))
         if not self.names:
             raise UserError('it holds no images')
         if not np.isfinite(self.mos).all():
             raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
-        strangers = set(self.ref_ids.tolist()) - set(self.index[:, 0].tolist()) if self.index.shape[1] else ()
-        if strangers:
-            raise UserError(f'ref_ids names {min(strangers)}, which is not in index')
+        if np.isinf(self.std).any():
+            raise UserError(f'the std of {self.names[int(np.argmax(np.isinf(self.std)))]} is not a finite number')
+        if self.index.shape[1]:
+            self._check_index()
+        for name in ('higher_is_better', 'repeated'):
+            if not isinstance(self.about.get(name, True), bool):
+                raise UserError(f'about: {name} is {json.dumps(self.about[name])[:40]}, expected true or false')
+
+    def _check_index(self) -> None:
+        """Raise UserError if a column is no permutation: a content could be in two parts then."""
+        n, runs = self.index.shape
+        seen = np.zeros((n, runs), bool)
+        inside = (self.index >= 1) & (self.index <= n)
+        if inside.all():
+            seen[self.index - 1, np.arange(runs)] = True
+        if not seen.all():
+            raise UserError(f'index: column {int(np.argmin(seen.all(0))) + 1} is no permutation of 1 to {n}')
+        strangers = self.ref_ids[(self.ref_ids < 1) | (self.ref_ids > n)]
+        if len(strangers):
+            raise UserError(f'ref_ids names {strangers[0]}, which is not in index')
 
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher score means a better image; so it is where the file does not say."""
-        return bool(self.about.get('higher_is_better', True))
+        return self.about.get('higher_is_better', True)
 
 
 def parts_of(table: Table) -> np.ndarray:
@@ -172,6 +192,8 @@ def _json(text: str) -> dict:
         about = json.loads(text)
     except json.JSONDecodeError:  # somebody else's column or attribute of this name
         about = {}
+    except (RecursionError, ValueError):  # nested too deeply; a number of too many digits
+        raise UserError(f'about: not JSON of a usual form, {text[:40]!r}') from None
     return about if isinstance(about, dict) else {}
 
 
@@ -183,33 +205,28 @@ def read_table(path: str | Path) -> Info:
 
 def read_mat(path: str | Path) -> Info:
     """Read the original package's format (see the module)."""
-    import h5py  # only for this format
-    try:
-        with h5py.File(path, 'r') as file:
-            lacks = sorted(set(FIELDS) - set(file))
-            if lacks:
-                raise UserError(f'{path}: the info file lacks {", ".join(lacks)}')
-            names = [_name(file, ref) for ref in file['im_names'][0]]
-            mos, std, ref_ids = (file[key][0] for key in FIELDS[1:4])
-            part = np.array(PARTS, dtype=object)[file['part'][0].astype(int) - 1] if 'part' in file else None
-            references = [_name(file, ref) for ref in file['references'][0]] if 'references' in file else None
-            return Info(names, mos.astype(float), std.astype(float), ref_ids.astype(int),
-                        file['index'][()].astype(int), part, references, _json(file.attrs.get('about', '{}')))
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f'{path}: {error}') from None
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such info file') from None
-    except OSError as error:
-        raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file ({error})') from None
+    with mat_file(path) as file:
+        lacks = sorted(set(FIELDS) - file.keys)
+        if lacks:
+            raise UserError(f'{path}: the info file lacks {", ".join(lacks)}')
+        names = file.texts('im_names')
+        mos, std, ref_ids = file.row('subjective_scores'), file.row('subjective_scoresSTD'), file.whole('ref_ids')[0]
+        part = _parts_of_codes(file.row('part')) if 'part' in file.keys else None
+        references = file.texts('references', least=0) if 'references' in file.keys else None
+        about = _json(file.attribute('about') or '{}')
+        info = Info(names, mos, std, ref_ids, file.whole('index'), part, references, about)
+        table = Table(Path(path), {'image': names}, list(range(1, len(names) + 1)))  # the same rules for names
+        names = table.images()
+        if not about.get('repeated'):
+            table.once(names, mos, 'mos')
+        return replace(info, names=names)
 
 
-def _name(file, ref) -> str:
-    """Return the text behind an object reference; by h5py's low level, which takes a tenth of the time."""
-    import h5py
-    dataset = h5py.h5r.dereference(ref, file.id)
-    units = np.empty(dataset.shape, '<u2')
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, units)
-    return units.tobytes().decode('utf-16-le')
+def _parts_of_codes(codes: np.ndarray) -> np.ndarray:
+    wrong = np.flatnonzero(~np.isin(codes, (1, 2, 3)))
+    if len(wrong):
+        raise UserError(f'part of image {wrong[0] + 1} is {codes[wrong[0]]:g}; expected 1 train, 2 val or 3 test')
+    return np.array(PARTS, dtype=object)[codes.astype(int) - 1]
 
 
 def write_table(path: Path, info: Info) -> None:
@@ -274,7 +291,10 @@ WRITERS: dict[str, Callable[[Path, Info], None]] = {'.csv': write_table, '.mat':
 
 def read_info(path: str | Path) -> Info:
     """Read an info file, by its suffix. Raises UserError that names the file and what is wrong with it."""
-    return READERS.get(Path(path).suffix.lower(), read_mat)(Path(path))
+    try:
+        return READERS.get(Path(path).suffix.lower(), read_mat)(Path(path))
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f'{path}: {error}') from None
 
 
 def write_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float],

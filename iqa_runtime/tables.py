@@ -11,6 +11,8 @@ import numpy as np
 
 from iqa_runtime.errors import UserError
 
+CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
+
 
 @dataclass(frozen=True)
 class Table:
@@ -74,11 +76,13 @@ class Table:
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
 
     def images(self, column: str = 'image') -> list[str]:
-        """A column as file names with / between folders; UserError where one is empty or a path of another system."""
+        """A column as file names with / between folders; UserError where one is empty, odd, or of another system."""
         names = [str(PurePosixPath(name.replace('\\', '/'))) if name else '' for name in self.columns[column]]
         for name, row in zip(names, self.rows, strict=True):
             if not name:
                 raise UserError(f'{self.path} row {row}: the {column} is empty')
+            if CONTROL.search(name):
+                raise UserError(f'{self.path} row {row}: the {column} {name[:80]!r} has a control character')
             if os.name != 'nt' and re.match('[A-Za-z]:/', name):
                 raise UserError(f'{self.path} row {row}: {name} is an absolute path of a Windows machine; expected '
                                 'one below the folder of the images (--im_dir)')
