@@ -4,6 +4,7 @@
 worse than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` says so.
 """
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,7 +194,12 @@ class Scorer:
         self.normalise = NORMALISATIONS[pick(NORMALISATIONS, of_input['normalise'], 'normalisation')]
         self.head = checkpoint.get('head', len(network.heads) - 1)
 
-    def score(self, image, as_loss: bool = False):
+    @property
+    def inputs(self) -> int:
+        """Images that the network compares: 1, or 2 with a reference."""
+        return self.network.inputs
+
+    def score(self, image, reference=None, as_loss: bool = False):
         """The score of one image, or of each of a batch, in MOS units.
 
         Args:
@@ -201,40 +207,65 @@ class Scorer:
                 a path, a PIL image, or a uint8 array (H, W, 3): a float is returned;
                 a uint8 array (N, H, W, 3), or a list of the above: a float64 array (N,);
                 a float tensor (3, H, W) or (N, 3, H, W) in 0..1: a tensor () or (N,) on the network's device.
+            reference: for a full-reference network, what the image is compared with: of the same kind and size.
             as_loss: keep the gradient, from the score back to the pixels (float tensors only). The score itself is
                 returned, so where higher is better, what is minimised is -score.
 
         Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and where
         the checkpoint resizes, it is resized by torch's nearest filter: close to PIL's, but not bit for bit.
         """
+        images = self._inputs(reference, image)
         if isinstance(image, Tensor) and image.is_floating_point():
             with torch.set_grad_enabled(as_loss):
-                score = self.mapping(self.raw(resized(_in_range(image), self.preprocess)))
+                score = self.mapping(self.raw(*(resized(_in_range(one), self.preprocess) for one in images)))
             return score if image.ndim == 4 else score[0]
         if as_loss:
             raise TypeError('as_loss needs a float tensor (N, 3, H, W) in 0..1: a path, a PIL image or 8-bit pixels '
                             'have no gradient')
         if isinstance(image, (list, tuple)) or (isinstance(image, np.ndarray) and image.ndim == 4):
-            return np.concatenate([np.empty(0), *(self._chunk(image[i:i + 8]) for i in range(0, len(image), 8))])
-        return float(self._chunk([image])[0])
+            return np.concatenate([np.empty(0), *(self._chunk(*(one[i:i + 8] for one in images))
+                                                  for i in range(0, len(image), 8))])
+        return float(self._chunk(*([one] for one in images))[0])
 
-    def _chunk(self, images) -> np.ndarray:
-        """Scores (N,) of paths, PIL images or arrays: as one batch where their sizes allow."""
-        pixels = [pil_to_tensor(self.preprocess(image) if isinstance(image, (str, Path))
-                                else self.preprocess.of(_as_pil(image))) for image in images]
-        same = len({tuple(one.shape) for one in pixels}) == 1
-        raw = [self.heads(batch)[:, 0] for batch in ([torch.stack(pixels)] if same else [one[None] for one in pixels])]
-        return self.mapping(np.concatenate(raw))
+    def _inputs(self, reference, image) -> tuple:
+        """The images that the network compares; TypeError if the reference is missing, too much or of another kind."""
+        if (reference is None) == (self.inputs == 2):
+            raise TypeError('this network compares an image with its reference: score(image, reference)'
+                            if reference is None else 'this network scores an image without a reference')
+        if self.inputs == 1:
+            return (image,)
+        several = [isinstance(one, (list, tuple)) or getattr(one, 'ndim', 3) == 4 for one in (reference, image)]
+        if isinstance(reference, Tensor) != isinstance(image, Tensor) or several[0] != several[1] or (
+                several[0] and len(reference) != len(image)):
+            raise TypeError('the reference is of another kind or number than the image')
+        return reference, image
 
-    def heads(self, pixels: Tensor) -> np.ndarray:
-        """Return raw outputs (N, heads) float64, the scored head first, of preprocessed uint8 (N, 3, H, W)."""
+    def _chunk(self, *lists) -> np.ndarray:
+        """Scores (N,) of lists of paths, PIL images or arrays, reference first: as one batch if their sizes allow."""
+        inputs = [[pil_to_tensor(self.preprocess(image) if isinstance(image, (str, Path))
+                                 else self.preprocess.of(_as_pil(image))) for image in images] for images in lists]
+        same = len({tuple(one.shape) for images in inputs for one in images}) == 1
+        batches = [[torch.stack(images) for images in inputs]] if same else [
+            [one[None] for one in images] for images in zip(*inputs, strict=True)]
+        return np.concatenate([self.measure(*batch)[0] for batch in batches])
+
+    def measure(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (N,) in MOS units and raw outputs (N, heads), the scored head first; see `heads`."""
+        heads = self.heads(*pixels)
+        return self.mapping(heads[:, 0]), heads
+
+    def heads(self, *pixels: Tensor) -> np.ndarray:
+        """Return raw outputs (N, heads) float64, the scored head first, of preprocessed uint8 (N, 3, H, W).
+
+        A full-reference network takes two: reference and distorted.
+        """
         with torch.inference_mode():
-            outputs = self.network(self.prepare(pixels))
+            outputs = self.network(*map(self.prepare, _of_one_size(pixels)))
             return torch.cat(scored_first(outputs, self.head), 1).double().cpu().numpy()
 
-    def raw(self, images: Tensor) -> Tensor:
+    def raw(self, *images: Tensor) -> Tensor:
         """Return the raw output (N,) of the scored head; images are as in `prepare`, and keep their gradient."""
-        return self.network(self.prepare(images))[self.head][:, 0]
+        return self.network(*map(self.prepare, _of_one_size(images)))[self.head][:, 0]
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
@@ -243,6 +274,14 @@ class Scorer:
         if images.is_floating_point():
             images = images.to(dtype, memory_format=memory_format(images.shape))
         return self.normalise(images).to(dtype)
+
+
+def _of_one_size(images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The images; ValueError if the reference is of another size than the distorted image."""
+    if len({image.shape for image in images}) > 1:
+        (h, w), (height, width) = (image.shape[-2:] for image in images)
+        raise ValueError(f'the reference has {w}x{h} pixels, the distorted image {width}x{height}')
+    return images
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:

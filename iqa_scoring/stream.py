@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 from iqa_data.images import ImageError, opened, shown_size
@@ -23,6 +23,7 @@ from iqa_scoring.maps import quality_maps
 from iqa_scoring.options import MAX_PIXELS
 from iqa_scoring.scorer import Scorer
 
+Item = str | tuple[str, str]  # a path, or a pair of them: reference, distorted
 WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order
 
@@ -39,13 +40,34 @@ class Sample:
     thumbnail: bytes = b''               # JPEG
     note: str = ''
     error: str = ''                      # why there is no score
+    score: float | None = None           # in MOS units
+    reference: str = ''                  # of a pair: the path of the reference, its pixels, thumbnails of both
+    reference_pixels: torch.Tensor | None = None
+    reference_thumbnail: bytes = b''
+    difference_thumbnail: bytes = b''
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """The images that the network compares, reference first."""
+        return (self.pixels,) if self.reference_pixels is None else (self.reference_pixels, self.pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images."""
+        return sum(image.nbytes for image in self.inputs)
+
+    def let_go(self) -> None:
+        """Forget the pixels."""
+        self.pixels = self.reference_pixels = None
 
 
 class Reader:
     """Reads image files into samples; `index, path -> Sample`, whose `error` says what is wrong. Never raises.
 
+    Instead of a path, a pair of paths, (reference, distorted), gives a sample of both.
+
     Args:
-        preprocess: path -> PIL image (see IQAdataset.Preprocess).
+        preprocess: path -> PIL image (see iqa_data.transforms.Preprocess).
         max_pixels: larger images are refused before they are decoded: a small file can hold a huge image.
         thumbnail: longest side of the thumbnail; 0 makes none.
     """
@@ -53,31 +75,55 @@ class Reader:
     def __init__(self, preprocess: Preprocess, max_pixels: int = MAX_PIXELS, thumbnail: int = 0):
         self.preprocess, self.max_pixels, self.thumbnail = preprocess, max_pixels, thumbnail
 
-    def __call__(self, index: int, path: str) -> Sample:
-        sample = Sample(index, path)
+    def __call__(self, index: int, path: Item) -> Sample:
+        reference, path = ('', path) if isinstance(path, str) else path
+        sample = Sample(index, path, reference=reference)
         try:
-            with opened(path) as image:
-                self._read(image, sample)
+            image = self._read(path, sample)
         except ImageError as error:
             sample.error = error.reason
+            return sample
+        if reference:
+            try:
+                self._compare(image, self._read(reference, Sample(index, reference)), sample)
+            except ImageError as error:
+                sample.error = f'its reference {text(reference)}: {error.reason}'
+        sample.pixels = None if sample.error else pil_to_tensor(image)
         return sample
 
-    def _read(self, image: Image.Image, sample: Sample) -> None:
-        width, height = image.size
-        if width * height > self.max_pixels:
-            raise ImageError(f'{width}x{height} pixels are more than {self.max_pixels}, as in a decompression bomb; '
-                             f'if it can be trusted: --max_pixels {width * height}')
-        if getattr(image, 'is_animated', False) and image.format != 'MPO':
-            sample.note = 'the first of several frames'
-        ready = self.preprocess.of(image)
-        sample.pixels = pil_to_tensor(ready)
+    def _read(self, path: str, sample: Sample) -> Image.Image:
+        """Return the preprocessed image; put a note and the thumbnail into the sample."""
+        with opened(path) as image:
+            width, height = image.size
+            if width * height > self.max_pixels:
+                raise ImageError(f'{width}x{height} pixels are more than {self.max_pixels}, as in a decompression '
+                                 f'bomb; if it can be trusted: --max_pixels {width * height}')
+            if getattr(image, 'is_animated', False) and image.format != 'MPO':
+                sample.note = 'the first of several frames'
+            ready = self.preprocess.of(image)
+            if self.thumbnail:
+                sample.thumbnail = _thumbnail(ready, shown_size(image), self.thumbnail)
+        return ready
+
+    def _compare(self, image: Image.Image, reference: Image.Image, sample: Sample) -> None:
+        """Put the reference, and with thumbnails the difference, into the sample of the image."""
+        if image.size != reference.size:
+            raise ImageError(f'{reference.width}x{reference.height} pixels, the image has {image.width}x{image.height}')
+        sample.reference_pixels = pil_to_tensor(reference)
         if self.thumbnail:
-            sample.thumbnail = _thumbnail(image, ready, self.thumbnail)
+            size = image.size[::-1]
+            sample.reference_thumbnail = _thumbnail(reference, size, self.thumbnail)
+            sample.difference_thumbnail = _thumbnail(difference(reference, image), size, self.thumbnail)
 
 
-def _thumbnail(image: Image.Image, ready: Image.Image, side: int) -> bytes:
-    """A small JPEG with the proportions of the file's image, made of what the network sees."""
-    height, width = shown_size(image)
+def difference(reference: Image.Image, image: Image.Image) -> Image.Image:
+    """Return |image - reference| of the lightness as grey, white at the largest difference."""
+    return ImageOps.autocontrast(ImageChops.difference(reference.convert('L'), image.convert('L')), ignore=None)
+
+
+def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
+    """A small JPEG with the proportions of the file's image, (h, w) as shown, made of what the network sees."""
+    height, width = shown
     scale = side / max(width, height)
     small = ready.resize((max(1, round(width * scale)), max(1, round(height * scale))),
                                  Image.Resampling.BILINEAR, reducing_gap=2)
@@ -86,7 +132,7 @@ def _thumbnail(image: Image.Image, ready: Image.Image, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode(paths: Iterable[str], read: Callable[[int, str], Sample], workers: int, ahead: int) -> Iterator[Sample]:
+def decode(paths: Iterable[Item], read: Callable[[int, Item], Sample], workers: int, ahead: int) -> Iterator[Sample]:
     """read(index, path) of every path, in order, by `workers` threads, at most `ahead` before they are asked for."""
     numbered = enumerate(paths)
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -112,23 +158,24 @@ def batches(samples: Iterable[Sample], batch_size: int, waiting: int = WAITING) 
             continue
         size = tuple(sample.pixels.shape)
         groups.setdefault(size, []).append(sample)
-        held += sample.pixels.nbytes
+        held += sample.nbytes
         if len(groups[size]) == batch_size:
-            held -= batch_size * sample.pixels.nbytes
+            held -= batch_size * sample.nbytes
             yield groups.pop(size)
         while groups and (held > waiting or sample.index - next(iter(groups.values()))[0].index >= LAG * batch_size):
             oldest = groups.pop(next(iter(groups)))
-            held -= len(oldest) * oldest[0].pixels.nbytes
+            held -= len(oldest) * oldest[0].nbytes
             yield oldest
     yield from groups.values()
 
 
-def score_files(scorer: Scorer, paths: Iterable[str], read: Callable[[int, str], Sample], batch_size: int = 8,
+def score_files(scorer: Scorer, paths: Iterable[Item], read: Callable[[int, Item], Sample], batch_size: int = 8,
                 workers: int = 2, window: int = 0, keep: Callable[[Sample], None] = lambda sample: None,
                 stop: Callable[[], bool] = lambda: False) -> Iterator[Sample]:
     """Score files; yields their samples, without pixels, in the order of `paths`.
 
     Args:
+        paths: files, or pairs of files (reference, distorted).
         read: see Reader.
         window: side of the windows of a quality map (see IQAmaps); 0 makes none.
         keep: called with each scored sample while it still has its pixels.
@@ -142,7 +189,7 @@ def score_files(scorer: Scorer, paths: Iterable[str], read: Callable[[int, str],
         for sample in batch:
             if not sample.error:
                 keep(sample)
-            sample.pixels = None
+            sample.let_go()
             done[sample.index] = sample
         while place in done:
             yield done.pop(place)
@@ -157,30 +204,30 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 
     An output that is not finite is an error of the sample, too.
     """
-    pixels = torch.stack([sample.pixels for sample in batch])
+    inputs = [torch.stack(images) for images in zip(*(sample.inputs for sample in batch), strict=True)]
+    pixels = inputs[-1]
     try:
-        heads = scorer.heads(pixels)
+        scores, heads = scorer.measure(*inputs)
         grids = quality_maps(scorer, pixels, window) if window else [None] * len(batch)
     except torch.OutOfMemoryError:
         raise UserError(f'not enough memory on {scorer.device} for {len(batch)} images of {pixels.shape[3]}x'
                         f'{pixels.shape[2]} pixels: try a smaller --batch_size, or --device cpu') from None
-    except (RuntimeError, UserError) as error:
+    except (RuntimeError, ValueError) as error:
         for sample in batch:
             sample.error = f'{pixels.shape[3]}x{pixels.shape[2]} pixels: ' + str(error).strip().splitlines()[0]
         return
-    for sample, raw, grid in zip(batch, heads, grids, strict=True):
+    for sample, score, raw, grid in zip(batch, scores, heads, grids, strict=True):
         if not np.isfinite(raw).all():
             sample.error = f"the network's output for it is {raw[~np.isfinite(raw)][0]:g}, which is no score"
         elif grid is not None and not np.isfinite(grid).all():
             sample.error = 'its quality map holds numbers that are not finite'
         else:
-            sample.heads, sample.grid = raw, grid
+            sample.score, sample.heads, sample.grid = float(score), raw, grid
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
     """What is said of one image (see IQAtables)."""
-    scale, raw = scorer.scale, float(sample.heads[0])
-    score = float(scorer.mapping(raw))
+    scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
             'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
