@@ -19,6 +19,7 @@ from iqa_data.target import Target, target_of
 from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import Paths, check_outputs
 from iqa_runtime.options import Options
 
 Scores = tuple[torch.Tensor, torch.Tensor]
@@ -177,11 +178,11 @@ def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
 
 
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
-              loading: Loading, inputs: int = 1) -> Data:
+              loading: Loading, inputs: int = 1, outputs: Mapping[str, Paths] | None = None) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
     With 2 `inputs`, each item has its reference image too. Raises UserError if the folder, the info file or an image is
-    missing or broken, and says how to get them.
+    missing or broken, and says how to get them; or if an image is one of `outputs`, files that are to be written.
     """
     require(source, name)
     info = read_info(source.info)
@@ -196,6 +197,7 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
         paths = {part: [(reference[i], path) for i, (path,) in zip(chosen, paths[part], strict=True)]
                  for part, chosen in parts.items()}
     files = list(dict.fromkeys(path for pairs in paths.values() for item in pairs for path in item))
+    check_outputs(outputs or {}, {'--im_dir': files})
     read, sizes = loading.open(files, preprocess)
     size = dict(zip(files, sizes, strict=True))
     check_pairs([item for pairs in paths.values() for item in pairs], size)
@@ -232,10 +234,11 @@ def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int
                             'needs both of one size (--resize brings them to it)')
 
 
-def get_data_loaders(args: Options, inputs: int = 1) -> Data:
+def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths] | None = None) -> Data:
     """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them.
 
     `inputs`: images that the network compares; with 2, items are pairs (reference, distorted).
+    `outputs`: the files that are to be written: UserError if an image is one of them (see check_outputs).
     """
     if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
         from iqa_data.demo import make_demo  # it draws the images, with more packages
@@ -249,7 +252,7 @@ def get_data_loaders(args: Options, inputs: int = 1) -> Data:
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args),
-                     inputs)
+                     inputs, outputs)
     data.augment, data.target = augmentation_of(args), target_of(args.target, data.datasets['train'].mos.numpy())
     data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
     check_sizes(set(data.sizes['train']), data.augment, args.batch_size)

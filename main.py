@@ -15,16 +15,16 @@ from iqa_data.transforms import NORMALISATIONS, memory_format
 from iqa_networks.network import Network
 from iqa_runtime.distributed import device_of, fewest_images, is_main, parallel, processes, synchronise
 from iqa_runtime.errors import command
-from iqa_runtime.files import locked
+from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.evaluation import Evaluation
-from iqa_training.naming import checkpoint_file, run_name
+from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
 from iqa_training.optimizers import build_optimizer
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
-from iqa_training.state import find_state
+from iqa_training.state import find_state, remove_unfinished
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
 from IQAmodel import NETWORKS, build_model, models_table, network_options
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         return test(args, part='test')
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
-        lock = locked(checkpoint_file(args).with_suffix('.lock')) if is_main() else nullcontext()
+        lock = locked(f'{checkpoint_file(args)}.lock') if is_main() else nullcontext()
         with lock, signals_wait('Stopping after this iteration') as stop:
             return train(args, device, stop)
 
@@ -54,12 +54,16 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     None if --resume finds that all is done, or if there is nothing to test on.
     """
     checkpoint = checkpoint_file(args)
+    if is_main():
+        remove_unfinished(checkpoint)
     state = find_state(checkpoint, args.resume, args) if args.resume else None
     if state == {}:
         print(f'{checkpoint} is finished: nothing to resume')
         return None
+    outputs = outputs_of(args)
+    check_outputs(outputs, inputs_of(args))
     seed_everything(args.seed, args.randomness)
-    data = get_data_loaders(args, NETWORKS[args.architecture].inputs)
+    data = get_data_loaders(args, NETWORKS[args.architecture].inputs, outputs)
     model = build_model(args).to(device, memory_format=memory_format(data.sizes['train'][0]))
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     run = assemble(args, data, model, loader, device, stop)
@@ -93,7 +97,7 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
              'network': {'name': args.architecture, 'options': network_options(args)},
              'input': {'preprocessing': data.preprocess.stored(), 'normalise': args.normalise or model.normalise}}
     parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler}
-    return Run(run_name(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, data,
+    return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, data,
                evaluation, Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins), trainer, parts,
                stop)
 

@@ -20,6 +20,7 @@ from iqa_networks.network import scored_first
 from iqa_runtime.checkpoint import load_checkpoint, versions
 from iqa_runtime.distributed import device_of, is_main, processes
 from iqa_runtime.errors import UserError, command, one_line
+from iqa_runtime.files import Paths, check_outputs
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.maps import small_map
@@ -70,14 +71,18 @@ class Test:
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
         self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
                                    args.ref_dir)
+        self.run_name = file.name.removesuffix('.pth')
 
     def run(self, part: str) -> dict:
         """Test a part of the data set (see `test`); return the performance."""
         part = ('test' if self.same else 'all') if part == 'auto' else part
+        outputs = self.outputs_of(part)
+        check_outputs(outputs, {'--trained_model_file': self.file, '--data_info': self.source.info,
+                                '--split_file': self.args.split_file})
         scorer = Scorer(restore(self.checkpoint, self.file, **given_network(self.args)), self.checkpoint,
                         self.preprocess(), self.device)
         data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args),
-                         scorer.network.inputs)
+                         scorer.network.inputs, outputs)
         names = data.names[part]
         seen = warn_of_trained_images(names, self.checkpoint, self.file) if self.same else 0
         print(f'Testing {self.file} (trained on {dataset_name(self.trained_on)}) on {len(names)} images of {self.name}')
@@ -91,20 +96,28 @@ class Test:
             self.write(part, names, performance, scorer, seen)
             if 'report' in self.args.values and self.args.report:
                 report(self.args, scorer, self.file.name, [paths[-1] for paths in data.datasets[part].paths],
-                       performance, f'{self.file.stem} on {len(names)} images of {self.name}')
+                       performance, f'{self.run_name} on {len(names)} images of {self.name}')
         return performance
 
     def write(self, part: str, names: list[str], performance: dict, scorer: Scorer, seen: int) -> None:
         """Write the results, and print them."""
-        run, split = self.file.name.removesuffix('.pth'), self.checkpoint.get('split')
+        split = self.checkpoint.get('split')
         written = write_results(
-            self.args.result_dir, run if self.same and part == 'test' else f'{run}-on-{self.name}-{part}', names,
-            performance, {
-                'run_name': run, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on), 'part': part,
-                'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
+            self.args.result_dir, self.result_name(part), names, performance, {
+                'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
+                'part': part, 'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
                 'checkpoint': str(self.file), 'options': self.checkpoint.get('options', {}), 'versions': versions()})
         heads = scored_first(scorer.network.heads, scorer.head)
         print(f'{results_table(performance, heads)}\nPredictions and metrics: {", ".join(map(str, written))}')
+
+    def result_name(self, part: str) -> str:
+        """Return the name of the results: the run's, with the data set and the part if these are not its own."""
+        return self.run_name if self.same and part == 'test' else f'{self.run_name}-on-{self.name}-{part}'
+
+    def outputs_of(self, part: str) -> dict[str, Paths]:
+        """Return the files that the test of a part writes, by the option that says where."""
+        results = [Path(self.args.result_dir, f'{self.result_name(part)}.{kind}') for kind in ('csv', 'json')]
+        return {'--result_dir': results, '--report': self.args.values.get('report')}
 
     def preprocess(self) -> Preprocess:
         """Return the checkpoint's preprocessing with the first resize of the tested set, or that of the options."""

@@ -18,11 +18,12 @@ from tqdm import tqdm
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.names import text
+from iqa_runtime.files import Paths, check_outputs, is_device
+from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
-from iqa_runtime.process import keep_freed_memory, pillow_without_limit, quiet_pipe, signals_wait
+from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.calibrate import calibrated, read_ratings
-from iqa_scoring.inputs import find_images
+from iqa_scoring.inputs import SUFFIXES, find_images
 from iqa_scoring.maps import small_map, write_map
 from iqa_scoring.report import THUMBNAIL, Entry, write_report
 from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
@@ -41,18 +42,27 @@ def main(argv: list[str] | None = None) -> float | int:
     """
     args = SCORE.parse(argv)
     file = find_checkpoint(args)
+    check_outputs(outputs_of(args, file), {'--trained_model_file': file, '--calibrate': args.calibrate})
     checkpoint = load_checkpoint(file)
     keep_freed_memory(device_of(args.device))
-    with processes(device_of(args.device), timeout=PATIENCE) as device, quiet_pipe(), pillow_without_limit():
+    with processes(device_of(args.device), timeout=PATIENCE) as device, pillow_without_limit():
         scorer = scorer_of(args, checkpoint, file, device)
-        return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file.name).run()
+        return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file).run()
+
+
+def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
+    """Return the files that are written, by option; `file` is the checkpoint that scores."""
+    out = (args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')) if args.calibrate else None
+    return {'--csv': args.csv, '--json': args.json, '--report': args.report, '--out': out,
+            '--map': Path(args.map, 'NAME.png') if args.map else None}
 
 
 class Run:
     """The scoring of a list of images, and where the scores go."""
 
-    def __init__(self, args, scorer: Scorer, model: str):
-        self.args, self.scorer, self.model = args, scorer, text(model)
+    def __init__(self, args, scorer: Scorer, checkpoint: Path):
+        self.args, self.scorer, self.model = args, scorer, text(checkpoint.name)
+        self.outputs = outputs_of(args, checkpoint)
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
         self.scored, self.unreadable, self.entries = 0, [], []
         self.rows: list[dict] = []        # those that wait until the end
@@ -62,12 +72,16 @@ class Run:
         """Score all; return the score of one image alone, else how many images this process scored."""
         args = self.args
         paths, repeated = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
+        check_outputs(self.outputs, {'--img': paths})
         self.alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
         if repeated and is_main():
             print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
         self.tables = Tables(self.files, args.resume, self.model)
         todo = [path for path in paths if self.tables.lack(text(path))]
         self.on_screen = not self.files and not self.alone
+        self.written = [*self.files.values(), *filter(None, (args.report, args.map))]
+        on_stdout = self.on_screen or any(is_device(path) for path in self.written if path != args.map)
+        self.messages = sys.stderr if on_stdout else sys.stdout
         if self.on_screen:
             print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
         mine = todo[idist.get_rank()::idist.get_world_size()]
@@ -92,7 +106,9 @@ class Run:
         path = None
         if self.args.map:
             digest = hashlib.sha256(os.fsencode(sample.path)).hexdigest()[:8]  # there may be two files of one name
-            path = Path(self.args.map, f'{text(Path(sample.path).stem)[:100]}-{digest}.png')
+            name = text(without_suffix(os.path.basename(sample.path), SUFFIXES))
+            name = name.encode()[:150].decode(errors='ignore')  # file systems allow 255 bytes
+            path = Path(self.args.map, f'{name}-{digest}.png')
             score = float(self.scorer.mapping(sample.heads[0]))
             write_map(path, sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scorer.scale,
                       f'score {score:.4g}')
@@ -125,10 +141,10 @@ class Run:
         if is_main():
             self._conclude(scored, unreadable, entries)
             if not self.alone:
-                written = ', '.join([*self.files.values(), *filter(None, (self.args.report, self.args.map))])
+                written = ', '.join(text(path) for path in self.written)
                 print(f'{scored} images scored' + (f', {skipped} were there already' if skipped else '')
                       + (f', {len(unreadable)} could not be' if unreadable else '')
-                      + (f': {written}' if written else ''), file=sys.stderr if self.on_screen else sys.stdout)
+                      + (f': {written}' if written else ''), file=self.messages)
         idist.barrier()  # torchrun ends all processes when one ends with an error
         if signal:
             print('Interrupted' + ('; with --resume, the same command does the rest' if self.files else ''),
@@ -147,7 +163,7 @@ class Run:
 
         self.tables.finish(place if self.args.sort else None)
         if self.alone:
-            print(sentence(self.rows[0], self.scorer.scale))
+            print(sentence(self.rows[0], self.scorer.scale), file=self.messages)
         for row in sorted(self.rows, key=place) if self.on_screen else ():
             print(screen_line(row))
         if self.args.report:
@@ -175,10 +191,9 @@ def whole(checkpoint: dict, file: Path, args: Options, scorer: Scorer) -> dict:
 
 def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> float:
     """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
-    out = Path(args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth'))
-    if out.resolve() == file.resolve():
-        raise UserError(f'--out {out} is the checkpoint that is calibrated: give the new one another name')
+    outputs = outputs_of(args, file)
     paths, ratings = read_ratings(args.calibrate)
+    check_outputs(outputs, {'--calibrate': paths})
     samples = list(tqdm(score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size,
                                     args.num_workers), 'Scoring', len(paths), leave=False, disable=not args.pbar))
     good = [sample for sample in samples if not sample.error]
@@ -190,11 +205,11 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
     new, report = calibrated(whole(checkpoint, file, args, scorer), heads, ratings[[sample.index for sample in good]],
                              args.calibration)
-    save_checkpoint(out, new)
+    save_checkpoint(outputs['--out'], new)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():
         print(f'{name:15}' + ''.join(f'{values[criterion]:9.4f}' for criterion in CRITERIA))
-    print(f'Calibrated checkpoint: {out}')
+    print(f'Calibrated checkpoint: {outputs["--out"]}')
     if len(good) < len(samples):
         raise SystemExit(1)
     return report['leave-one-out']['RMSE']

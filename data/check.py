@@ -52,7 +52,7 @@ from iqa_data.info import Info, Source, dataset_name, named_source, read_info, r
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
-from iqa_runtime.files import write_text
+from iqa_runtime.files import check_outputs, write_text
 from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')
@@ -313,6 +313,8 @@ def check(args: Options) -> list[tuple[str, str, str]]:
         return [('info file', 'error', str(error))]
     with ThreadPoolExecutor() as pool:
         paths = [Path(source.im_dir, name) for name in info.names]
+        check_outputs({'--json': args.json if args.json != '-' else None},
+                      {'DATASET': source.info, '--split_file': args.split_file, '--im_dir': paths})
         seen = list(tqdm(pool.map(look, paths), 'Looking', len(paths), delay=1, leave=False, disable=None))
     case, said = Case(args, source, info, seen, {}), io.StringIO()
     try:

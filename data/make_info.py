@@ -21,10 +21,13 @@ from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
 from iqa_data.published import Folder, renamed
 from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import check_outputs
+from iqa_runtime.names import without_suffix
 from iqa_runtime.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 19920517
+TABLES = (*WRITERS, '.tsv', '.txt')  # suffixes of the files that readers and writers take
 PART_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val', 'dev': 'val',
               'test': 'test', 'testing': 'test'}
 GUESSES = {  # what tables call their columns, the likeliest first; case and punctuation do not matter
@@ -226,14 +229,18 @@ def make_info(name: str, source: Path, out: Path, args=None) -> Info:
     info = recipe.read(folder, args)
     if not getattr(args, 'partial', False):
         check_counts(name, recipe, counts(info))
-    about = {**info.about, 'dataset': name if name != 'csv' else out.stem, 'sha256': folder.sha256(), **counts(info),
-             'mos': [float(info.mos.min()), float(info.mos.max())],
+    about = {**info.about, 'dataset': name if name != 'csv' else table_name(out), 'sha256': folder.sha256(),
+             **counts(info), 'mos': [float(info.mos.min()), float(info.mos.max())],
              'higher_is_better': not getattr(args, 'lower_is_better', False)}
     info = replace(info, about=about, index=index_of(info))
-    if out.exists() and any(out.samefile(path) for path in folder.read):
-        raise UserError(f'--out {out} is among what is read: name another file')
+    check_outputs({'--out': out}, {'--source': folder.read})
     write_info(out, **vars(info))
     return info
+
+
+def table_name(path: Path) -> str:
+    """Return the name of a table's file without its suffix, or of a folder."""
+    return without_suffix(path.name, TABLES)
 
 
 def summary(info: Info, out: Path) -> str:
@@ -273,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Iterable[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    default = ROOT / RECIPES[args.name].out.format(args.source.stem if args.name == 'csv' else args.name)
+    default = ROOT / RECIPES[args.name].out.format(table_name(args.source) if args.name == 'csv' else args.name)
     out = args.out or default
     if out.suffix.lower() not in WRITERS:
         raise UserError(f'--out {out}: expected a file that ends in {" or ".join(WRITERS)}')

@@ -113,7 +113,8 @@ def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
 def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedImages:
     """Open the cache of these images, made now where there is none or it is not right (see the module).
 
-    Of several processes that need the same one, the first makes it and the others wait.
+    Of several processes that need the same one, the first makes it and the others wait. One that is whole is only read,
+    so that it may lie in a folder that cannot be written.
     """
     paths = sorted(set(paths))
     names = [str(path.absolute()) for path in paths]
@@ -121,13 +122,24 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     file = Path(folder, f'{digest}.npy')
     depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
                   'images': [_identity(path) for path in paths]}
-    with locked(file.with_suffix('.lock'), wait=True):
-        images = _open(file, depends_on, paths, preprocess)
-        if images is None:
-            _make(file, depends_on, paths, preprocess)
-            images = _open(file, depends_on, paths, preprocess)
-            if images is None:
-                raise UserError(f'{file} cannot be read back: --cache_dir names another place, --cache none needs none')
+    images, _ = _open(file, depends_on, paths, preprocess)
+    if images is None:
+        with locked(file.with_suffix('.lock'), wait=True):
+            images = _open_or_make(file, depends_on, paths, preprocess)
+    return images
+
+
+def _open_or_make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> DecodedImages:
+    """Open the cache, made now if no other process has made it yet; the caller holds its lock."""
+    images, trouble = _open(file, depends_on, paths, preprocess)
+    if images is None:
+        if trouble:
+            print(f'The cache {file} is not right ({one_line(trouble)}): it is made anew')
+        _make(file, depends_on, paths, preprocess)
+        images, trouble = _open(file, depends_on, paths, preprocess)
+    if images is None:
+        raise UserError(f'{file} cannot be read back ({trouble}): --cache_dir names another place, --cache none needs '
+                        'none')
     return images
 
 
@@ -139,24 +151,26 @@ def _identity(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> DecodedImages | None:
-    """The cache, or None where it is not there or not right; says why it is made anew."""
+def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tuple[DecodedImages | None, str]:
+    """Return the cache, or None and what is wrong with it; '' if it is not there."""
     index = file.with_suffix('.json')
     if not file.exists() or not index.exists():
-        return None
+        return None, ''
     try:
+        made = _identity(index)
         sizes = _read_index(index, depends_on, paths)
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
+        if _identity(index) != made:  # without the lock: these may be pixels of another index
+            raise ValueError('another process is making it')
         images = DecodedImages(paths, sizes, pixels)
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
             if not np.array_equal(images(path), preprocess.array(path)):
                 raise ValueError(f'other pixels than {path}')
     except (ValueError, TypeError, OSError, EOFError, RecursionError) as error:
-        print(f'The cache {file} is not right ({one_line(str(error))}): it is made anew')
-        return None
-    return images
+        return None, str(error) or type(error).__name__
+    return images, ''
 
 
 def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> list[tuple[int, int]]:
@@ -189,12 +203,11 @@ def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> No
                         '--cache_dir names another place, --cache none decodes as it goes')
     index = file.with_suffix('.json')
     index.unlink(missing_ok=True)
-    for left in file.parent.glob(f'.{file.name}.*.tmp'):  # by a run that was killed: the lock is ours
-        left.unlink()
     with replacing(file) as temporary:
         pixels = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (size,))
-        with open(temporary, 'rb+') as whole:  # a full disk must be an error now, not a crash in the memory map
-            os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
+        if hasattr(os, 'posix_fallocate'):  # a full disk must be an error now, not a crash in the memory map
+            with open(temporary, 'rb+') as whole:
+                os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
         decode(paths, sizes, preprocess, pixels)
         pixels.flush()
     write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'checksum': _checksum(sizes)}))

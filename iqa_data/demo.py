@@ -13,6 +13,7 @@ The same pixels and labels come out every time: each image draws from a generato
 import argparse
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -299,7 +300,7 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
 
 def _remove(path: Path) -> None:
     try:
-        path.unlink(missing_ok=True)
+        Path(os.path.realpath(path)).unlink(missing_ok=True)  # a link stays, and what it leads to is written anew
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror or error}') from error
 

@@ -30,6 +30,7 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
 Both are read by the same rules: no image twice, no control characters in a name, `higher_is_better` true or false.
 """
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ from iqa_data.matlab import mat_file
 from iqa_data.pyiqa import is_meta_info, of_meta_info
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing
-from iqa_runtime.names import cell, from_cell
+from iqa_runtime.names import cell, from_cell, without_suffix
 from iqa_runtime.tables import Table
 
 PARTS = ('train', 'val', 'test')
@@ -105,7 +106,7 @@ def require(source: Source, name: str) -> None:
 
 def dataset_name(dataset: str) -> str:
     """What a data set is called in logs, results and file names: its name, or an info file's without folder, suffix."""
-    return dataset if dataset in DATASETS else one_line(Path(dataset).stem)
+    return dataset if dataset in DATASETS else one_line(without_suffix(Path(dataset).name, SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,8 @@ def _text(value: float) -> str:
 def write_mat(path: Path, info: Info) -> None:
     """Write the original package's format."""
     import h5py
-    with h5py.File(path, 'w') as file:
+    buffer = io.BytesIO()  # in memory first: HDF5 does not end at a full disk, but fails again for each of its objects
+    with h5py.File(buffer, 'w') as file:
         refs = file.create_group('#refs#')
         _write_names(file, refs, 'im_names', info.names)
         if info.references is not None:
@@ -274,6 +276,7 @@ def write_mat(path: Path, info: Info) -> None:
             file['part'] = np.array([[PARTS.index(part) + 1. for part in info.part]])
         if info.about:
             file.attrs['about'] = json.dumps(info.about)
+    path.write_bytes(buffer.getvalue())
 
 
 def _write_names(file, refs, key: str, names: Sequence[str]) -> None:

@@ -1,9 +1,15 @@
-"""Errors of the user, and names picked from a table."""
+"""Errors of the user, what ends a command, and names picked from a table."""
 import difflib
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+
+WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # what a print to a file may raise
 
 
 def one_line(text: str) -> str:
@@ -16,15 +22,66 @@ class UserError(ValueError):
 
 
 def command(main: Callable) -> Callable:
-    """Turn a script's `main` into a command: a UserError is one line on stderr and exit status 2, without traceback."""
+    """Turn a script's `main` into a command.
+
+    A UserError, or an error of the system such as a full disk, is one line on stderr and exit status 2, without
+    traceback. If the reader of stdout has gone, as with `| head`, the command ends quietly with status 141.
+    """
     @wraps(main)
     def run(argv: list[str] | None = None):
         try:
-            return main(argv)
+            try:
+                open_streams()
+                return main(argv)
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()
         except UserError as error:
-            print(f'{Path(sys.argv[0]).name}: error: {one_line(str(error))}', file=sys.stderr)
-            raise SystemExit(2) from None
+            reason = str(error)
+        except BrokenPipeError:
+            _close_stdout()
+            raise SystemExit(141) from None
+        except OSError as error:
+            reason = _reason(error)
+        with suppress(OSError):
+            print(f'{Path(sys.argv[0]).name}: error: {one_line(reason)}', file=sys.stderr)
+        raise SystemExit(2)
     return run
+
+
+def open_streams() -> None:
+    """Open stdin, stdout and stderr if they are closed, and let stdout escape what its encoding lacks.
+
+    Else a file that is written would get the number of a stream, and what a library prints there. UserError if stdout
+    was closed: what is asked for would be lost.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 (as long as the process)
+    sys.stderr = sys.stderr or open(os.devnull, 'w')  # noqa: SIM115
+    if sys.stdout is None:
+        raise UserError('stdout is closed, and with it the output; >/dev/null throws it away')
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
+
+
+def _close_stdout() -> None:
+    """Let what is still to be printed go nowhere: Python would complain of it while it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: OSError) -> str:
+    """Return an error of the system in words, with the file's name, or without one the stream's."""
+    if error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
+    if error.errno not in WRITING:
+        return str(error)
+    _close_stdout()
+    return f'cannot write to stdout: {error.strerror}'
 
 
 def pick(table: Iterable[str], name: str, what: str) -> str:

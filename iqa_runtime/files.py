@@ -1,65 +1,182 @@
-"""Files that are written whole or not at all, and locks."""
-import fcntl
+"""Files: written whole or not at all, locked, kept apart from those that are read; names and texts."""
+import errno
 import os
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from iqa_runtime.errors import UserError
+from iqa_runtime.names import text
+from iqa_runtime.temporary import temporary_beside
+
+Paths = str | Path | Sequence[str | Path] | None
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn an OSError into a UserError that names the file which is written; a pipe's end stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f'cannot write {text(path)}: {error.strerror or error}') from error
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success flush it to disk and put it in place of `path`.
+    """Yield the path of a temporary file; on success its content becomes that of `path`, whole or not at all.
 
-    On an error, the previous file stays as it was and nothing is left behind. OSError becomes a UserError.
+    The temporary file lies beside the file, is flushed to disk and takes its place. A symbolic link is followed: the
+    file that it leads to is replaced. A device or a pipe is written to. On an error, the previous file stays as it was
+    and nothing is left behind; what a killed process left of the same file is removed. OSError becomes a UserError.
     """
-    path = Path(path)
-    temporary = None
+    with writing(path):
+        device = open_device(path)
+        if device:
+            with device, tempfile.TemporaryDirectory() as folder:
+                temporary = Path(folder, 'content')
+                yield temporary
+                with open(temporary, 'rb') as content:
+                    shutil.copyfileobj(content, device)
+            return
+        target = Path(os.path.realpath(path))
+        if target.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(target)
+        try:
+            yield temporary
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _flush_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder to disk, so that a new name in it outlives a power cut; not every system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def open_device(path: str | Path) -> BinaryIO | None:
+    """Open a device or a pipe, or the file that is this process's stdout or stderr; None for any other path."""
+    if not is_device(path):
+        return None
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if _is_open_as(number, os.stat(path)):
+            stream.flush()
+            return os.fdopen(os.dup(number), 'wb')  # from its place on: nothing that was printed is written over
+    return open(path, 'wb')
+
+
+def is_device(path: str | Path) -> bool:
+    """Return whether a path is no regular file, or is this process's stdout or stderr: it cannot be replaced."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
-        os.close(handle)
-        os.chmod(temporary, 0o666 & ~_umask())
-        yield Path(temporary)
-        with open(temporary, 'rb+') as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # the new name, too, outlives a power cut
-        os.close(folder)
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror or error}') from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        status = os.stat(path)
+    except OSError:
+        return False
+    return not stat.S_ISREG(status.st_mode) or _is_open_as(1, status) or _is_open_as(2, status)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _is_open_as(number: int, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(status, os.fstat(number))
+    except OSError:
+        return False
+
+
+# Outputs that would destroy something
+
+def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths] | None = None) -> None:
+    """Raise UserError if a file that is to be written is one that is read, or is to be written too, or cannot be.
+
+    Files count, not names: a file may have several, through links. Devices are not compared.
+
+    Args:
+        outputs: option, as it is typed -> file or files, or None.
+        inputs: the same of what is read; a file that is not there is left out.
+    """
+    written: dict[object, str] = {}
+    for name, path in _named(outputs):
+        with writing(path):
+            _check_place(name, path)
+            if is_device(path):
+                continue
+        key = _identity(path) or os.path.realpath(path)
+        if key in written:
+            raise UserError(f'{name} would write over {written[key]}: name another file')
+        written[key] = name
+    for name, path in _named(outputs):
+        for folder in Path(os.path.realpath(path)).parents:
+            if str(folder) in written:
+                raise UserError(f'{name} is in a folder that {written[str(folder)]} is to be: name another file')
+    if any(isinstance(key, tuple) for key in written):  # else there is nothing to write over
+        for name, path in _named(inputs or {}):
+            if _identity(path) in written:
+                raise UserError(f'{written[_identity(path)]} would write over {name}: name another file')
+
+
+def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
+    """Yield the option and its value, for the error message, and the path, of each file."""
+    for option, paths in options.items():
+        for path in [paths] if isinstance(paths, (str, Path)) else paths or ():
+            yield f'{option} {text(path)}', path
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others whatever its name; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_place(name: str, path: str | Path) -> None:
+    """Raise UserError if a file cannot be written because of the folder that it is in."""
+    if os.path.isdir(path):
+        raise UserError(f'{name} is a folder; expected a file')
+    folder = Path(os.path.realpath(path)).parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f'{name} cannot be written: {text(folder)} is not a folder')
+    if not os.access(folder, os.W_OK) and not is_device(path):
+        raise UserError(f'{name} cannot be written: no permission in {text(folder)}')
 
 
 @contextmanager
 def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, which the system releases when the process ends, however it does.
 
-    Raises UserError where another process holds it and `wait` is false.
+    Processes that it forks do not hold it. Raises UserError if another process holds it and `wait` is false.
     """
     path = Path(path)
-    try:
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, 'w')  # noqa: SIM115 (held open as long as the lock)
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror}') from error
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UserError(f'another process holds {path}: it is at the same work') from None
+            lock.acquire()
+        except Timeout:
+            raise UserError(f'another process holds {text(path)}: it is at the same work') from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_text(path: str | Path, text: str) -> None:

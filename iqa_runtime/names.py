@@ -1,6 +1,7 @@
 """Names of files and images as others see them: on a terminal, and as the cells of a table."""
 import os
 import re
+from collections.abc import Collection
 
 from iqa_runtime.errors import one_line
 
@@ -39,3 +40,9 @@ def _is_number(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def without_suffix(name: str, suffixes: Collection[str]) -> str:
+    """Return a file name without its suffix if that is one of `suffixes`: the name may hold dots of its own."""
+    head, suffix = os.path.splitext(name)
+    return head if suffix.lower() in suffixes else name

@@ -362,7 +362,7 @@ def help_text(command: Command, titles: Collection[str], whole: bool = True) -> 
 def machine(add) -> None:
     """the device, and where checkpoints and results lie"""
     add('--device', type=device, help='cuda, cuda:1, cpu ... (default: cuda if there is a GPU)')
-    add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=sys.stderr.isatty(),
+    add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=bool(sys.stderr and sys.stderr.isatty()),
         help='progress bars (default: if stderr is a terminal)')
     add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='where checkpoints are written and looked for')
     add('--result_dir', metavar='DIR', default='results', help='where per-image predictions and metrics are written')

@@ -1,9 +1,8 @@
-"""What a command needs of its own process: signals that can wait, memory that is kept, closed pipes, Pillow's limit."""
+"""What a command needs of its own process: signals that can wait, memory that is kept, Pillow's limit, seeds."""
 import ctypes
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+UNCAUGHT = (signal.SIG_IGN, None)  # handlers of signals that are ignored, or are not Python's to handle
+
 
 @contextmanager
 def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
     """Within, a first Ctrl-C or SIGTERM only sets `signal` of what is yielded, and `said` is printed.
 
-    A second one does what it would have done before. Outside the main thread, no signal is caught.
+    A second one does what it would have done before. Outside the main thread, no signal is caught; nor is one that is
+    ignored, as Ctrl-C is by a process that a script started in the background: it is meant for another command.
     """
     stop = SimpleNamespace(signal=None)
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in ((signal.SIGINT, signal.SIGTERM) if main else ())}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    before = {number: handler for number, handler in before.items() if handler not in UNCAUGHT}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -61,17 +64,6 @@ def keep_freed_memory(device: str) -> None:
     trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
     for parameter in (trim_threshold, mmap_threshold):
         mallopt(parameter, 2 ** 31 - 1)
-
-
-@contextmanager
-def quiet_pipe() -> Iterator[None]:
-    """End quietly, with the status of other programs (141), where who reads the output has gone, as `| head` does."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
-        raise SystemExit(141) from None
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import replacing
+from iqa_runtime.files import check_outputs, replacing
 from iqa_scoring.scorer import Scorer, resized, scorer_of
 from iqa_training.naming import find_checkpoint
 
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if not wanted:
         raise UserError('give --onnx FILE or --torch_export FILE, or both')
     file = find_checkpoint(args)
+    check_outputs({f'--{kind}': path for kind, path in wanted.items()}, {'--trained_model_file': file})
     checkpoint = load_checkpoint(file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
     preprocess, fixed = scorer.preprocess, (args.size and tuple(args.size)) or None

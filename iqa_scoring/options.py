@@ -4,6 +4,7 @@ import os
 from iqa_data import options as of_data
 from iqa_data.options import dataset
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import is_device
 from iqa_runtime.options import Command, Options, count, group, machine, number
 from iqa_training import options as of_training
 
@@ -35,6 +36,9 @@ def check_input(args: Options) -> None:
         raise UserError('--report shows the images that are scored in this run: leave out --resume')
     if launched() > 1 and args.img and not (args.csv or args.json):
         raise UserError('under torchrun, give --csv or --json: one file for all processes')
+    for name, path in (('csv', args.csv), ('json', args.json)):
+        if path and is_device(path) and (args.resume or args.sort or launched() > 1):
+            raise UserError(f'--{name} {path} cannot be read again, as --resume, --sort and torchrun need: name a file')
 
 
 @group('input', check=check_input)

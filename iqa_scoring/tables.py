@@ -25,13 +25,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import ignite.distributed as idist
 
 from iqa_runtime.checks import number
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import replacing
+from iqa_runtime.files import open_device, replacing, writing
 from iqa_runtime.names import cell, from_cell, text
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
@@ -70,31 +71,32 @@ class TableFile:
 
     Args:
         path, kind: where, and a name in KINDS.
-        resume: keep what is there, but for a last line that was cut; else begin anew.
+        resume: keep what is there, but for a last line that was cut; else begin anew. Not for a device or a pipe.
         model: with `resume`, rows of another model are a UserError.
     """
 
     def __init__(self, path: str | Path, kind: str, resume: bool = False, model: str = ''):
         self.path = Path(path)
         header, self.line, _ = KINDS[kind]
-        try:
+        with writing(path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             end = sum(size for _, size in rows_of(path, kind, model)) if resume and self.path.exists() else 0
-            self.file = open(self.path, 'r+b' if end else 'wb')  # noqa: SIM115 (open as long as rows come)
-            self.file.truncate(end)
-            self.file.seek(end)
+            self.file = open_device(path) or self._open(end)
             self.file.write(b'' if end else header.encode())
             self.file.flush()
-        except OSError as error:
-            raise UserError(f'cannot write {text(path)}: {error.strerror or error}') from None
+
+    def _open(self, end: int) -> BinaryIO:
+        """Open the file to go on after `end` bytes."""
+        file = open(self.path, 'r+b' if end else 'wb')  # noqa: SIM115 (open as long as rows come)
+        file.truncate(end)
+        file.seek(end)
+        return file
 
     def write(self, rows: Iterable[dict]) -> None:
         """Add rows, and hand them to the operating system."""
-        try:
+        with writing(self.path):
             self.file.write(''.join(self.line(row) for row in rows).encode())
             self.file.flush()
-        except OSError as error:
-            raise UserError(f'cannot write {text(self.path)}: {error.strerror or error}') from None
 
     def close(self) -> None:
         """Close the file."""

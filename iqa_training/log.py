@@ -1,15 +1,32 @@
 """The log of a run: its scalars, in TensorBoard's format and in memory for the state; its options and its split."""
 import json
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 
 from iqa_data.splits import write_split
 from iqa_runtime.distributed import is_main
-from iqa_runtime.files import replacing, write_text
+from iqa_runtime.files import locked, replacing, write_text, writing
+
+
+@contextmanager
+def _thread_errors_once() -> Iterator[None]:
+    """Within, a thread's OSError is not printed: that of TensorBoard's writer is raised by the next call."""
+    before = threading.excepthook
+
+    def hook(arguments) -> None:
+        if not isinstance(arguments.exc_value, OSError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Log:
@@ -22,15 +39,19 @@ class Log:
     def open(self, options: dict, split: dict[str, list[str]]) -> Iterator[None]:
         """Write options.json and split.csv, and the scalars as they come as long as the context lasts.
 
-        A log that was there is written anew from `history`: no step is doubled.
+        A log that was there is written anew from `history`: no step is doubled. UserError if another process writes it.
         """
-        if is_main():
-            self._begin(options, split)
-        try:
+        if not is_main():
             yield
-        finally:
-            if self.writer:
-                self.writer.close()
+            return
+        with locked(self.folder / '.lock'), _thread_errors_once():
+            with writing(self.folder):
+                self._begin(options, split)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # what could not be written has been an error before
+                    self.writer.close()
 
     def _begin(self, options: dict, split: dict[str, list[str]]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -48,7 +69,8 @@ class Log:
         now = time.time()
         self.history.setdefault(tag, []).append([step, value, now])
         if self.writer:
-            self.writer.add_scalar(tag, value, step, now)
+            with writing(self.folder):
+                self.writer.add_scalar(tag, value, step, now)
 
     def values(self, tag: str, last: int = 0) -> list[float]:
         """Return the values of a tag, or the last ones."""
@@ -57,7 +79,8 @@ class Log:
     def flush(self) -> None:
         """Hand what was logged to the operating system."""
         if self.writer:
-            self.writer.flush()
+            with writing(self.folder):
+                self.writer.flush()
 
     def write_bhat(self, epoch_length: int) -> None:
         """Write bhat.csv, the norm of the centred predictions of each head in each iteration, if it was logged."""

@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from iqa_data.info import dataset_name
+from iqa_data.info import dataset_name, named_source
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import Paths
 from iqa_runtime.options import Options, shown
 
 LONGEST = 120  # characters of a name, its digest aside
@@ -34,7 +35,7 @@ def _word(name: str, value) -> str:
     if isinstance(value, bool):
         return short if value else f'no_{short}'
     if isinstance(value, str) and ('/' in value or name.endswith('_file')):
-        return f'{short}-{Path(value).stem}'
+        return f'{short}-{Path(value).name}'
     return f'{short}{shown(value).replace(" ", "-")}'
 
 
@@ -45,6 +46,26 @@ def _file_name(text: str) -> str:
 def checkpoint_file(args: Options) -> Path:
     """Return the file of a run's checkpoint."""
     return Path(args.trained_model_file or Path(args.checkpoint_dir, f'{run_name(args)}.pth'))
+
+
+def name_of(args: Options) -> str:
+    """Return the name of the log and the results of a run: that of its checkpoint's file."""
+    return checkpoint_file(args).name.removesuffix('.pth')
+
+
+def outputs_of(args: Options) -> dict[str, Paths]:
+    """Return the files that a run writes, by the option that says where."""
+    name = name_of(args)
+    return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': checkpoint_file(args),
+            '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],
+            '--log_dir': [Path(args.log_dir, name, file) for file in ('options.json', 'split.csv', 'bhat.csv')]}
+
+
+def inputs_of(args: Options) -> dict[str, Paths]:
+    """Return the files that a run reads, without the images, by option."""
+    info = named_source(args.dataset, args.im_dir, args.data_info).info
+    return {'--data_info' if args.data_info else '--dataset': info, '--split_file': args.split_file,
+            '--weights': args.weights, '--resume': args.resume}
 
 
 def on_dataset(args: Options, dataset: str) -> Options:

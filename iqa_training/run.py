@@ -200,9 +200,9 @@ class Run:
 
     def keep_state(self, engine: Engine) -> None:
         """Write the state after an epoch, once the learning rate is set for the next one; leave if a signal asks."""
+        self.save_state(random_states())
         self.log.flush()
         self.log.write_bhat(engine.state.epoch_length)
-        self.save_state(random_states())
         if any_process(self.stop.signal is not None):
             self._leave()
 

@@ -1,7 +1,7 @@
 """States: what a run that was stopped goes on from.
 
-Beside the checkpoint NAME.pth, a run keeps NAME.ITERATION.state: that of the last finished epoch or validation, or of
-the iteration at which it was asked to stop. It holds tensors and plain Python values only:
+Beside the checkpoint NAME.pth, a run keeps NAME.pth.ITERATION.state: that of the last finished epoch or validation, or
+of the iteration at which it was asked to stop. It holds tensors and plain Python values only:
 
     options         every option of training, by name
     split_hash      of the split that it trains with
@@ -27,21 +27,26 @@ from iqa_runtime.checkpoint import checksum, load_checkpoint, read_tensors, writ
 from iqa_runtime.checks import checked_value, dict_of, fields, number, optional, plain, tensors, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, shown
+from iqa_runtime.temporary import remove_left_over
 
 
 def state_file(checkpoint: Path, iteration: int) -> Path:
     """Return the file of the state of an iteration, beside the checkpoint's file."""
-    return checkpoint.with_name(f'{_stem(checkpoint)}.{iteration:08d}.state')
+    return checkpoint.with_name(f'{checkpoint.name}.{iteration:08d}.state')
 
 
 def states_of(checkpoint: Path) -> list[Path]:
     """Return the states beside a checkpoint's file, the latest last; not those of a run whose name begins alike."""
-    name = re.compile(re.escape(_stem(checkpoint)) + r'\.\d{8,}\.state')
-    return sorted(path for path in checkpoint.parent.glob('*.state') if name.fullmatch(path.name))
+    return sorted(path for path in checkpoint.parent.glob('*.state') if _is_state(path.name, checkpoint))
 
 
-def _stem(checkpoint: Path) -> str:
-    return checkpoint.name.removesuffix('.pth')
+def _is_state(name: str, checkpoint: Path) -> bool:
+    return re.fullmatch(re.escape(checkpoint.name) + r'\.\d{8,}\.state', name) is not None
+
+
+def remove_unfinished(checkpoint: Path) -> None:
+    """Remove what killed processes of a run left half written beside its checkpoint; the caller holds its lock."""
+    remove_left_over(checkpoint.parent, lambda name: name == checkpoint.name or _is_state(name, checkpoint))
 
 
 def write_state(checkpoint: Path, state: dict, keep: int) -> None:
@@ -81,7 +86,7 @@ def read_state(path: str | Path) -> dict:
     """Read a state, and check its values and its checksum; UserError that names the file and the key."""
     state = read_tensors(path)
     if not isinstance(state, dict) or not {'iteration', 'random'} <= set(state):
-        raise UserError(f'--resume {path}: not the state of a run (checkpoints/NAME.ITERATION.state)')
+        raise UserError(f'--resume {path}: not the state of a run (checkpoints/NAME.pth.ITERATION.state)')
     if 'gradients' not in state:
         raise UserError(f'--resume {path}: the state of an older version, which this one cannot go on from')
     content = {key: value for key, value in state.items() if key != 'checksum'}

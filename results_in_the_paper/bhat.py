@@ -24,6 +24,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import check_outputs
 from results_in_the_paper.driver import plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
@@ -126,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = plotting.parser(__doc__.splitlines()[0])
     parser.add_argument('log', help='bhat.csv of a run, or a log of the original package')
     args = parser.parse_args(argv)
+    check_outputs({'--out_dir': plotting.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': args.log})
     log = read_log(args.log)
     epochs, means = log.means()
     plotting.save(draw_iterations(log), args.out_dir, 'figureA1')

@@ -19,7 +19,8 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import write_text
+from iqa_runtime.files import check_outputs, write_text
+from iqa_runtime.names import without_suffix
 from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
 from results_in_the_paper.driver.table_formats import FORMATS, render
@@ -140,7 +141,7 @@ def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int =
 
 
 def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    labels = list(names or [Path(path).stem for path in paths])
+    labels = list(names or [without_suffix(Path(path).name, ('.csv', '.npy')) for path in paths])
     if len(labels) != len(paths):
         raise UserError(f'--names: {len(labels)} names for {len(paths)} files')
     if len(set(labels)) < len(labels):
@@ -163,6 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.resamples < 100:
         raise UserError(f'--resamples {args.resamples}: expected 100 or more')
+    check_outputs({'--out': args.out}, {'files': args.files})
     models = {label: read_predictions(path, args.head)
               for label, path in zip(_labels(args.files, args.names), args.files, strict=True)}
     text = report(models, args.resamples, args.seed, args.format)

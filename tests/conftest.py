@@ -1,4 +1,5 @@
 """What the tests share: the recorded data beside the project, where there is any, and a tiny data set of their own."""
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ def fails(capsys):
         assert 'Traceback' not in error
         return error
     return call
+
+
+@pytest.fixture
+def foreground():
+    """The handlers of signals that a command in the foreground has; the tests may run where Ctrl-C is ignored."""
+    before = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in before.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

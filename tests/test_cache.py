@@ -3,10 +3,13 @@ import json
 import os
 import pickle
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from PIL import Image
 
 import main
@@ -15,7 +18,6 @@ from iqa_data import cache as decoded
 from iqa_data.cache import in_memory, on_disk
 from iqa_data.transforms import NORMALISATIONS, Preprocess
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import locked
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
 from IQAperformance import IQAPerformance
@@ -115,24 +117,50 @@ def test_a_bad_image_is_named_and_no_cache_is_made(paths, tmp_path):
     assert not list((tmp_path / 'cache').glob('.*.tmp'))
 
 
+KILLED = '''
+import os, signal, sys
+from pathlib import Path
+from iqa_data import cache
+from iqa_data.transforms import Preprocess
+cache.decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cache.on_disk([Path(path) for path in sys.argv[2:]], Preprocess(), sys.argv[1])
+'''
+
+
 def test_what_a_killed_run_left_is_removed(paths, tmp_path):
-    on_disk(paths, Preprocess(), tmp_path / 'cache')
-    (npy,) = (tmp_path / 'cache').glob('*.npy')
-    left = tmp_path / 'cache' / f'.{npy.name}.abc.tmp'
-    left.write_text('half')
-    npy.unlink()
-    on_disk(paths, Preprocess(), tmp_path / 'cache')
-    assert not left.exists()
+    folder = tmp_path / 'cache'
+    killed = subprocess.run([sys.executable, '-c', KILLED, folder, *paths], cwd=ROOT, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(folder.glob('.*.tmp'))) == 1
+    on_disk(paths, Preprocess(), folder)
+    assert {path.suffix for path in folder.iterdir()} == {'.npy', '.json', '.lock'}
 
 
-def test_a_lock_is_exclusive(tmp_path):
-    def twice():
-        with locked(tmp_path / 'lock'), locked(tmp_path / 'lock'):
-            pass
-    with pytest.raises(UserError, match='another process holds'):
-        twice()
-    with locked(tmp_path / 'lock'):
-        pass
+def test_a_whole_cache_in_a_read_only_folder(paths, tmp_path, capsys):
+    folder = tmp_path / 'cache'
+    on_disk(paths, Preprocess(), folder)
+    next(folder.glob('*.lock')).unlink()
+    before = [(path.name, path.stat().st_mtime_ns) for path in [folder, *folder.iterdir()]]
+    folder.chmod(0o555)
+    capsys.readouterr()
+    images = on_disk(paths, Preprocess(), folder)
+    assert np.array_equal(images(paths[3]), np.asarray(Preprocess()(paths[3])))
+    assert capsys.readouterr().out == ''
+    assert [(path.name, path.stat().st_mtime_ns) for path in [folder, *folder.iterdir()]] == before  # for root, too
+
+
+def test_a_cache_that_another_process_makes_anew_meanwhile(paths, tmp_path, monkeypatch):
+    on_disk(paths, Preprocess(), tmp_path / 'cache')
+    (index,) = (tmp_path / 'cache').glob('*.json')
+    load = np.load
+
+    def meanwhile(*arguments, **options):
+        monkeypatch.undo()
+        os.utime(index, (1, 1))
+        return load(*arguments, **options)
+    monkeypatch.setattr(np, 'load', meanwhile)
+    images = on_disk(paths, Preprocess(), tmp_path / 'cache')  # read again, under the lock
+    assert np.array_equal(images(paths[3]), np.asarray(Preprocess()(paths[3])))
 
 
 def test_workers_get_the_map_and_not_the_pixels(paths, tmp_path):

@@ -122,4 +122,4 @@ def test_some_rated_images_are_gone(scored, capsys, fails):
     assert stop.value.code == 1
     assert 'gone.png: no such file' in capsys.readouterr().err
     assert Path('new.pth').exists()
-    assert 'give the new one another name' in fails(test_demo.main, *words, '--out', scored[1])
+    assert 'would write over --trained_model_file' in fails(test_demo.main, *words, '--out', scored[1])

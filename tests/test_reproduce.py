@@ -170,7 +170,7 @@ def test_nothing_is_trained_twice(chain, capsys):
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
     bn_mse = run_name(TRAIN.parse([*TINY, '--loss_type', 'mse', '--use_bn_end']))
-    with locked(chain / 'checkpoints' / f'{bn_mse}.lock'):
+    with locked(chain / 'checkpoints' / f'{bn_mse}.pth.lock'):
         status, out = call(capsys, 'figure4')
     assert status == 1
     assert out.startswith('2 of 3 runs are there\n')
@@ -359,7 +359,7 @@ def test_runs_at_once_and_in_turn(capsys):
     assert running.slots(1, ['0', '1']) == [{}]
 
 
-def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys):
+def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys, foreground):
     stubborn = ['python', '-c', 'import time; print("began", flush=True); time.sleep(60)']
 
     def interrupt() -> None:

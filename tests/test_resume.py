@@ -48,6 +48,8 @@ def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: in
     `signalled`: an iteration, and the signal that the process sends to itself there.
     """
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, wherever the tests run
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # the sums of a run that is compared must be in the same order
     sys.stdout = open('stdout', 'a')  # noqa: SIM115
     sys.stderr = open('stderr', 'a')  # noqa: SIM115
@@ -255,7 +257,7 @@ def test_nothing_to_resume_begins(tiny, capsys):
 
 def test_the_same_run_twice_at_once(tiny, fails):
     args = main.TRAIN.parse([*tiny, *SMALL])
-    with locked(main.checkpoint_file(args).with_suffix('.lock')):
+    with locked(f'{main.checkpoint_file(args)}.lock'):
         assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
 
 

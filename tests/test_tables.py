@@ -16,6 +16,7 @@ from scored import PHOTO_SCORE, photo
 import test_demo
 from iqa_runtime.process import signals_wait
 from iqa_scoring.tables import COLUMNS, TableFile, Tables
+from results_in_the_paper.driver.running import terminable
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
 
@@ -107,7 +108,9 @@ def test_resume_refuses_what_is_not_its_table(scored, fails, tmp_path):
 @pytest.mark.parametrize('option', ['--csv', '--json', '--report', '--map'])
 def test_an_output_that_cannot_be_written(scored, fails, option):
     Path('taken').write_text('')
-    assert 'cannot write taken/out' in fails(test_demo.main, '--img', 'images', *scored, option, 'taken/out')
+    error = fails(test_demo.main, '--img', 'images', *scored, option, 'taken/out')
+    assert f'error: {option} taken/out' in error
+    assert 'taken is not a folder' in error
 
 
 def test_odd_names(scored, capsys):
@@ -127,7 +130,7 @@ def test_odd_names(scored, capsys):
     assert r'caf\xe9.png' in capsys.readouterr().out
 
 
-def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch):
+def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch, foreground):
     take = test_demo.Run._take
     monkeypatch.setattr(test_demo.Run, '_take', lambda run, sample: (
         take(run, sample), sample.index == 1 and signal.raise_signal(signal.SIGINT)))
@@ -141,7 +144,7 @@ def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch):
     assert test_demo.main(words) == 10
 
 
-def test_the_second_ctrl_c_ends_at_once():
+def test_the_second_ctrl_c_ends_at_once(foreground):
     def twice():
         with signals_wait() as stop:
             signal.raise_signal(signal.SIGINT)
@@ -149,6 +152,16 @@ def test_the_second_ctrl_c_ends_at_once():
             signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         twice()
+
+
+@pytest.mark.usefixtures('foreground')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_was_ignored_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)  # as by `command &` in a script
+    with signals_wait() as stop, terminable():
+        signal.raise_signal(number)
+        assert stop.signal is None
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_a_closed_pipe_ends_quietly(scored, monkeypatch, capfd):

@@ -174,10 +174,15 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
     return figure
 
 
+def files(out_dir: str | Path, *names: str) -> list[Path]:
+    """Return the files that figures of these names are written to."""
+    return [Path(out_dir, f'{name}.{kind}') for name in names for kind in ('pdf', 'png')]
+
+
 @styled
 def save(figure: Figure, out_dir: str | Path, name: str) -> list[Path]:
     """Write `figure` as NAME.pdf (TrueType fonts) and NAME.png into `out_dir`; return and print the two paths."""
-    paths = [Path(out_dir) / f'{name}.{kind}' for kind in ('pdf', 'png')]
+    paths = files(out_dir, name)
     figure.draw_without_rendering()  # lays the figure out, once for both files
     figure.set_layout_engine('none')
     for path in paths:

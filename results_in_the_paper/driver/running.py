@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from iqa_runtime.process import UNCAUGHT
+
 # Commands that follow one another: lists of words, the first of which, `python`, stands for the running interpreter.
 # What comes after one that fails is not run.
 Job = list[list[str]]
@@ -100,11 +102,15 @@ def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM, which job schedulers send, does what Ctrl-C does."""
+    """Within, SIGTERM, which job schedulers send, does what Ctrl-C does, unless it is ignored."""
     def interrupt(number: int, _) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    if before in UNCAUGHT:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

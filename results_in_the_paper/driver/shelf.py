@@ -53,7 +53,7 @@ class Shelf:
     def name(self, run: Run) -> str:
         """The name of a run's files, that of its result where there is one."""
         result = find(self.results, run.options, run.options['dataset'])
-        return result.path.stem if result else self._own_name(run)
+        return result.path.name.removesuffix('.json') if result else self._own_name(run)
 
     def log(self, run: Run) -> Path | None:
         """The TensorBoard folder of a run, None where there is none."""

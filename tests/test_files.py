@@ -1,0 +1,245 @@
+"""Files: written whole or not at all whatever happens, through links and to devices; locks; what may be written."""
+import ast
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import check_outputs, locked, replacing, write_text
+from iqa_runtime.names import without_suffix
+from iqa_runtime.temporary import HOST, START, remove_left_over
+
+WRITE = '''
+import sys
+from iqa_runtime.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text('of the child')
+    print('writing', flush=True)
+    sys.stdin.readline()
+'''
+
+
+def child(code: str, *words, **options) -> subprocess.Popen:
+    """A process that runs `code`, once it has printed a line."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    process = subprocess.Popen([sys.executable, '-c', code, *words], env=environment, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, **options)
+    assert process.stdout.readline()
+    return process
+
+
+def left_over(folder: Path) -> list[Path]:
+    return list(folder.glob('.*.tmp'))
+
+
+# Temporary files
+
+@pytest.mark.parametrize('name', ['m.pth', 'm', 'x' * 255, '日本' * 42, os.fsdecode(b'\xff.csv'), 'new\nline'])
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, name):
+    path = tmp_path / name
+    write_text(path, 'before')
+    process = child(WRITE, path)
+    process.kill()
+    process.communicate()
+    assert path.read_text() == 'before'
+    assert len(left_over(tmp_path)) == 1
+    write_text(tmp_path / 'another', '')
+    assert len(left_over(tmp_path)) == 1
+    write_text(path, 'after')
+    assert path.read_text() == 'after'
+    assert not left_over(tmp_path)
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    process = child(WRITE, tmp_path / 'm.pth')
+    write_text(tmp_path / 'm.pth', 'of this process')
+    remove_left_over(tmp_path, lambda name: True)
+    assert len(left_over(tmp_path)) == 1
+    process.communicate('go on\n')
+    assert process.returncode == 0
+    assert (tmp_path / 'm.pth').read_text() == 'of the child'
+
+
+def test_whose_a_temporary_file_is(tmp_path):
+    own, gone = os.getpid(), 2 ** 22 + 1  # Linux numbers no process higher
+    kept = [f'.m.pth.{own}@{HOST}.{START}-9.tmp', f'.m.pth.{gone}@elsewhere.00000000-0.tmp', '.m.pth.mine.tmp',
+            f'.m.v2.pth.{gone}@{HOST}.00000000-0.tmp', 'm.pth']
+    removed = [f'.m.pth.{own}@{HOST}.00000000-0.tmp', f'.m.pth.{gone}@{HOST}.00000000-0.tmp']
+    for name in kept + removed:
+        (tmp_path / name).touch()
+    remove_left_over(tmp_path, lambda name: name == 'm.pth')
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_an_error_leaves_the_file_as_it_was(tmp_path):
+    write_text(tmp_path / 'file', 'before')
+
+    def write(error: Exception) -> None:
+        with replacing(tmp_path / 'file') as temporary:
+            temporary.write_text('after')
+            raise error
+    with pytest.raises(UserError, match='cannot write .*file: No space left on device'):
+        write(OSError(28, 'No space left on device'))
+    with pytest.raises(KeyError):
+        write(KeyError())
+    assert (tmp_path / 'file').read_text() == 'before'
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_the_mode_of_a_file_stays(tmp_path):
+    write_text(tmp_path / 'file', '')
+    usual = stat.S_IMODE((tmp_path / 'file').stat().st_mode)
+    (tmp_path / 'file').chmod(0o640)
+    write_text(tmp_path / 'file', 'private')
+    assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == 0o640
+    mask = os.umask(0)
+    os.umask(mask)
+    assert usual == 0o666 & ~mask
+
+
+# Links and devices
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / 'there').mkdir()
+    for name in ('real', 'new'):
+        (tmp_path / f'to-{name}').symlink_to(Path('there', name))
+    write_text(tmp_path / 'there/real', 'before')
+    for name in ('real', 'new'):
+        write_text(tmp_path / f'to-{name}', f'through {name}')
+        assert (tmp_path / f'to-{name}').is_symlink()
+        assert (tmp_path / 'there' / name).read_text() == f'through {name}'
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(UserError, match='cannot write .*loop: Too many levels of symbolic links'):
+        write_text(tmp_path / 'loop', '')
+    assert (tmp_path / 'loop').is_symlink()
+
+
+def test_a_device_is_written_to():
+    write_text('/dev/null', 'text')
+    assert stat.S_ISCHR(os.stat('/dev/null').st_mode)
+    with pytest.raises(UserError, match='cannot write /dev/full: No space left on device'):
+        write_text('/dev/full', 'text')
+    with pytest.raises(UserError, match='cannot write /dev: Is a directory'):
+        write_text('/dev', 'text')
+
+
+@pytest.mark.parametrize('file', [True, False])
+def test_stdout_is_gone_on_with(tmp_path, file):
+    code = ("from iqa_runtime.files import write_text\nprint('before')\nwrite_text('/dev/stdout', 'text\\n')\n"
+            "print('after')")
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    with open(tmp_path / 'out', 'w') as out:
+        done = subprocess.run([sys.executable, '-c', code], env=environment, check=True,
+                              stdout=out if file else subprocess.PIPE, timeout=100)
+    printed = (tmp_path / 'out').read_bytes() if file else done.stdout
+    assert printed == b'before\ntext\nafter\n'
+
+
+# What may be written
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with a file under four names, another file, and a folder."""
+    monkeypatch.chdir(tmp_path)
+    Path('folder').mkdir()
+    Path('m.pth').write_text('m')
+    Path('other').write_text('o')
+    Path('link').symlink_to('m.pth')
+    Path('folder/hard').hardlink_to('m.pth')
+    Path('folder/back').symlink_to('..')
+    return tmp_path
+
+
+@pytest.mark.parametrize('name', ['m.pth', './m.pth', 'folder/../m.pth', 'link', 'folder/hard', 'folder/back/m.pth'])
+def test_an_output_is_no_input_under_any_name(here, name):
+    for out, read in ((name, 'm.pth'), ('m.pth', name), (here / name, 'm.pth')):
+        with pytest.raises(UserError, match=r'^--csv .* would write over --model .*: name another file$'):
+            check_outputs({'--json': 'new', '--csv': out}, {'--img': ['gone', 'other'], '--model': read})
+    check_outputs({'--csv': 'other', '--json': 'm.pth2'}, {'--model': name, '--ratings': None})
+
+
+@pytest.mark.parametrize(('first', 'second'), [('m.pth', 'folder/hard'), ('new', 'folder/back/new'), ('new', './new'),
+                                               ('a/new', 'a/b/../new'), ('link', 'm.pth')])
+def test_an_output_is_no_other_output(here, first, second):
+    with pytest.raises(UserError, match='--json .* would write over --csv '):
+        check_outputs({'--csv': first, '--json': second})
+    with pytest.raises(UserError, match='--out_dir .* would write over --out_dir '):
+        check_outputs({'--out_dir': [first, second]})
+
+
+def test_an_output_has_a_place(here):
+    with pytest.raises(UserError, match='--csv folder is a folder; expected a file'):
+        check_outputs({'--csv': 'folder'})
+    with pytest.raises(UserError, match='--map new/x.png is in a folder that --csv new is to be'):
+        check_outputs({'--csv': 'new', '--map': 'new/x.png'})
+    with pytest.raises(UserError, match='--csv other/x/y cannot be written: .*other is not a folder'):
+        check_outputs({'--csv': 'other/x/y'})
+    check_outputs({'--csv': '/dev/null', '--json': '/dev/null', '--report': 'deep/down/below'})
+    assert not Path('deep').exists()
+
+
+def test_names_are_not_cut_at_a_dot():
+    assert without_suffix('lr=0.0001-bs=8', ('.csv', '.mat')) == 'lr=0.0001-bs=8'
+    assert without_suffix('my.v2.CSV', ('.csv', '.mat')) == 'my.v2'
+    assert without_suffix('.csv', ('.csv',)) == '.csv'
+
+
+# Locks
+
+def test_a_lock_is_exclusive(tmp_path):
+    def twice():
+        with locked(tmp_path / 'new/lock'), locked(tmp_path / 'new/lock'):
+            pass
+    with pytest.raises(UserError, match='another process holds .*lock: it is at the same work'):
+        twice()
+    with locked(tmp_path / 'new/lock'):
+        pass
+
+
+WORK = '''
+import sys, time
+from torch.utils.data import DataLoader
+from iqa_runtime.files import locked
+with locked(sys.argv[1]):
+    loader = DataLoader(range(100), num_workers=2, multiprocessing_context='fork')
+    batches = iter(loader)
+    next(batches)
+    print(*(worker.pid for worker in batches._workers), flush=True)
+    time.sleep(100)
+'''
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='where workers are forked')
+def test_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, '-c', WORK, tmp_path / 'lock'], env=environment, text=True,
+                               stdout=subprocess.PIPE)
+    workers = [int(word) for word in process.stdout.readline().split()]
+    with pytest.raises(UserError, match='another process holds'), locked(tmp_path / 'lock'):
+        pass
+    for worker in workers:
+        os.kill(worker, 19)  # SIGSTOP: they cannot notice that their parent has gone
+    try:
+        process.kill()
+        process.wait()
+        with locked(tmp_path / 'lock'):
+            assert all(Path(f'/proc/{worker}').exists() for worker in workers)
+    finally:
+        for worker in workers:
+            os.kill(worker, 9)
+        process.stdout.close()
+
+
+def test_everything_can_be_imported_where_unix_is_not():
+    unix = {'fcntl', 'grp', 'posix', 'pwd', 'resource', 'termios'}
+    files = [file for file in ROOT.rglob('*.py') if file.relative_to(ROOT).parts[0] not in ('tests', '.venv')]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ''] if isinstance(node, ast.ImportFrom) else []
+            assert not unix & {name.partition('.')[0] for name in names}, file
