@@ -49,11 +49,10 @@ def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> di
         part: 'test', 'all', or 'auto': the test part of the set that the model was trained on, and all of another.
         trained_on: the data set of the training run, to find its checkpoint.
     """
-    file = find_checkpoint(args, trained_on)
-    checkpoint = load_checkpoint(file)
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
-        return Test(args, file, checkpoint, device).run(part)
+        file = find_checkpoint(args, trained_on)
+        return Test(args, file, load_checkpoint(file), device).run(part)
 
 
 class Test:

@@ -1,4 +1,5 @@
 """Two processes as one: gradients, batch normalisation, metrics, whole runs under torchrun, a process that dies."""
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from conftest import ROOT, SMALL
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
+import main
+import test_dataset
 from iqa_data.samplers import SameSize, Share
 from iqa_runtime.distributed import WholeBatchLoss, fewest_images, gather, parallel, synchronise
 from iqa_runtime.errors import UserError
@@ -113,10 +116,10 @@ def test_one_process_needs_nothing(monkeypatch):
     assert fewest_images(6, True, normalised) == fewest_images(6, False, plain) == 4
 
 
-def torchrun(*words: str, **options) -> subprocess.Popen:
-    """main.py in two processes, one thread each."""
+def torchrun(*words: str, script: str = 'main.py', **options) -> subprocess.Popen:
+    """A script in two processes, one thread each."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--standalone',
-               str(ROOT / 'main.py'), *words]
+               str(ROOT / script), *words]
     return subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, **options)
 
@@ -136,6 +139,28 @@ def test_a_run_of_two_processes_is_a_run_of_one(tiny):
     assert runs['one']['name'].tolist() == runs['two']['name'].tolist()
     np.testing.assert_allclose(runs['one']['pq'], runs['two']['pq'], atol=.5)
     assert len(list(Path('two-runs').glob('*/events*'))) == 1
+
+
+@pytest.mark.parametrize(('script', 'options', 'images'), [
+    pytest.param(main, ['--evaluate', '-e', '1'], 5, marks=pytest.mark.slow),
+    (test_dataset, ['--part', 'all', '--dataset', 'demo'], 24)])
+@pytest.mark.usefixtures('one_thread')
+def test_each_image_is_tested_once_by_two_processes(tiny, script, options, images):
+    main.main([*tiny, *SMALL, '-e', '1', '-bs', '5', '-modelfile', 'c.pth'])
+    words = [*tiny, *SMALL, '-bs', '5', '-modelfile', 'c.pth', *options]
+    script.main([*words, '--result_dir', 'one'])
+    test = torchrun(*words, '--result_dir', 'two', script=f'{script.__name__}.py')
+    out, _ = test.communicate(timeout=120)
+    assert test.returncode == 0, out
+    assert out.count('Testing c.pth') == out.count('Predictions and metrics') == 1
+    assert len(list(Path('two').iterdir())) == 2  # the table and its summary
+    one, two = (pd.read_csv(next(Path(name).glob('*.csv'))) for name in ('one', 'two'))
+    assert len(two) == images
+    assert one['name'].tolist() == two['name'].tolist()
+    np.testing.assert_allclose(one['pq'], two['pq'], rtol=1e-4)
+    one, two = (json.loads(next(Path(name).glob('*.json')).read_text()) for name in ('one', 'two'))
+    assert two['images'] == images
+    assert one['metrics'] == pytest.approx(two['metrics'], rel=1e-4)
 
 
 def test_a_process_that_dies_ends_the_others(tiny):
