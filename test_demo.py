@@ -22,7 +22,7 @@ from iqa_runtime.files import Paths, check_outputs, is_device
 from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
-from iqa_scoring.calibrate import calibrated, read_ratings
+from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
 from iqa_scoring.inputs import SUFFIXES, find_images
 from iqa_scoring.maps import small_map, write_map
 from iqa_scoring.report import THUMBNAIL, Entry, write_report
@@ -192,7 +192,7 @@ def whole(checkpoint: dict, file: Path, args: Options, scorer: Scorer) -> dict:
 def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> float:
     """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
     outputs = outputs_of(args, file)
-    paths, ratings = read_ratings(args.calibrate)
+    paths, ratings = read_ratings(args.calibrate, args.im_dir)
     check_outputs(outputs, {'--calibrate': paths})
     samples = list(tqdm(score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size,
                                     args.num_workers), 'Scoring', len(paths), leave=False, disable=not args.pbar))
@@ -205,10 +205,16 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
     new, report = calibrated(whole(checkpoint, file, args, scorer), heads, ratings[[sample.index for sample in good]],
                              args.calibration)
-    save_checkpoint(outputs['--out'], new)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():
         print(f'{name:15}' + ''.join(f'{values[criterion]:9.4f}' for criterion in CRITERIA))
+    if makes_worse(report):
+        worse = (f'the calibration makes things worse: the SROCC of images that are left out of the fit is '
+                 f'{report["leave-one-out"]["SROCC"]:.3f}, uncalibrated {report["before"]["SROCC"]:.3f}')
+        if not args.force:
+            raise UserError(f'--calibrate {args.calibrate}: {worse}; nothing is written, --force writes it')
+        print(f'WARNING: {worse}')
+    save_checkpoint(outputs['--out'], new)
     print(f'Calibrated checkpoint: {outputs["--out"]}')
     if len(good) < len(samples):
         raise SystemExit(1)

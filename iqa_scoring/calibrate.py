@@ -11,16 +11,18 @@ from iqa_runtime.errors import UserError, pick
 from iqa_scoring.scorer import Mapping
 from IQAperformance import agreement, fit_line
 
+WORSE = .05  # loss of SROCC that is no noise: a line that ranks well loses less when each image is left out
 FEWEST = 20  # images; a line through fewer says little, and its error less
 IMAGE_COLUMNS = ('image', 'name', 'file', 'filename', 'file_name', 'image_name', 'path', 'img')
 RATING_COLUMNS = ('mos', 'rating', 'ratings', 'score', 'dmos', 'opinion', 'value')
 
 
-def read_ratings(path: str | Path) -> tuple[list[str], np.ndarray]:
+def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[list[str], np.ndarray]:
     """Images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
 
     The columns are those named as in IMAGE_COLUMNS and RATING_COLUMNS, or else the first of text and the first of
-    numbers. Image paths are taken from the CSV's folder where they are there, else from the working directory.
+    numbers. Image paths are relative to `im_dir`, or else to the CSV's folder if they are there, or else to the
+    working directory.
     Raises UserError where there are no such columns, or a rating is no number.
     """
     try:
@@ -40,8 +42,9 @@ def read_ratings(path: str | Path) -> tuple[list[str], np.ndarray]:
     if len(bad):
         raise UserError(f'--calibrate {path}: line {bad[0] + 2}: {rating} is {table[rating][bad[0]]!r}, not a number')
     means = numbers[rating].astype(float).groupby(table[image], sort=False).mean()
-    folder = Path(path).parent
-    return [str(folder / name) if (folder / name).exists() else name for name in means.index], means.to_numpy()
+    folder = Path(im_dir or Path(path).parent)
+    images = [str(folder / name) if im_dir or (folder / name).exists() else name for name in means.index]
+    return images, means.to_numpy()
 
 
 def _column(table: pd.DataFrame, known: Sequence[str], others: Sequence[str]) -> str | None:
@@ -82,6 +85,12 @@ def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
     fit, n = FITS[pick(FITS, kind, 'calibration')], len(raw)
     others = ~np.eye(n, dtype=bool)
     return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
+
+
+def makes_worse(report: dict) -> bool:
+    """Return whether images left out are ranked worse with the calibration than without (see `calibrated`)."""
+    before, after = (report[name]['SROCC'] for name in ('before', 'leave-one-out'))
+    return not after >= before - WORSE
 
 
 def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict]:

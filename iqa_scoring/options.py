@@ -77,6 +77,7 @@ def calibration(add) -> None:
     """scores fitted to your own ratings"""
     add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
     add('--calibration', choices=('linear', 'logistic'), default='linear', help='what is fitted')
+    add('--force', action='store_true', help='write it also if images left out of the fit are ranked worse than before')
     add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
 
 

@@ -9,7 +9,7 @@ from scored import photo, save_photos
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, read_ratings
+from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, makes_worse, read_ratings
 from iqa_scoring.scorer import Mapping, logistic
 from IQAmodel import load
 from IQAperformance import fit_line
@@ -115,7 +115,8 @@ def test_a_new_checkpoint(scored, capsys, kind):
 
 def test_some_rated_images_are_gone(scored, capsys, fails):
     paths = save_photos(Path('rated'), 21)
-    pd.DataFrame({'image': [*paths, 'gone.png'], 'mos': range(22)}).to_csv('ratings.csv', index=False)
+    mos = [*load(scored[1]).score(paths), 50]
+    pd.DataFrame({'image': [*paths, 'gone.png'], 'mos': mos}).to_csv('ratings.csv', index=False)
     words = ['--calibrate', 'ratings.csv', *scored]
     with pytest.raises(SystemExit) as stop:
         test_demo.main([*words, '--out', 'new.pth'])
@@ -123,3 +124,34 @@ def test_some_rated_images_are_gone(scored, capsys, fails):
     assert 'gone.png: no such file' in capsys.readouterr().err
     assert Path('new.pth').exists()
     assert 'would write over --trained_model_file' in fails(test_demo.main, *words, '--out', scored[1])
+
+
+@pytest.mark.parametrize(('noise', 'worse'), [(.1, False), (.5, False), (3, True), (30, True)])
+def test_worse_is_what_leave_one_out_ranks_worse(noise, worse):
+    rng = np.random.default_rng(0)
+    raw = rng.normal(0, 1, 60)
+    report = calibrate(raw, raw + rng.normal(0, noise, 60))[1]
+    assert makes_worse(report) == worse
+    assert makes_worse({name: {'SROCC': np.nan} for name in report})
+
+
+def test_ratings_that_have_nothing_to_do_with_the_scores(scored, fails, capsys):
+    paths = save_photos(Path('rated'), 24)
+    order = np.argsort(load(scored[1]).score(paths))
+    mos = np.empty(24)
+    mos[order] = np.arange(24) % 2 + np.arange(24) / 100  # low, high, low, high
+    pd.DataFrame({'image': [Path(path).name for path in paths], 'mos': mos}).to_csv('ratings.csv', index=False)
+    words = ['--calibrate', 'ratings.csv', '--im_dir', 'rated', '--out', 'new.pth', *scored]
+    error = fails(test_demo.main, *words)
+    assert 'the calibration makes things worse: the SROCC of images that are left out of the fit is' in error
+    assert not Path('new.pth').exists()
+    test_demo.main([*words, '--force'])
+    assert 'WARNING: the calibration makes things worse' in capsys.readouterr().out
+    assert Path('new.pth').exists()
+
+
+def test_rated_images_lie_in_im_dir(tmp_path):
+    (tmp_path / 'ratings.csv').write_text('image,mos\na.png,1\nb.png,2\n')
+    (tmp_path / 'a.png').touch()
+    assert read_ratings(tmp_path / 'ratings.csv', 'photos')[0] == ['photos/a.png', 'photos/b.png']
+    assert read_ratings(tmp_path / 'ratings.csv')[0] == [str(tmp_path / 'a.png'), 'b.png']
