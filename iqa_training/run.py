@@ -176,7 +176,7 @@ class Run:
             for metric, value in criteria_of(performance).items():
                 self.log.scalar(f'{part}/{self.data.name}/{metric}', value, step)
         val = results['val']
-        warn_of_constant(val)
+        warn_of_constant(val, 'val')
         if self.record.update(val, self.iteration, epoch):
             self.save(val['k'], val['b'], epoch, {'val': criteria_of(val)}, finished=False)
         self._tell(engine, val)
@@ -258,6 +258,8 @@ class Run:
         line = self.evaluation.of('train', self.evaluation.line)
         part = self.data.tested
         performance = self.evaluation.of(part, (line['k'], line['b'])) if part else None
+        if part:
+            warn_of_constant(performance, part)
         if is_main():
             written = self._write_results(performance, best) if part else []
             self.log.flush()
@@ -284,10 +286,9 @@ class Run:
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 
 
-def warn_of_constant(performance: dict) -> None:
-    """Warn on the screen if the network predicts the same for all images."""
+def warn_of_constant(performance: dict, part: str) -> None:
+    """Warn on the screen if the network predicts the same for all images of a part, but for rounding in float32."""
     raw = performance['pq_before']
-    if len(raw) > 1 and np.ptp(raw) == 0:
-        print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} validation images: training has destroyed '
-              'it; try a smaller --learning_rate', flush=True)
-
+    if len(raw) > 1 and np.ptp(raw) <= 4 * np.finfo(np.float32).eps * np.abs(raw).max():
+        print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} {part} images: it tells them apart no '
+              'longer, as after too large steps; a smaller --learning_rate may help', flush=True)

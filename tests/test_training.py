@@ -1,6 +1,7 @@
 """Whole runs through main([...]), test_dataset and test_demo on tiny data; and the original's three recorded runs."""
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import SMALL
 from mini import MINI
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main
@@ -17,6 +19,7 @@ import test_dataset
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint, read_tensors
 from iqa_training.record import VAL_CRITERIA, Record
+from iqa_training.run import warn_of_constant
 from IQAloss import IQALoss
 from IQAperformance import criteria_of
 
@@ -196,3 +199,21 @@ def test_the_loss_is_logged_whole_whatever_the_accumulation_steps(tiny):
         losses.append(read_tensors(state)['history']['train/loss'][:, 1])
     assert losses[0][0] == losses[1][0]
     assert losses[0][2] != losses[1][2]  # after two steps, and after none
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_a_network_that_tells_images_apart_no_longer_is_noticed(tiny, capsys):
+    for path in Path('tiny/images').glob('*.png'):
+        Image.new('RGB', (64, 48), 'grey').save(path)  # what a destroyed network sees in any image
+    with pytest.warns(RuntimeWarning, match='not defined'):
+        performance = main.main([*tiny, *SMALL, *MINI, '-e', '1'])
+    assert np.isnan(performance['SROCC'])
+    out = capsys.readouterr().out
+    for part in ('val', 'test'):
+        assert re.search(f'WARNING: the network predicts .* for all 5 {part} images: .* a smaller --learning_rate', out)
+
+
+def test_constant_up_to_rounding(capsys):
+    for raw, warned in (([1e7, 1e7 + 1], True), ([1e7, 1.001e7], False), ([0, 0], True), ([0, 1e-30], False)):
+        warn_of_constant({'pq_before': np.array(raw)}, 'val')
+        assert ('WARNING' in capsys.readouterr().out) == warned
