@@ -202,7 +202,7 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
             print(f'{text(sample.path)}: {sample.error}', file=sys.stderr)
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
-    heads = np.array([sample.heads for sample in good]).reshape(len(good), -1)
+    heads = np.array([sample.heads for sample in good]).reshape(-1, len(scorer.network.heads))
     new, report = calibrated(whole(checkpoint, file, args, scorer), heads, ratings[[sample.index for sample in good]],
                              args.calibration)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))

@@ -21,8 +21,7 @@ def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[li
     """Images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
 
     The columns are those named as in IMAGE_COLUMNS and RATING_COLUMNS, or else the first of text and the first of
-    numbers. Image paths are relative to `im_dir`, or else to the CSV's folder if they are there, or else to the
-    working directory.
+    numbers. Image paths are relative to `im_dir` (default: the CSV's folder), or else to the working directory.
     Raises UserError where there are no such columns, or a rating is no number.
     """
     try:
@@ -43,7 +42,8 @@ def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[li
         raise UserError(f'--calibrate {path}: line {bad[0] + 2}: {rating} is {table[rating][bad[0]]!r}, not a number')
     means = numbers[rating].astype(float).groupby(table[image], sort=False).mean()
     folder = Path(im_dir or Path(path).parent)
-    images = [str(folder / name) if im_dir or (folder / name).exists() else name for name in means.index]
+    images = [name if Path(name).exists() and not (folder / name).exists() else str(folder / name)
+              for name in means.index]
     return images, means.to_numpy()
 
 

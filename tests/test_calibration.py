@@ -31,7 +31,7 @@ def test_columns_are_guessed(tmp_path, header, order):
     lines = [header, *(','.join(cells[kind][row] for kind in order) for row in range(3))]
     (tmp_path / 'ratings.csv').write_text('\n'.join(lines))
     images, ratings = read_ratings(tmp_path / 'ratings.csv')
-    assert images == [str(tmp_path / 'x y.png'), 'gone.png']
+    assert images == [str(tmp_path / 'x y.png'), str(tmp_path / 'gone.png')]
     np.testing.assert_allclose(ratings, [3.5, 5.5])
 
 
@@ -150,8 +150,16 @@ def test_ratings_that_have_nothing_to_do_with_the_scores(scored, fails, capsys):
     assert Path('new.pth').exists()
 
 
-def test_rated_images_lie_in_im_dir(tmp_path):
-    (tmp_path / 'ratings.csv').write_text('image,mos\na.png,1\nb.png,2\n')
-    (tmp_path / 'a.png').touch()
-    assert read_ratings(tmp_path / 'ratings.csv', 'photos')[0] == ['photos/a.png', 'photos/b.png']
-    assert read_ratings(tmp_path / 'ratings.csv')[0] == [str(tmp_path / 'a.png'), 'b.png']
+def test_rated_images_lie_in_im_dir(scored, tmp_path, capsys):
+    ratings = tmp_path / 'folder/ratings.csv'
+    ratings.parent.mkdir()
+    ratings.write_text('image,mos\na.png,1\nb.png,2\n')
+    for name in ('folder/a.png', 'b.png'):
+        Path(name).touch()
+    assert read_ratings(ratings)[0] == [str(ratings.parent / 'a.png'), 'b.png']
+    assert read_ratings(ratings, 'photos')[0] == ['photos/a.png', 'b.png']
+    with pytest.raises(SystemExit, match='2'):
+        test_demo.main(['--calibrate', str(ratings), '--im_dir', 'photos', *scored])
+    error = capsys.readouterr().err
+    assert 'photos/a.png: no such file' in error
+    assert 'error: --calibrate: 0 rated images, expected at least 20' in error
