@@ -1,4 +1,4 @@
-"""The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889).
+"""The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889), and ASNA's.
 
 Each loss is a plain function of predictions and MOS, each (N, 1) or (N,), and returns a scalar; ValueError if their
 lengths differ. This file needs torch alone and can be copied into another project.
@@ -10,8 +10,10 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 EPS = 1e-8
+Ranker = Callable[[Tensor], Tensor]
 
 
 class NotFiniteError(ValueError):
@@ -140,6 +142,60 @@ def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False)
     return wrong.sum() / (n * (n - 1)) / (1 + _fixed(wrong.max(), detach))
 
 
+def macs_loss(y_pred: Tensor, y: Tensor, ranker: Ranker | None = None, mse_factor: float = .5,
+              spearman_factor: float = .1) -> Tensor:
+    """ASNA's loss (team MACS, NTIRE 2021): squared error, linear correlation, and a learned rank correlation.
+
+    m MSE + (1 - m) (1 - r^2) + s mean (R(y) - R(y_pred))^2, a scalar >= 0, with m = mse_factor, s = spearman_factor,
+    r Pearson's correlation over the batch, and R the ranker, whose weights get no gradient. R takes n numbers at a
+    time: the batch is cut into groups of n, and a remainder (see `unranked`) has no part in the last term, nor has a
+    batch below n. r is 0, with zero gradient, if the predictions or the MOS are equal, as in a batch of one. r^2 does
+    not see the sign; the other terms do.
+
+    Args:
+        y_pred, y: (N, 1) or (N,), z-scores: the ranker knows numbers of about -10 to 10.
+        ranker: (groups, n) -> their ranks 1..n; a network is used in inference mode. `ranker.n` is n, or else 16.
+        mse_factor: m, in 0..1.
+        spearman_factor: s; ValueError if it is above 0 without a ranker.
+    """
+    y_pred, y = columns(y_pred, y)
+    if spearman_factor and ranker is None:
+        raise ValueError(f'spearman_factor {spearman_factor:g}: expected 0 without a ranker')
+    loss = mse_factor * F.mse_loss(y_pred, y) + (1 - mse_factor) * (1 - pearson(y_pred, y).square())
+    ranked = len(y) - unranked(len(y), ranker)
+    if spearman_factor and ranked:
+        of_y, of_y_pred = (ranks(ranker, values[:ranked]) for values in (y, y_pred))
+        loss = loss + spearman_factor * F.mse_loss(of_y_pred, of_y)
+    return loss
+
+
+def pearson(x: Tensor, y: Tensor) -> Tensor:
+    """Return Pearson's correlation of two columns, clamped to -1..1; 0 with zero gradient if a column is constant."""
+    constant = (x == x[0]).all() | (y == y[0]).all()
+    x, y = x - x.mean(), y - y.mean()
+    norms = torch.linalg.vector_norm(x) * torch.linalg.vector_norm(y)
+    return torch.where(constant, 0, (x * y).sum() / torch.where(constant, 1, norms)).clamp(-1, 1)
+
+
+def unranked(scores: int, ranker: Ranker | None) -> int:
+    """Return how many of so many scores are left over when they are cut into the ranker's groups."""
+    return scores % getattr(ranker, 'n', 16)
+
+
+def ranks(ranker: Ranker, values: Tensor) -> Tensor:
+    """Return the ranks (groups, n) that a ranker gives a column, without a gradient of the ranker's own weights."""
+    groups = values.view(-1, getattr(ranker, 'n', 16))
+    if not isinstance(ranker, nn.Module):
+        return ranker(groups)
+    frozen = {name: tensor.detach() for name, tensor in ranker.state_dict(keep_vars=True).items()}
+    weight = next(iter(frozen.values()))
+    training = ranker.training
+    try:
+        return functional_call(ranker.eval(), frozen, groups.to(weight)).to(values)
+    finally:
+        ranker.train(training)
+
+
 def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
     shapes = tuple(y_pred.shape), tuple(y.shape)
@@ -197,6 +253,7 @@ LOSSES = {
     'mean-norm': (norm_loss_with_mean_normalization, ('alpha', 'detach')),
     'scaling': (norm_loss_with_scaling, ('alpha', 'p', 'detach')),
     'linearity': (linearity_induced_loss, ('alpha', 'detach')),
+    'macs': (macs_loss, ('ranker', 'mse_factor', 'spearman_factor')),
 }
 ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
 
@@ -213,11 +270,15 @@ class IQALoss(nn.Module):
         alpha, p, q, detach: see norm_loss_with_normalization; `detach` holds for the monotonicity too.
         beta: the weight of each head, in the order of the outputs.
         monotonicity_regularization: add gamma times the function of that name to each head's loss.
+        ranker, mse_factor, spearman_factor: see macs_loss.
+        penalty: what is added to the loss, as a penalty of the network's weights.
     """
 
     def __init__(self, loss_type: str = 'norm-in-norm', alpha: Sequence[float] = (1, 0),
                  beta: Sequence[float] = (.1, .1, 1), p: float = 1, q: float = 2,
-                 monotonicity_regularization: bool = False, gamma: float = .1, detach: bool = False):
+                 monotonicity_regularization: bool = False, gamma: float = .1, detach: bool = False,
+                 ranker: Ranker | None = None, mse_factor: float = .5, spearman_factor: float = 0,
+                 penalty: Callable[[], Tensor] | None = None):
         super().__init__()
         loss_type = ALIASES.get(loss_type, loss_type)
         if loss_type not in LOSSES:
@@ -226,10 +287,12 @@ class IQALoss(nn.Module):
         _check_weights('alpha', alpha)
         _check_weights('beta', beta)
         self.function, names = LOSSES[loss_type]
-        values = {'alpha': tuple(alpha), 'p': p, 'q': q, 'detach': detach}
+        values = {'alpha': tuple(alpha), 'p': p, 'q': q, 'detach': detach, 'ranker': ranker, 'mse_factor': mse_factor,
+                  'spearman_factor': spearman_factor}
         self.arguments = {name: values[name] for name in names}
         self.beta, self.detach = tuple(beta), detach
         self.monotonicity, self.gamma = monotonicity_regularization, gamma
+        self.penalty = penalty
 
     @property
     def scored_head(self) -> int:
@@ -246,6 +309,8 @@ class IQALoss(nn.Module):
             y = scores[0].float()
             total = sum(weight * self._head(output.float(), y)
                         for output, weight in zip(outputs, self.beta, strict=True) if weight)
+            if self.penalty:
+                total = total + self.penalty()
         if not torch.isfinite(total):
             self._explain(outputs, y)
         return total
@@ -264,11 +329,15 @@ class IQALoss(nn.Module):
                 raise NotFiniteError(f'the {name} hold NaN or infinity')
 
 
-def build_loss(args, heads: int) -> IQALoss:
-    """Return the loss that the options ask for, of a network with so many heads: one head has the last weight."""
+def build_loss(args, heads: int, ranker: Ranker | None = None,
+               penalty: Callable[[], Tensor] | None = None) -> IQALoss:
+    """Return the loss that the options ask for, of a network with so many heads: one head has the last weight.
+
+    `ranker`, `penalty`: see IQALoss.
+    """
     beta = args.beta if len(args.beta) == heads or 'beta' in args.given else args.beta[-heads:]
     if len(beta) != heads:
         from iqa_runtime.errors import UserError  # this file needs torch alone
         raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads')
     return IQALoss(args.loss_type, args.alpha, beta, args.p, args.q, args.monotonicity_regularization, args.gamma,
-                   args.detach)
+                   args.detach, ranker, args.mse_factor, args.spearman_factor if ranker else 0, penalty)

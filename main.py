@@ -20,7 +20,8 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.evaluation import Evaluation
 from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
-from iqa_training.optimizers import build_optimizer
+from iqa_training.optimizers import build_optimizer, build_penalty
+from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
@@ -84,7 +85,10 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
     if args.amp_backend == 'apex':
         model, optimizer = initialize_apex(model, optimizer, args.opt_level)
     schedule = build_schedule(args, optimizer, len(loader))
-    loss = build_loss(args, len(model.heads))
+    ranker = find_ranker(args, device, stop)
+    if ranker is not None:
+        warn_of_ranker(ranker, args, len(data.datasets['train']))
+    loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model))
     normalise = NORMALISATIONS[args.normalise or model.normalise]
     trainer = create_supervised_trainer(parallel(model, some_unused=0 in loss.beta), optimizer, loss,
                                         preparing(normalise, model.inputs, data.target), device,

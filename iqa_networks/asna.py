@@ -4,6 +4,7 @@ The order of the layers, their names and their numbers are those of the publishe
 """
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class ASNA(Network):
     """
 
     inputs, side, normalise, any_size = 2, 288, 'half-bgr', False
+    l2_layers = MappingProxyType({'dense': ('dense1',), 'conv': ('stem', *ENCODER, *DECODER, *DOWN)})
 
     def __init__(self, nfs: Sequence[int], kss: Sequence[int], leaky_slope: float, dense_num: int, dropout: float, *,
                  normalised: Sequence[str] = (), tile_size: int | None = None, lstm_units: int = 32,

@@ -1,5 +1,6 @@
 """The contract of every network of the toolkit."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ class Network(nn.Module):
         heads: name of each head, in the order of the outputs.
         side: the height and width that the network needs; None if it takes any size.
         normalise: name of the pixels' normalisation that the network was designed for.
+        l2_layers: 'dense' and 'conv' -> the layers whose weights --l2 penalises.
         any_size: whether an exported network takes images of any size.
     """
 
@@ -24,6 +26,7 @@ class Network(nn.Module):
     heads: tuple[str, ...] = ('score',)
     side: int | None = None
     normalise: str = 'imagenet'
+    l2_layers: Mapping[str, Sequence[str]] = MappingProxyType({})
     any_size: bool = True
 
     @property

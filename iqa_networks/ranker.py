@@ -1,8 +1,14 @@
 """A network that learned to rank numbers, through which Spearman's correlation has a gradient."""
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv1d, channels_last_flat
+from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.checks import checked_value, tensors
+from iqa_runtime.errors import UserError
 
 # channels, kernel size, whether there is batch normalisation
 LAYERS = ((8, 2, False), (16, 3, True), (32, 5, True), (64, 7, True), (96, 10, False), (128, 7, True), (256, 7, True))
@@ -50,3 +56,17 @@ class PositionPReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation (see the class)."""
         return x.clamp_min(0) + self.weight * x.clamp_max(0)
+
+
+def load_ranker(path: str | Path) -> Ranker:
+    """Return the ranker in a file, of any size, in inference mode; UserError if there is none in it."""
+    content = read_tensors(path)
+    state = content.get('model') if isinstance(content, Mapping) else None
+    state = checked_value(path, 'model', tensors, state)
+    try:
+        ranker = Ranker(len(state['dense.bias']))
+        ranker.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [''])[-1].strip()
+        raise UserError(f'{path}: not a ranker, which iqa_training/train_ranker.py trains ({reason[:200]})') from None
+    return ranker.eval()

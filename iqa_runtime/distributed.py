@@ -109,6 +109,15 @@ class WholeBatchLoss(nn.Module):
         return self.loss(heads, (mos, std)) * idist.get_world_size()
 
 
+def shared_gradient(value: Tensor) -> Tensor:
+    """Return a value that every process computes alike, with this process's share of its gradient.
+
+    Added to a loss inside WholeBatchLoss, it has the gradient that it has in a process alone.
+    """
+    share = value / idist.get_world_size()
+    return share + (value - share).detach()
+
+
 def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
     """The model as the training step calls it: itself, or wrapped so that the processes average their gradients.
 

@@ -21,7 +21,7 @@ class Evaluation:
         device, normalise: where the network runs, and what is done to pixels there.
         head: position of the scored head among the network's outputs.
         line: how raw outputs become MOS: 'fitted' by least squares, or 'target', the way back from the target.
-        loss_fn: (outputs, (mos, std)) -> loss; with it, a performance holds the loss.
+        loss_fn: (outputs, (target, std)) -> loss; with it, a performance holds the loss.
         own_generators: let validation, too, draw from a generator of its own, not from torch's global one.
         pbar: show progress bars.
     """
@@ -30,7 +30,8 @@ class Evaluation:
                  line: str = 'fitted', loss_fn: Callable | None = None, own_generators: bool = False,
                  pbar: bool = False):
         self.model, self.data, self.device, self.normalise = model, data, device, normalise
-        self.head, self.loss_fn, self.pbar = head, loss_fn, pbar and is_main()
+        self.head, self.pbar = head, pbar and is_main()
+        self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
         heads = len(model.heads)
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
         # what is evaluated besides must not change the random draws of training; the original's validation does

@@ -1,5 +1,5 @@
 """Optimizers and what they train."""
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,8 +7,10 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, look_up
 
 if TYPE_CHECKING:  # torch is slow to import, and the name of an optimizer is checked without it
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    from iqa_networks.network import Network
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ ADAM = {'weight_decay': 'weight_decay', 'adam_eps': 'eps'}
 
 OPTIMIZERS = {
     'adam': Row('torch.optim:Adam', ADAM),
+    'adam-keras': Row('iqa_training.keras_adam:KerasAdam', ADAM),
     'adamw': Row('torch.optim:AdamW', ADAM, weight_decay=.01),
     'sgd': Row('torch.optim:SGD', {'weight_decay': 'weight_decay', 'momentum': 'momentum'}),
     'adadelta': Row('torch.optim:Adadelta', {'weight_decay': 'weight_decay'}),
@@ -72,3 +75,30 @@ def parameter_groups(model: 'nn.Module', lr: float, ft_lr_ratio: float) -> list[
     if backbone and ft_lr_ratio != 0:
         groups.append({'params': list(model.backbone.parameters()), 'lr': lr * ft_lr_ratio})
     return groups
+
+
+# Penalty of the weights
+
+def l2_penalty(net: 'Network', dense: float, conv: float) -> 'Tensor':
+    """Return dense sum(W^2) + conv sum(W^2), over the weights of the network's `l2_layers`; a scalar >= 0.
+
+    Without a factor of 1/2, without biases, and a layer that sees two images is counted once, as Keras does.
+    """
+    weights = dict(net.named_parameters())
+    return sum(decay / 2 * weights[name].square().sum() for name, decay in weight_decays(net, dense, conv).items())
+
+
+def weight_decays(net: 'Network', dense: float, conv: float) -> dict[str, float]:
+    """Return the weight decay, by name of a parameter, whose gradient is that of `l2_penalty`: twice its factor."""
+    factors = {'dense': dense, 'conv': conv}
+    return {f'{layer}.weight': 2 * factors[kind] for kind, layers in net.l2_layers.items() for layer in layers}
+
+
+def build_penalty(args: Options, net: 'Network') -> 'Callable[[], Tensor] | None':
+    """Return the penalty that --l2 asks for, as what IQALoss adds; None without it."""
+    if not any(args.l2):
+        return None
+    if not net.l2_layers:
+        raise UserError(f'--l2: {args.architecture} does not say which layers; --weight_decay holds for all of them')
+    from iqa_runtime.distributed import shared_gradient  # it imports torch
+    return lambda: shared_gradient(l2_penalty(net, *args.l2))

@@ -3,7 +3,20 @@ from argparse import BooleanOptionalAction
 
 from iqa_data import options as of_data
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import Command, Options, choice, count, group, machine, number, positive, seed, weight, whole
+from iqa_runtime.options import (
+    Command,
+    Options,
+    choice,
+    count,
+    group,
+    machine,
+    number,
+    positive,
+    seed,
+    share,
+    weight,
+    whole,
+)
 
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 LEVELS = number(int, 1, 64)
@@ -58,7 +71,8 @@ def check_loss(args: Options) -> None:
 def loss(add) -> None:
     """the loss"""
     add('-lt', '--loss_type', type=choice('IQAloss:LOSSES', 'loss', {'Lp': 'norm-in-norm'}), default='norm-in-norm',
-        help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity; Lp is an old name of norm-in-norm')
+        help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity, macs; Lp is an old name of '
+             'norm-in-norm')
     add('-p', '--p', type=EXPONENT, default=1., help='norm that compares predictions with scores')
     add('-q', '--q', type=EXPONENT, default=2., help='norm that normalises them')
     add('-a', '--alpha', type=weight, nargs=2, default=[1., 0.], metavar=('A0', 'A1'),
@@ -68,6 +82,12 @@ def loss(add) -> None:
     add('-detach', '--detach', action='store_true', help="no gradient through the predictions' statistics")
     add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise wrong order')
     add('-g', '--gamma', type=weight, default=.1, help='weight of that penalty')
+    add('--mse_factor', type=share, default=.5, help='macs: weight of the squared error; 1 - PLCC^2 has the rest')
+    add('--spearman_factor', type=weight, default=.1, help='macs: weight of the squared difference of ranks')
+    add('--ranker', metavar='FILE', help='macs: the ranker that iqa_training/train_ranker.py wrote (default: '
+                                         'CHECKPOINT_DIR/asna_ranker.pth, trained first if it is missing)')
+    add('--l2', type=weight, nargs=2, default=[0., 0.], metavar=('DENSE', 'CONV'),
+        help='add the squared weights of dense layers and of convolutions to the loss, times these; for ASNA')
 
 
 def check_training(args: Options) -> Options:
@@ -87,9 +107,9 @@ def training(add) -> None:
     add('-bs', '--batch_size', type=count, default=8, help='images in a batch')
     add('-e', '--epochs', type=count, default=30, help='epochs')
     add('--optimizer', type=choice('iqa_training.optimizers:OPTIMIZERS', 'optimizer'), default='adam',
-        help='adam, adamw, sgd, adadelta')
+        help='adam, adam-keras, adamw, sgd, adadelta')
     add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
-    add('--adam_eps', type=positive, help="epsilon of adam and adamw (default: torch's own)")
+    add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
     add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
     add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',

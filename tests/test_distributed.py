@@ -19,7 +19,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 import main
 import test_dataset
 from iqa_data.samplers import SameSize, Share
-from iqa_runtime.distributed import WholeBatchLoss, fewest_images, gather, parallel, synchronise
+from iqa_runtime.distributed import WholeBatchLoss, fewest_images, gather, parallel, shared_gradient, synchronise
 from iqa_runtime.errors import UserError
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
@@ -47,7 +47,8 @@ def one_step(options: dict) -> tuple[dict, dict, float]:
     synchronise(model)
     (rows,) = Share(BatchSampler(SequentialSampler(images), 9, False))
     net = parallel(model, some_unused=0 in options.get('beta', ()))
-    loss = WholeBatchLoss(IQALoss(**options))(net(images[rows]), (mos[rows], mos[rows]))
+    loss_fn = IQALoss(**options, penalty=lambda: shared_gradient(model.reduce[0].weight.square().sum()))
+    loss = WholeBatchLoss(loss_fn)(net(images[rows]), (mos[rows], mos[rows]))
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return gradients, dict(model.named_buffers()), loss.item() / idist.get_world_size()

@@ -1,0 +1,111 @@
+"""Train the ranker of --loss_type macs: a network that ranks numbers, through which ranks have a gradient.
+
+    python iqa_training/train_ranker.py                                        -> checkpoints/asna_ranker.pth
+    python iqa_training/train_ranker.py --rows 240000 -e 1 -bs 256             750 steps: minutes on a CPU
+    python iqa_training/train_ranker.py --ranker_size 32 --ranker ranker32.pth for batches of 32
+
+The defaults are those of the published ranker of ASNA. In the end, Spearman's correlation through the ranker is
+compared with the true one: a table on the screen and in RESULT_DIR, with a figure beside it.
+"""
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.options import Command, Options, count, group, machine, number, positive
+
+SIZE = number(int, 2, 1024)
+
+
+def check_files(args: Options) -> None:
+    """Refuse the option of other scripts that names their checkpoint."""
+    if args.trained_model_file:
+        raise UserError(f'--trained_model_file {args.trained_model_file}: the file of a ranker is --ranker')
+
+
+@group('ranker', check=check_files)
+def ranker(add) -> None:
+    """the ranker and its training"""
+    add('--ranker', metavar='FILE', help='where the ranker is written (default: CHECKPOINT_DIR/asna_ranker.pth)')
+    add('--ranker_size', type=SIZE, default=16, help='numbers that it ranks; a batch is cut into groups of so many')
+    add('--rows', type=number(int, 10, 10 ** 8), default=2_000_000,
+        help='sets of numbers, half of them normal, half uniform; a fifth is for validation')
+    add('-e', '--epochs', type=count, default=100, help='epochs')
+    add('-bs', '--batch_size', type=count, default=1024, help='sets of numbers in a batch')
+    add('-lr', '--learning_rate', type=positive, default=1e-3, help='learning rate')
+    add('--decay_every', type=count, default=30, help='epochs between decays of the learning rate to a tenth')
+    add('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='seed of the numbers, the weights and the order')
+    add('--resume', action='store_true', help='go on from the state of the training that was stopped, if any')
+
+
+TRAIN_RANKER = Command(__doc__, [ranker, machine])
+
+if __name__ == '__main__':
+    TRAIN_RANKER.parse()  # --help and mistakes end here, before torch is imported
+
+import numpy as np
+
+from iqa_networks.ranker import load_ranker
+from iqa_runtime.distributed import device_of
+from iqa_runtime.files import locked, replacing, write_text
+from iqa_runtime.process import signals_wait
+from iqa_training.ranking import NAME, Plan, Training, correlations
+
+COLUMNS = ('pairs of sets', 'mean error', 'correlation')
+
+
+@command
+def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
+    """Train the ranker and test it; return the rows of the table: pairs of sets -> mean error, correlation."""
+    args = TRAIN_RANKER.parse(argv)
+    file, device = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth')), device_of(args.device)
+    plan = Plan(args.ranker_size, args.rows, args.epochs, args.batch_size, args.learning_rate, args.decay_every,
+                args.seed)
+    with locked(file.with_suffix('.lock')), signals_wait('Stopping after this step') as stop:
+        training = Training(plan, file, device)
+        if args.resume:
+            training.resume()
+        training.run(stop, args.pbar)
+    print(f'Mean absolute error of the validation ranks: {min(training.errors):.3f}, of epoch '
+          f'{int(np.argmin(training.errors)) + 1} of {plan.epochs}\nRanker: {file}')
+    found = correlations(load_ranker(file).to(device))
+    rows = {name: (float(np.abs(true - surrogate).mean()), float(np.corrcoef(true, surrogate)[0, 1]))
+            for name, (true, surrogate) in found.items()}
+    print(table(rows), end='')
+    write_text(Path(args.result_dir, f'{file.stem}.csv'), csv(rows))
+    draw(found, Path(args.result_dir, f'{file.stem}.png'))
+    return rows
+
+
+def table(rows: dict[str, tuple[float, float]]) -> str:
+    """Return the rows as text: how far the surrogate is from Spearman's correlation, and how both correlate."""
+    lines = [f'{COLUMNS[0]:28}{COLUMNS[1]:>12}{COLUMNS[2]:>14}']
+    lines += [f'{name:28}{error:12.4f}{correlation:14.4f}' for name, (error, correlation) in rows.items()]
+    return '\n'.join(lines) + '\n'
+
+
+def csv(rows: dict[str, tuple[float, float]]) -> str:
+    """Return the rows as a CSV file."""
+    lines = [','.join(COLUMNS), *(f'"{name}",{error!r},{correlation!r}' for name, (error, correlation) in rows.items())]
+    return '\n'.join(lines) + '\n'
+
+
+def draw(found: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
+    """Draw the surrogate correlations over the true ones."""
+    from matplotlib.figure import Figure
+    figure = Figure((4 * len(found), 4.2), layout='constrained')
+    for axes, (name, (true, surrogate)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(),
+                                               strict=True):
+        axes.plot([-1, 1], [-1, 1], color='#999999', linewidth=1)
+        axes.scatter(true, surrogate, s=6, alpha=.5, color='#0072B2', linewidths=0)
+        axes.set(title=name, xlabel="Spearman's correlation", ylabel='through the ranker', xlim=(-1.05, 1.05),
+                 ylim=(-1.05, 1.05), aspect='equal')
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format='png', dpi=150)
+    print(f'Table and figure: {file.with_suffix(".csv")}, {file}')
+
+
+if __name__ == '__main__':
+    main()
