@@ -2,7 +2,7 @@
 from iqa_training.options import TRAIN
 
 if __name__ == '__main__':
-    TRAIN.parse()  # --help and mistakes end here, before torch is imported
+    TRAIN.begin()  # --help and mistakes end here, before torch is imported
 
 from contextlib import nullcontext
 from pathlib import Path

@@ -2,7 +2,7 @@
 from iqa_scoring.options import MAX_PIXELS, TEST
 
 if __name__ == '__main__':
-    TEST.parse()  # --help and mistakes end here, before torch is imported
+    TEST.begin()  # --help and mistakes end here, before torch is imported
 
 import sys
 from collections.abc import Callable

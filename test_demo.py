@@ -2,7 +2,7 @@
 from iqa_scoring.options import SCORE
 
 if __name__ == '__main__':
-    SCORE.parse()  # --help and mistakes end here, before torch is imported
+    SCORE.begin()  # --help and mistakes end here, before torch is imported
 
 import hashlib
 import os

@@ -28,7 +28,7 @@ def examined(add) -> None:
 CHECK = Command(__doc__, [examined, split_group, preprocessing])
 
 if __name__ == '__main__':
-    CHECK.parse()  # --help and mistakes end here, before torch is imported
+    CHECK.begin()  # --help and mistakes end here, before torch is imported
 
 import contextlib
 import hashlib

@@ -131,7 +131,10 @@ def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes, with its gradient: the sum of their gradients."""
+    """The sum of a tensor over all processes, with its gradient: the sum of their gradients.
+
+    torch.distributed.nn.functional.all_reduce does this too, but it is deprecated, and fails in a process alone.
+    """
 
     @staticmethod
     def forward(_, tensor: Tensor) -> Tensor:

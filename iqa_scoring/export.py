@@ -16,7 +16,7 @@ if not __package__:  # run as a script
 from iqa_scoring.options import EXPORT
 
 if __name__ == '__main__':
-    EXPORT.parse()  # --help and mistakes end here, before torch is imported
+    EXPORT.begin()  # --help and mistakes end here, before torch is imported
 
 import json
 import logging

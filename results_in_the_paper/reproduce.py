@@ -47,7 +47,7 @@ REPRODUCE = Command(__doc__, [reproduction],
                     [data, training, schedule, recording, network, loss, split, preprocessing, places, machine])
 
 if __name__ == '__main__':
-    REPRODUCE.parse()  # --help and mistakes end here, before torch is imported
+    REPRODUCE.begin()  # --help and mistakes end here, before torch is imported
 
 import os
 import shlex

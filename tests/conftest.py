@@ -1,6 +1,9 @@
 """What the tests share: the recorded data beside the project, where there is any, and a tiny data set of their own."""
+import os
 import signal
 from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as every script does: read when torch is loaded
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
 """The command line: the published commands, defaults, recipes, names of runs, mistakes."""
 import json
+import os
 
 import pytest
 
@@ -113,6 +114,15 @@ def test_lp_is_norm_in_norm():
     ('--dataset koniq-10k', 'dataset', 'KonIQ-10k'), ('-pl MAX', 'pool', 'max'), ('-optl o1', 'opt_level', 'O1')])
 def test_names_are_taken_in_any_case(line, name, value):
     assert options(line).values[name] == value
+
+
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    TRAIN.begin([])
+    assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
+    TRAIN.begin([])
+    assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
 
 
 # Recipes
