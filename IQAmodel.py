@@ -290,7 +290,8 @@ NETWORKS = {
        for name in ('asna_simple', 'asna_simple_a', 'asna_simple_b', 'asna_bn', 'asna_attention', 'asna_tiled')},
 }
 RANKERS = {'asna_ranker': Entry('ASNA', 'iqa_networks.ranker:Ranker')}  # they score no images: create_model alone
-OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv'}  # those of the published code
+# of the published code, and of the papers
+OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-101': 'resnext101_32x8d'}
 
 
 def create_model(name: str, weights: str | Path | None = None, svd: str | None = None, svd_scale: float = 1.,
@@ -308,7 +309,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         options: those of the network; UserError for one that it does not take.
     """
     table = {**NETWORKS, **RANKERS}
-    entry = table[pick(table, OTHER_NAMES.get(name, name), 'architecture')]
+    name = pick([*table, *OTHER_NAMES], name, 'architecture')
+    entry = table[OTHER_NAMES.get(name, name)]
     known, pattern = entry.options(), svd or entry.svd
     unknown = sorted(set(options) - set(known))
     if unknown:

@@ -8,7 +8,9 @@ from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.options import Options, choice, count, group, number, share, whole
+from iqa_runtime.options import Options, among, choice, count, group, number, share, whole
+
+CACHES = ('disk', 'ram', 'none')
 
 
 def dataset(text: str) -> str:
@@ -45,7 +47,7 @@ def places(add) -> None:
         help='folder of the reference images that the info file names (default: that of the images)')
     add('--allow_outside', action='store_true',
         help='read images that the info file names outside their folder (.., absolute, symbolic links)')
-    add('--cache', choices=('disk', 'ram', 'none'), default='disk',
+    add('--cache', type=choice(CACHES, 'cache'), metavar=among(CACHES), default='disk',
         help='keep decoded images in files, for later runs too; in memory; or decode as they are used')
     add('--cache_dir', metavar='DIR', default='cache', help='folder of the decoded images')
     add('--num_workers', type=number(int, 0, 1024), default=min(8, os.cpu_count() or 1),
@@ -98,6 +100,11 @@ def split(add) -> None:
 SIDE = number(int, 1, 1 << 15)
 
 
+def target_word(text: str) -> str:
+    """Return a word of --target, in small letters: an argparse type."""
+    return text.casefold()
+
+
 def check_preprocessing(args: Options) -> None:
     """Refuse a target that is none, and a fit without a size."""
     check_target(args.target)
@@ -118,7 +125,7 @@ def preprocessing(add) -> None:
              'with black where a side is too short')
     add('--normalise', type=choice('iqa_data.transforms:NORMALISATIONS', 'normalisation'),
         help='imagenet; none: 0..1; half: -1..1; half-bgr: blue first (default: what the network was designed for)')
-    add('--target', nargs='+', default=['none'], metavar='WORD',
+    add('--target', nargs='+', type=target_word, default=['none'], metavar='WORD',
         help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '
              'its mean over its standard deviation')
     add('-augment', '--augmentation', nargs='*', type=choice('iqa_data.transforms:AUGMENTATIONS', 'augmentation'),

@@ -85,13 +85,20 @@ def _reason(error: OSError) -> str:
 
 
 def pick(table: Iterable[str], name: str, what: str) -> str:
-    """Return the name in `table`, written there in any case; UserError that lists the names and the nearest one."""
+    """Return the name in `table` that is meant, as `ResNet-18` means resnet18: case, - and _ do not count.
+
+    Raises UserError that lists the names and the nearest one.
+    """
     names = list(table)
     if name in names:
         return name
-    alike = [known for known in names if known.casefold() == name.casefold()]
+    alike = [known for known in names if _letters(known) == _letters(name)]
     if len(alike) == 1:
         return alike[0]
     near = difflib.get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=.5)
     hint = f' (did you mean {next(known for known in names if known.lower() == near[0])}?)' if near else ''
     raise UserError(f'unknown {what} {name!r}{hint}; expected one of: {", ".join(names)}')
+
+
+def _letters(name: str) -> str:
+    return name.casefold().translate(str.maketrans('', '', '-_ '))

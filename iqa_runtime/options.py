@@ -46,7 +46,7 @@ share = number(float, 0, 1)
 
 def choice(table: Collection[str] | str, what: str,
            aliases: Mapping[str, str] | str | None = None) -> Callable[[str], str]:
-    """Return an argparse type: a name of a table, in any case, or an alias of one; an error lists the nearest name.
+    """Return an argparse type: a name of a table (see errors.pick) or an alias; an error lists the nearest name.
 
     Args:
         table: the names, or 'module:TABLE', which is imported when a name is checked.
@@ -57,10 +57,16 @@ def choice(table: Collection[str] | str, what: str,
         names = look_up(table) if isinstance(table, str) else table
         others = look_up(aliases) if isinstance(aliases, str) else aliases or {}
         try:
-            return pick(names, others.get(text, text), what)
+            name = pick([*names, *others], text, what)
         except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        return others.get(name, name)
     return parse
+
+
+def among(names: Collection[str]) -> str:
+    """Return the metavar of an option that takes one of a few names."""
+    return f'{{{",".join(names)}}}'
 
 
 def look_up(place: str):

@@ -5,9 +5,12 @@ from iqa_data import options as of_data
 from iqa_data.options import dataset
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import is_device
-from iqa_runtime.options import Command, Options, count, group, machine, number
+from iqa_runtime.options import Command, Options, among, choice, count, group, machine, number
 from iqa_training import options as of_training
 
+TESTED = ('auto', 'test', 'all')
+CURVES = ('linear', 'logistic')
+HOW = ('iqr', 'mean', 'median')
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
 WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
 
@@ -15,7 +18,7 @@ WINDOW = 3                # side of the windows of a quality map, in cells of th
 @group('testing')
 def testing(add) -> None:
     """which images are tested"""
-    add('--part', choices=('auto', 'test', 'all'), default='auto',
+    add('--part', type=choice(TESTED, 'part'), metavar=among(TESTED), default='auto',
         help='auto: the test part of the data set that the model was trained on, and all of any other')
     add('--trained_on', type=dataset, metavar='DATASET',
         help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
@@ -76,7 +79,8 @@ def report(add) -> None:
 def calibration(add) -> None:
     """scores fitted to your own ratings"""
     add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
-    add('--calibration', choices=('linear', 'logistic'), default='linear', help='what is fitted')
+    add('--calibration', type=choice(CURVES, 'calibration'), metavar=among(CURVES), default='linear',
+        help='what is fitted')
     add('--force', action='store_true', help='write it also if images left out of the fit are ranked worse than before')
     add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
 
@@ -94,7 +98,7 @@ def export(add) -> None:
 def ensemble(add) -> None:
     """the tables of several models, and how their predictions become one"""
     add('tables', nargs='+', metavar='TABLE', help='tables of predictions of the same images')
-    add('--how', choices=('iqr', 'mean', 'median'), default='iqr',
+    add('--how', type=choice(HOW, 'combination'), metavar=among(HOW), default='iqr',
         help='iqr: the mean without what lies 1.5 interquartile ranges or more beyond the quartiles; mean; median')
     add('--out', metavar='FILE', default='final.csv', help='the table to write')
     add('--partial', action='store_true', help='take images that some of the tables lack')

@@ -10,8 +10,6 @@ from IQAdataset import Data
 from IQAperformance import IQAPerformance
 from modified_ignite_engine import evaluate
 
-LINES = ('fitted', 'target')
-
 
 class Evaluation:
     """Evaluates a network on the parts of a data set.

@@ -6,6 +6,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.options import (
     Command,
     Options,
+    among,
     choice,
     count,
     group,
@@ -18,10 +19,17 @@ from iqa_runtime.options import (
     whole,
 )
 
+LINES = ('fitted', 'target')
+AMP_BACKENDS = ('torch', 'apex')
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 LEVELS = number(int, 1, 64)
 CHANNELS = number(int, 1, 1 << 14)
 EXPONENT = number(float, .05, 100)
+
+
+def weights(text: str) -> str:
+    """Return imagenet or none in small letters, or a path as it is: an argparse type."""
+    return text.lower() if text.lower() in ('imagenet', 'none') else text
 
 
 @group('network', trained=True)
@@ -29,7 +37,7 @@ def network(add) -> None:
     """the network and its weights"""
     add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture', 'IQAmodel:OTHER_NAMES'),
         default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
-    add('--weights', default='imagenet', metavar='{imagenet,none,PATH}',
+    add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a torchvision state dict')
     add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
         help='avg, max, min, std, maxmin, mean_std')
@@ -119,13 +127,13 @@ def training(add) -> None:
     add('--later_wins', action='store_true', help='of validations that are equally good, keep the later one')
     add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
     add('--patience', type=count, help='end after so many validations in a row without a better one')
-    add('--line', choices=('fitted', 'target'), default='fitted',
+    add('--line', type=choice(LINES, 'line'), metavar=among(LINES), default='fitted',
         help='how predictions become MOS: by least squares, or as --target says')
     add('--seed', type=seed, default=19920517, help='seed of all random numbers')
     add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
     add('--sync_bn', action='store_true',
         help='batch normalisation over the whole batch if several processes share it')
-    add('--amp_backend', choices=('torch', 'apex'), default='torch',
+    add('--amp_backend', type=choice(AMP_BACKENDS, 'backend'), metavar=among(AMP_BACKENDS), default='torch',
         help="whose mixed precision: apex's own is for an old apex that still has it")
     add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
 

@@ -21,6 +21,7 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
+from iqa_runtime.options import choice
 from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
 from results_in_the_paper.driver.table_formats import FORMATS, render
@@ -156,10 +157,10 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('files', nargs='+', help="predictions: results/NAME.csv, or an .npy file of the original")
     parser.add_argument('--names', nargs='+', help='a name for each file')
-    parser.add_argument('--head', choices=HEADS, default='pq', help='final score, level 6 or level 7')
+    parser.add_argument('--head', type=choice(HEADS, 'head'), default='pq', help='final score, level 6 or level 7')
     parser.add_argument('--resamples', type=int, default=2000, help='bootstrap resamples')
     parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap')
-    parser.add_argument('--format', choices=FORMATS, default='text')
+    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
     parser.add_argument('--out', help='file to write (default: the screen)')
     args = parser.parse_args(argv)
     if args.resamples < 100:

@@ -12,6 +12,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.options import choice
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import LOSSES, PAPER
 from results_in_the_paper.driver.settings import command as training_command
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the results of the 30 runs, print values and tests, and the commands of those that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
-    parser.add_argument('--format', choices=FORMATS, default='text')
+    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
     args = parser.parse_args(argv)
     results = read_results(args.result_dir)
     plcc = read_plcc(results)

@@ -8,8 +8,9 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iqa_runtime.errors import command
+from iqa_runtime.errors import command, pick
 from iqa_runtime.files import write_text
+from iqa_runtime.options import choice
 from results_in_the_paper.driver import paper
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
 from results_in_the_paper.driver.results import Result, read_results
@@ -47,14 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('tables', nargs='*', default=TABLES, metavar='TABLE', help=f'any of {", ".join(HEADERS)}')
     parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
-    parser.add_argument('--format', choices=FORMATS, default='text')
+    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
     parser.add_argument('--out_dir', help='also write each table there, as text, Markdown, LaTeX and CSV')
     args = parser.parse_args(argv)
-    unknown = [name for name in args.tables if name not in HEADERS]
-    if unknown:
-        parser.error(f'unknown table {unknown[0]!r}; expected any of {", ".join(HEADERS)}')
     results = read_results(args.result_dir)
-    for name in args.tables:
+    for name in [pick(HEADERS, name, 'table') for name in args.tables]:
         rows_of = cells(name)
         print(f'{TITLES[name]}\n\n{draw(rows_of, results, args.format)}')
         if lines := missing(rows_of, results):

@@ -111,7 +111,17 @@ def test_lp_is_norm_in_norm():
     ('--optimizer SGD', 'optimizer', 'sgd'), ('--optimizer Adadelta', 'optimizer', 'adadelta'),
     ('-lt MSE', 'loss_type', 'mse'), ('-lt Norm-in-Norm', 'loss_type', 'norm-in-norm'),
     ('-valc srocc', 'val_criterion', 'SROCC'), ('-arch ResNet18', 'architecture', 'resnet18'),
-    ('--dataset koniq-10k', 'dataset', 'KonIQ-10k'), ('-pl MAX', 'pool', 'max'), ('-optl o1', 'opt_level', 'O1')])
+    ('--dataset koniq-10k', 'dataset', 'KonIQ-10k'), ('-pl MAX', 'pool', 'max'), ('-optl o1', 'opt_level', 'O1'),
+    ('-optl BF16', 'opt_level', 'bf16'), ('--split Official', 'split', 'official'),
+    ('--split K-fold', 'split', 'kfold'),
+    ('-lt NormInNorm', 'loss_type', 'norm-in-norm'), ('-arch ResNet-50', 'architecture', 'resnet50'),
+    ('-arch ResNeXt-101', 'architecture', 'resnext101_32x8d'), ('-arch VGG-16', 'architecture', 'vgg16'),
+    ('-ds KonIQ10k', 'dataset', 'KonIQ-10k'), ('--weights ImageNet', 'weights', 'imagenet'),
+    ('--weights Weights/X.pth', 'weights', 'Weights/X.pth'), ('--target ZScore', 'target', ['zscore']),
+    ('--cache RAM', 'cache', 'ram'), ('--line Target', 'line', 'target'), ('--filter Lanczos', 'filter', 'lanczos'),
+    ('--augmentation HFlip Rot90', 'augmentation', ['hflip', 'rot90']), ('--amp_backend Apex', 'amp_backend', 'apex'),
+    ('--normalise ImageNet', 'normalise', 'imagenet'), ('-valc PLCC2', 'val_criterion', 'PLCC2'),
+    ('-pl Mean-Std', 'pool', 'mean_std'), ('--test_fold NEXT', 'test_fold', 'next')])
 def test_names_are_taken_in_any_case(line, name, value):
     assert options(line).values[name] == value
 
@@ -242,7 +252,7 @@ def test_lr_decay_step(arguments, step):
 @pytest.mark.parametrize(('line', 'message'), [
     ('-arch resnet51', "unknown architecture 'resnet51' (did you mean resnet50?)"),
     ('-arch resnet51', 'expected one of: resnet18'),
-    ('--loss_type norminnorm', 'did you mean norm-in-norm?'),
+    ('--loss_type norm-norm', 'did you mean norm-in-norm?'),
     ('--pool mean', 'expected one of: avg, max, min, std, maxmin, mean_std'),
     ('--val_criterion sroc', 'did you mean SROCC?'),
     ('--dataset koniq', 'did you mean KonIQ-10k?'),

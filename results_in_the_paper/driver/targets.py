@@ -46,8 +46,8 @@ class Run:
 
 def expand(names: Iterable[str]) -> list[str]:
     """Return the targets that are named, groups resolved, each once; UserError for an unknown one."""
-    known = (*TARGETS, *GROUPS, *SYSTEMS)
-    return list(dict.fromkeys(target for name in names for target in GROUPS.get(pick(known, name, 'target'), [name])))
+    picked = [pick((*TARGETS, *GROUPS, *SYSTEMS), name, 'target') for name in names]
+    return list(dict.fromkeys(target for name in picked for target in GROUPS.get(name, [name])))
 
 
 def runs_of(target: str, base: Mapping) -> list[Run]:
