@@ -23,8 +23,8 @@ from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import Paths, check_outputs
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
-from iqa_scoring.maps import small_map
-from iqa_scoring.report import THUMBNAIL, Entry, write_report
+from iqa_scoring.maps import has_maps, small_map
+from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoint, on_dataset
@@ -94,7 +94,7 @@ class Test:
         if is_main():
             self.write(part, names, performance, scorer, seen)
             if 'report' in self.args.values and self.args.report:
-                report(self.args, scorer, self.file.name, [paths[-1] for paths in data.datasets[part].paths],
+                report(self.args, scorer, self.file.name, data.datasets[part].paths,
                        performance, f'{self.run_name} on {len(names)} images of {self.name}')
         return performance
 
@@ -156,16 +156,18 @@ def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> in
     return len(seen)
 
 
-def report(args: Options, scorer: Scorer, model: str, paths: list[Path], performance: dict, title: str) -> None:
+def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ...]], performance: dict,
+           title: str) -> None:
     """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
     read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
-    samples = score_files(scorer, map(str, paths), read, args.batch_size, args.num_workers,
-                          args.map_window if args.report_maps else 0)
+    items = [tuple(map(str, item)) if len(item) == 2 else str(item[0]) for item in paths]
+    samples = score_files(scorer, items, read, args.batch_size, args.num_workers,
+                          args.map_window if args.report_maps and has_maps(scorer.network) else 0)
     entries = []
     for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
         row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}
         small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
-        entries.append(Entry(row, sample.thumbnail, small, float(performance['sq'][sample.index])))
+        entries.append(entry_of(row, sample, small, float(performance['sq'][sample.index])))
     counts = resamples(len(paths), 1000)
     metrics = {name: (performance[name], *interval(criterion(performance['pq'], performance['sq'], counts)))
                for name, criterion in CRITERIA.items()}

@@ -23,9 +23,11 @@ from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
-from iqa_scoring.inputs import SUFFIXES, find_images
-from iqa_scoring.maps import small_map, write_map
-from iqa_scoring.report import THUMBNAIL, Entry, write_report
+from iqa_scoring.inputs import SUFFIXES
+from iqa_scoring.maps import check_maps, has_maps, small_map, write_map
+from iqa_scoring.picture import write_picture
+from iqa_scoring.references import Item, files_of, find_items, path_of, with_references
+from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.stream import Reader, Sample, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> float | int:
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
     """Return the files that are written, by option; `file` is the checkpoint that scores."""
     out = (args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')) if args.calibrate else None
-    return {'--csv': args.csv, '--json': args.json, '--report': args.report, '--out': out,
+    return {'--csv': args.csv, '--json': args.json, '--report': args.report, '--out': out, '--picture': args.picture,
             '--map': Path(args.map, 'NAME.png') if args.map else None}
 
 
@@ -71,13 +73,19 @@ class Run:
     def run(self) -> float | int:
         """Score all; return the score of one image alone, else how many images this process scored."""
         args = self.args
-        paths, repeated = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
-        check_outputs(self.outputs, {'--img': paths})
+        items, repeated = find_items(args.img, args.ref, self.scorer.inputs, args.recursive,
+                                     sys.stdin.buffer if '-' in args.img else ())
+        check_outputs(self.outputs, {'--img': files_of(items)})
+        paths = [path_of(item) for item in items]
         self.alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
+        if args.picture and not self.alone:
+            raise UserError('--picture draws one image: give one --img')
+        if args.map:
+            check_maps(self.scorer.network)
         if repeated and is_main():
             print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
         self.tables = Tables(self.files, args.resume, self.model)
-        todo = [path for path in paths if self.tables.lack(text(path))]
+        todo = [item for item in items if self.tables.lack(text(path_of(item)))]
         self.on_screen = not self.files and not self.alone
         self.written = [*self.files.values(), *filter(None, (args.report, args.map))]
         on_stdout = self.on_screen or any(is_device(path) for path in self.written if path != args.map)
@@ -93,14 +101,19 @@ class Run:
         self.tables.close()
         return self._finish(stop.signal, len(paths) - len(todo))
 
-    def _samples(self, paths: list[str], stop: Callable[[], bool]) -> Iterator[Sample]:
+    def _samples(self, items: list[Item], stop: Callable[[], bool]) -> Iterator[Sample]:
         args = self.args
         read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
-        window = args.map_window if args.map or (args.report and args.report_maps) else 0
-        return score_files(self.scorer, paths, read, args.batch_size, args.num_workers, window, self._keep, stop)
+        window = args.map_window if args.map or (args.report and self._maps_in_report()) else 0
+        return score_files(self.scorer, items, read, args.batch_size, args.num_workers, window, self._keep, stop)
+
+    def _maps_in_report(self) -> bool:
+        return self.args.report_maps and has_maps(self.scorer.network)
 
     def _keep(self, sample: Sample) -> None:
-        """While the pixels are there: write the map, and make what the report shows of it."""
+        """While the pixels are there: draw the picture and the map, and make what the report shows of it."""
+        if self.args.picture:
+            write_picture(self.args.picture, sample.inputs, sample.score, self.scorer.scale)
         if sample.grid is None:
             return
         path = None
@@ -109,9 +122,8 @@ class Run:
             name = text(without_suffix(os.path.basename(sample.path), SUFFIXES))
             name = name.encode()[:150].decode(errors='ignore')  # file systems allow 255 bytes
             path = Path(self.args.map, f'{name}-{digest}.png')
-            score = float(self.scorer.mapping(sample.heads[0]))
             write_map(path, sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scorer.scale,
-                      f'score {score:.4g}')
+                      f'score {sample.score:.4g}')
         self.kept[sample.index] = path, small_map(sample.grid, self.scorer.scale) if self.args.report else b''
 
     def _take(self, sample: Sample) -> None:
@@ -127,7 +139,7 @@ class Run:
         self.scored += 1
         self.tables.write(row)
         if self.args.report:
-            self.entries.append(Entry(row, sample.thumbnail, small))
+            self.entries.append(entry_of(row, sample, small))
         if self.alone or (self.on_screen and self.args.sort):
             self.rows.append(row)
         elif self.on_screen:
@@ -154,7 +166,7 @@ class Run:
             raise SystemExit(1)
         return self.rows[0]['score'] if self.alone else self.scored
 
-    def _conclude(self, scored: int, unreadable: list[str], entries: list[Entry]) -> None:
+    def _conclude(self, scored: int, unreadable: list[str], entries: list) -> None:
         """Finish the files, show what waited for the end, and write the report."""
         sign = -1 if self.scorer.scale.higher_is_better is not False else 1
 
@@ -193,8 +205,9 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
     outputs = outputs_of(args, file)
     paths, ratings = read_ratings(args.calibrate, args.im_dir)
-    check_outputs(outputs, {'--calibrate': paths})
-    samples = list(tqdm(score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size,
+    items = with_references(paths, args.ref, scorer.inputs, args.recursive)
+    check_outputs(outputs, {'--calibrate': files_of(items)})
+    samples = list(tqdm(score_files(scorer, items, Reader(scorer.preprocess, args.max_pixels), args.batch_size,
                                     args.num_workers), 'Scoring', len(paths), leave=False, disable=not args.pbar))
     good = [sample for sample in samples if not sample.error]
     for sample in samples:

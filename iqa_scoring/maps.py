@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_scoring.options import WINDOW
@@ -26,14 +27,24 @@ OPACITY = .5
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
 
 
+def has_maps(network: Network) -> bool:
+    """Return whether the network has local features, of one image."""
+    return network.inputs == 1 and hasattr(network, 'local')
+
+
+def check_maps(network: Network) -> None:
+    """Raise UserError if there are no quality maps of this network."""
+    if not has_maps(network):
+        raise UserError(f'no quality maps: {type(network).__name__} has no local features of an image')
+
+
 def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
     """Local scores (N, h, w) in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
 
     h x w is the size of level 7 (a 32nd of the image in a ResNet); `window` is the side of the windows in its cells.
     Raises UserError where the network is of a family that has no levels to pool.
     """
-    if not hasattr(scorer.network, 'local'):
-        raise UserError(f'no quality maps: {type(scorer.network).__name__} has no local features')
+    check_maps(scorer.network)
     with torch.inference_mode():
         return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window, scorer.head).double().cpu().numpy())
 

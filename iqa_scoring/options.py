@@ -49,6 +49,9 @@ def images(add) -> None:
     """the images to score"""
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
         help='files, folders, glob patterns, or - for a list on stdin')
+    add('--ref', metavar='REFERENCE',
+        help='for a full-reference network: the reference image, or a folder of them, of the name of an image or of '
+             'the part before an underscore; without it, --img - reads a table image,reference')
     add('--recursive', action='store_true', help='look into the folders below a folder too')
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
 
@@ -61,6 +64,7 @@ def output(add) -> None:
     add('--resume', action='store_true', help='score only what --csv or --json lack')
     add('--sort', action='store_true', help='best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
+    add('--picture', metavar='FILE', help='draw the one image, its reference and its score, as PNG')
     add('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
 
 
@@ -118,6 +122,7 @@ SCORE = Command("""Score images.
 
     python test_demo.py --img photo.jpg --trained_model_file checkpoints/NAME.pth         one
     python test_demo.py --img folder 'more/*.png' --trained_model_file ... --csv out.csv  many
+    python test_demo.py --img D.png --ref R.png --trained_model_file ...                  one, with its reference
     python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
     python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
 

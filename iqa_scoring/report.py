@@ -22,6 +22,7 @@ from iqa_data.images import opened
 from iqa_runtime.files import write_text
 from iqa_scoring.maps import colours
 from iqa_scoring.scorer import Scale
+from iqa_scoring.stream import Sample
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20
@@ -36,13 +37,21 @@ class Entry:
     thumbnail: bytes          # JPEG
     small_map: bytes = b''    # see maps.small_map
     mos: float | None = None  # its rating, where the set is labelled
+    reference: bytes = b''    # JPEG of the image that it is compared with, and of the difference
+    difference: bytes = b''
 
     def card(self) -> dict:
         """What the template shows."""
         with opened(io.BytesIO(self.thumbnail)) as image:
             size = image.size
         return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': _data('image/jpeg', self.thumbnail),
-                'map': _data('image/png', self.small_map) if self.small_map else ''}
+                'map': _data('image/png', self.small_map) if self.small_map else '',
+                'others': [_data('image/jpeg', other) for other in (self.reference, self.difference) if other]}
+
+
+def entry_of(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> Entry:
+    """Return the entry of a sample that was read with thumbnails."""
+    return Entry(row, sample.thumbnail, small_map, mos, sample.reference_thumbnail, sample.difference_thumbnail)
 
 
 def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title: str, unreadable: Sequence[str] = (),
@@ -68,6 +77,7 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
     write_text(path, environment.get_template('report.html').render(
         title=title, scale=str(scale), cards=cards, labelled=labelled, unreadable=unreadable, metrics=metrics,
         outside=sum(bool(card['outside']) for card in cards), histogram=_histogram(scores, scale),
+        pairs=any(card['others'] for card in cards),
         scatter=_scatter(scores, np.array([card['mos'] for card in cards])) if labelled else '',
         worst=sorted(cards, key=lambda card: -abs(card['score'] - card['mos']))[:WORST] if labelled else [],
         maps=any(card['map'] for card in cards), low=norm.vmin, high=norm.vmax, side=THUMBNAIL,

@@ -21,9 +21,9 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
 from iqa_scoring.maps import quality_maps
 from iqa_scoring.options import MAX_PIXELS
+from iqa_scoring.references import Item
 from iqa_scoring.scorer import Scorer
 
-Item = str | tuple[str, str]  # a path, or a pair of them: reference, distorted
 WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order
 

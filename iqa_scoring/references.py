@@ -1,0 +1,102 @@
+"""Which reference an image is compared with: files and folders of references, tables of pairs."""
+import csv
+import os
+from collections.abc import Iterable, Sequence
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.names import text
+from iqa_scoring.inputs import find_images
+
+Item = str | tuple[str, str]  # a path, or a pair of them: reference, distorted
+COLUMNS = ['image', 'reference']
+
+
+def path_of(item: Item) -> str:
+    """Return the path of the image that is scored."""
+    return item if isinstance(item, str) else item[1]
+
+
+def files_of(items: Iterable[Item]) -> list[str]:
+    """Return the paths of all images and references."""
+    return [path for item in items for path in ((item,) if isinstance(item, str) else item)]
+
+
+def find_items(words: Sequence[str], reference: str | None, inputs: int, recursive: bool = False,
+               stdin: Iterable[bytes] = ()) -> tuple[list[Item], int]:
+    """Return what a network of 1 or 2 `inputs` scores, each once, and how often an image came again.
+
+    Args:
+        words: see `find_images`; for pairs without `reference`, - alone: a table of pairs on stdin.
+        reference: the file that all images are compared with, or a folder (see `match`).
+    """
+    if inputs == 2 and not reference and list(words) == ['-']:
+        return table_of_pairs(stdin)
+    with_references((), reference, inputs)  # a mistake is told before anything is read
+    paths, repeated = find_images(words, recursive, stdin)
+    return with_references(paths, reference, inputs, recursive), repeated
+
+
+def with_references(paths: Sequence[str], reference: str | None, inputs: int, recursive: bool = False) -> list[Item]:
+    """Return what a network of 1 or 2 `inputs` scores of these images; UserError if --ref is missing or too much."""
+    if inputs == 1 and reference:
+        raise UserError(f'--ref {text(reference)}: this network scores images without a reference')
+    if inputs == 2 and not reference:
+        raise UserError('this network compares an image with its reference: give --ref, a file or folder, or --img - '
+                        'and a table on stdin, with an image and its reference in each row')
+    return list(paths) if inputs == 1 else match(paths, reference, recursive)
+
+
+def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list[tuple[str, str]]:
+    """Return (reference, image) for each image; UserError if the folder has no reference of one.
+
+    Of a folder, the reference of an image is the file of its name; or of its name without the suffix; or of the part of
+    its name before an underscore, the longest there is: A0001.bmp of A0001_02_14.bmp. Case does not matter.
+    """
+    if not os.path.isdir(reference):
+        return [(os.path.normpath(reference), path) for path in paths]
+    files, _ = find_images([reference], recursive)
+    named = {os.path.basename(file).lower(): file for file in files}
+    stems: dict[str, list[str]] = {}
+    for name, file in named.items():
+        stems.setdefault(os.path.splitext(name)[0], []).append(file)
+    found = [_reference_of(os.path.basename(path).lower(), named, stems) for path in paths]
+    missing = [path for path, file in zip(paths, found, strict=True) if file is None]
+    if missing:
+        raise UserError(f'--ref {text(reference)}: it has no reference of {len(missing)} of {len(paths)} images, as '
+                        f'{text(missing[0])}; expected a file of that name, or of the part before an underscore')
+    return list(zip(found, paths, strict=True))
+
+
+def _reference_of(name: str, named: dict[str, str], stems: dict[str, list[str]]) -> str | None:
+    """Return the file of an image's reference; UserError if there are several."""
+    if name in named:
+        return named[name]
+    stem = os.path.splitext(name)[0]
+    while stem not in stems and '_' in stem:
+        stem = stem.rpartition('_')[0]
+    files = stems.get(stem, [None])
+    if len(files) > 1:
+        raise UserError(f'--ref: the reference of {text(name)} may be {text(files[0])} or {text(files[1])}')
+    return files[0]
+
+
+def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
+    """Return the pairs in a table, and how often one came again.
+
+    A row is the path of an image and that of its reference, with a comma between them and quotes where a path has one;
+    a first row `image,reference` is a header. UserError if a row is no pair, or an image has two references.
+    """
+    found: dict[str, str] = {}
+    count = 0
+    for number, cells in enumerate(csv.reader(map(os.fsdecode, lines), skipinitialspace=True), 1):
+        if not cells or (number == 1 and cells == COLUMNS):
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise UserError(f'--img -: row {number} has {len(cells)} cells; expected image,reference')
+        image, reference = map(os.path.normpath, cells)
+        if found.setdefault(image, reference) != reference:
+            raise UserError(f'--img -: row {number}: {text(image)} again, with another reference')
+        count += 1
+    if not found:
+        raise UserError('--img -: no pair on stdin')
+    return [(reference, image) for image, reference in found.items()], count - len(found)
