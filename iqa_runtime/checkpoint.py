@@ -60,6 +60,7 @@ from iqa_runtime.files import replacing
 
 FORMAT = 2
 PARTS = ('train', 'val', 'test')
+DEEPEST = 50  # dictionaries and lists in one another
 MOST_VALUES = 1 << 22  # plain values and tensors in a file: a name for each image, and what a run logged
 
 
@@ -117,23 +118,19 @@ def _uncompressed(path: str | Path) -> str | Path:
 
 
 def _bounded(content):
-    """Return what a file holds; ValueError if going through it would take more memory or time than its size lets fear.
+    """Return what a file holds; ValueError if it is larger than its bytes are, or is nested too deeply.
 
-    A tensor can be declared larger than its numbers, and a list can hold another one many times over.
+    A tensor can be declared larger than its numbers, and a list can hold another one many times over, or itself.
     """
-    left, waiting = MOST_VALUES, [content]
+    count, waiting = 0, [(content, 0)]
     while waiting:
-        value = waiting.pop()
-        left -= 1
-        if left < 0:
-            raise ValueError(f'more than {MOST_VALUES} values')
-        if isinstance(value, Mapping):
-            waiting.extend(value.keys())
-            waiting.extend(value.values())
-        elif isinstance(value, (list, tuple, set)):
-            if len(value) > left:
-                raise ValueError(f'more than {MOST_VALUES} values')
-            waiting.extend(value)
+        value, depth = waiting.pop()
+        inside = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+        if isinstance(inside, (list, tuple, set)):
+            count += len(inside)
+            if count > MOST_VALUES or depth == DEEPEST:
+                raise ValueError(f'more than {MOST_VALUES} values, or more than {DEEPEST} in one another')
+            waiting.extend((item, depth + 1) for item in inside)
         elif isinstance(value, torch.Tensor) and (
                 value.layout != torch.strided or value.device.type != 'cpu' or value.is_quantized
                 or value.numel() * value.element_size() > value.untyped_storage().nbytes()):

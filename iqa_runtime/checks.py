@@ -1,6 +1,7 @@
 """Checks of values that a file holds: each returns the value in one form, or raises ValueError with the form wanted."""
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def text(value) -> str:
     """Return a text; ValueError otherwise."""
     if not isinstance(value, str):
         raise ValueError('a text')
+    return value
+
+
+def file_name(value) -> str:
+    """Return a text that names a file in a folder and no other place; ValueError otherwise."""
+    if not isinstance(value, str) or not re.fullmatch(r'[\w.+=, -]{1,200}', value) or not value.strip('. '):
+        raise ValueError('the name of a file, without folders')
     return value
 
 

@@ -60,6 +60,7 @@ def _check_row(row) -> None:
         raise ValueError('no row of scores')
     for name in ('score', 'raw'):
         number(float(row[name]))
+    json.dumps(row, allow_nan=False)
 
 
 # kind -> (the first line, row -> line, line -> row)

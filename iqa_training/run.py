@@ -104,6 +104,8 @@ class Run:
             raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, so that '
                             'no step would be done')
         if state:
+            if state['iteration'] > total:
+                raise UserError(f'--resume {state["path"]}: iteration {state["iteration"]} of a run of {total}')
             print(f'Resuming {state["path"]}: {state["iteration"]} of {total} iterations are done')
             self.resume(state)
             self.trainer.load_state_dict({'epoch_length': len(loader), 'max_epochs': self.plan.epochs,

@@ -108,11 +108,13 @@ def _dictionary(value) -> dict:
 def _rows(value) -> list:
     if not isinstance(value, torch.Tensor) or value.ndim != 2 or value.shape[1] != 3:
         raise ValueError('rows of step, value, time')
+    if not torch.isfinite(value[:, [0, 2]]).all():
+        raise ValueError('steps and times that are finite numbers')
     return value.tolist()
 
 
 def _scalars(value) -> dict[str, list]:
-    return {tag: _rows(rows) for tag, rows in _dictionary(value).items()}
+    return {text(tag): _rows(rows) for tag, rows in _dictionary(value).items()}
 
 
 CHECKS = {
@@ -179,9 +181,10 @@ def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
         for name, part in parts.items():
             _check_alike(_settings(part.state_dict()), _settings(state[name]), name)
             part.load_state_dict(state[name])
+        _check_moments(parts['optimizer'])
         restore_gradients(model, state['gradients'])
         set_random_states(state['random'])
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # torch, numpy and Python raise many kinds on values that do not fit
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise UserError(f'--resume {state["path"]}: the state does not fit this run ({reason[:200]})') from None
 
@@ -189,6 +192,14 @@ def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
 def _settings(state_dict: dict):
     """Return the part of a state dict that has the same form at any time: of an optimizer's, its groups."""
     return state_dict.get('param_groups', state_dict)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if what the optimizer keeps of a parameter, such as its moments, is of another shape."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f'{name} of shape {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}')
 
 
 def _check_alike(own, stored, name: str) -> None:

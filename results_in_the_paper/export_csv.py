@@ -6,6 +6,7 @@ reads, as its options say; any other run gets names that begin with its run name
 import argparse
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -15,8 +16,9 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_data.info import dataset_name
+from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import write_text
+from iqa_runtime.files import read_text, write_text
 from results_in_the_paper.driver.figure_runs import figure_runs
 from results_in_the_paper.driver.settings import PAPER, differences
 
@@ -26,15 +28,16 @@ CSV_DIR = 'results/csv'
 def read_options(run_dir: str | Path) -> dict:
     """Read the options of a run from its options.json; UserError where it is missing or not that."""
     path = Path(run_dir) / 'options.json'
+    if not path.exists():
+        raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py')
     try:
-        options = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py') from None
-    except (OSError, ValueError) as error:
+        options = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path}: expected the options of a run as JSON ({error})') from None
     if not isinstance(options, dict) or 'run_name' not in options:
         raise UserError(f'{path}: expected the options of a run with its run_name')
-    return options
+    checked_value(path, 'run_name', file_name, options['run_name'])
+    return checked_value(path, 'the options', dict_of(plain), options)
 
 
 def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]]]:
@@ -45,7 +48,10 @@ def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]
     if not any(Path(run_dir).glob('*tfevents*')):
         raise UserError(f'{run_dir}: no TensorBoard event file in it')
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator  # slow to import
-    events = EventAccumulator(str(run_dir), size_guidance={SCALARS: 0}).Reload()
+    try:
+        events = EventAccumulator(str(run_dir), size_guidance={SCALARS: 0}).Reload()
+    except Exception as error:  # TensorBoard raises many kinds on a broken file
+        raise UserError(f'{run_dir}: its event file cannot be read ({type(error).__name__}: {error})') from None
     curves = {}
     for tag in events.Tags()[SCALARS]:
         latest = {event.step: event for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)}
@@ -71,7 +77,7 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
             names.setdefault(tag, []).append(run.template.format(part=part, metric=metric))
     if runs:
         return {tag: names[tag] for tag in tags if tag in names}
-    return {tag: [f'{options["run_name"]}-{tag.replace("/", "_")}'] for tag in tags}
+    return {tag: [f'{options["run_name"]}-' + re.sub(r'[^\w.+=-]', '_', tag)[:100]] for tag in tags}
 
 
 def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | None = None) -> list[Path]:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from iqa_data.info import dataset_name
+from iqa_runtime.checks import dict_of, fields, number, plain, text
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import read_text
 from iqa_runtime.names import from_cell
 from results_in_the_paper.driver.settings import differences
 
@@ -127,9 +129,9 @@ def _from_csv(path: Path, head: str) -> dict:
     columns = {'name': [from_cell(name) for name in table['name']]}
     for column in ('mos', 'std', head):
         numbers = pd.to_numeric(table[column], errors='coerce')
-        text = numbers.isna() & table[column].notna()
-        if text.any():
-            row = int(np.argmax(text))
+        bad = numbers.isna() & table[column].notna()
+        if bad.any():
+            row = int(np.argmax(bad))
             raise UserError(f'{path}, row {row + 2}: {column} is {table[column][row]!r}, expected a number')
         columns[column] = numbers.to_numpy(float)
     return columns
@@ -137,18 +139,25 @@ def _from_csv(path: Path, head: str) -> dict:
 
 def read_results(result_dir: str | Path) -> list[Result]:
     """Read every NAME.json of a folder, the newest first; a folder that is not there holds none."""
-    paths = sorted(Path(result_dir).glob('*.json'), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = (path for path in Path(result_dir).glob('*.json') if path.is_file())
+    paths = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
     return [_read_result(path) for path in paths]
 
 
 def _read_result(path: Path) -> Result:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        metrics = {name: math.nan if value is None else float(value) for name, value in content['metrics'].items()}
-        return Result(path, metrics, dict(content['options']), str(content['dataset']), str(content['part']))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{path}: expected the results of a test with metrics, options, dataset and part '
-                        f'({type(error).__name__}: {error})') from None
+        content = _result(json.loads(read_text(path)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: expected the results of a test: {str(error)[:200]}') from None
+    return Result(path, content['metrics'], content['options'], content['dataset'], content['part'])
+
+
+def _metric(value) -> float:
+    """Return a metric; one that is not defined is null in the file (older files: NaN), and nan here."""
+    return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
+
+
+_result = fields(metrics=dict_of(_metric), options=dict_of(plain), dataset=text, part=text)
 
 
 def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | None:

@@ -32,7 +32,7 @@ def normalised(options: Mapping) -> dict:
     """
     run = {name: options.get(name, value) for name, value in PAPER.items()}
     run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
-    run['val_criterion'] = run['val_criterion'].rstrip('12')  # of the head that is trained: it follows from beta
+    run['val_criterion'] = str(run['val_criterion']).rstrip('12')  # of the head that is trained: it follows from beta
     run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
     plain, monotone = run['loss_type'] in ('mae', 'mse'), run['monotonicity_regularization']
     ignored = [*(NORM_ONLY if plain else ()), *(('detach',) if plain and not monotone else ()),
