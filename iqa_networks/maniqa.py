@@ -92,9 +92,9 @@ class MANIQA(Network):
                                               intermediates_only=True)
         return torch.cat(taps, 2).transpose(1, 2)
 
-    def local(self, x: Tensor, window: int = 1, head: int = -1) -> Tensor:
-        """Return the scores of the patches, (N, grid, grid)."""
-        return self.patches(x)[0]
+    def local(self, x: Tensor, window: int = 1, head: int = -1) -> tuple[Tensor, Tensor]:
+        """Return the score and the weight of every patch (see `patches`); no window is pooled, and one head is all."""
+        return self.patches(x)
 
     def _attend(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         for block in blocks:
@@ -128,7 +128,8 @@ class TABlock(nn.Module):
         The original transposes the result to (N, dim, C) and reads the numbers, in that order, as (N, C, dim): not the
         way back, but a shuffle of numbers over channels and patches. Published weights are trained with it.
         """
-        y = F.scaled_dot_product_attention(self.c_q(x), self.c_k(x), self.c_v(x))
+        q, k, v = (layer(x)[:, None] for layer in (self.c_q, self.c_k, self.c_v))  # one head
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0]
         return self.dropout(y.transpose(1, 2).reshape(x.shape)) + x
 
 

@@ -118,13 +118,13 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (N, windows, tokens, dim); `mask` (windows, tokens, tokens) is added to the attention's logits."""
         n, windows, tokens, dim = x.shape
-        qkv = self.qkv(x).view(n, windows, tokens, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)
+        qkv = self.qkv(x).view(n * windows, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is not None:
-            bias = bias + mask[:, None]
+            bias = (bias + mask[:, None]).repeat(n, 1, 1, 1)
         y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype))
-        return self.proj(y.transpose(2, 3).reshape(n, windows, tokens, dim))
+        return self.proj(y.transpose(1, 2).reshape(n, windows, tokens, dim))
 
 
 class MLP(nn.Module):

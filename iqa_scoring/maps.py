@@ -3,7 +3,9 @@
 A map is made of the scores of local windows: the features of each window are pooled and sent through the heads that
 were trained on whole images (see IQAModel.local). It is not trained on local ratings, for there are none: it shows
 what the score is made of, not what people would mark. Its cells are 32 pixels apart in a ResNet, but each sees some
-hundred pixels around it; the mean of the map is near the score of the image, but is not it.
+hundred pixels around it; the mean of the map is near the score of the image, but is not it. MANIQA scores each patch by
+itself and weighs it: its map is made of these scores, their weights say how opaque it is, and their weighted mean is
+the score of the image.
 """
 import io
 from pathlib import Path
@@ -24,6 +26,7 @@ from iqa_scoring.options import WINDOW
 from iqa_scoring.scorer import Scale, Scorer
 
 OPACITY = .5
+OPACITY_OF_WEIGHT = .8  # of the cell that weighs most
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
 
 
@@ -39,14 +42,25 @@ def check_maps(network: Network) -> None:
 
 
 def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
-    """Local scores (N, h, w) in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
+    """Local scores in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
 
-    h x w is the size of level 7 (a 32nd of the image in a ResNet); `window` is the side of the windows in its cells.
-    Raises UserError where the network is of a family that has no levels to pool.
+    (N, h, w), the size of level 7 of a LinearityIQA (a 32nd of the image in a ResNet); `window` is the side of the
+    windows in its cells. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as MANIQA
+    does: scores and weights. Raises UserError if the network has no `local`.
     """
     check_maps(scorer.network)
     with torch.inference_mode():
-        return scorer.mapping(scorer.network.local(scorer.prepare(pixels), window, scorer.head).double().cpu().numpy())
+        local = scorer.network.local(scorer.prepare(pixels), window, scorer.head)
+    scores, *weights = (part.double().cpu().numpy() for part in (local if isinstance(local, tuple) else [local]))
+    return np.stack([scorer.mapping(scores), *weights], 1) if weights else scorer.mapping(scores)
+
+
+def score_and_weight(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores and the weights, the largest of which is 1, of one map of `quality_maps`; each (h, w)."""
+    if grid.ndim == 2:
+        return grid, np.ones_like(grid)
+    scores, weights = grid
+    return scores, weights / weights.max() if weights.max() > 0 else np.ones_like(weights)
 
 
 def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
@@ -56,14 +70,19 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
 
 
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
-    """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale."""
-    norm, name = colours(scale, grid)
+    """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale.
+
+    Where cells have weights, the lighter ones let more of the image through.
+    """
+    scores, weights = score_and_weight(grid)
+    opacity = OPACITY if grid.ndim == 2 else np.clip(OPACITY_OF_WEIGHT * weights, 0, 1)
+    norm, name = colours(scale, scores)
     height, width = image.shape[:2]
     figure = Figure(figsize=(8, max(1.5, 6.4 * height / width + .6)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(Image.fromarray(image).convert('L'), cmap='gray', vmin=0, vmax=255)
-    heat = axes.imshow(grid, cmap=name, norm=norm, alpha=OPACITY, interpolation='bilinear',
+    heat = axes.imshow(scores, cmap=name, norm=norm, alpha=opacity, interpolation='bilinear',
                        extent=(-.5, width - .5, height - .5, -.5))
     axes.set_axis_off()
     axes.set_title(title.replace('$', r'\$'), fontsize=10)
@@ -75,8 +94,9 @@ def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scal
 
 def small_map(grid: np.ndarray, scale: Scale) -> bytes:
     """The map's cells as a tiny PNG, one pixel a cell, to be stretched over a thumbnail."""
-    norm, name = colours(scale, grid)
-    rgb = (colormaps[name](norm(grid))[:, :, :3] * 255).round().astype(np.uint8)
+    scores, _ = score_and_weight(grid)
+    norm, name = colours(scale, scores)
+    rgb = (colormaps[name](norm(scores))[:, :, :3] * 255).round().astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, 'PNG')
     return buffer.getvalue()
