@@ -187,9 +187,11 @@ RECIPES = {
     'tid2008': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 1700, 25),
     'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
     'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982, out=DATASETS['AGIQA-3K'].info),
-    'pipal': Recipe(pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200),
+    'pipal': Recipe(pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200,
+                    out=DATASETS['PIPAL'].info),
     'pieapp': Recipe(pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
-    'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0)),
+    'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0),
+                            DATASETS['asna_pretrain'].info),
     'samsung': Recipe(samsung, 'train.csv', 54662, 54662),
     'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
 }

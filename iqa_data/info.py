@@ -76,6 +76,14 @@ DATASETS = {
     'AGIQA-3K': Source('./AGIQA-3K', './data/AGIQA-3K.csv',
                        'download the images and data.csv of AGIQA-3K from its authors and link the folder of images: '
                        'ln -s FOLDER AGIQA-3K; python data/make_info.py agiqa3k --source FOLDER writes the info file'),
+    'PIPAL': Source('./PIPAL/training_inp', './data/PIPAL.csv',
+                    'download the training set of PIPAL (NTIRE 2021) from its authors and link the folder: '
+                    'ln -s FOLDER PIPAL; python data/make_info.py pipal --source PIPAL writes the info file',
+                    size=(288, 288), ref_dir='./PIPAL/Train_Ref'),
+    'asna_pretrain': Source('./asna_pretrain', './data/asna_pretrain.csv',
+                            'download PieAPP, TID2013 and TID2008 from their authors and link the folders: '
+                            'asna_pretrain/PieAPPdataset, asna_pretrain/tid2013, asna_pretrain/tid2008; '
+                            'python data/make_info.py asna_pretrain --source asna_pretrain writes the info file'),
     'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
                    ref_dir='./data/demo/references'),
 }

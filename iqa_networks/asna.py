@@ -17,6 +17,7 @@ from iqa_runtime.errors import UserError
 
 NFS = (8, 16, 32, 64, 64, 64, 32, 16, 8, 32)
 KSS = (5, 5, 3, 3)
+SIDE = 288
 ENCODER = ('enc1', 'enc2', 'enc3', 'enc4')
 DECODER = ('dec1', 'dec2', 'dec3', 'dec4')
 DOWN = ('down1', 'down2')
@@ -25,7 +26,7 @@ DOWN = ('down1', 'down2')
 class ASNA(Network):
     """What the four networks share; `asna_simple` and the functions below it make them.
 
-    `forward(reference, distorted)`, each (N, 3, 288, 288) in -1..1 and blue first, returns one head, (N, 1).
+    `forward(reference, distorted)`, each (N, 3, side, side) in -1..1 and blue first, returns one head, (N, 1).
 
     One encoder of four levels sees both images. The decoder begins at the deepest level of the distorted image, and on
     its way up takes in |reference - distorted| of each level. Two convolutions shrink its map by 8, and three dense
@@ -38,6 +39,7 @@ class ASNA(Network):
         leaky_slope: slope of the LeakyReLU below 0.
         dense_num: units of the first dense layer.
         dropout: share of them that is dropped in training.
+        img_size: height and width of the images, a multiple of 16.
         normalised: names of the convolutions with batch normalisation.
         tile_size: side of the tiles that a ConvLSTM of `lstm_units` units reads, instead of the image; None: no tiles.
         wide: both convolutions that shrink have nfs[9] channels.
@@ -46,16 +48,17 @@ class ASNA(Network):
         squash: activation between the last two dense layers.
     """
 
-    inputs, side, normalise, any_size = 2, 288, 'half-bgr', False
+    inputs, normalise, any_size = 2, 'half-bgr', False
     l2_layers = MappingProxyType({'dense': ('dense1',), 'conv': ('stem', *ENCODER, *DECODER, *DOWN)})
 
-    def __init__(self, nfs: Sequence[int], kss: Sequence[int], leaky_slope: float, dense_num: int, dropout: float, *,
-                 normalised: Sequence[str] = (), tile_size: int | None = None, lstm_units: int = 32,
+    def __init__(self, nfs: Sequence[int], kss: Sequence[int], leaky_slope: float, dense_num: int, dropout: float,
+                 img_size: int, *, normalised: Sequence[str] = (), tile_size: int | None = None, lstm_units: int = 32,
                  wide: bool = False, attention: bool = False, num_resblocks: int = 0,
                  squash: Callable[[Tensor], Tensor] = torch.sigmoid):
         super().__init__()
-        _check(nfs, kss, tile_size)
-        self.leaky_slope, self.tile_size, self.squash, self.normalised = leaky_slope, tile_size, squash, normalised
+        _check(nfs, kss, img_size, tile_size)
+        self.side, self.leaky_slope, self.tile_size, self.squash = img_size, leaky_slope, tile_size, squash
+        self.normalised = normalised
         if tile_size:
             self.convlstm = ConvLSTM(3, lstm_units)
         self.stem = SameConv2d(lstm_units if tile_size else 3, 3, kss[0])
@@ -72,7 +75,7 @@ class ASNA(Network):
         self.residual = [f'res{i + 1}' for i in range(num_resblocks)]
         for name in self.residual:
             self.add_module(name, Residual(channels))
-        side = -(-(tile_size or self.side) // 8)
+        side = (tile_size or img_size) // 8
         self.dense1 = Dense(channels * side * side, dense_num)
         self.dropout = nn.Dropout(dropout)
         self.dense2 = Dense(dense_num, 1)
@@ -85,6 +88,11 @@ class ASNA(Network):
 
     def forward(self, reference: Tensor, distorted: Tensor) -> tuple[Tensor]:
         """Return the score of the distorted images, (N, 1) (see the class)."""
+        for images in (reference, distorted):
+            if images.shape[2:] != (self.side, self.side):
+                raise UserError(f'images of {images.shape[2]}x{images.shape[3]} (h x w) for a network of {self.side}x'
+                                f'{self.side}: give --resize -rs_h {self.side} -rs_w {self.side}, with --fit crop or '
+                                'pad if they are to keep their scale')
         of_distorted = self.encode(distorted)  # first, as the running statistics of the original
         x = self.decode(self.encode(reference), of_distorted)
         if self.attention is not None:
@@ -157,20 +165,22 @@ class Residual(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-def _check(nfs: Sequence[int], kss: Sequence[int], tile_size: int | None) -> None:
+def _check(nfs: Sequence[int], kss: Sequence[int], img_size: int, tile_size: int | None) -> None:
     for option, values, length in (('nfs', nfs, 10), ('kss', kss, 4)):
         if len(values) != length or min(values) < 1:
             raise UserError(f'--{option} {" ".join(map(str, values))}: expected {length} numbers of at least 1')
-    if tile_size and (ASNA.side % tile_size or tile_size % 8):
-        raise UserError(f'--tile_size {tile_size}: expected a multiple of 8 that divides {ASNA.side}')
+    if tile_size and (img_size % tile_size or tile_size % 8):
+        raise UserError(f'--tile_size {tile_size}: expected a multiple of 8 that divides --img_size {img_size}')
+    if not tile_size and img_size % 16:
+        raise UserError(f'--img_size {img_size}: expected a multiple of 16')
 
 
 # The networks; the arguments are those of ASNA
 
 def asna_simple(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-                dropout: float = 0.) -> ASNA:
+                dropout: float = 0., img_size: int = SIDE) -> ASNA:
     """Make the network without batch normalisation."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout)
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size)
 
 
 asna_simple_a = partial(asna_simple, nfs=(*NFS[:9], 16), leaky_slope=.7)
@@ -178,19 +188,19 @@ asna_simple_b = asna_simple
 
 
 def asna_bn(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-            dropout: float = 0.) -> ASNA:
+            dropout: float = 0., img_size: int = SIDE) -> ASNA:
     """Make the network with batch normalisation in the encoder and the decoder."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, normalised=ENCODER + DECODER)
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER)
 
 
 def asna_attention(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-                   dropout: float = 0., num_resblocks: int = 3, attention: bool = True) -> ASNA:
+                   dropout: float = 0., img_size: int = SIDE, num_resblocks: int = 3, attention: bool = True) -> ASNA:
     """Make the network with attention and residual blocks, and a tanh."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, normalised=ENCODER + DECODER + DOWN, wide=True,
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER + DOWN, wide=True,
                 attention=attention, num_resblocks=num_resblocks, squash=torch.tanh)
 
 
 def asna_tiled(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-               dropout: float = 0., tile_size: int = 72, lstm_units: int = 32) -> ASNA:
+               dropout: float = 0., img_size: int = SIDE, tile_size: int = 72, lstm_units: int = 32) -> ASNA:
     """Make the network of which a ConvLSTM reads the images tile by tile."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, tile_size=tile_size, lstm_units=lstm_units)
+    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, tile_size=tile_size, lstm_units=lstm_units)

@@ -56,5 +56,5 @@ def recipes_listed() -> str:
     lines = []
     for path in sorted(FOLDER.glob('*.txt')):
         comments = [line.lstrip('# ') for line in read_text(path).splitlines() if line.startswith('#')]
-        lines.append(f'{path.stem:24}{comments[0] if comments else ""}\n')
+        lines.append(f'{path.stem:26}{comments[0] if comments else ""}\n')
     return ''.join(lines)

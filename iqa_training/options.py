@@ -53,8 +53,9 @@ def network(add) -> None:
     add('--svd_bias', action='store_true', default=None, help='train the biases of factored layers too')
     add('--svd_legacy_init', action='store_true', help='as the published SVD-CNNIQA: load neither the biases of '
                                                        'factored layers nor the weight of fc3')
-    add('--img_size', type=of_data.SIDE, help='height and width of the images of MANIQA, a multiple of 64 (maniqa_224: '
-                                              'of 32; default: the number in its name)')
+    add('--img_size', type=of_data.SIDE,
+        help='height and width of the images: MANIQA: a multiple of 64 (maniqa_224: of 32; default: the number in its '
+             'name); ASNA: a multiple of 16 (default: 288)')
     add('--checkpoint_activations', action='store_true',
         help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
     add('--nfs', type=CHANNELS, nargs=10, metavar='N',

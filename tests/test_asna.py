@@ -132,6 +132,15 @@ def test_options_change_the_network():
     assert net(images(), images())[0].shape == (2, 1)
 
 
+def test_networks_of_other_sizes():
+    for name, options in (('asna_attention', {}), ('asna_tiled', {'tile_size': 24})):
+        net = small(name, img_size=48, **options)
+        assert net.side == 48
+        assert net(*torch.rand(2, 3, 3, 48, 48))[0].shape == (3, 1)
+        with pytest.raises(UserError, match='images of 48x64 .h x w. for a network of 48x48: give --resize -rs_h 48'):
+            net(*torch.rand(2, 3, 3, 48, 64))
+
+
 def test_dropout_is_random_in_training_alone():
     net = small('asna_simple', dropout=.5)
     net.dense1.bias.data.fill_(100)  # no unit is off but by dropout
@@ -147,8 +156,10 @@ def test_options_that_make_no_network():
         create_model('asna_simple', nfs=[1, 2])
     with pytest.raises(UserError, match='--kss 3 3 3: expected 4'):
         create_model('asna_bn', kss=[3, 3, 3])
-    with pytest.raises(UserError, match='--tile_size 36: expected a multiple of 8 that divides 288'):
+    with pytest.raises(UserError, match='--tile_size 36: expected a multiple of 8 that divides --img_size 288'):
         create_model('asna_tiled', tile_size=36)
+    with pytest.raises(UserError, match='--img_size 40: expected a multiple of 16'):
+        create_model('asna_simple', img_size=40)
     with pytest.raises(UserError, match='asna_simple takes no option tile_size'):
         create_model('asna_simple', tile_size=72)
 
