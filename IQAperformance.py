@@ -27,18 +27,55 @@ def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
     return k, float(mos.mean() - k * raw.mean())
 
 
-def rmse(pq: np.ndarray, sq: np.ndarray) -> float:
-    """Return the root of the mean squared error of predictions (N,), in the unit of the MOS `sq` (N,)."""
-    return np.sqrt(np.mean((sq - pq) ** 2))
+def plcc(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return Pearson's correlation along an axis, -1..1; nan for a constant."""
+    a, b = (values - values.mean(axis, keepdims=True) for values in (pq, sq))
+    norms = np.linalg.norm(a, axis=axis) * np.linalg.norm(b, axis=axis)
+    defined = (np.ptp(pq, axis) > 0) & (np.ptp(sq, axis) > 0) & (norms > 0)
+    return np.where(defined, np.clip((a * b).sum(axis) / np.where(defined, norms, 1), -1, 1), np.nan)
 
 
-# name -> (predictions (N,), MOS (N,)) -> SROCC, PLCC, KROCC in -1..1, RMSE >= 0 in the unit of the MOS
-CRITERIA: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    'SROCC': lambda pq, sq: stats.spearmanr(sq, pq)[0],
-    'PLCC': lambda pq, sq: stats.pearsonr(sq, pq)[0],
-    'RMSE': rmse,
-    'KROCC': lambda pq, sq: stats.kendalltau(sq, pq)[0],
-}
+def srocc(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return Spearman's rank correlation along an axis, -1..1; equal values share their middle rank."""
+    return plcc(stats.rankdata(pq, axis=axis), stats.rankdata(sq, axis=axis), axis)
+
+
+def krocc(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return Kendall's tau-b along an axis, -1..1; nan for a constant."""
+    a, b = (np.moveaxis(values, axis, -1) for values in (pq, sq))
+    rows = zip(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), strict=True)
+    return np.reshape([stats.kendalltau(*row)[0] for row in rows], a.shape[:-1])
+
+
+def rmse(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the root of the mean squared error along an axis, in the unit of the MOS `sq`."""
+    return np.sqrt(np.mean((sq - pq) ** 2, axis))
+
+
+# name -> (predictions, MOS, axis of the images) -> SROCC, PLCC, KROCC in -1..1, RMSE >= 0 in the unit of the MOS
+CRITERIA: dict[str, Callable[..., np.ndarray]] = {'SROCC': srocc, 'PLCC': plcc, 'RMSE': rmse, 'KROCC': krocc}
+
+
+def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: int = 1000, seed: int = 0,
+             level: float = .95) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a criterion over images.
+
+    Args:
+        criterion: called with the resampled arrays and `axis`, as those of CRITERIA.
+        arrays: each (N,), of the same images, which are drawn together.
+        count, seed: resamples, and the seed that they are drawn from.
+        level: share of the resamples inside. Resamples whose criterion is not defined are left out; nan if all are.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of resamples that are constant
+        samples = stats.bootstrap(arrays, criterion, n_resamples=count, batch=max(1, (1 << 22) // len(arrays[0])),
+                                  paired=True, vectorized=True, method='percentile',
+                                  random_state=np.random.default_rng(seed)).bootstrap_distribution
+    finite = samples[np.isfinite(samples)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def agreement(pq: np.ndarray, sq: np.ndarray) -> dict[str, float]:

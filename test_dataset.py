@@ -29,9 +29,8 @@ from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoint, on_dataset
 from IQAdataset import loading_of, open_data, plan_of
-from IQAperformance import IQAPerformance, agreement, results_table, write_results
+from IQAperformance import CRITERIA, IQAPerformance, agreement, interval, results_table, write_results
 from modified_ignite_engine import evaluate
-from results_in_the_paper.driver.iqa_statistics import CRITERIA, interval, resamples
 
 
 @command
@@ -168,8 +167,7 @@ def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ..
         row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}
         small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
         entries.append(entry_of(row, sample, small, float(performance['sq'][sample.index])))
-    counts = resamples(len(paths), 1000)
-    metrics = {name: (performance[name], *interval(criterion(performance['pq'], performance['sq'], counts)))
+    metrics = {name: (performance[name], *interval(criterion, performance['pq'], performance['sq']))
                for name, criterion in CRITERIA.items()}
     write_report(args.report, entries, scorer.scale, title, metrics=metrics)
     print(f'Report: {args.report}')

@@ -8,7 +8,7 @@ tests are an approximation, as they suppose normally distributed scores.
 """
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -22,21 +22,22 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
 from iqa_runtime.options import choice
+from IQAperformance import CRITERIA, interval
 from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
 from results_in_the_paper.driver.table_formats import FORMATS, render
 
 OUTLIERS = 'outlier ratio'
+BY_RANK = ('SROCC', 'KROCC')
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 
 
-def evaluate(predictions: Predictions, counts: np.ndarray) -> dict[str, dict[str, Estimate] | str]:
+def evaluate(predictions: Predictions, count: int, seed: int = 0) -> dict[str, dict[str, Estimate] | str]:
     """Return {mapping: {criterion: (value, low, high)}}, or {mapping: why it could not be fitted}.
 
-    `counts` are the resamples (R, N). The outlier ratio is left out where the std cannot be held against the MOS.
+    `count`, `seed`: see IQAperformance.interval. The outlier ratio is left out if the std cannot be held against MOS.
     """
     x, y = predictions.pq, predictions.mos
-    plain = np.ones((1, len(y)), np.float32)
     table, ranked = {}, {}
     for mapping in st.MAPPINGS:
         try:
@@ -46,31 +47,30 @@ def evaluate(predictions: Predictions, counts: np.ndarray) -> dict[str, dict[str
             continue
         ranks = rankdata(z).tobytes()  # a mapping that keeps the order keeps the rank correlations
         if ranks not in ranked:
-            ranked[ranks] = {name: _estimate(st.CRITERIA[name], z, y, plain, counts) for name in ('SROCC', 'KROCC')}
-        table[mapping] = {name: ranked[ranks].get(name) or _estimate(criterion, z, y, plain, counts)
-                          for name, criterion in st.CRITERIA.items()}
+            ranked[ranks] = {name: _estimate(CRITERIA[name], z, y, count=count, seed=seed) for name in BY_RANK}
+        table[mapping] = {name: ranked[ranks].get(name) or _estimate(criterion, z, y, count=count, seed=seed)
+                          for name, criterion in CRITERIA.items()}
         if not st.std_problem(y, predictions.std):
-            value, samples = (st.outlier_ratio(z, y, predictions.std, draw) for draw in (plain, counts))
-            table[mapping][OUTLIERS] = (float(value[0]), *st.interval(samples))
+            table[mapping][OUTLIERS] = _estimate(st.outlier_ratio, z, y, predictions.std, count=count, seed=seed)
     return table
 
 
-def _estimate(criterion, x: np.ndarray, y: np.ndarray, plain: np.ndarray, counts: np.ndarray) -> Estimate:
-    return float(criterion(x, y, plain)[0]), *st.interval(criterion(x, y, counts))
+def _estimate(criterion: Callable, *arrays: np.ndarray, **bootstrap: int) -> Estimate:
+    return float(criterion(*arrays)), *interval(criterion, *arrays, **bootstrap)
 
 
-def difference(a: Predictions, b: Predictions, counts: np.ndarray) -> dict[str, dict]:
+def difference(a: Predictions, b: Predictions, count: int, seed: int = 0) -> dict[str, dict]:
     """Return {criterion: {'difference': (a - b, low, high), 'williams': (t, p), 'steiger': (z, p)}} of two models.
 
     The tests are for SROCC and PLCC alone. The predictions must be of the same images in the same order.
     """
-    plain, table = np.ones((1, len(a.mos)), np.float32), {}
-    for name, criterion in st.CRITERIA.items():
-        value, samples = (criterion(a.pq, a.mos, draw) - criterion(b.pq, b.mos, draw) for draw in (plain, counts))
-        table[name] = {'difference': (float(value[0]), *st.interval(samples))}
+    table = {}
+    for name, criterion in CRITERIA.items():
+        def less(x: np.ndarray, z: np.ndarray, y: np.ndarray, axis: int = -1, criterion=criterion) -> np.ndarray:
+            return criterion(x, y, axis) - criterion(z, y, axis)
+        table[name] = {'difference': _estimate(less, a.pq, b.pq, a.mos, count=count, seed=seed)}
         if name in ('SROCC', 'PLCC'):
-            correlations = [float(criterion(x, y, plain)[0]) for x, y in
-                            ((a.pq, a.mos), (b.pq, b.mos), (a.pq, b.pq))]
+            correlations = [float(criterion(x, y)) for x, y in ((a.pq, a.mos), (b.pq, b.mos), (a.pq, b.pq))]
             table[name] |= {test.__name__: test(*correlations, len(a.mos)) for test in (st.williams, st.steiger)}
     return table
 
@@ -109,7 +109,7 @@ def _show(estimate: Estimate, digits: int = 4) -> str:
 
 def model_rows(label: str, table: Mapping[str, dict | str], outliers: bool) -> list[list[str]]:
     """Return the rows of one model: label, mapping, then the criteria or why there are none."""
-    names = [*st.CRITERIA, *([OUTLIERS] if outliers else [])]
+    names = [*CRITERIA, *([OUTLIERS] if outliers else [])]
     return [[label, mapping, *([values] + ['-'] * (len(names) - 1) if isinstance(values, str) else
                                [_show(values[name], 3 if name == 'RMSE' else 4) for name in names])]
             for mapping, values in table.items()]
@@ -126,14 +126,14 @@ def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int =
     """Return the tables of all models and of all pairs of models in one of the formats."""
     models = aligned(models)
     first = next(iter(models.values()))
-    counts = st.resamples(len(first.mos), resamples, seed)
     problem = st.std_problem(first.mos, first.std)
-    header = ['model', 'mapping', *st.CRITERIA, *([] if problem else [OUTLIERS])]
-    rows = [row for label, model in models.items() for row in model_rows(label, evaluate(model, counts), not problem)]
+    header = ['model', 'mapping', *CRITERIA, *([] if problem else [OUTLIERS])]
+    rows = [row for label, model in models.items() for row in model_rows(label, evaluate(model, resamples, seed),
+                                                                          not problem)]
     parts = [render(header, rows, style)]
     if len(models) > 1:
         pairs = [row for (label_a, a), (label_b, b) in combinations(models.items(), 2)
-                 for row in pair_rows(f'{label_a} - {label_b}', difference(a, b, counts))]
+                 for row in pair_rows(f'{label_a} - {label_b}', difference(a, b, resamples, seed))]
         header = ['models', 'criterion', 'difference', "Williams' t", 'p', "Steiger's Z", 'p']
         parts.append(render(header, pairs, style))
     if problem and style != 'csv':

@@ -14,7 +14,8 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from results_in_the_paper.driver import iqa_statistics, plotting
+from IQAperformance import CRITERIA
+from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.cells import cells
 from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions, read_results
 from results_in_the_paper.driver.settings import LOSSES
@@ -43,9 +44,7 @@ def draw(predictions: Mapping[str, Mapping[str, Predictions]]) -> Figure:
 
 def _panel(ax: Axes, model: Predictions, limits: tuple[float, float]) -> None:
     ax.plot(limits, limits, color='black', linewidth=.7, linestyle=(0, (4, 2)))
-    plain = np.ones((1, len(model.mos)))
-    lines = [f'{name} {iqa_statistics.CRITERIA[name](model.pq, model.mos, plain)[0]:.3f}'
-             for name in ('SROCC', 'PLCC', 'RMSE')]
+    lines = [f'{name} {CRITERIA[name](model.pq, model.mos):.3f}' for name in ('SROCC', 'PLCC', 'RMSE')]
     # thousands of points: as pixels inside the PDF, so that it stays small and fast to open
     ax.scatter(model.mos, model.pq, s=2.5, color='#0072B2', alpha=.35, linewidths=0, rasterized=True,
                label='\n'.join(lines))

@@ -1,9 +1,4 @@
-"""Statistics that reviewers ask for: criteria with bootstrap intervals, logistic mappings, tests between two models.
-
-A resample of N images is a row of counts (how often each image was drawn), so that all resamples are computed at once;
-one row of ones gives the plain value. All criteria below take x, the predictions (N,), y, the MOS (N,), and counts
-(R, N), and return (R,) numbers; a correlation with a constant is nan.
-"""
+"""Statistics that reviewers ask for: the outlier ratio, logistic mappings, tests between two models."""
 import warnings
 from collections.abc import Callable
 
@@ -12,7 +7,6 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import expit
 
-BLOCK = 1 << 22  # numbers held at once in a block of resamples
 STD_SHARE = .02  # of the range of the MOS: a std of ratings below it is on another scale
 
 
@@ -20,85 +14,9 @@ class NoFitError(ValueError):
     """A mapping that did not converge, or cannot."""
 
 
-def resamples(n: int, count: int, seed: int = 0) -> np.ndarray:
-    """Draw `count` bootstrap resamples of n images: (count, n) float32, each row sums to n."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((count, n), np.float32)
-    for row in counts:
-        row[:] = np.bincount(generator.integers(n, size=n), minlength=n)
-    return counts
-
-
-def plcc(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pearson's correlation, -1..1."""
-    x, y = (x - x.mean()) / (x.std() or 1), (y - y.mean()) / (y.std() or 1)
-    total = counts.sum(1, dtype=float)
-    mx, my, mxx, myy, mxy = (counts @ np.stack([x, y, x * x, y * y, x * y], 1)).T / total
-    return _ratio(mxy - mx * my, mxx - mx * mx, myy - my * my)
-
-
-def _ratio(covariance: np.ndarray, variance_x: np.ndarray, variance_y: np.ndarray) -> np.ndarray:
-    """Return the correlation; nan where a variance is nothing but rounding of values of unit scale."""
-    defined = (variance_x > 1e-12) & (variance_y > 1e-12)
-    product = np.sqrt(np.where(defined, variance_x * variance_y, 1))
-    return np.where(defined, np.clip(covariance / product, -1, 1), np.nan)
-
-
-def srocc(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation, -1..1; equal values share their middle rank."""
-    size = max(1, BLOCK // len(x))
-    return np.concatenate([_srocc(x, y, counts[i:i + size].astype(float)) for i in range(0, len(counts), size)])
-
-
-def _srocc(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    total = counts.sum(1, keepdims=True)
-    a, b = (_ranks(values, counts) / total - .5 - .5 / total for values in (x, y))  # 0 on average
-    weighted = counts * a
-    return _ratio(np.einsum('ij,ij->i', weighted, b) / total[:, 0], np.einsum('ij,ij->i', weighted, a) / total[:, 0],
-                  np.einsum('ij,ij->i', counts * b, b) / total[:, 0])
-
-
-def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the rank of each image in each resample (1 is the smallest), (R, N)."""
-    _, group = np.unique(values, return_inverse=True)
-    order = np.argsort(group, kind='stable')
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    sizes = np.add.reduceat(counts[:, order], starts, axis=1)  # how many values each group of equals has
-    return (np.cumsum(sizes, 1) - (sizes - 1) / 2)[:, group]
-
-
-def krocc(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b, -1..1: pairs in the same order less pairs in the other, over pairs without ties."""
-    n, weights = len(x), np.ascontiguousarray(counts, np.float32)
-    agree = np.zeros(len(counts))
-    size = max(1, BLOCK // n)
-    for i in range(0, n, size):  # sums of whole numbers, exact in float32 up to 2^24
-        signs = (np.sign(x[i:i + size, None] - x) * np.sign(y[i:i + size, None] - y)).astype(np.float32)
-        agree += np.einsum('ij,ij->i', weights @ signs.T, weights[:, i:i + size], dtype=float)
-    total = counts.sum(1, dtype=float)
-    untied = [total ** 2 - _tied(values, counts) for values in (x, y)]
-    defined = (untied[0] > 0) & (untied[1] > 0)
-    return np.where(defined, agree / np.sqrt(np.where(defined, untied[0] * untied[1], 1)), np.nan)
-
-
-def _tied(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    _, group = np.unique(values, return_inverse=True)
-    order = np.argsort(group, kind='stable')
-    sizes = np.add.reduceat(counts[:, order], np.flatnonzero(np.diff(group[order], prepend=-1)), axis=1, dtype=float)
-    return (sizes ** 2).sum(1)
-
-
-def rmse(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Root of the mean squared error, in the unit of y."""
-    return np.sqrt(counts @ (x - y) ** 2 / counts.sum(1, dtype=float))
-
-
-CRITERIA: dict[str, Callable] = {'SROCC': srocc, 'PLCC': plcc, 'KROCC': krocc, 'RMSE': rmse}
-
-
-def outlier_ratio(x: np.ndarray, y: np.ndarray, std: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Share of the images whose error is larger than twice the standard deviation of their ratings, 0..1."""
-    return counts @ (np.abs(x - y) > 2 * std).astype(float) / counts.sum(1, dtype=float)
+def outlier_ratio(x: np.ndarray, y: np.ndarray, std: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the share of the images whose error is larger than twice the standard deviation of their ratings, 0..1."""
+    return np.mean(np.abs(x - y) > 2 * std, axis)
 
 
 def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
@@ -113,15 +31,6 @@ def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
     if STD_SHARE * scale <= middle <= scale:
         return None
     return f'std is on another scale than MOS (median std {middle:.3g}, MOS from {mos.min():.3g} to {mos.max():.3g})'
-
-
-def interval(samples: np.ndarray, level: float = .95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval; samples that are not defined are left out."""
-    finite = samples[np.isfinite(samples)]
-    if not len(finite):
-        return np.nan, np.nan
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def logistic4(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:

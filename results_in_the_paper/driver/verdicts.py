@@ -2,15 +2,15 @@
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from iqa_runtime.errors import UserError
+from IQAperformance import CRITERIA
+from IQAperformance import interval as bootstrap
 from results_in_the_paper import t_test
-from results_in_the_paper.driver import iqa_statistics, paper, plotting
+from results_in_the_paper.driver import paper, plotting
 from results_in_the_paper.driver.cells import HEADERS, Cell, cells
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.driver.results import find, read_predictions
@@ -91,13 +91,7 @@ def interval(path: Path, metric: str) -> tuple[float, float] | None:
         predictions = read_predictions(path)
     except UserError:
         return None
-    counts = _resamples(len(predictions.mos))
-    return iqa_statistics.interval(iqa_statistics.CRITERIA[metric](predictions.pq, predictions.mos, counts))
-
-
-@lru_cache(maxsize=2)
-def _resamples(n: int) -> np.ndarray:
-    return iqa_statistics.resamples(n, RESAMPLES)
+    return bootstrap(CRITERIA[metric], predictions.pq, predictions.mos, count=RESAMPLES)
 
 
 def _figure1(target: str, shelf: Shelf) -> Iterator[Row]:
