@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from iqa_data.info import DATASETS, Info, dataset_name, named_source
@@ -23,11 +24,12 @@ from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import Paths, check_outputs
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
-from iqa_scoring.maps import has_maps, small_map
+from iqa_scoring.average import Average, average_of, performance_of
+from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
-from iqa_training.naming import find_checkpoint, on_dataset
+from iqa_training.naming import LONGEST, find_checkpoints, on_dataset
 from IQAdataset import loading_of, open_data, plan_of
 from IQAperformance import CRITERIA, IQAPerformance, agreement, interval, results_table, write_results
 from modified_ignite_engine import evaluate
@@ -50,14 +52,16 @@ def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> di
     """
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
-        file = find_checkpoint(args, trained_on)
-        return Test(args, file, load_checkpoint(file), device).run(part)
+        files = find_checkpoints(args, trained_on)
+        return Test(args, files, [load_checkpoint(file) for file in files], device).run(part)
 
 
 class Test:
-    """The test of a checkpoint on a data set."""
+    """The test of a checkpoint on a data set, or of the mean scores of several; the first says on which images."""
 
-    def __init__(self, args: Options, file: Path, checkpoint: dict, device: str):
+    def __init__(self, args: Options, files: list[Path], checkpoints: list[dict], device: str):
+        file, checkpoint = files[0], checkpoints[0]
+        self.files, self.checkpoints, self.views = files, checkpoints, args.values.get('views', 'none')
         options, trained = checkpoint.get('options', {}), args.command.names()
         self.args, self.file, self.checkpoint, self.device = args, file, checkpoint, device
         self.trained_on = options.get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
@@ -69,32 +73,48 @@ class Test:
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
         self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
                                    args.ref_dir)
-        self.run_name = file.name.removesuffix('.pth')
+        self.run_name = '+'.join(one.name.removesuffix('.pth') for one in files)[:LONGEST]
+        self.run_name += '' if self.views == 'none' else f'-views-{self.views}'
 
     def run(self, part: str) -> dict:
         """Test a part of the data set (see `test`); return the performance."""
         part = ('test' if self.same else 'all') if part == 'auto' else part
         outputs = self.outputs_of(part)
-        check_outputs(outputs, {'--trained_model_file': self.file, '--data_info': self.source.info,
+        check_outputs(outputs, {'--trained_model_file': self.files, '--data_info': self.source.info,
                                 '--split_file': self.args.split_file})
-        scorer = Scorer(restore(self.checkpoint, self.file, **given_network(self.args)), self.checkpoint,
-                        self.preprocess(), self.device)
+        scorer = self.scorer()
         data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args),
                          scorer.network.inputs, outputs)
         names = data.names[part]
-        seen = warn_of_trained_images(names, self.checkpoint, self.file) if self.same else 0
-        print(f'Testing {self.file} (trained on {dataset_name(self.trained_on)}) on {len(names)} images of {self.name}')
+        seen = max(warn_of_trained_images(names, *one) for one in zip(self.checkpoints, self.files, strict=True)
+                   ) if self.same else 0
+        print(f'Testing {", ".join(map(str, self.files))} (trained on {dataset_name(self.trained_on)}) on '
+              f'{len(names)} images of {self.name}')
+        performance = self.performance(scorer, data.evaluation_loader(part))
+        if is_main():
+            self.write(part, names, performance, scorer, seen)
+            if 'report' in self.args.values and self.args.report:
+                report(self.args, scorer, self.run_name, data.datasets[part].paths,
+                       performance, f'{self.run_name} on {len(names)} images of {self.name}')
+        return performance
+
+    def scorer(self) -> Scorer:
+        """Return the scorer of the one checkpoint, or of the mean of several, or of several views."""
+        given = given_network(self.args)
+        scorers = [Scorer(restore(checkpoint, file, **given), checkpoint, self.preprocess(checkpoint), self.device)
+                   for checkpoint, file in zip(self.checkpoints, self.files, strict=True)]
+        return average_of(scorers, self.views, self.files)
+
+    def performance(self, scorer: Scorer, loader: DataLoader) -> dict:
+        """Return the performance on the images of a loader."""
+        if isinstance(scorer, Average):
+            return performance_of(scorer, loader)
         metric = IQAPerformance('test', self.checkpoint['k'], self.checkpoint['b'], scored=scorer.head)
-        performance = evaluate(scorer.network, data.evaluation_loader(part), self.device, metric, scorer.normalise,
+        performance = evaluate(scorer.network, loader, self.device, metric, scorer.normalise,
                                self.name if self.args.pbar else '')
         if scorer.mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
             performance['pq'] = scorer.mapping(performance['pq_before'])
             performance |= agreement(performance['pq'], performance['sq'])
-        if is_main():
-            self.write(part, names, performance, scorer, seen)
-            if 'report' in self.args.values and self.args.report:
-                report(self.args, scorer, self.file.name, data.datasets[part].paths,
-                       performance, f'{self.run_name} on {len(names)} images of {self.name}')
         return performance
 
     def write(self, part: str, names: list[str], performance: dict, scorer: Scorer, seen: int) -> None:
@@ -104,9 +124,12 @@ class Test:
             self.args.result_dir, self.result_name(part), names, performance, {
                 'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
                 'part': part, 'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
-                'checkpoint': str(self.file), 'options': self.checkpoint.get('options', {}), 'versions': versions()})
-        heads = scored_first(scorer.network.heads, scorer.head)
-        print(f'{results_table(performance, heads)}\nPredictions and metrics: {", ".join(map(str, written))}')
+                'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
+                'versions': versions()})
+        heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
+        main_score = abs(performance['SROCC']) + abs(performance['PLCC'])
+        print(f'{results_table(performance, heads)}\n|SROCC| + |PLCC| {main_score:.4f}\n'
+              f'Predictions and metrics: {", ".join(map(str, written))}')
 
     def result_name(self, part: str) -> str:
         """Return the name of the results: the run's, with the data set and the part if these are not its own."""
@@ -117,11 +140,11 @@ class Test:
         results = [Path(self.args.result_dir, f'{self.result_name(part)}.{kind}') for kind in ('csv', 'json')]
         return {'--result_dir': results, '--report': self.args.values.get('report')}
 
-    def preprocess(self) -> Preprocess:
+    def preprocess(self, checkpoint: dict) -> Preprocess:
         """Return the checkpoint's preprocessing with the first resize of the tested set, or that of the options."""
-        if 'input' not in self.checkpoint:
+        if 'input' not in checkpoint:
             return preprocess_of(self.args, self.source)
-        stored = {**self.checkpoint['input']['preprocessing'], 'first_resize': self.source.first_resize}
+        stored = {**checkpoint['input']['preprocessing'], 'first_resize': self.source.first_resize}
         return Preprocess(**stored)
 
     def rows_of(self, part: str) -> Callable[[Info], dict[str, np.ndarray]]:
@@ -161,7 +184,7 @@ def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ..
     read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
     items = [tuple(map(str, item)) if len(item) == 2 else str(item[0]) for item in paths]
     samples = score_files(scorer, items, read, args.batch_size, args.num_workers,
-                          args.map_window if args.report_maps and has_maps(scorer.network) else 0)
+                          args.map_window if args.report_maps and scorer.has_maps else 0)
     entries = []
     for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
         row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}

@@ -22,16 +22,17 @@ from iqa_runtime.files import Paths, check_outputs, is_device
 from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
+from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
 from iqa_scoring.inputs import SUFFIXES
-from iqa_scoring.maps import check_maps, has_maps, small_map, write_map
+from iqa_scoring.maps import check_maps, small_map, write_map
 from iqa_scoring.picture import write_picture
 from iqa_scoring.references import Item, files_of, find_items, path_of, with_references
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.stream import Reader, Sample, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
-from iqa_training.naming import find_checkpoint
+from iqa_training.naming import find_checkpoints
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
@@ -43,13 +44,21 @@ def main(argv: list[str] | None = None) -> float | int:
     With --calibrate, the leave-one-out RMSE of the ratings.
     """
     args = SCORE.parse(argv)
-    file = find_checkpoint(args)
-    check_outputs(outputs_of(args, file), {'--trained_model_file': file, '--calibrate': args.calibrate})
-    checkpoint = load_checkpoint(file)
+    files = find_checkpoints(args)
+    check_outputs(outputs_of(args, files[0]), {'--trained_model_file': files, '--calibrate': args.calibrate})
+    checkpoints = [load_checkpoint(file) for file in files]
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device), timeout=PATIENCE) as device, pillow_without_limit():
-        scorer = scorer_of(args, checkpoint, file, device)
-        return calibrate(args, scorer, checkpoint, file) if args.calibrate else Run(args, scorer, file).run()
+        scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
+        if args.calibrate:
+            return calibrate(args, scorers[0], checkpoints[0], files[0])
+        return Run(args, average_of(scorers, args.views, files), files).run()
+
+
+def model_of(files: list[Path], views: str) -> str:
+    """Return what a table calls the model: the checkpoints' names, and the views."""
+    names = '+'.join(file.name for file in files)
+    return text(names if views == 'none' else f'{names} ({views})')
 
 
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
@@ -62,9 +71,9 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
 class Run:
     """The scoring of a list of images, and where the scores go."""
 
-    def __init__(self, args, scorer: Scorer, checkpoint: Path):
-        self.args, self.scorer, self.model = args, scorer, text(checkpoint.name)
-        self.outputs = outputs_of(args, checkpoint)
+    def __init__(self, args, scorer: Scorer, checkpoints: list[Path]):
+        self.args, self.scorer, self.model = args, scorer, model_of(checkpoints, args.views)
+        self.outputs = outputs_of(args, checkpoints[0])
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
         self.scored, self.unreadable, self.entries = 0, [], []
         self.rows: list[dict] = []        # those that wait until the end
@@ -81,7 +90,7 @@ class Run:
         if args.picture and not self.alone:
             raise UserError('--picture draws one image: give one --img')
         if args.map:
-            check_maps(self.scorer.network)
+            check_maps(self.scorer)
         if repeated and is_main():
             print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
         self.tables = Tables(self.files, args.resume, self.model)
@@ -108,7 +117,7 @@ class Run:
         return score_files(self.scorer, items, read, args.batch_size, args.num_workers, window, self._keep, stop)
 
     def _maps_in_report(self) -> bool:
-        return self.args.report_maps and has_maps(self.scorer.network)
+        return self.args.report_maps and self.scorer.has_maps
 
     def _keep(self, sample: Sample) -> None:
         """While the pixels are there: draw the picture and the map, and make what the report shows of it."""
@@ -173,7 +182,7 @@ class Run:
         def place(row: dict) -> float:
             return sign * float(row['score'])
 
-        self.tables.finish(place if self.args.sort else None)
+        self.tables.finish(place if self.args.sort else None, self.args.columns)
         if self.alone:
             print(sentence(self.rows[0], self.scorer.scale), file=self.messages)
         for row in sorted(self.rows, key=place) if self.on_screen else ():

@@ -374,13 +374,26 @@ def help_text(command: Command, titles: Collection[str], whole: bool = True) -> 
 
 # The group that every script has
 
-@group('machine')
-def machine(add) -> None:
-    """the device, and where checkpoints and results lie"""
+def _places(add: Add) -> None:
     add('--device', type=device, help='cuda, cuda:1, cpu ... (default: cuda if there is a GPU)')
     add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=bool(sys.stderr and sys.stderr.isatty()),
         help='progress bars (default: if stderr is a terminal)')
     add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='where checkpoints are written and looked for')
     add('--result_dir', metavar='DIR', default='results', help='where per-image predictions and metrics are written')
+
+
+@group('machine')
+def machine(add) -> None:
+    """the device, and where checkpoints and results lie"""
+    _places(add)
     add('-modelfile', '--trained_model_file', metavar='FILE',
         help='a checkpoint (default: the one that main.py wrote for the same options)')
+
+
+@group('machine')
+def machine_of_several(add) -> None:
+    """the device, and where checkpoints and results lie"""
+    _places(add)
+    add('-modelfile', '--trained_model_file', nargs='+', metavar='FILE',
+        help='a checkpoint (default: the one that main.py wrote for the same options), or several: the mean of their '
+             'scores is taken')

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_scoring.options import WINDOW
@@ -30,15 +29,10 @@ OPACITY_OF_WEIGHT = .8  # of the cell that weighs most
 COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
 
 
-def has_maps(network: Network) -> bool:
-    """Return whether the network has local features, of one image."""
-    return network.inputs == 1 and hasattr(network, 'local')
-
-
-def check_maps(network: Network) -> None:
-    """Raise UserError if there are no quality maps of this network."""
-    if not has_maps(network):
-        raise UserError(f'no quality maps: {type(network).__name__} has no local features of an image')
+def check_maps(scorer: Scorer) -> None:
+    """Raise UserError if there are no quality maps of what this scores with."""
+    if not scorer.has_maps:
+        raise UserError(f'no quality maps: {scorer.title} has no local features of an image')
 
 
 def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
@@ -48,7 +42,7 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     windows in its cells. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as MANIQA
     does: scores and weights. Raises UserError if the network has no `local`.
     """
-    check_maps(scorer.network)
+    check_maps(scorer)
     with torch.inference_mode():
         local = scorer.network.local(scorer.prepare(pixels), window, scorer.head)
     scores, *weights = (part.double().cpu().numpy() for part in (local if isinstance(local, tuple) else [local]))

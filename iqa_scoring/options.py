@@ -5,7 +5,7 @@ from iqa_data import options as of_data
 from iqa_data.options import dataset
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import is_device
-from iqa_runtime.options import Command, Options, among, choice, count, group, machine, number
+from iqa_runtime.options import Command, Options, among, choice, count, group, machine, machine_of_several, number
 from iqa_training import options as of_training
 
 TESTED = ('auto', 'test', 'all')
@@ -31,6 +31,8 @@ def launched() -> int:
 
 def check_input(args: Options) -> None:
     """Refuse options of scoring that do not go together."""
+    if args.calibrate and (args.views != 'none' or len(args.trained_model_file or ()) > 1):
+        raise UserError('--calibrate fits the scores of one checkpoint, without --views')
     if bool(args.img) == bool(args.calibrate):
         raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
     if args.resume and not (args.csv or args.json):
@@ -40,8 +42,10 @@ def check_input(args: Options) -> None:
     if launched() > 1 and args.img and not (args.csv or args.json):
         raise UserError('under torchrun, give --csv or --json: one file for all processes')
     for name, path in (('csv', args.csv), ('json', args.json)):
-        if path and is_device(path) and (args.resume or args.sort or launched() > 1):
-            raise UserError(f'--{name} {path} cannot be read again, as --resume, --sort and torchrun need: name a file')
+        again = args.resume or args.sort or launched() > 1 or args.columns != 'full'
+        if path and is_device(path) and again:
+            raise UserError(f'--{name} {path} cannot be read again, as --resume, --sort, --columns and torchrun need: '
+                            'name a file')
 
 
 @group('input', check=check_input)
@@ -56,11 +60,26 @@ def images(add) -> None:
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
 
 
-@group('output')
+@group('views')
+def views(add) -> None:
+    """the views of an image whose scores are averaged"""
+    add('--views', type=choice('iqa_scoring.views:VIEWS', 'views'), default='none',
+        help='none: the image alone; asna: 22 variants, turned, flipped, of other lightness')
+
+
+def check_output(args: Options) -> None:
+    """Refuse the form of a challenge if there is no table, or if it is to be gone on with."""
+    if args.columns != 'full' and (args.resume or not args.csv):
+        raise UserError(f'--columns {args.columns} needs --csv, and the table cannot be gone on with (--resume)')
+
+
+@group('output', check=check_output)
 def output(add) -> None:
     """where the scores go"""
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
+    add('--columns', type=choice('iqa_scoring.tables:FORMS', 'form of the table'), default='full',
+        help="form of the finished --csv: full; ntire: the challenge's output.txt, lines FILE,SCORE in its order")
     add('--resume', action='store_true', help='score only what --csv or --json lack')
     add('--sort', action='store_true', help='best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
@@ -116,7 +135,7 @@ TEST = Command("""Test a trained model on a data set.
     python test_dataset.py --trained_model_file checkpoints/NAME.pth                    the set it was trained on
     python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
     python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
-""", [testing, report, machine], [of_data.places, *OF_TRAINING])
+""", [testing, views, report, machine_of_several], [of_data.places, *OF_TRAINING])
 
 SCORE = Command("""Score images.
 
@@ -129,7 +148,7 @@ SCORE = Command("""Score images.
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
 MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-""", [images, output, report, calibration, machine], [of_data.places, *OF_TRAINING])
+""", [images, views, output, report, calibration, machine_of_several], [of_data.places, *OF_TRAINING])
 
 EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
 

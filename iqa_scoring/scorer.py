@@ -199,6 +199,16 @@ class Scorer:
         """Images that the network compares: 1, or 2 with a reference."""
         return self.network.inputs
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the network has local features, of one image, that quality maps show."""
+        return self.inputs == 1 and hasattr(self.network, 'local')
+
+    @property
+    def title(self) -> str:
+        """What scores, for a message."""
+        return type(self.network).__name__
+
     def score(self, image, reference=None, as_loss: bool = False):
         """The score of one image, or of each of a batch, in MOS units.
 

@@ -24,7 +24,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import ignite.distributed as idist
@@ -65,6 +65,18 @@ def _check_row(row) -> None:
 
 # kind -> (the first line, row -> line, line -> row)
 KINDS = {'csv': (','.join(COLUMNS) + '\n', _csv_line, _csv_row), 'json': ('', _json_line, json.loads)}
+
+
+def ntire(rows: list[dict]) -> list[str]:
+    """Return the lines FILE,SCORE of the challenge's output.txt, by the number that the digits of the names make."""
+    names = [PurePath(row['name']).name for row in rows]
+    numbers = [int(''.join(filter(str.isdecimal, PurePath(name).stem)) or 0) for name in names]
+    order = sorted(range(len(rows)), key=lambda i: (numbers[i], names[i]))
+    return [f'{names[i]},{rows[i]["score"]}' for i in order]
+
+
+# --columns -> rows of the full table -> the lines of another one; None: the full table stays
+FORMS: dict[str, Callable[[list[dict]], list[str]] | None] = {'full': None, 'ntire': ntire}
 
 
 class TableFile:
@@ -165,8 +177,11 @@ class Tables:
         for table in self.open:
             table.close()
 
-    def finish(self, sort: Callable[[dict], float] | None = None) -> None:
-        """Make one file of all processes', sorted where `sort` gives a row's place. For the first process alone."""
+    def finish(self, sort: Callable[[dict], float] | None = None, form: str = 'full') -> None:
+        """Make one file of all processes', sorted where `sort` gives a row's place. For the first process alone.
+
+        The CSV gets a form in FORMS.
+        """
         for kind, path in self.files.items():
             if idist.get_world_size() > 1:
                 _merge(path, kind, self.resume, self.model)
@@ -174,6 +189,10 @@ class Tables:
                     part.unlink()
             if sort:
                 sort_table(path, kind, sort)
+            if kind == 'csv' and FORMS[form]:
+                lines = FORMS[form]([row for row, _ in rows_of(path, kind) if row])
+                with replacing(path) as temporary:
+                    temporary.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8', newline='\n')
 
 
 def names_of(path: str | Path, kind: str, model: str) -> set[str]:

@@ -73,6 +73,14 @@ def on_dataset(args: Options, dataset: str) -> Options:
     return args if dataset == args.dataset else args.having(dataset=dataset, data_info=None)
 
 
+def find_checkpoints(args: Options, trained_on: str | None = None) -> list[Path]:
+    """Return the checkpoints that the options name, or the one of `find_checkpoint`."""
+    if not args.trained_model_file:
+        return [find_checkpoint(args, trained_on)]
+    named = args.trained_model_file
+    return [Path(named)] if isinstance(named, str) else [Path(file) for file in named]
+
+
 def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
     """Return the checkpoint that the options name, or that main.py wrote for them.
 

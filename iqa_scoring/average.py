@@ -1,0 +1,94 @@
+"""The mean score of several trained networks over views of an image (ASNA: 4 networks, 22 views), in MOS units.
+
+One view of a batch is made, scored by every network, and forgotten before the next: memory does not grow with views.
+"""
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from iqa_runtime.errors import UserError
+from iqa_scoring.scorer import Mapping, Scale, Scorer
+from iqa_scoring.views import VIEWS
+from IQAperformance import IQAPerformance
+
+
+class Average(Scorer):
+    """Scores as a Scorer does: the mean of the scores of `scorers`, each of all views of an image.
+
+    Its raw output is the mean of theirs. There are no quality maps of it.
+
+    Args:
+        scorers: they must preprocess alike, and agree on the number of images and on the direction of MOS.
+        views: a name in VIEWS.
+        names: of the checkpoints, for the error.
+    """
+
+    def __init__(self, scorers: Sequence[Scorer], views: str = 'none', names: Sequence[str | Path] = ()):
+        first = scorers[0]
+        self.scorers, self.views = list(scorers), VIEWS[views]
+        self.network, self.preprocess, self.device, self.head = (first.network, first.preprocess, first.device,
+                                                                 first.head)
+        self.mapping, self.scale = Mapping('linear', (1., 0.)), common_scale([one.scale for one in scorers])
+        for i, one in enumerate(scorers):
+            if one.inputs != first.inputs or one.preprocess != first.preprocess:
+                names = names or range(len(scorers))
+                raise UserError(f'{names[i]} takes other images than {names[0]} (size, preprocessing, references): '
+                                'score with each alone, and iqa_scoring/ensemble.py puts the tables together')
+
+    has_maps, title = False, 'a mean of networks or views'
+
+    def score(self, image, reference=None, as_loss: bool = False):
+        """The score of one image, or of each of a batch, as Scorer.score; float tensors without views alone."""
+        if not isinstance(image, Tensor):
+            return super().score(image, reference, as_loss)
+        if self.views is not VIEWS['none']:
+            raise TypeError('views are of 8-bit images: give a path, a PIL image or a uint8 array')
+        return torch.stack([scorer.score(image, reference, as_loss) for scorer in self.scorers]).mean(0)
+
+    def measure(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean scores (N,) in MOS units and the mean raw outputs (N, 1), of preprocessed uint8 images."""
+        total, count = np.zeros((len(pixels[0]), 2)), 0
+        for view in views_of(pixels, self.views):
+            for scorer in self.scorers:
+                scores, heads = scorer.measure(*view)
+                total += np.stack([scores, heads[:, 0]], 1)
+                count += 1
+        scores, raw = (total / count).T
+        return scores, raw[:, None]
+
+
+def average_of(scorers: list[Scorer], views: str, files: list[Path]) -> Scorer:
+    """Return the scorer of one image with one network, or the mean of several."""
+    return scorers[0] if len(scorers) == 1 and views == 'none' else Average(scorers, views, files)
+
+
+def common_scale(scales: Sequence[Scale]) -> Scale:
+    """Return the scale of all, unknown if they differ; UserError if higher is better in some only."""
+    first = scales[0]
+    if len({scale.higher_is_better for scale in scales} - {None}) > 1:
+        raise UserError('higher is better for some of the checkpoints, lower for others: their mean has no meaning')
+    same = all((scale.low, scale.high, len(scale.values)) == (first.low, first.high, len(first.values))
+               for scale in scales)
+    return first if same else Scale(np.empty(0), higher_is_better=first.higher_is_better)
+
+
+def views_of(pixels: Sequence[Tensor], views) -> Iterator[tuple[Tensor, ...]]:
+    """Yield each view of a batch of images, or of pairs, uint8 (N, 3, H, W) each."""
+    made = [zip(*(views(image.permute(1, 2, 0).numpy()) for image in batch), strict=True) for batch in pixels]
+    for view in zip(*made, strict=True):
+        yield tuple(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in view)
+
+
+def performance_of(average: Average, loader: DataLoader) -> dict:
+    """Return the performance of the mean scores on a loader's images, its arrays in the data set's order."""
+    metric = IQAPerformance('test', (1.,), (0.,))
+    for images, (mos, std) in loader:
+        scores, _ = average.measure(*images[-average.inputs:])
+        metric.update(((torch.from_numpy(scores)[:, None],), (mos, std)))
+    performance = metric.compute()
+    place = np.argsort(loader.batch_sampler.order)
+    return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}
