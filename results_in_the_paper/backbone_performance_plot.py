@@ -15,9 +15,9 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import Cell, cells
-from results_in_the_paper.driver.results import Result, read_results
+from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import LOSSES
 from results_in_the_paper.tables import missing
 
@@ -68,9 +68,9 @@ def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Read the results, draw, save, and name what is missing."""
     parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
+    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
     args = parser.parse_args(argv)
-    results, bars = read_results(args.result_dir), cells('figure6')
+    results, bars = places.results(args.result_dir), cells('figure6')
     plotting.save(draw(bars, results), args.out_dir, 'figure6')
     if lines := missing(bars, results):
         print('Bars of ours that are missing are made by:', *lines, sep='\n  ')

@@ -25,7 +25,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
-from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver import places, plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
 STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
@@ -53,6 +53,17 @@ def read_log(path: str | Path) -> Log:
     if not path.is_file():
         raise UserError(f'{path} not found; this makes it: python main.py --resize --log_bhat')
     return _read_csv(path) if path.suffix == '.csv' else _read_original(path)
+
+
+def find_log() -> Path:
+    """Return the latest bhat.csv of a run, or else the authors' bhat.log; UserError if there is neither."""
+    logs = places.published('bhat.log')
+    found = places.newest('bhat.csv') or next((path for path in logs if path.is_file()), None)
+    if found is None:
+        raise places.missing('bhat.csv of a run is', [*places.own('runs'), *logs], 'python main.py --resize --log_bhat',
+                             'bhat.log', 'python bhat.py FILE')
+    print(f'b-hat of {found}')
+    return found
 
 
 def _read_csv(path: Path) -> Log:
@@ -125,10 +136,12 @@ def draw_epochs(epochs: np.ndarray, means: Mapping[str, np.ndarray]) -> Figure:
 def main(argv: list[str] | None = None) -> None:
     """Read the log, draw, save, and print what is in it."""
     parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('log', help='bhat.csv of a run, or a log of the original package')
+    parser.add_argument('log', nargs='?', help='bhat.csv of a run, or a log of the original package (default: the '
+                                               'latest runs/*/bhat.csv, or else bhat.log)')
     args = parser.parse_args(argv)
-    check_outputs({'--out_dir': plotting.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': args.log})
-    log = read_log(args.log)
+    path = args.log or find_log()
+    check_outputs({'--out_dir': plotting.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': path})
+    log = read_log(path)
     epochs, means = log.means()
     plotting.save(draw_iterations(log), args.out_dir, 'figureA1')
     plotting.save(draw_epochs(epochs, means), args.out_dir, 'figureA2')

@@ -1,7 +1,8 @@
 """Write the TensorBoard curves of training runs as CSV files (Wall time,Step,Value) for the figures of the paper.
 
 `python results_in_the_paper/export_csv.py runs/RUN_NAME ...`: a run that a figure draws gets the names that the figure
-reads, as its options say; any other run gets names that begin with its run name. main.py does this after a run.
+reads, as its options say; any other run gets names that begin with its run name. The scripts of
+figures also read runs/ by themselves.
 """
 import argparse
 import ast
@@ -91,15 +92,6 @@ def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | N
     if not written:
         raise UserError(f'{run_dir}: its event file holds no curve to export; was the run stopped in its first epoch?')
     return written
-
-
-def export_finished(run_dir: str | Path, csv_dir: str | Path) -> None:
-    """Export a run that just ended and say so; whatever goes wrong is said too, as the run itself is done and kept."""
-    try:
-        print(f'Curves: {len(export(run_dir, csv_dir))} CSV files in {csv_dir}')
-    except Exception as error:  # of TensorBoard's, too: nothing here may turn a finished run into a failed one
-        print(f'The curves are not exported ({type(error).__name__}: {error}); once that is mended: '
-              f'python results_in_the_paper/export_csv.py {run_dir}', file=sys.stderr)
 
 
 def base_of(words: Iterable[str]) -> dict:

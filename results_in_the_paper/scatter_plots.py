@@ -1,6 +1,7 @@
 """Figure 7: predicted quality against MOS for the three losses on KonIQ-10k and CLIVE, with the line of equality.
 
-Read from results/*.csv beside their results/*.json, or with --npy_dir from the .npy files of the original package.
+Read from results/*.csv beside their results/*.json, or from the .npy files of the original package. Those are pickles:
+no code in them is run, for they are read by an unpickler that knows numpy's arrays and numbers alone.
 """
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from IQAperformance import CRITERIA
-from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import cells
-from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions, read_results
+from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions
 from results_in_the_paper.driver.settings import LOSSES
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
@@ -52,7 +53,7 @@ def _panel(ax: Axes, model: Predictions, limits: tuple[float, float]) -> None:
     ax.set(xlim=limits, ylim=limits, aspect='equal')
 
 
-def _from_npy(npy_dir: str) -> dict[str, dict[str, Predictions]]:
+def _from_npy(npy_dir: str | Path) -> dict[str, dict[str, Predictions]]:
     return {data: {loss: read_predictions(Path(npy_dir) / f'{data}-{loss}.npy') for loss in LOSSES.values()}
             for data in DATA_SETS}
 
@@ -69,15 +70,33 @@ def from_results(results: list[Result], base: Mapping | None = None) -> dict[str
     return predictions
 
 
+def predictions(result_dir: str | None, npy_dir: str | None) -> dict[str, dict[str, Predictions]]:
+    """Return what is drawn, from the folder that is named, or else from the first place that has all of it."""
+    if npy_dir:
+        return _from_npy(npy_dir)
+    if result_dir:
+        return from_results(places.results(result_dir))
+    try:
+        return from_results(places.results(None))
+    except UserError:
+        folders = places.published('npy')
+        for folder in folders:
+            if all((folder / f'{data}-{loss}.npy').is_file() for data in DATA_SETS for loss in LOSSES.values()):
+                print(f'Predictions of {folder}')
+                return _from_npy(folder)
+    commands = ' && '.join(cells('figure7')[0].commands())
+    raise places.missing('the predictions of figure7 are', [*places.own('results'), *folders], commands, 'npy/',
+                         '--npy_dir')
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the predictions, draw and save."""
     parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('--result_dir', default='results', help='folder of the results (NAME.json and NAME.csv)')
-    parser.add_argument('--npy_dir', help='folder of the .npy files of the original package, instead')
+    parser.add_argument('--result_dir', help='folder of the results (NAME.json and NAME.csv)')
+    parser.add_argument('--npy_dir', help="folder of the authors' .npy files (default: results, or else npy/)")
     args = parser.parse_args(argv)
-    predictions = _from_npy(args.npy_dir) if args.npy_dir else from_results(read_results(args.result_dir))
-    plotting.save(draw(predictions), args.out_dir, 'figure7')
+    plotting.save(draw(predictions(args.result_dir, args.npy_dir)), args.out_dir, 'figure7')
 
 
 if __name__ == '__main__':

@@ -13,7 +13,8 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.options import choice
-from results_in_the_paper.driver.results import Result, find, read_results
+from results_in_the_paper.driver import places
+from results_in_the_paper.driver.results import Result, find
 from results_in_the_paper.driver.settings import LOSSES, PAPER
 from results_in_the_paper.driver.settings import command as training_command
 from results_in_the_paper.driver.table_formats import FORMATS, render
@@ -75,15 +76,16 @@ def draw(plcc: Mapping[str, Mapping[int, float]], style: str = 'text') -> str:
 def main(argv: list[str] | None = None) -> None:
     """Read the results of the 30 runs, print values and tests, and the commands of those that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
+    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
     parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
     args = parser.parse_args(argv)
-    results = read_results(args.result_dir)
+    results = places.results(args.result_dir)
     plcc = read_plcc(results)
     missing = [training_command(run_options(loss, split)) for loss in LOSSES for split in SPLITS
                if split not in plcc[loss]]
     if not any(plcc.values()):
-        raise UserError(f'{args.result_dir}: none of the 30 runs is there; the first is made by: {missing[0]}')
+        looked_in = args.result_dir or places.named('results')
+        raise UserError(f'{looked_in}: none of the 30 runs is there; the first is made by: {missing[0]}')
     print(draw(plcc, args.format))
     if missing:
         print('Runs that are missing, or whose PLCC is not a number:', *missing, sep='\n  ')

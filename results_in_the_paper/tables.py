@@ -11,9 +11,9 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import write_text
 from iqa_runtime.options import choice
-from results_in_the_paper.driver import paper
+from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
-from results_in_the_paper.driver.results import Result, read_results
+from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     """Print the tables, with the commands that make what is missing; write them where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('tables', nargs='*', default=TABLES, metavar='TABLE', help=f'any of {", ".join(HEADERS)}')
-    parser.add_argument('--result_dir', default='results', help='folder of the results of tests (NAME.json)')
+    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
     parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
     parser.add_argument('--out_dir', help='also write each table there, as text, Markdown, LaTeX and CSV')
     args = parser.parse_args(argv)
-    results = read_results(args.result_dir)
+    results = places.results(args.result_dir)
     for name in [pick(HEADERS, name, 'table') for name in args.tables]:
         rows_of = cells(name)
         print(f'{TITLES[name]}\n\n{draw(rows_of, results, args.format)}')

@@ -1,9 +1,11 @@
 """The figures of the paper: drawn from the recorded curves and logs, and what happens to bad ones."""
 import importlib
+import json
 import math
 
 import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
 from results_in_the_paper import (
@@ -14,7 +16,7 @@ from results_in_the_paper import (
     loss_performance_curves,
     scatter_plots,
 )
-from results_in_the_paper.driver import figure_runs, paper, plotting, sweep
+from results_in_the_paper.driver import figure_runs, paper, places, plotting, sweep
 from results_in_the_paper.driver.cells import HEADERS, cells
 from results_in_the_paper.driver.plotting import Curve
 
@@ -259,3 +261,86 @@ def test_the_numbers_of_the_paper_agree_with_each_other():
     assert paper.FIGURE6['CLIVE', 'SROCC']['norm-in-norm', 'resnext101_32x8d'] == paper.TABLE2[(1, 0), 'CLIVE']['SROCC']
     assert paper.show(None) == 'not known'
     assert all(cell.paper is None for cell in cells('table2', {'dataset': 'demo'}))  # not the paper's runs
+
+
+# Where the scripts look if no folder is named
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A repository without results, whose results_in_the_paper/ is the current folder."""
+    here = tmp_path / 'results_in_the_paper'
+    here.mkdir()
+    monkeypatch.setattr(places, 'HERE', here)
+    monkeypatch.chdir(here)
+    return tmp_path
+
+
+@pytest.mark.parametrize('place', ['results/csv', 'results_in_the_paper/csv', 'results_in_the_paper/results/csv'])
+@pytest.mark.parametrize('outside', [False, True])
+def test_curves_are_found_in_their_places(place, outside, elsewhere, monkeypatch, capsys):
+    (elsewhere / place).mkdir(parents=True)
+    write_figure(elsewhere / place, 'figure4')
+    if outside:
+        (elsewhere / 'x').mkdir()
+        monkeypatch.chdir(elsewhere / 'x')
+        if place == 'results_in_the_paper/results/csv':  # where a run would have been started there
+            (elsewhere / 'x/results').symlink_to(elsewhere / 'results_in_the_paper/results')
+    script('figure4').main([])
+    assert 'Curves of ' in capsys.readouterr().out
+    assert drawn(elsewhere / 'results/figures', 'figure4')
+
+
+def write_log(folder, run, values) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for part in run.parts:
+            for metric in run.metrics:
+                for step, value in enumerate(values, 1):
+                    writer.add_scalar(run.tag(part, metric), value, step)
+    (folder / 'options.json').write_text(json.dumps({**run.options, 'run_name': folder.name}))
+
+
+def test_curves_are_read_from_the_logs_of_runs(elsewhere, capsys, fails):
+    runs = figure_runs.figure_runs('figure4')
+    for i, run in enumerate(runs):
+        write_log(elsewhere / f'runs/{i}', run, [.1 * i, .5])
+    (elsewhere / 'runs/broken').mkdir()
+    (elsewhere / 'runs/broken/options.json').write_text('{')
+    curves = plotting.read_figure('figure4', plotting.curve_parser('').parse_args([]))
+    assert capsys.readouterr().out == 'Curves of the logs in runs/\n'
+    for i, run in enumerate(runs):
+        assert curves[run.key]['val', 'PLCC'].values == pytest.approx([.1 * i, .5])
+    (elsewhere / 'runs/1/options.json').unlink()
+    error = fails(script('figure4').main)
+    assert 'MSE_SROCC.csv, a curve of figure4, is not found' in error
+
+
+@pytest.mark.parametrize(('module', 'wanted', 'command', 'published'), [
+    ('loss_performance_curves', 'loss=mae-train_KonIQ-10k_SROCC.csv', '--loss_type mae --test_during_training', 'csv/'),
+    ('scatter_plots', 'the predictions of figure7', 'python main.py --resize --loss_type mae', 'npy/'),
+    ('bhat', 'bhat.csv of a run', 'python main.py --resize --log_bhat', 'bhat.log')])
+def test_what_is_missing_is_said_with_both_ways_to_get_it(module, wanted, command, published, elsewhere, fails):
+    error = fails(importlib.import_module(f'results_in_the_paper.{module}').main)
+    assert wanted in error
+    assert f'this makes it: {command}' in error or command in error
+    assert f'or put {published}, which the original package has in its results_in_the_paper, into ' in error
+    for place in ('../runs' if module == 'bhat' else '../results', published.rstrip('/')):
+        assert place in error
+
+
+def test_bhat_takes_the_latest_run_and_else_the_published_log(elsewhere, capsys):
+    (elsewhere / 'results_in_the_paper/bhat.log').write_text(ORIGINAL)
+    bhat.main([])
+    assert 'b-hat of bhat.log\n' in capsys.readouterr().out
+    assert drawn(elsewhere / 'results/figures', 'figureA1')
+    (elsewhere / 'runs/a').mkdir(parents=True)
+    (elsewhere / 'runs/a/bhat.csv').write_text('iteration,epoch,bhat,bhat1,bhat2\n1,1,3,1,2\n')
+    bhat.main([])
+    assert 'b-hat of ../runs/a/bhat.csv\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', [*list(CURVE_SCRIPTS.values())[:-1], 'scatter_plots', 'bhat'])  # all in the paper
+def test_the_published_files_are_found_where_the_readme_says(name, shared, elsewhere):
+    for place in ('csv', 'npy', 'bhat.log'):
+        (elsewhere / 'results_in_the_paper' / place).symlink_to(shared / 'paper' / place)
+    importlib.import_module(f'results_in_the_paper.{name}').main([])
+    assert len(list((elsewhere / 'results/figures').glob('*.pdf'))) == (2 if name == 'bhat' else 1)

@@ -22,7 +22,7 @@ from iqa_scoring.options import TEST
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
-from results_in_the_paper import export_csv, reproduce
+from results_in_the_paper import reproduce
 from results_in_the_paper.driver import plotting, running, targets, verdicts
 from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import PAPER, differences
@@ -373,14 +373,6 @@ def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys, foreground):
     assert time.perf_counter() - began < 30
     assert 'began' not in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_failing_export_does_not_harm_the_run_that_ended(tmp_path, capsys, monkeypatch):
-    export_csv.export_finished(tmp_path, tmp_path / 'csv')
-    assert 'The curves are not exported (UserError: ' in capsys.readouterr().err
-    monkeypatch.setattr(export_csv, 'export', lambda *_: 1 / 0)
-    export_csv.export_finished(tmp_path, tmp_path / 'csv')
-    assert 'ZeroDivisionError' in capsys.readouterr().err
 
 
 def test_the_driver_is_a_script(empty, monkeypatch, capsys):

@@ -33,6 +33,14 @@ class FigureRun(NamedTuple):
         """The CSV file of one curve."""
         return Path(csv_dir) / f'{self.template.format(part=part, metric=metric)}.csv'
 
+    def is_in(self, csv_dir: str | Path) -> bool:
+        """Return whether the CSV files of all its curves are in a folder."""
+        return all(self.path(csv_dir, part, metric).is_file() for part in self.parts for metric in self.metrics)
+
+    def tag(self, part: str, metric: str) -> str:
+        """Return the TensorBoard tag of one curve."""
+        return f'{part}/{dataset_name(self.options["dataset"])}/{metric}'
+
     def command(self) -> str:
         """The command that trains this run."""
         return command(self.options, 'main.py', *(['--test_during_training'] if 'train' in self.parts else []))

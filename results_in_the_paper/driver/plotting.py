@@ -18,6 +18,7 @@ from PIL import Image
 from iqa_data.images import opened
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
+from results_in_the_paper.driver import places
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.driver.settings import PAPER
 
@@ -53,6 +54,9 @@ class Curve(NamedTuple):
     diverged: bool = False
 
 
+Curves = dict[tuple[str, str], Curve]  # (part, metric) -> curve
+
+
 def read_curve(path: str | Path, command: str = '') -> Curve:
     """Read a curve in TensorBoard's download format (Wall time,Step,Value), up to its first NaN or infinity.
 
@@ -73,6 +77,11 @@ def read_curve(path: str | Path, command: str = '') -> Curve:
     if np.any(np.diff(steps) <= 0):
         line = int(np.argmax(np.diff(steps) <= 0)) + 3
         raise UserError(f'{path}, line {line}: step {steps[line - 2]:g} after {steps[line - 3]:g}; steps must increase')
+    return as_curve(steps, values)
+
+
+def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
+    """Return the curve of values (n,) at increasing epochs (n,), up to the first that is NaN or infinite."""
     bad = ~np.isfinite(values)
     end = int(np.argmax(bad)) if bad.any() else len(values)
     return Curve(steps[:end], values[:end], bool(bad.any()))
@@ -207,20 +216,52 @@ def print_best(curves: Mapping[str, Mapping[str, Curve]]) -> None:
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every figure has."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    result.add_argument('--out_dir', default='results/figures', help='folder for the PDF and the PNG')
+    result.add_argument('--out_dir', default=places.out_dir(), help='folder for the PDF and the PNG')
     return result
 
 
 def curve_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser for the figures that are drawn from curves."""
     result = parser(description)
-    result.add_argument('--csv_dir', default='results/csv', help='folder of the curves that export_csv.py writes')
+    result.add_argument('--csv_dir', help='folder of the curves as CSV files, that of export_csv.py or of the authors '
+                                          '(default: where they are: results/csv, runs/, csv/)')
     result.add_argument('--dataset', default=PAPER['dataset'], help='data set of the runs')
     return result
 
 
-def read_figure(figure: str, args: argparse.Namespace) -> dict[tuple, dict[tuple[str, str], Curve]]:
-    """Read all curves of a figure: {key of the run: {(part, metric): curve}}."""
-    return {run.key: {(part, metric): read_run(run, args.csv_dir, part, metric)
-                      for part in run.parts for metric in run.metrics}
-            for run in figure_runs(figure, {'dataset': args.dataset})}
+def read_figure(figure: str, args: argparse.Namespace) -> dict[tuple, Curves]:
+    """Read all curves of a figure: {key of the run: {(part, metric): curve}}.
+
+    From --csv_dir, or else from the first place that has them all: results/csv and runs/, which main.py and
+    export_csv.py write, and the csv/ that the authors published.
+    """
+    runs = figure_runs(figure, {'dataset': args.dataset})
+    if args.csv_dir:
+        return _from_files(runs, args.csv_dir)
+    written, published = places.own('results/csv'), places.published('csv')
+    for folders, logs in ((written, None), ((), places.logs_of), (published, None)):
+        for folder in folders:
+            if all(run.is_in(folder) for run in runs):
+                print(f'Curves of {folder}')
+                return _from_files(runs, folder)
+        found = logs(runs) if logs else None
+        if found:
+            print('Curves of the logs in runs/')
+            return {run.key: _of_scalars(run, found[run.key]) for run in runs}
+    lacking = next((run for run in runs if not any(run.is_in(folder) for folder in [*written, *published])), runs[0])
+    raise places.missing(f'{lacking.path("", lacking.parts[0], lacking.metrics[0])}, a curve of {figure}, is', [
+        *written, *places.own('runs'), *published], lacking.command(), 'csv/', '--csv_dir')
+
+
+def _from_files(runs: Sequence[FigureRun], folder: str | Path) -> dict[tuple, Curves]:
+    return {run.key: {(part, metric): read_run(run, folder, part, metric)
+                      for part in run.parts for metric in run.metrics} for run in runs}
+
+
+def _of_scalars(run: FigureRun, scalars: places.Scalars) -> Curves:
+    curves = {}
+    for part in run.parts:
+        for metric in run.metrics:
+            rows = np.array(scalars[run.tag(part, metric)], float)
+            curves[part, metric] = as_curve(rows[:, 1], rows[:, 2])
+    return curves

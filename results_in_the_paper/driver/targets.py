@@ -3,7 +3,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError, pick
 from results_in_the_paper import t_test
 from results_in_the_paper.driver.cells import HEADERS, cells
@@ -40,8 +39,8 @@ class Run:
 
     def tags(self) -> set[str]:
         """The TensorBoard tags of its curves."""
-        return {f'{part}/{dataset_name(run.options["dataset"])}/{metric}'
-                for run in self.curves for part in run.parts for metric in run.metrics}
+        return {run.tag(part, metric) for run in self.curves
+                for part in run.parts for metric in run.metrics}
 
 
 def expand(names: Iterable[str]) -> list[str]:
