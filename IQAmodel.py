@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
-from iqa_networks.svd_layers import count_parameters, factor, factored_layers
+from iqa_networks.svd_layers import factor, factored_summary
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, pick
@@ -366,14 +366,15 @@ def build_model(args) -> Network:
     """Return the network that the options of a command ask for, and print what was loaded into it and factored."""
     options, entry = network_options(args), NETWORKS[args.architecture]
     wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
-    network = create_model(args.architecture, args.weights if wanted and args.weights != 'none' else None, **options)
+    weights = args.weights if wanted and args.weights != 'none' else None
+    network = create_model(args.architecture, weights, **options)
+    keep = kept(args, network)
     if args.pretrained:
-        print(f'Pretrained {load_pretrained(network, args.pretrained, kept(args, network))}')
-    layers = [name for name, _ in factored_layers(network)]
-    if layers:
-        count = count_parameters(network)
-        print(f'{len(layers)} layers are factored ({", ".join(layers[:5])}{", ..." if len(layers) > 5 else ""}): '
-              f'{count["trainable"]:,} trainable parameters instead of {count["plain"]:,}')
+        print(f'Pretrained {load_pretrained(network, args.pretrained, keep)}')
+    if args.svd or entry.svd:
+        print(factored_summary(network))
+        if not (weights or args.pretrained):
+            print('WARNING: the singular values are those of random weights: --pretrained FILE gives trained ones')
     return network
 
 
@@ -381,6 +382,8 @@ def kept(args, network: Network) -> list[str]:
     """Return the tensors that --pretrained does not load, by --svd_legacy_init; UserError for other networks."""
     if not args.svd_legacy_init:
         return []
+    if not args.pretrained:
+        raise UserError('--svd_legacy_init needs --pretrained: it says what is left random of that file')
     if not hasattr(network, 'legacy_random'):
         raise UserError(f'--svd_legacy_init: the published code has no {args.architecture}')
     return network.legacy_random()

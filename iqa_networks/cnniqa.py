@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from iqa_networks.network import Network
 from iqa_networks.svd_layers import factored_layers
 
+CELL = 32  # pixels: side of a quality map's cell
+CACHED = 2 ** 16  # pixels of images whose maps a processor's cache holds
+
 
 class CNNIQA(Network):
     """CNNIQA. `forward(x)`, x (N, 3, H, W) in 0..1 with H, W >= 7, returns ((N, 1),), a score of about 0..1.
@@ -35,10 +38,61 @@ class CNNIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return the score (see the class)."""
-        maps = self.conv1(x)
-        extremes = torch.cat([F.adaptive_max_pool2d(maps, 1), -F.adaptive_max_pool2d(-maps, 1)], 1).flatten(1)
+        extremes = self.traced_extremes(x) if torch.is_grad_enabled() else self.extremes(self.conv1(x))
+        return (self.regress(extremes),)
+
+    def extremes(self, maps: Tensor) -> Tensor:
+        """Return the maximum and the minimum of each channel of maps (N, 50, H, W), as (N, 100)."""
+        return torch.cat([F.adaptive_max_pool2d(maps, 1), -F.adaptive_max_pool2d(-maps, 1)], 1).flatten(1)
+
+    def traced_extremes(self, x: Tensor) -> Tensor:
+        """Return the extremes of conv1's maps of x with their gradient.
+
+        The gradient of an extreme goes through one window of 7x7 pixels. The windows are found without gradients, and
+        go through the convolution again: values and gradients are those of whole maps, in a third of the time, and the
+        maps of the batch are not kept.
+        """
+        images, side = torch.arange(len(x), device=x.device), torch.arange(7, device=x.device)
+        rows, columns = (first[..., None] + side for first in self.places(x))  # (N, 100, 7)
+        windows = x.permute(0, 2, 3, 1)[images[:, None, None, None], rows[..., None], columns[:, :, None]]
+        maps = self.conv1(windows.flatten(0, 1).permute(0, 3, 1, 2)).view(len(x), 2, 50, 50)
+        return maps.diagonal(dim1=2, dim2=3).flatten(1)  # the extreme of channel c is channel c of its window
+
+    @torch.no_grad()
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first row and column, each (N, 100), of the windows whose outputs are the extremes."""
+        at_once = max(1, CACHED // (x.shape[2] * x.shape[3])) if x.device.type == 'cpu' else len(x)
+        found = []
+        for images in x.split(at_once):
+            maps = self.conv1(images)
+            _, highest = F.adaptive_max_pool2d(maps, 1, return_indices=True)
+            _, lowest = F.adaptive_max_pool2d(maps.neg_(), 1, return_indices=True)
+            found.append(torch.cat([highest, lowest], 1).flatten(1))
+        places, width = torch.cat(found), x.shape[3] - 6
+        return places.div(width, rounding_mode='floor'), places % width
+
+    def regress(self, extremes: Tensor) -> Tensor:
+        """Return the score (..., 1) of extremes (..., 100)."""
         hidden = self.dropout(F.relu(self.fc1(extremes)))
-        return (self.fc3(F.relu(self.fc2(hidden))),)
+        return self.fc3(F.relu(self.fc2(hidden)))
+
+    def local(self, x: Tensor, window: int = 3, head: int = -1) -> Tensor:
+        """Return the scores (N, h, w) of cells of about 32x32 pixels, the patches of the original CNNIQA.
+
+        A cell's score is that of the extremes in the window of `window` x `window` cells around it; at the border, a
+        window is moved inwards.
+        """
+        maps = self.conv1(x)
+        h, w = (max(1, size // CELL) for size in maps.shape[2:])
+        pooled = []
+        for signed in (maps, -maps):
+            cells = F.adaptive_max_pool2d(signed, (h, w))
+            inside = F.max_pool2d(cells, (min(window, h), min(window, w)), 1)
+            more = [(size - have) // 2 + rest * ((size - have) % 2) for size, have in
+                    ((w, inside.shape[3]), (h, inside.shape[2])) for rest in (0, 1)]
+            pooled.append(F.pad(inside, more, 'replicate'))
+        extremes = torch.cat([pooled[0], -pooled[1]], 1)
+        return self.regress(extremes.permute(0, 2, 3, 1))[..., 0]
 
     def other_names(self) -> dict[str, dict[str, str]]:
         """Return the names in checkpoints of the code published with SVD-CNNIQA, if layers are factored.

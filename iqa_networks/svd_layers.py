@@ -133,6 +133,14 @@ def merge(network: nn.Module) -> dict[str, Tensor]:
     return unfactored(network).state_dict()
 
 
+def factored_summary(network: nn.Module) -> str:
+    """Return a line that names the factored layers, and counts what is trained with and without factoring."""
+    layers, count = [name for name, _ in factored_layers(network)], count_parameters(network)
+    names = ', '.join(layers[:5]) + (', ...' if len(layers) > 5 else '')
+    return (f'{len(layers)} layers are factored ({names}): {count["trainable"]:,} trainable parameters instead of '
+            f'{count["plain"]:,}')
+
+
 def count_parameters(network: nn.Module) -> dict[str, int]:
     """Return how many numbers are 'trainable', and how many the 'plain' network has, without what factoring added."""
     added = {id(layer.delta) for _, layer in factored_layers(network)}

@@ -19,6 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format, preprocess_of
 from iqa_networks.network import Network, scored_first
+from iqa_networks.svd_layers import unfactored
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
@@ -174,7 +175,8 @@ class Scorer:
     """A trained network with all that is needed to score an image in MOS units.
 
     Args:
-        network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed.
+        network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed; factored layers are
+            merged into plain ones.
         checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the training MOS.
         preprocess: instead of the checkpoint's.
         device: where the network runs.
@@ -187,7 +189,7 @@ class Scorer:
     """
 
     def __init__(self, network: Network, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network = unfactored(network).to(device).eval().requires_grad_(False)
         self.mapping, self.scale, self.device = Mapping.of(checkpoint), Scale.of(checkpoint), device
         of_input = checkpoint.get('input', {'preprocessing': {}, 'normalise': network.normalise})
         self.preprocess = preprocess or Preprocess(**of_input['preprocessing'])

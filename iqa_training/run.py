@@ -12,6 +12,7 @@ from ignite.handlers import ProgressBar
 
 from iqa_data.splits import split_hash
 from iqa_networks.network import scored_first
+from iqa_networks.svd_layers import count_parameters
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
@@ -276,7 +277,7 @@ class Run:
         return write_results(self.result_dir, self.name, self.data.names[self.data.tested], performance, {
             'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': self.data.tested,
             'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint),
-            'options': self.about['options'], 'versions': versions()})
+            'options': self.about['options'], 'parameters': count_parameters(self.model), 'versions': versions()})
 
     def _tell_the_end(self, epoch: int, performance: dict | None, written: list[Path]) -> None:
         heads = scored_first(self.model.heads, self.evaluation.head)
