@@ -74,7 +74,7 @@ def test_recipes_train_what_they_say(recipe, capsys, folder):
     assert (f'{parameters["trainable"]:,} trainable parameters instead of 729,801' in out) == (recipe != 'cnniqa_agiqa')
 
 
-@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('loss', [name for name in LOSSES if name != 'macs'])  # that trains a ranker first
 def test_every_loss_trains_the_singular_values(loss):
     made = load_checkpoint(trained(*TRAINED, '--loss_type', loss, '-e', '1'))
     deltas = [tensor for name, tensor in made['model'].items() if name.endswith('delta')]
