@@ -8,7 +8,9 @@ Exit status 1 when something would spoil a training run (an `error` in the repor
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from iqa_data.options import dataset, preprocessing
 from iqa_data.options import split as split_group
 from iqa_runtime.options import Command, Options, group

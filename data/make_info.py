@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from iqa_data.info import DATASETS, PARTS, WRITERS, Info, info_of, write_info
 from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
 from iqa_data.published import Folder, renamed

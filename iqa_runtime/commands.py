@@ -1,0 +1,49 @@
+"""The command linearity-iqa of an installed toolkit: each subcommand runs a script, as `python main.py` does."""
+import runpy
+import sys
+from importlib.util import find_spec
+
+from iqa_runtime.errors import UserError, pick
+
+# name -> (module of the script, what it does)
+SUBCOMMANDS = {
+    'train': ('main', 'train a network, or list the networks'),
+    'test': ('test_dataset', 'test a trained network on a data set'),
+    'score': ('test_demo', 'score images, or fit scores to ratings'),
+    'ensemble': ('iqa_scoring.ensemble', 'put the predictions of several models together'),
+    'export': ('iqa_scoring.export', 'write a trained network as ONNX or for torch.export'),
+    'train-ranker': ('iqa_training.train_ranker', "train the ranker of ASNA's loss"),
+    'info': ('data.make_info', 'make the info file of a published data set'),
+    'check': ('data.check', 'look at all images and scores of a data set'),
+    'demo': ('data.make_demo', 'draw the demo data set'),
+    'compare': ('results_in_the_paper.compare', 'compare models by their predictions'),
+    'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
+}
+DATA = 'iqa_data.scripts'  # where the scripts of data/ are installed (pyproject.toml)
+
+
+def listed() -> str:
+    """Return a line for each subcommand."""
+    lines = '\n'.join(f'  {name:14}{about}' for name, (_, about) in SUBCOMMANDS.items())
+    return f'linearity-iqa COMMAND [options]\n\n{lines}\n\n`linearity-iqa COMMAND --help` shows the options.'
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a subcommand with the words that follow it."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
+    if name in ('-h', '--help', 'help'):
+        print(listed())
+        return
+    try:
+        module, _ = SUBCOMMANDS[pick(SUBCOMMANDS, name, 'command')]
+    except UserError as error:
+        print(f'linearity-iqa: error: {error}', file=sys.stderr)
+        raise SystemExit(2) from None
+    if module.startswith('data.') and find_spec(DATA):
+        module = f'{DATA}.{module.removeprefix("data.")}'
+    sys.argv = [f'linearity-iqa {name}', *words]
+    runpy.run_module(module, run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
