@@ -194,7 +194,7 @@ RECIPES = {
     'pieapp': Recipe(pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
     'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0),
                             DATASETS['asna_pretrain'].info),
-    'samsung': Recipe(samsung, 'train.csv', 54662, 54662),
+    'samsung': Recipe(samsung, 'train.csv', 54662, 54662, out=DATASETS['Samsung-2023'].info),
     'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
 }
 

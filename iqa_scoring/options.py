@@ -10,6 +10,7 @@ from iqa_training import options as of_training
 
 TESTED = ('auto', 'test', 'all')
 CURVES = ('linear', 'logistic')
+READABLE = ('challenge', 'full')  # forms of tables that the ensemble reads
 HOW = ('iqr', 'mean', 'median')
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
 WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
@@ -79,7 +80,8 @@ def output(add) -> None:
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
     add('--columns', type=choice('iqa_scoring.tables:FORMS', 'form of the table'), default='full',
-        help="form of the finished --csv: full; ntire: the challenge's output.txt, lines FILE,SCORE in its order")
+        help="form of the finished --csv: full; ntire: that challenge's output.txt, lines FILE,SCORE in its order; "
+             "challenge: the 2023 Samsung AI Challenge's, img_name,mos,comments, the scores cut to 0..10")
     add('--resume', action='store_true', help='score only what --csv or --json lack')
     add('--sort', action='store_true', help='best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
@@ -127,6 +129,27 @@ def ensemble(add) -> None:
     add('--partial', action='store_true', help='take images that some of the tables lack')
 
 
+def check_prediction(args: Options) -> None:
+    """Refuse to predict without models or images."""
+    if not args.models or not args.img:
+        raise UserError('give --models, a folder of checkpoints, and --img, what to score')
+
+
+@group('prediction', check=check_prediction)
+def prediction(add) -> None:
+    """the models, the images, and where the tables go"""
+    add('--models', metavar='DIR', help='folder of checkpoints')
+    add('--img', nargs='+', default=[], metavar='IMAGE', help='files, folders, glob patterns, or - for a list on stdin')
+    add('--recursive', action='store_true', help='look into the folders below a folder too')
+    add('--out', metavar='DIR', default='result_csv', help='folder of the tables, one of each model and final.csv')
+    add('--columns', type=choice(READABLE, 'form of the table'), metavar=among(READABLE), default='challenge',
+        help='form of the tables, as of test_demo.py')
+    add('--how', type=choice(HOW, 'way'), metavar=among(HOW), default='iqr', help='how predictions become one')
+    add('--batch_size', type=count, default=8, help='images in a batch')
+    add('--num_workers', type=count, default=min(8, os.cpu_count() or 1), help='threads that decode images')
+    add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images')
+
+
 OF_TRAINING = (of_data.data, of_training.network, of_training.loss, of_training.training, of_training.schedule,
                of_data.split, of_data.preprocessing)
 
@@ -160,3 +183,8 @@ ENSEMBLE = Command("""Put the predictions of several models together: one score 
 
     python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
 """, [ensemble])
+
+PREDICT = Command("""Score images with every checkpoint in a folder, and put the predictions together.
+
+    python iqa_scoring/predict_all.py --models weight --img test --out result_csv
+""", [prediction, machine])

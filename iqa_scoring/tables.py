@@ -75,8 +75,21 @@ def ntire(rows: list[dict]) -> list[str]:
     return [f'{names[i]},{rows[i]["score"]}' for i in order]
 
 
+def challenge(rows: list[dict]) -> list[str]:
+    """Return the lines img_name,mos,comments of the 2023 Samsung AI Challenge: names without folder and suffix, scores
+    cut to 0..10.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator='\n')
+    writer.writerow(('img_name', 'mos', 'comments'))
+    for row in rows:
+        score = min(max(float(row['score']), 0.), 10.)
+        writer.writerow((cell(PurePath(row['name']).stem), round(score, 11), 'Nice image'))
+    return buffer.getvalue().splitlines()
+
+
 # --columns -> rows of the full table -> the lines of another one; None: the full table stays
-FORMS: dict[str, Callable[[list[dict]], list[str]] | None] = {'full': None, 'ntire': ntire}
+FORMS: dict[str, Callable[[list[dict]], list[str]] | None] = {'full': None, 'ntire': ntire, 'challenge': challenge}
 
 
 class TableFile:

@@ -18,6 +18,7 @@ from iqa_data.transforms import FILTERS, INTERPOLATIONS, Preprocess, resize_cubi
 from iqa_runtime.errors import UserError
 from iqa_scoring.scorer import resized
 from iqa_training.options import TRAIN
+from iqa_training.schedules import build_schedule
 
 # The filter
 
@@ -138,3 +139,14 @@ def test_training_with_a_fold_and_no_test_part(tiny, capsys):
     main.main([*tiny, *SMALL, '-e', '1', '--split', 'kfold-sorted', '--fold_order', 'published', '--test_fold', 'none',
                '--folds', '3', '--filter', 'cubic'])
     assert '16 train, 8 val images of demo' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('recipe', 'batch'), [('maniqa_384', 32), ('maniqa_448', 16), ('maniqa_640', 16)])
+def test_recipes_of_the_ensemble(recipe, batch):
+    args, side = TRAIN.parse(['--recipe', recipe, '--fold', '3']), int(recipe[-3:])
+    assert (args.architecture, args.resize_size_h, args.resize_size_w, args.filter) == (recipe, side, side, 'cubic')
+    assert (args.batch_size, args.fold, args.patience, args.seed) == (batch, 3, 15, 4420)
+    schedule = build_schedule(args, torch.optim.Adam([torch.zeros(1)], args.learning_rate), 100)
+    assert schedule.unit == 'iteration'
+    for step, rate in ((0, 1e-10), (1, 5.00995e-8), (200, 1e-5), (799, 1.6853807747864839e-10), (1000, 9e-6)):
+        assert 1e-5 * schedule.lr_lambdas[0](step) == pytest.approx(rate, rel=1e-9)

@@ -1,0 +1,103 @@
+"""Score images with every checkpoint in a folder, and put the predictions together.
+
+    python iqa_scoring/predict_all.py --models weight --img test --out result_csv
+
+writes result_csv/NAME.csv for each weight/NAME.pth or NAME.ckpt, and their ensemble, result_csv/final.csv. A table that
+is there is not made again. Checkpoints are those of main.py; a state dict of MANIQA, plain or as Lightning wraps it, is
+taken too if its name begins with the size, as 384_fold0.ckpt does: its scores are ten times its outputs.
+"""
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_scoring.options import PREDICT
+
+if __name__ == '__main__':
+    PREDICT.parse()  # --help and mistakes end here, before torch is imported
+
+import re
+
+from tqdm import tqdm
+
+from iqa_networks.pretrained import state_dict_in
+from iqa_runtime.checkpoint import check_checkpoint, read_tensors
+from iqa_runtime.distributed import device_of
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import replacing
+from iqa_runtime.names import text
+from iqa_scoring import ensemble
+from iqa_scoring.inputs import find_images
+from iqa_scoring.scorer import Scorer, load_scorer
+from iqa_scoring.stream import Reader, row_of, score_files
+from iqa_scoring.tables import Tables
+from IQAmodel import list_models
+
+SUFFIXES = ('.pth', '.ckpt', '.pt')
+FINAL = 'final'
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Parse the options, score with each checkpoint, write the tables and the ensemble."""
+    args = PREDICT.parse(argv)
+    files = checkpoints_in(args.models)
+    paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
+    tables = [Path(args.out, f'{file.stem}.csv') for file in files]
+    for i, (file, table) in enumerate(zip(files, tables, strict=True), 1):
+        if table.exists():
+            print(f'[{i}/{len(files)}] {table} is there')
+            continue
+        predict(args, read_scorer(file, device_of(args.device)), file, table, paths)
+        print(f'[{i}/{len(files)}] {file}: {len(paths)} images scored: {table}', flush=True)
+    ensemble.main([*map(str, tables), '--how', args.how, '--out', str(Path(args.out, f'{FINAL}.csv'))])
+
+
+def checkpoints_in(folder: str) -> list[Path]:
+    """Return the checkpoints in a folder, by name; UserError if there are none, or two of one name."""
+    try:
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
+    except OSError as error:
+        raise UserError(f'--models {folder}: {error.strerror or error}') from None
+    if not files:
+        raise UserError(f'--models {folder}: no checkpoints ({" ".join(SUFFIXES)}) in it')
+    stems = [file.stem for file in files]
+    for stem in stems:
+        if stems.count(stem) > 1 or stem == FINAL:
+            raise UserError(f'--models {folder}: the table of {stem} would be written twice: rename the checkpoint')
+    return files
+
+
+def read_scorer(file: Path, device: str) -> Scorer:
+    """Return the scorer of a checkpoint of this project, or of a published MANIQA, by the size in its name."""
+    content = read_tensors(file)
+    if isinstance(content, dict) and {'model', 'k', 'b'} <= set(content):
+        return load_scorer(check_checkpoint(content, file), device)
+    size = re.match(r'(\d+)_', file.name)
+    name = f'maniqa_{size[1]}' if size else ''
+    if name not in list_models('maniqa_*'):
+        raise UserError(f'{file}: no checkpoint of this project, and its name does not begin with the size of a '
+                        'MANIQA, as 384_fold0 does')
+    side = int(size[1])
+    preprocessing = {'resize': (side, side), 'filter': 'cubic'}
+    return load_scorer({'model': state_dict_in(content, file), 'k': [10.], 'b': [0.],
+                        'network': {'name': name, 'options': {}},
+                        'input': {'preprocessing': preprocessing, 'normalise': 'half'}}, device)
+
+
+def predict(args, scorer: Scorer, file: Path, table: Path, paths: list[str]) -> None:
+    """Score images with a model and write its table, whole or not at all; UserError if an image cannot be scored."""
+    samples = score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size, args.num_workers)
+    with replacing(table) as temporary:
+        made = Tables({'csv': str(temporary)}, resume=False, model=text(file.name))
+        for sample in tqdm(samples, file.name, len(paths), unit='image', leave=False, disable=not args.pbar):
+            if sample.error:
+                raise UserError(f'--img {text(sample.path)}: {sample.error}')
+            made.write(row_of(sample, scorer, text(file.name)))
+        made.close()
+        made.finish(form=args.columns)
+
+
+if __name__ == '__main__':
+    main()
