@@ -237,9 +237,15 @@ def make_info(name: str, source: Path, out: Path, args=None) -> Info:
              **counts(info), 'mos': [float(info.mos.min()), float(info.mos.max())],
              'higher_is_better': not getattr(args, 'lower_is_better', False)}
     info = replace(info, about=about, index=index_of(info))
-    check_outputs({'--out': out}, {'--source': folder.read})
+    check_outputs({'--out': out, '--pyiqa': pyiqa_files(out) if getattr(args, 'pyiqa', False) else None},
+                  {'--source': folder.read})
     write_info(out, **vars(info))
     return info
+
+
+def pyiqa_files(out: Path) -> list[Path]:
+    """Return the files of the pyiqa toolbox beside an info file: the table and the splits."""
+    return [out.with_name(f'meta_info_{table_name(out)}.csv'), out.with_name(f'{table_name(out)}.pkl')]
 
 
 def table_name(path: Path) -> str:
@@ -291,7 +297,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     info = make_info(args.name, args.source, out, args)
     print(summary(info, out))
     if args.pyiqa:
-        table, splits = out.with_name(f'meta_info_{out.stem}.csv'), out.with_suffix('.pkl')
+        table, splits = pyiqa_files(out)
         write_meta_info(table, info.names, info.mos, info.std)
         write_splits(splits, pyiqa_splits(len(info.names)))
         print(f"pyiqa's files: {table}, {splits}")

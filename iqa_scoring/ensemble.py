@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import replacing
-from iqa_runtime.names import cell
+from iqa_runtime.files import check_outputs, replacing
+from iqa_runtime.names import cell, without_suffix
 from iqa_runtime.tables import Table
 from iqa_scoring.options import ENSEMBLE
 
@@ -109,13 +109,14 @@ def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predicti
         if lacking.any() and not partial:
             raise UserError(f'{path}: lacks {lacking.sum()} of {len(images)} images, as {images[lacking.argmax()]} '
                             '(--partial takes those that are there)')
-    return Predictions(images, [Path(path).stem for path in paths], values), read[0][2]
+    return Predictions(images, [without_suffix(Path(path).name, ('.csv', '.txt')) for path in paths], values), read[0][2]
 
 
 @command
 def main(argv: list[str] | None = None) -> np.ndarray:
     """Parse the options, write the ensemble's table; return its scores, (images,)."""
     args = ENSEMBLE.parse(argv)
+    check_outputs({'--out': args.out}, {'TABLE': args.tables})
     predictions, (image, score) = gather(args.tables, args.partial)
     combined = predictions.combined(args.how)
     write(args.out, image, score, predictions.images, combined)

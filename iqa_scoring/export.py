@@ -18,6 +18,7 @@ from iqa_scoring.options import EXPORT
 if __name__ == '__main__':
     EXPORT.begin()  # --help and mistakes end here, before torch is imported
 
+import io
 import json
 import logging
 import warnings
@@ -154,7 +155,7 @@ def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str]
 def read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function that an ONNX file computes, by onnxruntime on the CPU."""
     import onnxruntime
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(Path(path).read_bytes(), providers=['CPUExecutionProvider'])
     return lambda images: session.run(None, {'images': images})[0]
 
 
@@ -163,8 +164,9 @@ def write_torch(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str
     """Write a program of torch.export; its `extra_files` hold metadata.json."""
     program = torch.export.export(model, example, dynamic_shapes={
         'images': dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)})
-    with open(path, 'wb') as file:
-        torch.export.save(program, file, extra_files={'metadata.json': json.dumps(about)})
+    buffer = io.BytesIO()  # in memory first: torch ends the process if the disk is full
+    torch.export.save(program, buffer, extra_files={'metadata.json': json.dumps(about)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_torch(path: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -162,7 +162,15 @@ def schedule(add) -> None:
     add('--min_lr', type=weight, help='lowest learning rate of the cosines (default: 0)')
 
 
-@group('recording')
+def check_recording(args: Options) -> None:
+    """Refuse a folder that TensorBoard cannot write to."""
+    try:
+        args.log_dir.encode()
+    except UnicodeEncodeError:
+        raise UserError(f'--log_dir {args.log_dir}: TensorBoard needs a name in UTF-8') from None
+
+
+@group('recording', check=check_recording)
 def recording(add) -> None:
     """what main.py does besides training"""
     add('-logd', '--log_dir', metavar='DIR', default='runs', help='TensorBoard logs')

@@ -49,7 +49,7 @@ import numpy as np
 
 from iqa_networks.ranker import load_ranker
 from iqa_runtime.distributed import device_of
-from iqa_runtime.files import locked, replacing, write_text
+from iqa_runtime.files import check_outputs, locked, replacing, write_text
 from iqa_runtime.process import signals_wait
 from iqa_training.ranking import NAME, Plan, Training, correlations
 
@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
     file, device = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth')), device_of(args.device)
     plan = Plan(args.ranker_size, args.rows, args.epochs, args.batch_size, args.learning_rate, args.decay_every,
                 args.seed)
-    with locked(file.with_suffix('.lock')), signals_wait('Stopping after this step') as stop:
+    name = file.name.removesuffix('.pth')
+    results, figure = (Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'png'))
+    check_outputs({'--ranker' if args.ranker else '--checkpoint_dir': file, '--result_dir': [results, figure]})
+    with locked(f'{file}.lock'), signals_wait('Stopping after this step') as stop:
         training = Training(plan, file, device)
         if args.resume:
             training.resume()
@@ -74,8 +77,9 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
     rows = {name: (float(np.abs(true - surrogate).mean()), float(np.corrcoef(true, surrogate)[0, 1]))
             for name, (true, surrogate) in found.items()}
     print(table(rows), end='')
-    write_text(Path(args.result_dir, f'{file.stem}.csv'), csv(rows))
-    draw(found, Path(args.result_dir, f'{file.stem}.png'))
+    write_text(results, csv(rows))
+    draw(found, figure)
+    print(f'Table and figure: {results}, {figure}')
     return rows
 
 
@@ -104,7 +108,6 @@ def draw(found: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
                  ylim=(-1.05, 1.05), aspect='equal')
     with replacing(file) as temporary:
         figure.savefig(temporary, format='png', dpi=150)
-    print(f'Table and figure: {file.with_suffix(".csv")}, {file}')
 
 
 if __name__ == '__main__':

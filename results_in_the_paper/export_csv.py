@@ -19,7 +19,7 @@ if not __package__:  # run as a script
 from iqa_data.info import dataset_name
 from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import read_text, write_text
+from iqa_runtime.files import check_outputs, read_text, write_text
 from results_in_the_paper.driver.figure_runs import figure_runs
 from results_in_the_paper.driver.settings import PAPER, differences
 
@@ -83,12 +83,17 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
 
 def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | None = None) -> list[Path]:
     """Write the curves of one run into `csv_dir`; return the paths written. See `file_names` for their names."""
+    texts = csv_files(run_dir, csv_dir, base)
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def csv_files(run_dir: str | Path, csv_dir: str | Path, base: Mapping | None = None) -> dict[Path, str]:
+    """Return the CSV files of a run's curves, path -> content; UserError if there is none."""
     options, curves = read_options(run_dir), read_scalars(run_dir)
-    written = []
-    for tag, names in file_names(options, curves, base).items():
-        for name in names:
-            written.append(Path(csv_dir) / f'{name}.csv')
-            write_text(written[-1], csv_text(curves[tag]))
+    written = {Path(csv_dir) / f'{name}.csv': csv_text(curves[tag])
+               for tag, names in file_names(options, curves, base).items() for name in names}
     if not written:
         raise UserError(f'{run_dir}: its event file holds no curve to export; was the run stopped in its first epoch?')
     return written
@@ -118,8 +123,12 @@ def main(argv: list[str] | None = None) -> None:
                         help="what is not as in the paper for all runs of a figure, as dataset=demo epochs=5")
     args = parser.parse_args(argv)
     base = base_of(args.base)
-    for run_dir in args.run_dir:
-        for path in export(run_dir, args.csv_dir, base):
+    files = {run_dir: csv_files(run_dir, args.csv_dir, base) for run_dir in args.run_dir}
+    check_outputs({run_dir: list(texts) for run_dir, texts in files.items()},
+                  {run_dir: list(Path(run_dir).iterdir()) for run_dir in args.run_dir})
+    for texts in files.values():
+        for path, text in texts.items():
+            write_text(path, text)
             print(path)
 
 
