@@ -109,7 +109,8 @@ def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predicti
         if lacking.any() and not partial:
             raise UserError(f'{path}: lacks {lacking.sum()} of {len(images)} images, as {images[lacking.argmax()]} '
                             '(--partial takes those that are there)')
-    return Predictions(images, [without_suffix(Path(path).name, ('.csv', '.txt')) for path in paths], values), read[0][2]
+    models = [without_suffix(Path(path).name, ('.csv', '.txt')) for path in paths]
+    return Predictions(images, models, values), read[0][2]
 
 
 @command

@@ -1,0 +1,283 @@
+"""What the scripts write: nothing that is read is written over, two names never share a file, errors are one line."""
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, SMALL, load_script
+from scored import save_photos
+
+import main
+import test_dataset
+import test_demo
+from iqa_runtime.checkpoint import save_checkpoint
+from iqa_runtime.errors import UserError
+from iqa_scoring import ensemble, export
+from iqa_training import train_ranker
+from iqa_training.log import Log
+from iqa_training.options import TRAIN
+from iqa_training.state import state_file, states_of
+from results_in_the_paper import bhat, compare, export_csv
+
+# Inputs stay as they are
+
+@pytest.fixture
+def kept(tmp_path):
+    """Call it with paths: after the test, their bytes are as they were then."""
+    before = {}
+    yield lambda *paths: before.update({Path(path).absolute(): Path(path).read_bytes() for path in paths})
+    assert before
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize('words', [
+    ['--csv', 'm.pth'], ['--json', 'm.pth'], ['--report', 'link.pth'], ['--csv', 'images/00.png'],
+    ['--json', 'images/11.png'], ['--report', 'images/03.png'], ['--csv', 's', '--json', './s'],
+    ['--csv', 's', '--report', 's'], ['--csv', 's', '--map', 's'], ['--map', 'm.pth']])
+def test_scores(scored, fails, kept, words):
+    shutil.copy(scored[1], 'm.pth')
+    Path('link.pth').symlink_to('m.pth')
+    kept('m.pth', *Path('images').iterdir())
+    error = fails(test_demo.main, '--img', 'images', '-modelfile', 'm.pth', *scored[2:], *words)
+    assert words[0] in error
+    assert any(wrong in error for wrong in ('would write over', 'is to be', 'is not a folder'))
+    assert {path.name for path in Path().iterdir()} == {'images', 'link.pth', 'm.pth'}
+
+
+def test_images_on_stdin(scored, fails, kept, monkeypatch):
+    kept('images/05.png')
+    read, write = os.pipe()
+    os.write(write, b'images/04.png\nimages/05.png\n')
+    os.close(write)
+    with os.fdopen(read) as stdin:
+        monkeypatch.setattr(sys, 'stdin', stdin)
+        assert 'would write over --img images/05.png' in fails(test_demo.main, '--img', '-', *scored, '--csv',
+                                                              'images/05.png')
+
+
+def test_a_calibration(scored, fails, kept):
+    paths = save_photos(Path('rated'), 2)
+    pd.DataFrame({'image': paths, 'mos': [1, 2]}).to_csv('ratings.csv', index=False)
+    kept('ratings.csv', scored[1], paths[1])
+    words = ['--calibrate', 'ratings.csv', *scored, '--out']
+    assert 'would write over --calibrate ratings.csv' in fails(test_demo.main, *words, 'ratings.csv')
+    assert 'would write over --calibrate rated/01.png' in fails(test_demo.main, *words, paths[1])
+    assert 'would write over --trained_model_file' in fails(test_demo.main, *words, scored[1])
+
+
+def test_training(tiny, fails, kept):
+    shutil.copy('tiny/info.mat', 'split.csv')
+    kept('tiny/info.mat', 'tiny/images/03.png', 'split.csv')
+    words = [*tiny, *SMALL, '-e', '1']
+    model = ['--trained_model_file']
+    assert 'would write over --data_info' in fails(main.main, *words, *model, 'tiny/info.mat')
+    assert 'would write over --im_dir tiny/images/03.png' in fails(main.main, *words, *model, 'tiny/images/03.png')
+    assert 'would write over --split_file' in fails(main.main, *words, '--split_file', 'split.csv', *model, 'split.csv')
+    assert 'would write over --trained_model_file' in fails(main.main, *words, '--result_dir', '.', *model, 'x.csv')
+    assert 'would write over --weights' in fails(main.main, *words, '--weights', 'split.csv', *model, 'split.csv')
+    assert not Path('runs').exists()
+
+
+def test_a_test(tiny, scored_folder, fails, kept):
+    shutil.copy(scored_folder / 'checkpoint.pth', 'm.pth')
+    kept('tiny/info.mat', 'tiny/images/07.png', 'm.pth')
+    words = [*tiny, '-modelfile', 'm.pth', '--part', 'all', '--device', 'cpu', '--no-pbar', '--report']
+    for path, option in (('tiny/info.mat', '--data_info'), ('tiny/images/07.png', '--im_dir'),
+                         ('m.pth', '--trained_model_file')):
+        assert f'--report {path} would write over {option}' in fails(test_dataset.main, *words, path)
+    results = 'results/m-on-demo-all.csv'
+    assert f'would write over --result_dir {results}' in fails(test_dataset.main, *words, results)
+    assert not Path('results').exists()
+
+
+def test_other_scripts(tiny, scored, fails, kept, monkeypatch):
+    Path('a.csv').write_text('name,mos,std,pq\na.png,1,1,1\nb.png,2,1,2\nc.png,3,1,2\n')
+    Path('figureA1.pdf').write_text('bhat = 1\n')
+    kept('a.csv', 'figureA1.pdf', 'tiny/images/02.png', 'tiny/info.mat', scored[1])
+    assert '--out a.csv would write over files a.csv' in fails(compare.main, 'a.csv', '--out', 'a.csv')
+    assert 'would write over log figureA1.pdf' in fails(bhat.main, 'figureA1.pdf', '--out_dir', '.')
+    assert 'would write over TABLE a.csv' in fails(ensemble.main, 'a.csv', 'a.csv', '--out', 'a.csv')
+    assert '--onnx' in fails(export.main, *scored[:2], '--onnx', scored[1])
+    assert 'would write over' in fails(export.main, *scored[:2], '--onnx', 'x', '--torch_export', 'x')
+    assert 'would write over --result_dir' in fails(train_ranker.main, '--ranker', 'r.csv', '--result_dir', '.')
+    check, make_info = load_script('data/check.py'), load_script('data/make_info.py')
+    words = ['demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--json']
+    assert 'would write over --im_dir' in fails(check.main, *words, 'tiny/images/02.png')
+    assert 'would write over DATASET' in fails(check.main, *words, 'tiny/info.mat')
+    Path('meta_info_x.csv').write_text('image,mos\na.png,1\nb.png,2\n')
+    kept('meta_info_x.csv')
+    assert '--pyiqa' in fails(make_info.main, 'csv', '--source', 'meta_info_x.csv', '--out', 'x.csv', '--pyiqa')
+
+
+def test_two_runs_are_not_exported_to_the_same_files(tmp_path, fails, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export_csv, 'read_scalars', lambda _: {'train/loss': [(0., 1, .5)]})
+    for folder, name in (('a', 'run'), ('b', 'run'), ('out', '../../run')):
+        Path(folder).mkdir()
+        Path(folder, 'options.json').write_text(json.dumps({'run_name': name, 'dataset': 'demo'}))
+    error = fails(export_csv.main, 'a', 'b', '--csv_dir', 'csv')
+    assert 'b csv/run-train_loss.csv would write over a csv/run-train_loss.csv' in error
+    assert 'leads out of csv' in fails(export_csv.main, 'out', '--csv_dir', 'csv')
+    assert not Path('csv').exists()
+
+
+# Names
+
+def test_the_files_of_models_whose_names_begin_alike(tmp_path):
+    names = ['m.pth', 'm', 'm.v2.pth', 'm.pth.00000001', 'lr=0.0001-bs=8', 'lr=0']
+    for name in names:
+        state_file(tmp_path / name, 12).touch()
+    for name in names:
+        assert states_of(tmp_path / name) == [state_file(tmp_path / name, 12)]
+    assert len(list(tmp_path.iterdir())) == len(names)
+
+
+def test_models_trained_under_names_with_dots(tiny, capsys):
+    for name in ('m.pth', 'm.v2.pth', 'lr=0.0001-bs=8', 'lr=0.0002-bs=8'):
+        main.main([*tiny, *SMALL, '-arch', 'mini', '-e', '1', '--trained_model_file', name, '--result_dir', 'trained'])
+        test_dataset.main(['--im_dir', 'tiny/images', '--device', 'cpu', '--no-pbar', '--trained_model_file', name])
+    expected = {f'{name}.{kind}' for name in ('m', 'm.v2', 'lr=0.0001-bs=8', 'lr=0.0002-bs=8')
+                for kind in ('csv', 'json')}
+    assert {path.name for path in Path('results').iterdir()} == expected
+    assert {path.name for path in Path('trained').iterdir()} == expected
+    assert {path.name for path in Path('runs').iterdir()} == {name.removesuffix('.csv') for name in expected
+                                                               if name.endswith('.csv')}
+    assert len(list(Path().glob('*.lock'))) == 4
+    assert len(list(Path().glob('*.state'))) == 4
+
+
+def test_what_a_killed_run_left_is_removed(tiny):
+    words = [*tiny, *SMALL, '-arch', 'mini', '-e', '1', '--trained_model_file', 'm.pth']
+    owner = '4194305@{}.00000000-0.tmp'  # Linux numbers no process higher
+    from iqa_runtime.temporary import HOST
+    gone, kept = ['m.pth', 'm.pth.00000099.state'], ['m.v2.pth', 'm.v2.pth.00000099.state', 'notes.txt']
+    for name in gone + kept:
+        Path(f'.{name}.{owner.format(HOST)}').touch()
+    main.main(words)
+    assert {path.name for path in Path().glob('.*.tmp')} == {f'.{name}.{owner.format(HOST)}' for name in kept}
+
+
+def test_two_runs_do_not_share_a_log(tmp_path):
+    with Log(tmp_path / 'log').open({}, {'train': ['a']}), \
+            pytest.raises(UserError, match='another process holds .*log/.lock'), \
+            Log(tmp_path / 'log').open({}, {'train': ['a']}):
+        pass
+
+
+# Streams and disks
+
+COMMAND = '''
+import os, sys
+from iqa_runtime.errors import command
+from iqa_runtime.files import write_text
+@command
+def main(argv):
+    print(*sys.argv[1:])
+    os.makedirs('new', exist_ok=True)
+    write_text('new/file', 'kept')
+    assert min(os.open('new/other', os.O_CREAT | os.O_WRONLY), 3) == 3
+main()
+'''
+
+
+def script(tmp_path: Path, *words, shell: str = '"$@"', **variables) -> subprocess.CompletedProcess:
+    """Run COMMAND in a shell, which may redirect its streams."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **variables}
+    return subprocess.run(['sh', '-c', shell, 'sh', sys.executable, '-c', COMMAND, *words], env=environment,
+                          cwd=tmp_path, capture_output=True, timeout=100)
+
+
+@pytest.mark.parametrize(('shell', 'status', 'message', 'written'), [
+    ('"$@" >/dev/full', 2, b'-c: error: cannot write to stdout: No space left on device\n', True),
+    ('"$@" >&-', 2, b'-c: error: stdout is closed, and with it the output; >/dev/null throws it away\n', False),
+    ('ulimit -f 0; trap "" XFSZ; "$@" >out', 2, b'-c: error: cannot write new/file: File too large\n', False),
+    ('"$@" <&- 2>&-', 0, b'', True), ('"$@" 2>/dev/full', 0, b'', True), ('"$@"', 0, b'', True)])
+def test_streams(tmp_path, shell, status, message, written):
+    done = script(tmp_path, 'x', shell=shell)
+    assert (done.returncode, done.stderr) == (status, message)
+    assert (tmp_path / 'new/file').exists() == written
+    if written:
+        assert (tmp_path / 'new/file').read_text() == 'kept'
+
+
+@pytest.mark.parametrize('variables', [{'PYTHONIOENCODING': 'ascii'}, {'LC_ALL': 'C'}, {'LC_ALL': 'POSIX',
+                                       'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}])
+def test_names_on_a_terminal_of_another_encoding(tmp_path, variables):
+    done = script(tmp_path, b'caf\xe9', 'é', **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b'caf')
+    assert done.stderr == b''
+
+
+def test_files_whose_names_are_not_utf_8(scored, capsys):
+    name = os.fsdecode(b'\xff')
+    shutil.copy(scored[1], f'{name}.pth')
+    words = ['--img', 'images', '-modelfile', f'{name}.pth', *scored[2:], '--map', f'{name}-maps']
+    outputs = [word for kind in ('csv', 'json', 'report') for word in (f'--{kind}', f'{name}.{kind}')]
+    assert test_demo.main([*words, *outputs]) == 12
+    assert r'12 images scored: \xff.csv, \xff.json, \xff.report, \xff-maps' in capsys.readouterr().out
+    assert test_demo.main([*words, *outputs[:2], '--resume']) == 0
+    assert len(Path(f'{name}.csv').read_text().splitlines()) == 13
+
+
+def test_a_log_folder_whose_name_is_not_utf_8(capsys):
+    with pytest.raises(SystemExit):
+        TRAIN.parse(['--log_dir', os.fsdecode(b'\xff')])
+    assert '--log_dir' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [['--csv', '/dev/stdout'], ['--json', '/dev/stdout'], ['--report', '/dev/stdout']])
+def test_a_table_on_stdout_is_alone_there(scored, words):
+    command = [sys.executable, str(ROOT / 'test_demo.py'), '--img', 'images/00.png', 'images/01.png', *scored, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stderr
+    assert '2 images scored: /dev/stdout' in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0][:5] in ('name,', '{"nam', '<!DOC', '<!doc')
+    assert '--report' in words or len(lines) == 2 + (words[0] == '--csv')
+
+
+@pytest.mark.parametrize('word', ['--resume', '--sort'])
+def test_a_device_cannot_be_read_again(scored, fails, word):
+    assert '/dev/null cannot be read again' in fails(test_demo.main, '--img', 'images', *scored, '--csv', '/dev/null',
+                                                     word)
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond a size in bytes, as on a full disk; call it with the size."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_of_a_log(tmp_path, small_files, capfd):
+    def write():
+        log = Log(tmp_path / 'log')
+        with log.open({}, {'train': ['a']}):
+            small_files(3000)
+            for step in range(1000):
+                log.scalar('train/loss', .5, step)
+            log.flush()
+    with pytest.raises(UserError, match='cannot write .*log: File too large'):
+        write()
+    assert capfd.readouterr().err == ''
+
+
+def test_a_full_disk_of_a_checkpoint(tmp_path, small_files, capfd):
+    content = {'x': torch.zeros(2000), 'y': [torch.zeros(100) for _ in range(20)]}
+    save_checkpoint(tmp_path / 'm.pth', content)
+    size = (tmp_path / 'm.pth').stat().st_size
+    for most in range(1, size, size // 40):
+        small_files(most)
+        with pytest.raises(UserError, match='cannot write .*n.pth: File too large'):
+            save_checkpoint(tmp_path / 'n.pth', content)
+    assert [path.name for path in tmp_path.iterdir()] == ['m.pth']
+    assert capfd.readouterr().err == ''
