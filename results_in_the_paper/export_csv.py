@@ -94,8 +94,6 @@ def csv_files(run_dir: str | Path, csv_dir: str | Path, base: Mapping | None = N
     options, curves = read_options(run_dir), read_scalars(run_dir)
     written = {Path(csv_dir) / f'{name}.csv': csv_text(curves[tag])
                for tag, names in file_names(options, curves, base).items() for name in names}
-    if any(path.parent != Path(csv_dir) for path in written):
-        raise UserError(f'{run_dir}: its run_name, {options["run_name"]}, leads out of {csv_dir}; expected a name')
     if not written:
         raise UserError(f'{run_dir}: its event file holds no curve to export; was the run stopped in its first epoch?')
     return written

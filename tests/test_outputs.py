@@ -125,12 +125,11 @@ def test_other_scripts(tiny, scored, fails, kept, monkeypatch):
 def test_two_runs_are_not_exported_to_the_same_files(tmp_path, fails, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(export_csv, 'read_scalars', lambda _: {'train/loss': [(0., 1, .5)]})
-    for folder, name in (('a', 'run'), ('b', 'run'), ('out', '../../run')):
+    for folder, name in (('a', 'run'), ('b', 'run')):
         Path(folder).mkdir()
         Path(folder, 'options.json').write_text(json.dumps({'run_name': name, 'dataset': 'demo'}))
     error = fails(export_csv.main, 'a', 'b', '--csv_dir', 'csv')
     assert 'b csv/run-train_loss.csv would write over a csv/run-train_loss.csv' in error
-    assert 'leads out of csv' in fails(export_csv.main, 'out', '--csv_dir', 'csv')
     assert not Path('csv').exists()
 
 
