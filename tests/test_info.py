@@ -123,7 +123,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
     assert dataset_name(args.dataset) == 'my set'
     name = run_name(args)
     assert '/' not in name
-    assert '-my set-' in name
+    assert '-my_set-' in name
     other = run_name(TRAIN.parse(['--dataset', 'sub/my set.csv']))
     assert '/' not in other
     assert other != name
@@ -138,7 +138,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
     (['--dataset', 'mi.csv'], "unknown data set 'mi.csv' (did you mean my.csv?)"),
     (['--dataset', 'gone/x.mat'], 'or an info file (.csv or .mat) that is there'),
     (['--dataset', 'KonIQ10k.csv'], 'did you mean KonIQ-10k?'),
-    (['--dataset', 'koniq-10k'], 'did you mean KonIQ-10k?'),
+    (['--dataset', 'koniq-1k'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'my.csv', '--data_info', 'x.mat'], '--dataset my.csv is an info file already'),
 ])
 def test_mistakes_in_the_name_of_a_data_set(tmp_path, monkeypatch, fails, words, message):

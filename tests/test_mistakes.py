@@ -86,7 +86,7 @@ def test_images(trained, fails, tmp_path):
 def test_another_info_file_than_in_training(trained, fails, tmp_path):
     with h5py.File(tmp_path / 'tiny/info.mat', 'r+') as file:
         for i in range(24):
-            file['#refs#'][str(i)][0] = ord('x')
+            file['#refs#'][str(i)][0] = ord('a') + i // 10
     words = ['-modelfile', trained, '--im_dir', 'tiny/images']
     assert 'lacks 5 images of the test part' in fails(test_dataset.main, *words)
 
