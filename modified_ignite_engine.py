@@ -1,6 +1,7 @@
 """The training and evaluation engines: ignite's own steps, with batches of 8-bit images and torch's autocast."""
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import ignite.distributed as idist
 import numpy as np
@@ -40,6 +41,22 @@ def preparing(normalise: Normalise, inputs: int, target: Target) -> Callable:
         images = tuple(normalise(image.to(device, non_blocking=non_blocking)) for image in images[-inputs:])
         return images, (target(mos), std)
     return prepare_batch
+
+
+@contextmanager
+def limits_explained() -> Iterator[None]:
+    """Turn what torch raises for too little memory, or for images too small for the network, into a UserError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if isinstance(error, MemoryError) or 'memory' in reason:
+            raise UserError(f'not enough memory ({reason}): a smaller --batch_size, --resize_size_h and '
+                            '--resize_size_w need less') from error
+        if ' size' not in reason:
+            raise
+        raise UserError(f'the network cannot take images of this size ({reason}): see --resize_size_h and '
+                        '--resize_size_w') from error
 
 
 def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
@@ -114,7 +131,8 @@ def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerfo
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):
-        engine.run(loader)
+        with limits_explained():
+            engine.run(loader)
     else:
         iter(loader)  # it draws a random number, and every process must draw the same ones
     performance = metric.compute()

@@ -23,6 +23,7 @@ from iqa_training.state import Skipping, gradients_of, random_states, restore, w
 from IQAdataset import Data
 from IQAloss import NotFiniteError, bhat
 from IQAperformance import criteria_of, results_table, write_results
+from modified_ignite_engine import limits_explained
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 
@@ -120,7 +121,8 @@ class Run:
 
     def _run(self, loader) -> None:
         try:
-            self.trainer.run(loader, max_epochs=self.plan.epochs)
+            with limits_explained():
+                self.trainer.run(loader, max_epochs=self.plan.epochs)
         except NotFiniteError as error:
             self.iteration = self.trainer.state.iteration
             raise self._broken(str(error)) from None

@@ -1,0 +1,111 @@
+"""Options at their extremes: an answer or one line of error, never a traceback."""
+import argparse
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mini import MINI
+
+import main
+import test_dataset
+import test_demo
+from iqa_scoring.options import EXPORT, SCORE, TEST
+from iqa_training.options import TRAIN
+from iqa_training.run import Plan
+
+VALUES = ('0', '1', '-1', '2', '5e-4', '.5', '40', '101', '1000000', '1e308', '-1e308', '1e-320', 'nan', 'inf', '',
+          str(2 ** 31), str(2 ** 64), '9' * 20, '9' * 5000, 'none', 'meta', 'auto', 'x', 'zscore', '\x1b[31m', '\udcff',
+          'ä', '*', '../..', '/dev/null', '/proc/self/mem')
+# these may cost what they ask for: processes, sockets
+COSTLY = {'num_workers', 'list_models', 'img', 'cache_dir', 'ranker', 'recipe'}
+
+
+def words_of(action: argparse.Action) -> st.SearchStrategy:
+    """Return a strategy for an option with as many values as it takes."""
+    least, most = {None: (1, 1), '?': (0, 1), '*': (0, 3), '+': (1, 3)}.get(action.nargs, (action.nargs, action.nargs))
+    values = st.lists(st.sampled_from(VALUES), min_size=least, max_size=most)
+    return st.builds(lambda name, values: [name, *values], st.sampled_from(action.option_strings), values)
+
+
+def lines(command, most: int = 3) -> st.SearchStrategy:
+    """Return a strategy for one to `most` options of a command, at their extremes."""
+    actions = [action for name, action in command.actions.items() if name not in COSTLY and action.option_strings]
+    options = st.lists(st.one_of([words_of(action) for action in actions]), min_size=1, max_size=most)
+    return options.map(lambda some: [word for words in some for word in words])
+
+
+def status(call, words: list[str]) -> int:
+    """Call a command; return its exit status."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            call(words)
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def check(call, words: list[str], capsys) -> None:
+    """Call a command; its status must be 0, 2 with a line of error, or 1 if images cannot be scored."""
+    capsys.readouterr()
+    code = status(call, words)
+    error = capsys.readouterr().err
+    assert code in (0, 1, 2), (words, error)
+    assert code != 2 or 'error: ' in error.splitlines()[-1], (words, error)
+
+
+QUICK = {'deadline': None, 'database': None, 'suppress_health_check': list(HealthCheck), 'derandomize': True}
+
+
+@pytest.mark.parametrize('command', [TRAIN, TEST, SCORE, EXPORT])
+def test_any_words_parse_or_are_refused_in_one_line(command, capsys):
+    @settings(max_examples=200, **QUICK)
+    @given(lines(command))
+    def some(words):
+        check(command.parse, words, capsys)
+    some()
+
+
+@pytest.fixture
+def short(tiny, monkeypatch, one_thread):
+    """A tiny data set, and runs of two epochs at most."""
+    monkeypatch.setattr(main, 'Plan', lambda epochs, *rest: Plan(min(epochs, 2), *rest))
+    return [*tiny, *SMALL, *MINI, '-e', '1', '--debug']
+
+
+def test_any_run_ends_or_is_refused_in_one_line(short, capsys):
+    @settings(max_examples=60, **QUICK)
+    @given(lines(TRAIN))
+    def some(words):
+        check(main.main, [*short, *words], capsys)
+        for name in ('checkpoints', 'results', 'runs'):
+            shutil.rmtree(name, ignore_errors=True)
+    some()
+
+
+def test_any_test_and_score_ends_or_is_refused_in_one_line(short, capsys):
+    main.main([*short, '-modelfile', 'c.pth'])
+    given_always = ['-modelfile', 'c.pth', '--device', 'cpu', '--no-pbar', '--num_workers', '0']
+
+    @settings(max_examples=40, **QUICK)
+    @given(lines(TEST), lines(SCORE))
+    def some(test, score):
+        check(test_dataset.main, [*given_always, '--im_dir', 'tiny/images', *test], capsys)
+        check(test_demo.main, [*given_always, '--img', 'tiny/images', *score], capsys)
+    some()
+
+
+@pytest.mark.parametrize('line', [
+    f'--seed {2 ** 64}', f'--seed {2 ** 64 - 1}', '-lr 1e308', '-lr 1e9', '-ag 1e300', '-q 5e-4', '-q .05', '-p 100',
+    '-P6 40', '-P7 65', '-rs_h 1000000', '-rs_h 32768 -rs_w 1', '--device meta', f'-P7 {"9" * 20}', '-bs 1000000000',
+    '-e 1000000000', '-accum 1000000000', '-wd 1e9', '-flr 1e9', '-g 1e9 -monoreg', '-a 1e9 1e9', '-b 1e9 1e9 1e9',
+    '-augment -cs_h 32768', '-lrd 1e-320', '-olrd 1e-320', '-lrd 1 -olrd 1', '--split kfold --folds 1000000',
+    f'--split_seed {2 ** 32 - 1} --split random', '--exp_id 1000000000', '--target 0 1e-320', '--target 0 1e308',
+    '--target zscore 1e308 1e-320', '--keep 1000000000', '--val_every 1000000000', '--patience 1000000000'])
+def test_chosen_extremes(line, short, capsys):
+    check(main.main, [*short, *line.split()], capsys)
+    assert not [path for path in Path().rglob('*.tmp') if path.is_file()]
