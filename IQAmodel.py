@@ -266,7 +266,9 @@ class Entry:
     def inputs(self) -> int:
         """Images that the network compares, a fact of its class: 1, or 2 with a reference."""
         builder = self.builder()
-        return getattr(getattr(builder, 'func', builder), 'inputs', 1)
+        builder = getattr(builder, 'func', builder)  # of a partial
+        made = builder if isinstance(builder, type) else builder.__annotations__['return']
+        return made.inputs
 
     def options(self) -> dict[str, object]:
         """Return the options of the network with their defaults."""

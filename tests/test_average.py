@@ -1,5 +1,6 @@
 """Several checkpoints and views as one score: means in MOS units, bounded memory, the challenge's table."""
 import csv
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from iqa_scoring.average import Average, views_of
 from iqa_scoring.scorer import Scorer
 from iqa_scoring.tables import ntire
 from iqa_scoring.views import VIEWS, variants
-from IQAmodel import NETWORKS, Entry
+from IQAmodel import NETWORKS, Entry, create_model
 
 
 def network(seed: int) -> TinyPairs:
@@ -80,6 +81,18 @@ def test_one_view_is_in_memory_at_a_time():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 2 * pixels.nbytes  # of 22
+
+
+@pytest.mark.slow
+def test_the_mean_of_two_networks_and_22_views_is_the_recorded(shared, monkeypatch):
+    monkeypatch.syspath_prepend(str(shared / 'golden/systems'))
+    from fill_systems import distorted, fill, picture
+    recorded = np.load(shared / 'golden/systems/asna_tta.npz', allow_pickle=False)
+    reference, seed = picture(int(recorded['tta/seed'][0]), 288, 288)[..., ::-1], int(recorded['tta/seed'][1])
+    images = [image[..., ::-1].copy() for image in (distorted(seed, reference), reference)]  # recorded blue first
+    scorers = [Scorer(fill(create_model(one['name']), one['salt'], one['gain']), {'k': [121.35], 'b': [1449.05]})
+               for one in json.loads(str(recorded['tta/nets']))]
+    assert Average(scorers, 'asna').score(*images) == pytest.approx(float(recorded['tta/score']), abs=1e-3)
 
 
 # Commands
@@ -149,7 +162,6 @@ def test_lines_of_the_challenge(pairs):
 
 
 def test_the_order_is_that_recorded(shared):
-    import json
     recorded = np.load(shared / 'golden/systems/asna_tta.npz', allow_pickle=False)
     given, ordered = (json.loads(str(recorded[f'ntire/{which}'])) for which in ('given', 'sorted'))
     lines = ntire([{'name': f'folder/{name}', 'score': i} for i, name in enumerate(given)])

@@ -11,7 +11,7 @@ from iqa_data.info import read_info
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
-from IQAmodel import NETWORKS, Entry
+from IQAmodel import NETWORKS, Entry, create_model
 from main import main
 from test_dataset import main as evaluated
 
@@ -48,6 +48,11 @@ def test_a_no_reference_network_reads_the_distorted_image_alone(pairs):
     data = get_data_loaders(options(pairs))
     (image,), _ = data.datasets['train'][0]
     assert image.shape == (3, 20, 24)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'cnniqa', 'maniqa_tiny', 'asna_simple', 'asna_simple_a', 'asna_tiled'])
+def test_the_table_of_networks_knows_how_many_images_one_compares(name):
+    assert NETWORKS[name].inputs == create_model(name).inputs == 1 + name.startswith('asna')
 
 
 def test_contents_are_split_whole(pairs):
