@@ -288,8 +288,12 @@ NETWORKS = {
     'svd_cnniqa_conv': Entry('SVD-CNNIQA', CNNIQA, svd='conv1'),
     **{name: Entry('MANIQA', f'iqa_networks.maniqa:{name}')
        for name in ('maniqa_224', 'maniqa_384', 'maniqa_448', 'maniqa_640', 'maniqa_tiny')},
-    **{name: Entry('ASNA', f'iqa_networks.asna:{name}')
-       for name in ('asna_simple', 'asna_simple_a', 'asna_simple_b', 'asna_bn', 'asna_attention', 'asna_tiled')},
+    'asna_simple': Entry('ASNA', 'iqa_networks.asna:ASNASimple'),
+    'asna_simple_a': Entry('ASNA', 'iqa_networks.asna:asna_simple_a'),
+    'asna_simple_b': Entry('ASNA', 'iqa_networks.asna:ASNASimple'),
+    'asna_bn': Entry('ASNA', 'iqa_networks.asna:ASNABatchNorm'),
+    'asna_attention': Entry('ASNA', 'iqa_networks.asna:ASNAAttention'),
+    'asna_tiled': Entry('ASNA', 'iqa_networks.asna:ASNATiled'),
 }
 RANKERS = {'asna_ranker': Entry('ASNA', 'iqa_networks.ranker:Ranker')}  # they score no images: create_model alone
 # of the published code, and of the papers

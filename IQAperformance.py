@@ -140,7 +140,7 @@ class IQAPerformance(Metric):
             # with k = 0 the mapped scores are constant, and the correlations nan, as they should be
             result.update({name + suffix: value for name, value in agreement(k * before + b, sq).items()})
         if self.loss_fn:
-            result['loss'] = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)))
+            result['loss'] = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)).detach())
         _warn_of_nan(result)
         return result
 

@@ -5,7 +5,11 @@ DEMO := --dataset demo -arch resnet18 --weights none -lr 1e-3 --ft_lr_ratio 1 -b
 # three times the demo's learning rate: at that, MAE's error was still 47 after 3 epochs, on a scale of 0 to 100
 FIGURE1_DEMO := $(DEMO) -lr 3e-3
 
-.PHONY: demo figure1-demo test test-slow clean
+# ASNA in miniature: the demo set's images, 96x72, padded to 96x96
+ASNA_DEMO := --dataset demo --split official -tr .6 -tvr .8 --resize -rs_h 96 -rs_w 96 --fit pad --img_size 96 \
+	--target zscore -lr 1e-3 -e 5 --ranker checkpoints/asna-demo-ranker.pth
+
+.PHONY: demo figure1-demo asna-demo test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py $(DEMO)
@@ -16,6 +20,12 @@ figure1-demo: $(VENV)/.installed  ## Figure 1 of the paper in miniature: three l
 	test -e data/demo/demoinfo.mat || $(BIN)/python data/make_demo.py
 	$(BIN)/python results_in_the_paper/reproduce.py figure1 --jobs 3 $(FIGURE1_DEMO)
 	cp results/figures-demo/figure1.png results_in_the_paper/figure1-demo.png
+
+asna-demo: $(VENV)/.installed  ## ASNA in miniature: ranker, pretraining, fine-tuning, mean of two networks
+	test -e data/demo/demoinfo.mat || $(BIN)/python data/make_demo.py
+	test -e checkpoints/asna-demo-ranker.pth || $(BIN)/python iqa_training/train_ranker.py --rows 120000 -e 1 -bs 256 \
+		--resume --ranker checkpoints/asna-demo-ranker.pth
+	$(BIN)/python results_in_the_paper/reproduce.py asna --models model1 model4 $(ASNA_DEMO)
 
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ DOWN = ('down1', 'down2')
 
 
 class ASNA(Network):
-    """What the four networks share; `asna_simple` and the functions below it make them.
+    """What the four networks share, which are made of it below.
 
     `forward(reference, distorted)`, each (N, 3, side, side) in -1..1 and blue first, returns one head, (N, 1).
 
@@ -177,30 +177,40 @@ def _check(nfs: Sequence[int], kss: Sequence[int], img_size: int, tile_size: int
 
 # The networks; the arguments are those of ASNA
 
-def asna_simple(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-                dropout: float = 0., img_size: int = SIDE) -> ASNA:
-    """Make the network without batch normalisation."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size)
+class ASNASimple(ASNA):
+    """The network without batch normalisation."""
+
+    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
+                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE):
+        super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size)
 
 
-asna_simple_a = partial(asna_simple, nfs=(*NFS[:9], 16), leaky_slope=.7)
-asna_simple_b = asna_simple
+class ASNABatchNorm(ASNA):
+    """The network with batch normalisation in the encoder and the decoder."""
+
+    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
+                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE):
+        super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER)
 
 
-def asna_bn(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-            dropout: float = 0., img_size: int = SIDE) -> ASNA:
-    """Make the network with batch normalisation in the encoder and the decoder."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER)
+class ASNAAttention(ASNA):
+    """The network with attention and residual blocks, more batch normalisation, and a tanh."""
+
+    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
+                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE, num_resblocks: int = 3,
+                 attention: bool = True):
+        super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER + DOWN,
+                         wide=True, attention=attention, num_resblocks=num_resblocks, squash=torch.tanh)
 
 
-def asna_attention(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-                   dropout: float = 0., img_size: int = SIDE, num_resblocks: int = 3, attention: bool = True) -> ASNA:
-    """Make the network with attention and residual blocks, and a tanh."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER + DOWN, wide=True,
-                attention=attention, num_resblocks=num_resblocks, squash=torch.tanh)
+class ASNATiled(ASNA):
+    """The network of which a ConvLSTM reads the images tile by tile."""
+
+    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
+                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE, tile_size: int = 72,
+                 lstm_units: int = 32):
+        super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, tile_size=tile_size,
+                         lstm_units=lstm_units)
 
 
-def asna_tiled(nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5, dense_num: int = 32,
-               dropout: float = 0., img_size: int = SIDE, tile_size: int = 72, lstm_units: int = 32) -> ASNA:
-    """Make the network of which a ConvLSTM reads the images tile by tile."""
-    return ASNA(nfs, kss, leaky_slope, dense_num, dropout, img_size, tile_size=tile_size, lstm_units=lstm_units)
+asna_simple_a = partial(ASNASimple, nfs=(*NFS[:9], 16), leaky_slope=.7)

@@ -5,6 +5,7 @@
     python results_in_the_paper/reproduce.py figure5 table1 --jobs 4          four runs at once, one per GPU
     python results_in_the_paper/reproduce.py figure1 --dataset demo -arch resnet18 --weights none -e 8
     python results_in_the_paper/reproduce.py svd_cnniqa --pretrained FILE     another system's table
+    python results_in_the_paper/reproduce.py asna --models model1 model3      ASNA: ranker, networks and their mean
 
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
@@ -20,7 +21,7 @@ from iqa_runtime.options import Command, Options, count, group, machine, number,
 from iqa_training.options import loss, network, recording, schedule, training
 from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
 
-DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits')
+DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
 OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
 INTERRUPTED = 130
@@ -41,6 +42,7 @@ def reproduction(add) -> None:
     add('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another data set '
                           'RESULT_DIR/figures-DATASET)')
     add('--splits', type=count, default=1, help='splits of a system that is trained on several')
+    add('--models', nargs='+', metavar='NAME', help='asna: train these of its networks alone (default: all nine)')
 
 
 REPRODUCE = Command(__doc__, [reproduction],
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     args = REPRODUCE.parse(argv)
     names = expand(args.targets)
     targets, shelf = [name for name in names if name not in SYSTEMS], shelf_of(args)
-    systems = [system_of(name, Setting(given_of(args), args.splits)) for name in names if name in SYSTEMS]
+    systems = [system_of(name, Setting(given_of(args), args.splits, args.models)) for name in names if name in SYSTEMS]
     check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
     runs = merge(run for target in targets for run in runs_of(target, shelf.base))
     shelf.look()

@@ -13,7 +13,7 @@ from iqa_networks.convlstm import ConvLSTM, tiles
 from iqa_networks.keras import SameConv1d, SameConv2d, same_padding
 from iqa_networks.ranker import PositionPReLU, Ranker
 from iqa_runtime.errors import UserError
-from IQAmodel import create_model
+from IQAmodel import NETWORKS, create_model
 
 NETS = ('asna_simple', 'asna_simple_a', 'asna_simple_b', 'asna_bn', 'asna_attention', 'asna_tiled')
 SMALL = {'nfs': [2, 3, 2, 3, 4, 3, 2, 3, 2, 3], 'kss': [3, 3, 3, 3], 'dense_num': 4}
@@ -103,7 +103,7 @@ def test_tiles_come_row_by_row():
 @pytest.mark.parametrize('name', NETS)
 def test_a_network_scores_pairs(name):
     net = small(name).eval()
-    assert (net.inputs, net.side, net.normalise) == (2, 288, 'half-bgr')
+    assert (NETWORKS[name].inputs, net.inputs, net.side, net.normalise) == (2, 2, 288, 'half-bgr')
     reference, distorted = images(), images(seed=1)
     (scores,) = net(reference, distorted)
     assert scores.shape == (2, 1)

@@ -76,10 +76,12 @@ class Setting:
     Attributes:
         given: options of main.py that hold for all training runs, instead of the recipes'.
         splits: how many splits are trained, of a system that has several.
+        models: which networks are trained, of a system that has several; None: all.
     """
 
     given: dict
     splits: int = 1
+    models: Sequence[str] | None = None
 
     def train(self, recipe: str, *words: str) -> Step:
         """Return the step that trains with a recipe, the user's options, and further words of main.py, which win.

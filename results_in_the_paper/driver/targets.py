@@ -16,7 +16,8 @@ ALL = ('figure1', 'figure4', *FIGURE5, 'figure6', 'figure7', 'figureA', 'table1'
 GROUPS = {'figure5': FIGURE5, 'bhat': ('figureA',), 'all': ALL}
 TARGETS = (*ALL, 'image_size')  # the last is not in the paper, nor in 'all'
 # targets that are whole systems with papers of their own -> 'module:function' (see driver/systems.py)
-SYSTEMS = {'svd_cnniqa': 'results_in_the_paper.driver.svd_cnniqa:svd_cnniqa'}
+SYSTEMS = {'svd_cnniqa': 'results_in_the_paper.driver.svd_cnniqa:svd_cnniqa',
+           'asna': 'results_in_the_paper.driver.asna:asna'}
 
 
 @dataclass
