@@ -4,11 +4,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from iqa_runtime.errors import UserError
+
+if TYPE_CHECKING:  # numbers of results are checked without torch, which is slow to import
+    import torch
 
 LARGEST = 1e100  # of what is measured or fitted; larger numbers overflow when they are multiplied
 
@@ -23,7 +26,7 @@ def checked_value(path: str | Path, key: str, check: Callable, value):
 
 def number(value) -> float:
     """Return a number of at most LARGEST as float; ValueError otherwise. numpy's and torch's are taken too."""
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+    if hasattr(value, 'item'):
         try:
             value = value.item()
         except (RuntimeError, ValueError):  # of several numbers
@@ -61,8 +64,9 @@ def file_name(value) -> str:
     return value
 
 
-def tensors(value) -> dict[str, torch.Tensor]:
+def tensors(value) -> 'dict[str, torch.Tensor]':
     """Return a state dict; ValueError if it is none, or if a number in it is NaN or infinite."""
+    import torch
     if not isinstance(value, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise ValueError('a dictionary of tensors')
     for name, tensor in value.items():

@@ -43,7 +43,7 @@ def ranker(add) -> None:
 TRAIN_RANKER = Command(__doc__, [ranker, machine])
 
 if __name__ == '__main__':
-    TRAIN_RANKER.parse()  # --help and mistakes end here, before torch is imported
+    TRAIN_RANKER.begin()  # --help and mistakes end here, before torch is imported
 
 import numpy as np
 

@@ -1,0 +1,123 @@
+"""The house: imports run down, every table can be walked, every recipe parses."""
+import ast
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from iqa_data.info import DATASETS
+from iqa_data.splits import SPLITS
+from iqa_data.transforms import AUGMENTATIONS, FILTERS, NORMALISATIONS, Augmentation
+from iqa_runtime.options import look_up
+from iqa_runtime.recipes import FOLDER
+from iqa_training.optimizers import OPTIMIZERS
+from iqa_training.options import TRAIN
+from iqa_training.record import VAL_CRITERIA
+from IQAmodel import NETWORKS, create_model
+from IQAperformance import CRITERIA
+
+FLOORS = [  # a room imports none above it
+    {'iqa_runtime'}, {'iqa_networks'}, {'iqa_data', 'IQAmodel', 'IQAloss', 'IQAperformance'},
+    {'IQAdataset', 'modified_ignite_engine'}, {'iqa_training'}, {'iqa_scoring'}, {'results_in_the_paper'},
+    {'test_dataset', 'test_demo', 'data', 'hubconf'}, {'main'}]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+OF_TRAINING = {'iqa_training', 'iqa_training.naming', 'iqa_training.options'}  # what scoring may read
+
+
+def imports(path, nested: bool) -> set[str]:
+    """Modules that a file imports at its top, or with `nested` anywhere."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree)) if nested else tree.body
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom)} | {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
+@pytest.mark.parametrize('room', sorted(FLOOR))
+def test_imports_run_down(room):
+    files = [ROOT / f'{room}.py'] if (ROOT / f'{room}.py').exists() else list((ROOT / room).rglob('*.py'))
+    for file in files:
+        for module in imports(file, nested=False):
+            to = module.split('.')[0]
+            assert to == room or FLOOR.get(to, -1) < FLOOR[room], f'{file.name} imports {module}'
+        if room == 'iqa_scoring':
+            others = {module for module in imports(file, nested=True) if module.startswith('iqa_training')}
+            assert others <= OF_TRAINING, file.name
+        if room != 'results_in_the_paper':
+            assert not any(module.startswith('results_in_the_paper') for module in imports(file, nested=True))
+
+
+def loaded_by(program: str) -> set[str]:
+    """Modules that a fresh interpreter has after a program."""
+    found = subprocess.run([sys.executable, '-c', f'{program}; import sys; print(*sys.modules)'], cwd=ROOT, check=True,
+                           capture_output=True, text=True)
+    return set(found.stdout.splitlines()[-1].split())
+
+
+def test_a_network_needs_no_data_no_training_and_no_scoring():
+    loaded = loaded_by('import IQAmodel; IQAmodel.create_model("resnet18")')
+    assert not loaded & {'ignite', 'h5py', 'pandas', 'scipy', 'tensorboard', 'IQAdataset', 'iqa_data', 'iqa_training',
+                         'iqa_scoring'}
+    assert not {module for module in loaded_by('import IQAloss') if module.split('.')[0] in ('ignite', 'scipy', 'PIL')}
+
+
+def test_scoring_does_not_load_what_trains():
+    assert not loaded_by('import test_demo') & {'tensorboard', 'IQAloss', 'modified_ignite_engine', 'iqa_training.run',
+                                                'iqa_training.schedules', 'iqa_training.optimizers'}
+
+
+@pytest.mark.parametrize('script', ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check',
+                                    'results_in_the_paper.reproduce'])
+def test_help_does_not_load_torch(script):
+    program = ('import contextlib, runpy, sys\n'
+               f'sys.argv = ["x", "--help"]\nwith contextlib.suppress(SystemExit):\n'
+               f'    runpy.run_module("{script}", run_name="__main__")\n'
+               'print()\n0')
+    assert not loaded_by(program) & {'torch', 'pandas', 'matplotlib', 'ignite', 'scipy', 'tensorboard'}
+
+
+# Tables
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_every_network_keeps_its_contract(name):
+    with torch.device('meta'):
+        network = create_model(name)
+    assert network.inputs in (1, 2)
+    assert network.heads
+    assert network.side is None or network.side > 0
+    assert network.normalise in NORMALISATIONS
+    assert network.backbone is None or isinstance(network.backbone, torch.nn.Module)
+    assert set(NETWORKS[name].options()) <= TRAIN.names()
+    assert NETWORKS[name].system
+
+
+@pytest.mark.parametrize('name', AUGMENTATIONS)
+def test_every_augmentation_changes_a_pair_alike(name):
+    image = Image.linear_gradient('L').convert('RGB')
+    first, second = Augmentation((name,), crop=(100, 100))(image, image)
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize('name', FILTERS)
+def test_every_filter_resizes(name):
+    assert FILTERS[name](Image.new('RGB', (9, 7), 'red'), (3, 4)).size == (3, 4)
+
+
+def test_every_optimizer_criterion_and_data_set_is_complete():
+    for row in OPTIMIZERS.values():
+        assert issubclass(look_up(row.build), torch.optim.Optimizer)
+        assert set(row.options) <= TRAIN.names()
+    performance = {name + head: .5 for name in CRITERIA for head in ('', '1', '2')} | {'loss': 1.}
+    for criterion in VAL_CRITERIA.values():
+        assert isinstance(criterion(performance), float)
+    for name in (*DATASETS, *SPLITS):
+        assert name == name.strip()
+
+
+@pytest.mark.parametrize('path', sorted(FOLDER.glob('*.txt')), ids=lambda path: path.stem)
+def test_every_recipe_parses_and_says_what_it_is(path):
+    args = TRAIN.parse(['--recipe', path.stem])
+    assert args.architecture in NETWORKS
+    assert path.read_text().startswith('# ')
