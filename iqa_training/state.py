@@ -198,7 +198,9 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError if what the optimizer keeps of a parameter, such as its moments, is of another shape."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
-            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+            if not isinstance(value, torch.Tensor) and not (value is None and name == 'momentum_buffer'):
+                raise ValueError(f'{name} is {type(value).__name__}, expected a tensor')
+            if value is not None and value.ndim and value.shape != parameter.shape:
                 raise ValueError(f'{name} of shape {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}')
 
 

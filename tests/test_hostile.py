@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mini import MINI
 from PIL import Image
@@ -180,7 +180,7 @@ def test_a_file_that_unpacks_to_more_than_its_size(tmp_path):
     ({'mos': {'values': torch.ones(2), 'min': 3., 'max': 1., 'higher_is_better': True}}, 'mos: expected a min that')])
 def test_what_gives_no_score_is_refused_first(checkpoint, tmp_path, fails, monkeypatch, change, message):
     save_checkpoint(tmp_path / 'x.pth', {**checkpoint, **change})
-    monkeypatch.setattr(test_demo, 'find_images', None)  # no image is looked at
+    monkeypatch.setattr(test_demo, 'score_files', None)  # no image is looked at
     error = fails(test_demo.main, '--img', 'gone.png', '-modelfile', tmp_path / 'x.pth', '--device', 'cpu')
     assert f'x.pth: {message}' in error
 
@@ -382,11 +382,13 @@ SPOILS = {  # name -> (.npy, .json, what the index holds, a place, a value) -> N
     'empty': lambda npy, index, made, i, value: npy.write_bytes(b''),
     'header': lambda npy, index, made, i, value: npy.write_bytes(
         npy.read_bytes()[:i % 128] + bytes([i % 251]) + npy.read_bytes()[i % 128 + 1:]),
+    'open': lambda npy, index, made, i, value: npy.write_bytes(npy.read_bytes().replace(b',)', b', ', 1)),
     'cut': lambda npy, index, made, i, value: npy.write_bytes(npy.read_bytes()[:i]),
 }
 
 
 @settings(ANY, max_examples=100)
+@example('open', 0, None)
 @given(st.sampled_from(sorted(SPOILS)), st.integers(0, 300), JSON)
 def test_any_cache(tmp_path_factory, how, i, value):
     folder = tmp_path_factory.getbasetemp() / 'cache'
