@@ -9,7 +9,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command, pick
-from iqa_runtime.files import write_text
+from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import choice
 from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
@@ -52,13 +52,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--out_dir', help='also write each table there, as text, Markdown, LaTeX and CSV')
     args = parser.parse_args(argv)
     results = places.results(args.result_dir)
-    for name in [pick(HEADERS, name, 'table') for name in args.tables]:
+    names = [pick(HEADERS, name, 'table') for name in args.tables]
+    written = {(name, style): Path(args.out_dir or '', name + SUFFIXES[style]) for name in names for style in FORMATS}
+    if args.out_dir:
+        check_outputs({'--out_dir': list(written.values())}, {
+            '--result_dir': [result.path.with_suffix(kind) for result in results for kind in ('.json', '.csv')]})
+    for name in names:
         rows_of = cells(name)
         print(f'{TITLES[name]}\n\n{draw(rows_of, results, args.format)}')
         if lines := missing(rows_of, results):
             print('To fill in what is not there yet:', *lines, sep='\n  ', end='\n\n')
         for style in FORMATS if args.out_dir else ():
-            write_text(Path(args.out_dir) / (name + SUFFIXES[style]), draw(rows_of, results, style))
+            write_text(written[name, style], draw(rows_of, results, style))
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ from iqa_training import train_ranker
 from iqa_training.log import Log
 from iqa_training.options import TRAIN
 from iqa_training.state import state_file, states_of
-from results_in_the_paper import bhat, compare, export_csv
+from results_in_the_paper import bhat, compare, export_csv, tables
 
 # Inputs stay as they are
 
@@ -131,6 +131,15 @@ def test_two_runs_are_not_exported_to_the_same_files(tmp_path, fails, monkeypatc
     error = fails(export_csv.main, 'a', 'b', '--csv_dir', 'csv')
     assert 'b csv/run-train_loss.csv would write over a csv/run-train_loss.csv' in error
     assert not Path('csv').exists()
+
+
+def test_tables_of_the_paper_are_no_results(tmp_path, fails, kept, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('table1.json').write_text(json.dumps({'metrics': {}, 'options': {}, 'dataset': 'demo', 'part': 'test'}))
+    Path('table1.csv').write_text('name,mos,std,pq\n')
+    kept('table1.json', 'table1.csv')
+    error = fails(tables.main, 'table1', '--result_dir', '.', '--out_dir', '.')
+    assert '--out_dir table1.csv would write over --result_dir table1.csv' in error
 
 
 # Names

@@ -17,7 +17,7 @@ from PIL import Image
 
 from iqa_data.images import opened
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import replacing
+from iqa_runtime.files import check_outputs, replacing
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.driver.settings import PAPER
@@ -237,13 +237,13 @@ def read_figure(figure: str, args: argparse.Namespace) -> dict[tuple, Curves]:
     """
     runs = figure_runs(figure, {'dataset': args.dataset})
     if args.csv_dir:
-        return _from_files(runs, args.csv_dir)
+        return _from_files(runs, args.csv_dir, files(args.out_dir, figure))
     written, published = places.own('results/csv'), places.published('csv')
     for folders, logs in ((written, None), ((), places.logs_of), (published, None)):
         for folder in folders:
             if all(run.is_in(folder) for run in runs):
                 print(f'Curves of {folder}')
-                return _from_files(runs, folder)
+                return _from_files(runs, folder, files(args.out_dir, figure))
         found = logs(runs) if logs else None
         if found:
             print('Curves of the logs in runs/')
@@ -253,7 +253,9 @@ def read_figure(figure: str, args: argparse.Namespace) -> dict[tuple, Curves]:
         *written, *places.own('runs'), *published], lacking.command(), 'csv/', '--csv_dir')
 
 
-def _from_files(runs: Sequence[FigureRun], folder: str | Path) -> dict[tuple, Curves]:
+def _from_files(runs: Sequence[FigureRun], folder: str | Path, outputs: Sequence[Path]) -> dict[tuple, Curves]:
+    check_outputs({'--out_dir': outputs}, {'--csv_dir': [
+        run.path(folder, part, metric) for run in runs for part in run.parts for metric in run.metrics]})
     return {run.key: {(part, metric): read_run(run, folder, part, metric)
                       for part in run.parts for metric in run.metrics} for run in runs}
 
