@@ -162,7 +162,7 @@ def _as_it_is(batch):
 
 
 def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
-    """Raise UserError where a name leads out of the folder: by .., as an absolute path, or through a symbolic link."""
+    """Raise UserError if a name leads out of the folder: by .., as an absolute path, or through a symbolic link."""
     root, folders = os.path.realpath(folder), {}
 
     def real(path: str) -> str:

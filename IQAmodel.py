@@ -130,7 +130,7 @@ class LinearityIQA(Network):
 
     @property
     def backbone(self) -> nn.Module:
-        """The layers of the torchvision network."""
+        """Return the layers of the torchvision network."""
         return self.features
 
     def other_names(self) -> dict[str, dict[str, str]]:
@@ -144,7 +144,7 @@ class LinearityIQA(Network):
 
     @property
     def any_size(self) -> bool:
-        """Whether the pooling has no pyramid, whose cells depend on the size of the maps."""
+        """Return whether the pooling has no pyramid, whose cells depend on the size of the maps."""
         return self.P6 == self.P7 == 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -264,7 +264,7 @@ class Entry:
 
     @property
     def inputs(self) -> int:
-        """Images that the network compares, a fact of its class: 1, or 2 with a reference."""
+        """Return the number of images that the network compares, a fact of its class: 1, or 2 with a reference."""
         builder = self.builder()
         builder = getattr(builder, 'func', builder)  # of a partial
         made = builder if isinstance(builder, type) else builder.__annotations__['return']

@@ -192,7 +192,7 @@ class Run:
 
 
 def sentence(row: dict, scale) -> str:
-    """What is said of one image alone."""
+    """Return the text that describes one image alone."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     lines = [f'The image quality score is {row["score"]}',
              f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']

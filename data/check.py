@@ -89,7 +89,7 @@ class Case:
 
     @property
     def part_of(self) -> np.ndarray:
-        """(N,) the number of the part that an image is in, -1 for none."""
+        """Return (N,) the number of the part that an image is in, -1 for none."""
         part = np.full(len(self.info.names), -1)
         for i, rows in enumerate(self.parts.values()):
             part[rows] = i
@@ -286,12 +286,12 @@ def room(case: Case) -> Iterator[Finding]:
 
 
 def some(words: Sequence[str]) -> str:
-    """The first three."""
+    """Return the first three."""
     return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
 
 
 def pairs(case: Case, groups: Sequence[Sequence[int]]) -> str:
-    """The first two images of the first three groups."""
+    """Return the first two images of the first three groups."""
     return some([' = '.join(case.info.names[i] for i in rows[:2]) for rows in groups])
 
 

@@ -65,7 +65,7 @@ class DecodedImages:
         return self._pixels[start:start + h * w * 3].reshape(h, w, 3)
 
     def __getstate__(self) -> dict:
-        """For a worker that is not forked: a memory map is opened there, not sent."""
+        """Return the state for a worker that is not forked: a memory map is opened there, not sent."""
         mapped = isinstance(self._pixels, np.memmap)
         return {'_places': self._places, '_pixels': self._pixels.filename if mapped else self._pixels}
 
@@ -75,7 +75,7 @@ class DecodedImages:
             self._pixels = np.load(self._pixels, mmap_mode='r', allow_pickle=False)
 
     def size(self, path: Path) -> tuple[int, int]:
-        """(h, w) of an image."""
+        """Return (h, w) of an image."""
         return self._places[str(path)][1:]
 
 

@@ -70,7 +70,7 @@ def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
 
 
 def _sky(rng: RandomState) -> Image.Image:
-    """A canvas that goes from one colour at the top to another at the bottom."""
+    """Return a canvas that goes from one colour at the top to another at the bottom."""
     top, bottom = np.array([_colour(rng, 60), _colour(rng, 60)])
     ramp = np.linspace(0, 1, CANVAS[1])[:, None, None]
     return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (CANVAS[1], CANVAS[0], 3)).astype(np.uint8))
@@ -145,7 +145,7 @@ DRAWN: dict[str, Scene] = {'leaves': leaves, 'city': city, 'hills': hills, 'mosa
 # Distortions: (pristine image, strength in 0..1, generator) -> the degraded image
 
 def _between(low: float, high: float, strength: float) -> float:
-    """The value at `strength` on the way from `low` to `high`, in equal ratios."""
+    """Return the value at `strength` on the way from `low` to `high`, in equal ratios."""
     return low * (high / low) ** strength
 
 

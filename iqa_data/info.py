@@ -94,14 +94,14 @@ DATASETS = {
 
 
 def source_of(dataset: str) -> Source:
-    """The row of DATASETS, or what stands for an info file: its images lie beside it."""
+    """Return the row of DATASETS, or what stands for an info file: its images lie beside it."""
     if dataset in DATASETS:
         return DATASETS[dataset]
     return Source(str(Path(dataset).parent), dataset, '--dataset is an info file, --im_dir the folder of its images')
 
 
 def named_source(dataset: str, im_dir: str | None, data_info: str | None, ref_dir: str | None = None) -> Source:
-    """The source of a data set, with the places that the user gave instead of its own."""
+    """Return the source of a data set, with the places that the user gave instead of its own."""
     source = source_of(dataset)
     info = data_info if data_info and dataset in DATASETS else source.info
     own = None if im_dir else source.ref_dir
@@ -109,7 +109,7 @@ def named_source(dataset: str, im_dir: str | None, data_info: str | None, ref_di
 
 
 def require(source: Source, name: str) -> None:
-    """Raise UserError where the info file or the folder of a data set is not there: it says how to get them."""
+    """Raise UserError if the info file or the folder of a data set is not there: it says how to get them."""
     for path in (source.info, source.im_dir):
         if not Path(path).exists():
             raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
@@ -123,7 +123,7 @@ def dataset_name(dataset: str) -> str:
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of the N images of a data set; raises UserError where the fields do not fit together."""
+    """What is known of the N images of a data set; raises UserError if the fields do not fit together."""
 
     names: list[str]
     mos: np.ndarray      # (N,) float64, finite
@@ -168,7 +168,7 @@ class Info:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether a higher score means a better image; so it is where the file does not say."""
+        """Return whether a higher score means a better image; so it is where the file does not say."""
         return self.about.get('higher_is_better', True)
 
 
@@ -262,12 +262,12 @@ def write_table(path: Path, info: Info) -> None:
 
 
 def _same_groups(names: Sequence[str], ref_ids: np.ndarray) -> bool:
-    """Whether images of one name have one content, and the other way round."""
+    """Return whether images of one name have one content, and the other way round."""
     return len(set(names)) == len(set(ref_ids.tolist())) == len(set(zip(names, ref_ids.tolist(), strict=True)))
 
 
 def _text(value: float) -> str:
-    """The shortest text that reads back as the same number; empty for nan."""
+    """Return the shortest text that reads back as the same number; empty for nan."""
     return '' if math.isnan(value) else repr(float(value))
 
 

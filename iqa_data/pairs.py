@@ -117,7 +117,7 @@ PRETRAIN = ('PieAPP', 'TID2013', 'TID2008')
 
 
 def asna_pretrain(folder: Folder, args=None) -> Info:
-    """The folders PieAPPdataset, tid2013 and tid2008, mixed: what ASNA is pretrained on.
+    """Mix the folders PieAPPdataset, tid2013 and tid2008, on which ASNA is pretrained.
 
     Scores of three scales cannot be compared, so that the MOS of the mix are each set's scores, less its mean over its
     standard deviation, as in ASNA (`about` keeps both). Images and references are relative to the folder of the three.

@@ -16,7 +16,7 @@ class Folder:
             raise UserError(f'--source {source}: no such folder')
 
     def find(self, *patterns: str, optional: bool = False) -> list[Path]:
-        """The files of the first pattern that fits, in the folder or one below it; UserError where none does."""
+        """Return the files of the first pattern that fits, in the folder or one below it; UserError if none does."""
         candidates = [self.source] if self.source.is_file() else sorted(
             path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
         for pattern in patterns:
@@ -29,7 +29,7 @@ class Folder:
         raise UserError(f'--source {self.source}: found no {" or ".join(patterns)}')
 
     def file(self, name: str) -> Path:
-        """The file of this name below the folder; UserError if there is none."""
+        """Return the file of this name below the folder; UserError if there is none."""
         path = self.source / name
         if not path.is_file():
             raise UserError(f'--source {self.source}: found no {name}')
@@ -37,12 +37,12 @@ class Folder:
         return path
 
     def sha256(self) -> dict[str, str]:
-        """Of each file that was found, by its path in the folder."""
+        """Return the digest of each file that was found, by its path in the folder."""
         return {path.relative_to(self.source.parent if path == self.source else self.source).as_posix():
                 hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
 
     def table(self, *patterns: str, **options) -> Table:
-        """The first table that fits."""
+        """Return the first table that fits."""
         return Table.read(self.find(*patterns)[0], **options)
 
     def names_below(self, folder: str) -> dict[str, str]:
@@ -53,6 +53,6 @@ class Folder:
 
 
 def renamed(table: Table, **columns: str) -> Table:
-    """The table with these columns alone: renamed(table, image='image_name', ...); UserError where one is not there."""
+    """The table with these columns alone: renamed(table, image='image_name', ...); UserError if one is not there."""
     table.needs(*columns.values())
     return replace(table, columns={new: table.columns[old] for new, old in columns.items()})

@@ -44,7 +44,7 @@ class Plan:
     index: int = 1  # which of the toolbox's splits
 
     def order(self, n: int) -> np.ndarray:
-        """A permutation of 0..n-1 that depends on the seed and on exp_id."""
+        """Return a permutation of 0..n-1 that depends on the seed and on exp_id."""
         return np.random.RandomState([self.seed, self.exp_id % 2 ** 32]).permutation(n)
 
 
@@ -66,7 +66,7 @@ def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: floa
 
 
 def official(info: Info, plan: Plan) -> Parts:
-    """The info file's parts, else its permutations, else by reference."""
+    """Return the info file's parts, else its permutations, else by reference."""
     if info.part is not None:
         return {part: np.flatnonzero(info.part == part) for part in PARTS}
     if info.index.shape[1]:
@@ -77,7 +77,7 @@ def official(info: Info, plan: Plan) -> Parts:
 
 
 def by_image(info: Info, plan: Plan) -> Parts:
-    """Images at random, whatever they show; all rows of an image stay together."""
+    """Split images at random, whatever they show; all rows of an image stay together."""
     number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
     images = np.array([number[name] for name in info.names])
     return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio)
@@ -110,7 +110,7 @@ def sorted_interleaved_folds(mos: np.ndarray, n: int, order: str = 'slides') -> 
 
 
 def kfold_sorted(info: Info, plan: Plan) -> Parts:
-    """The folds of `sorted_interleaved_folds`, numbered as --fold_order says."""
+    """Return the folds of `sorted_interleaved_folds`, numbered as --fold_order says."""
     fold = np.empty(len(info.names), int)
     for i, positions in enumerate(sorted_interleaved_folds(info.mos, plan.folds, plan.fold_order)):
         fold[positions] = i
@@ -118,7 +118,7 @@ def kfold_sorted(info: Info, plan: Plan) -> Parts:
 
 
 def by_pyiqa(info: Info, plan: Plan) -> Parts:
-    """Images at random, as the pyiqa toolbox splits them."""
+    """Split images at random, as the pyiqa toolbox splits them."""
     splits = pyiqa_splits(len(info.names))
     if plan.index > len(splits):
         raise UserError(f'--split_index {plan.index}: expected 1 to {len(splits)}')
@@ -164,13 +164,13 @@ def choose(info: Info, plan: Plan) -> Parts:
 
 
 def shared_contents(info: Info, parts: Parts) -> list[int]:
-    """The contents of which more than one part has images."""
+    """Return the contents of which more than one part has images."""
     contents = [set(info.ref_ids[rows].tolist()) for rows in parts.values()]
     return sorted({content for i, some in enumerate(contents) for others in contents[:i] for content in some & others})
 
 
 def split_hash(names: dict[str, list[str]]) -> str:
-    """16 hexadecimal digits that tell splits apart, whatever the order of {part: file names}."""
+    """Return 16 hexadecimal digits that tell splits apart, whatever the order of {part: file names}."""
     lines = sorted(f'{name}\t{part}\n' for part, some in names.items() for name in some)
     return hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]
 
@@ -184,7 +184,7 @@ def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
 
 
 def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:
-    """Read a split of the images `names`; UserError where it names others, one twice, or not all of them.
+    """Read a split of the images `names`; UserError if it names others, one twice, or not all of them.
 
     Of pickled splits of the pyiqa toolbox, `index` says which.
     """

@@ -47,7 +47,7 @@ class Preprocess:
             return self.of(image)
 
     def of(self, image: Image.Image) -> Image.Image:
-        """The same for an image that is open already."""
+        """Preprocess an image that is open already."""
         image = to_rgb(image)
 
         def resize(image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
@@ -63,11 +63,11 @@ class Preprocess:
         return image
 
     def array(self, path: str | Path) -> np.ndarray:
-        """The image as a (H, W, 3) uint8 array."""
+        """Return the image as a (H, W, 3) uint8 array."""
         return np.asarray(self(path))
 
     def size(self, path: str | Path) -> tuple[int, int]:
-        """(h, w) of the image, from the file's header alone."""
+        """Return (h, w) of the image, from the file's header alone."""
         with opened(path) as image:
             return self.resize or self.first_resize or shown_size(image)
 

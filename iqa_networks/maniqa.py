@@ -65,7 +65,7 @@ class MANIQA(Network):
 
     @property
     def backbone(self) -> nn.Module:
-        """The vision transformer."""
+        """Return the vision transformer."""
         return self.vit
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

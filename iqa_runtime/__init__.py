@@ -1,1 +1,1 @@
-"""What every command needs: errors, files, tables, options, checkpoints, processes."""
+"""The ground of every command: errors, files, tables, options, checkpoints, processes."""

@@ -51,7 +51,7 @@ def processes(device: str, **options) -> Iterator[str]:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes."""
+    """Return whether this process is the one that writes."""
     return idist.get_rank() == 0
 
 
@@ -84,7 +84,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_objects(value) -> list:
-    """What each process gives, by rank, in all of them; waits for all."""
+    """Return the values of all processes, by rank, in all of them; waits for all."""
     if idist.get_world_size() == 1:
         return [value]
     return [given for (given,) in idist.all_gather((value,))]
@@ -119,7 +119,7 @@ def shared_gradient(value: Tensor) -> Tensor:
 
 
 def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
-    """The model as the training step calls it: itself, or wrapped so that the processes average their gradients.
+    """Return the model as the training step calls it: itself, or wrapped so that the processes average their gradients.
 
     `some_unused`: some parameters have no part in the loss. Nothing may be frozen or replaced afterwards.
     """
@@ -190,5 +190,5 @@ def broadcast_weights(model: nn.Module) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; all get the same answer."""
+    """Return whether the flag is set in any process; all get the same answer."""
     return flag if idist.get_world_size() == 1 else bool(idist.all_reduce(float(flag), 'MAX'))

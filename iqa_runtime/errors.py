@@ -18,7 +18,7 @@ def one_line(text: str) -> str:
 
 
 class UserError(ValueError):
-    """A mistake of the user's, told in one line: the file or option, what was found, what is expected."""
+    """A mistake of the user, in one line: the file or option, what was found, what is expected."""
 
 
 def command(main: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""What a command needs of its own process: signals that can wait, memory that is kept, Pillow's limit, seeds."""
+"""The process of a command: signals that can wait, memory that is kept, Pillow's limit, seeds."""
 import ctypes
 import os
 import random
@@ -18,7 +18,7 @@ UNCAUGHT = (signal.SIG_IGN, None)  # handlers of signals that are ignored, or ar
 
 @contextmanager
 def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
-    """Within, a first Ctrl-C or SIGTERM only sets `signal` of what is yielded, and `said` is printed.
+    """Let a first Ctrl-C or SIGTERM only set `signal` of the yielded object, and print `said`.
 
     A second one does what it would have done before. Outside the main thread, no signal is caught; nor is one that is
     ignored, as Ctrl-C is by a process that a script started in the background: it is meant for another command.
@@ -47,7 +47,7 @@ def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
 
 
 def keep_freed_memory(device: str) -> None:
-    """For a network on the CPU, have the C library keep what tensors free for the next ones, until the process ends.
+    """Let the C library keep what a network on the CPU frees for its next tensors, until the process ends.
 
     glibc gives large tensors back to the system when they are freed; the system then clears every page for the next
     ones, in each step anew (how long that takes: benchmarks/). With another C library nothing is changed. Tensors are

@@ -25,7 +25,7 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
-        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError where it is none.
+        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError if it is none.
 
         Without `separator` it is the one of , ; and tab that the first line has most of.
         """
@@ -53,14 +53,14 @@ class Table:
         return cls(Path(path), columns, [line for line, _ in cells], '.' if separator == ',' else ',')
 
     def needs(self, *names: str, hint: str = '') -> None:
-        """Raise UserError where a column is not there: it says which the table has and which are wanted."""
+        """Raise UserError if a column is not there: it says which the table has and which are wanted."""
         lacks = [name for name in names if name not in self.columns]
         if lacks:
             raise UserError(f'{self.path}: lacks the column {", ".join(lacks)}; it has: '
                             f'{", ".join(self.columns) or "none"}; expected {", ".join(names)}{hint}')
 
     def numbers(self, column: str, empty: float | None = None) -> np.ndarray:
-        """A column as (N,) float64; an empty cell is `empty`, or without it a UserError, as text always is."""
+        """Return a column as (N,) float64; an empty cell is `empty`, or without it a UserError, as text always is."""
         def number(text: str, row: int) -> float:
             if not text:
                 if empty is None:
@@ -76,7 +76,7 @@ class Table:
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
 
     def images(self, column: str = 'image') -> list[str]:
-        """A column as file names with / between folders; UserError where one is empty, odd, or of another system."""
+        """A column as file names with / between folders; UserError if one is empty, odd, or of another system."""
         names = [str(PurePosixPath(name.replace('\\', '/'))) if name else '' for name in self.columns[column]]
         for name, row in zip(names, self.rows, strict=True):
             if not name:
@@ -89,7 +89,7 @@ class Table:
         return names
 
     def once(self, names: list[str], values: Sequence | None = None, what: str = '') -> None:
-        """Raise UserError where an image comes twice: it counts them and says whether the values are the same."""
+        """Raise UserError if an image comes twice: it counts them and says whether the values are the same."""
         first: dict[str, int] = {}
         again = [(first[name], i) for i, name in enumerate(names) if first.setdefault(name, i) != i]
         if again:

@@ -42,7 +42,7 @@ class Average(Scorer):
     has_maps, title = False, 'a mean of networks or views'
 
     def score(self, image, reference=None, as_loss: bool = False):
-        """The score of one image, or of each of a batch, as Scorer.score; float tensors without views alone."""
+        """Return the score of one image, or of each of a batch, as Scorer.score; float tensors without views alone."""
         if not isinstance(image, Tensor):
             return super().score(image, reference, as_loss)
         if self.views is not VIEWS['none']:

@@ -18,11 +18,11 @@ RATING_COLUMNS = ('mos', 'rating', 'ratings', 'score', 'dmos', 'opinion', 'value
 
 
 def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[list[str], np.ndarray]:
-    """Images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
+    """Return images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
 
     The columns are those named as in IMAGE_COLUMNS and RATING_COLUMNS, or else the first of text and the first of
     numbers. Image paths are relative to `im_dir` (default: the CSV's folder), or else to the working directory.
-    Raises UserError where there are no such columns, or a rating is no number.
+    Raises UserError if there are no such columns, or a rating is no number.
     """
     try:
         table = pd.read_csv(path, skipinitialspace=True, dtype=object, keep_default_na=False)
@@ -48,16 +48,16 @@ def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[li
 
 
 def _column(table: pd.DataFrame, known: Sequence[str], others: Sequence[str]) -> str | None:
-    """The first column whose name is known, else the first of the others."""
+    """Return the first column whose name is known, else the first of the others."""
     names = {str(name).strip().lower(): name for name in reversed(table.columns)}
     return next((names[name] for name in known if name in names), next(iter(others), None))
 
 
 def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float, float]:
-    """Least-squares top, bottom, centre, width of scorer.logistic; both (N,) float64.
+    """Return the least-squares top, bottom, centre, width of scorer.logistic; both (N,) float64.
 
     top and bottom stay within one range of `mos` of its ends, and width within 1/20 to 20 times the spread of `raw`,
-    so that a nearly straight relation does not send them to infinity. Raises UserError where there is no fit.
+    so that a nearly straight relation does not send them to infinity. Raises UserError if there is no fit.
     """
     spread, low, high = raw.std(), mos.min(), mos.max()
     if spread == 0 or low == high:
@@ -81,7 +81,7 @@ FITS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {'linea
 
 
 def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
-    """What the mapping predicts of each image (N,) when it is fitted to all the others."""
+    """Return the prediction of the mapping of each image (N,) when it is fitted to all the others."""
     fit, n = FITS[pick(FITS, kind, 'calibration')], len(raw)
     others = ~np.eye(n, dtype=bool)
     return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
@@ -94,7 +94,7 @@ def makes_worse(report: dict) -> bool:
 
 
 def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict]:
-    """A checkpoint whose scores are in the unit of the ratings, and how well they agree.
+    """Return a checkpoint whose scores are in the unit of the ratings, and how well they agree.
 
     Args:
         checkpoint: the old one, left as it is.

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def metadata(scorer: Scorer, checkpoint: dict, size: tuple[int, int] | None) -> dict[str, str]:
-    """What the file says of itself, as text (JSON where it is not text)."""
+    """Return the description that the file carries, as text (JSON where it is not text)."""
     network = checkpoint.get('network', {'name': type(scorer.network).__name__, 'options': {}})
     about = {'architecture': network['name'], **network['options'], 'resize': scorer.preprocess.resize,
              'first_resize': scorer.preprocess.first_resize, 'size': size,
@@ -119,7 +119,7 @@ def export(kind: str, path: str, scorer: Scorer, about: dict[str, str], size: tu
 
 
 def random_images(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 (N, H, W, 3): coarse random patterns with noise, the same ones every time."""
+    """Return uint8 (N, H, W, 3): coarse random patterns with noise, the same ones every time."""
     n, height, width = shape
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (n, height // 16 + 1, width // 16 + 1, 3))
@@ -128,7 +128,7 @@ def random_images(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pil_difference(scorer: Scorer) -> float:
-    """How far the graph's own resizing moves the scores of random images, in MOS units."""
+    """Return how far the graph's own resizing moves the scores of random images, in MOS units."""
     images = random_images((4, 600, 800))
     with torch.no_grad():
         return float(np.abs(Exported(scorer)(torch.from_numpy(images)).numpy() - scorer.score(images)).max())
@@ -136,7 +136,7 @@ def pil_difference(scorer: Scorer) -> float:
 
 def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
                path: Path) -> None:
-    """Write an ONNX file; UserError where the packages are not there."""
+    """Write an ONNX file; UserError if the packages are not there."""
     try:
         import onnx
         import onnxruntime  # noqa: F401 (for the check: better told now than after the export)
@@ -153,7 +153,7 @@ def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str]
 
 
 def read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that an ONNX file computes, by onnxruntime on the CPU."""
+    """Return the function that an ONNX file computes, by onnxruntime on the CPU."""
     import onnxruntime
     session = onnxruntime.InferenceSession(Path(path).read_bytes(), providers=['CPUExecutionProvider'])
     return lambda images: session.run(None, {'images': images})[0]
@@ -170,7 +170,7 @@ def write_torch(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str
 
 
 def read_torch(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The function that a program of torch.export computes."""
+    """Return the function that a program of torch.export computes."""
     with open(path, 'rb') as file:
         module = torch.export.load(file).module()
 

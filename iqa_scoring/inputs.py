@@ -14,11 +14,11 @@ from iqa_runtime.names import text
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:
-    """The image files that `words` mean, each once, in the order of `words`; and how often one came again.
+    """Return the image files that `words` mean, each once, in the order of `words`; and how often one came again.
 
     A word is a file (whatever its suffix), a folder (its images, sorted, hidden ones left out; `recursive`: below it
     too), a glob pattern (** crosses folders), or - for a list on stdin, one path a line. A file that is named but not
-    there is kept: whoever reads it reports it. Raises UserError where a folder or a pattern has no images.
+    there is kept: whoever reads it reports it. Raises UserError if a folder or a pattern has no images.
     """
     found: dict[str, str] = {}
     count = 0

@@ -58,7 +58,7 @@ def score_and_weight(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
-    """The colour scale of a map: the range of the training MOS, or the map's own where that is not known."""
+    """Return the colour scale of a map: the range of the training MOS, or the map's own where that is not known."""
     low, high = (scale.low, scale.high) if scale.low is not None else (float(grid.min()), float(grid.max()))
     return Normalize(low, high, clip=True), COLOURS + ('_r' if scale.higher_is_better is False else '')
 
@@ -87,7 +87,7 @@ def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scal
 
 
 def small_map(grid: np.ndarray, scale: Scale) -> bytes:
-    """The map's cells as a tiny PNG, one pixel a cell, to be stretched over a thumbnail."""
+    """Return the map's cells as a tiny PNG, one pixel a cell, to be stretched over a thumbnail."""
     scores, _ = score_and_weight(grid)
     norm, name = colours(scale, scores)
     rgb = (colormaps[name](norm(scores))[:, :, :3] * 255).round().astype(np.uint8)

@@ -41,7 +41,7 @@ class Entry:
     difference: bytes = b''
 
     def card(self) -> dict:
-        """What the template shows."""
+        """Return the fields that the template shows."""
         with opened(io.BytesIO(self.thumbnail)) as image:
             size = image.size
         return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': _data('image/jpeg', self.thumbnail),
@@ -97,7 +97,7 @@ def _svg(figure: Figure) -> str:
 
 
 def _histogram(scores: np.ndarray, scale: Scale) -> str:
-    """The scores, and the MOS of the training images where they are known, as shares of all."""
+    """Draw the scores, and the MOS of the training images if they are known, as shares of all."""
     figure = Figure(figsize=(6, 3), layout='constrained')
     axes = figure.add_subplot()
     both = np.concatenate([scores, scale.values])

@@ -29,12 +29,12 @@ from IQAmodel import NETWORKS, create_model
 
 
 def linear(raw, k: float, b: float):
-    """k raw + b."""
+    """Return k raw + b."""
     return k * raw + b
 
 
 def logistic(raw, top: float, bottom: float, centre: float, width: float):
-    """bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls where bottom > top."""
+    """Return bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls where bottom > top."""
     z = (raw - centre) / width
     return bottom + (top - bottom) * (torch.sigmoid(z) if isinstance(z, Tensor) else expit(z))
 
@@ -59,7 +59,7 @@ class Mapping:
 
     @classmethod
     def of(cls, checkpoint: dict) -> 'Mapping':
-        """The checkpoint's calibration ('mapping': {'name', 'parameters'}), or else the line k[0], b[0]."""
+        """Return the checkpoint's calibration ('mapping': {'name', 'parameters'}), or else the line k[0], b[0]."""
         calibrated = checkpoint.get('mapping', {'name': 'linear',
                                                 'parameters': (checkpoint['k'][0], checkpoint['b'][0])})
         return cls(calibrated['name'], tuple(float(value) for value in calibrated['parameters']))
@@ -76,7 +76,7 @@ class Scale:
 
     @classmethod
     def of(cls, checkpoint: dict) -> 'Scale':
-        """What the checkpoint keeps in 'mos'."""
+        """Return the scale that the checkpoint keeps in 'mos'."""
         mos = checkpoint.get('mos')
         if not mos:
             return cls(np.empty(0))
@@ -90,13 +90,13 @@ class Scale:
         return float(50 * both / len(self.values))
 
     def outside(self, score: float) -> str:
-        """'below' or 'above' where the score lies outside the range of the training MOS, else ''."""
+        """Return 'below' or 'above' if the score lies outside the range of the training MOS, else ''."""
         if self.low is None:
             return ''
         return 'below' if score < self.low else 'above' if score > self.high else ''
 
     def clamp(self, score: float) -> float:
-        """The score, brought into the range of the training MOS."""
+        """Return the score, brought into the range of the training MOS."""
         return score if self.low is None else min(max(score, self.low), self.high)
 
     def __str__(self) -> str:
@@ -198,12 +198,12 @@ class Scorer:
 
     @property
     def inputs(self) -> int:
-        """Images that the network compares: 1, or 2 with a reference."""
+        """Return the number of images that the network compares: 1, or 2 with a reference."""
         return self.network.inputs
 
     @property
     def has_maps(self) -> bool:
-        """Whether the network has local features, of one image, that quality maps show."""
+        """Return whether the network has local features, of one image, that quality maps show."""
         return self.inputs == 1 and hasattr(self.network, 'local')
 
     @property
@@ -212,7 +212,7 @@ class Scorer:
         return type(self.network).__name__
 
     def score(self, image, reference=None, as_loss: bool = False):
-        """The score of one image, or of each of a batch, in MOS units.
+        """Return the score of one image, or of each of a batch, in MOS units.
 
         Args:
             image: one of
@@ -289,7 +289,7 @@ class Scorer:
 
 
 def _of_one_size(images: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The images; ValueError if the reference is of another size than the distorted image."""
+    """Return the images; ValueError if the reference is of another size than the distorted image."""
     if len({image.shape for image in images}) > 1:
         (h, w), (height, width) = (image.shape[-2:] for image in images)
         raise ValueError(f'the reference has {w}x{h} pixels, the distorted image {width}x{height}')
@@ -305,7 +305,7 @@ def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _in_range(image: Tensor) -> Tensor:
-    """A float image as a batch, if it has 3 channels and is not on the scale of 0..255."""
+    """Return a float image as a batch, if it has 3 channels and is not on the scale of 0..255."""
     x = image if image.ndim == 4 else image[None]
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f'expected a float tensor (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}')

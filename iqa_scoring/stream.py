@@ -48,7 +48,7 @@ class Sample:
 
     @property
     def inputs(self) -> tuple[torch.Tensor, ...]:
-        """The images that the network compares, reference first."""
+        """Return the images that the network compares, reference first."""
         return (self.pixels,) if self.reference_pixels is None else (self.reference_pixels, self.pixels)
 
     @property
@@ -122,7 +122,7 @@ def difference(reference: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
-    """A small JPEG with the proportions of the file's image, (h, w) as shown, made of what the network sees."""
+    """Return a small JPEG with the proportions of the file's image, (h, w) as shown, made of what the network sees."""
     height, width = shown
     scale = side / max(width, height)
     small = ready.resize((max(1, round(width * scale)), max(1, round(height * scale))),
@@ -226,7 +226,7 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
-    """What is said of one image (see IQAtables)."""
+    """Return the row of one image (see IQAtables)."""
     scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,

@@ -131,9 +131,9 @@ class TableFile:
 
 
 def rows_of(path: str | Path, kind: str, model: str | None = None) -> Iterator[tuple[dict, int]]:
-    """The rows of a table's whole lines, each with its line's length in bytes; an empty row is the CSV's header.
+    """Return the rows of a table's whole lines, each with its line's length in bytes; an empty row is the CSV's header.
 
-    UserError where the file is no such table, or (if `model` is given) of another model.
+    UserError if the file is no such table, or (if `model` is given) of another model.
     """
     header, _, parse = KINDS[kind]
     with open(path, 'rb') as file:
@@ -176,7 +176,7 @@ class Tables:
                      else TableFile(f'{path}.rank{idist.get_rank()}', kind) for kind, path in files.items()]
 
     def lack(self, name: str) -> bool:
-        """Whether one of the files has no row of this image, or there are no files."""
+        """Return whether one of the files has no row of this image, or there are no files."""
         return not self.files or any(name not in names for names in self.names)
 
     def write(self, row: dict) -> None:
@@ -209,7 +209,7 @@ class Tables:
 
 
 def names_of(path: str | Path, kind: str, model: str) -> set[str]:
-    """The names in a table, if it is there; see TableFile."""
+    """Return the names in a table, if it is there; see TableFile."""
     if not Path(path).exists():
         return set()
     return {row['name'] for row, _ in rows_of(path, kind, model) if row}
@@ -237,14 +237,14 @@ def sort_table(path: str | Path, kind: str, place: Callable[[dict], float]) -> N
 
 
 def parts_of(path: str | Path) -> list[Path]:
-    """The files that the processes of a shared run wrote beside `path`, by rank."""
+    """Return the files that the processes of a shared run wrote beside `path`, by rank."""
     path = Path(path)
     found = [part for part in path.parent.glob(glob.escape(path.name) + '.rank*') if part.suffix[5:].isdigit()]
     return sorted(found, key=lambda part: int(part.suffix[5:]))
 
 
 def screen_line(row: dict) -> str:
-    """A row for the screen: score, raw output, percentile, name, and what is to be said of it."""
+    """Return a row for the screen: score, raw output, percentile, name, and what is to be said of it."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     marks = [f'{row["outside"]} the range' if row['outside'] else '', row['note'], row['map'] or '']
     said = ', '.join(filter(None, marks))

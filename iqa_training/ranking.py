@@ -136,7 +136,7 @@ class Training:
 
     @property
     def state_file(self) -> Path:
-        """The file of the state."""
+        """Return the file of the state."""
         return self.file.with_name(f'{self.file.name}.state')
 
     def save_state(self) -> None:

@@ -62,7 +62,7 @@ class Record:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the patience has run out."""
+        """Return whether the patience has run out."""
         return self.patience is not None and self.since >= self.patience
 
     def state(self) -> dict:
