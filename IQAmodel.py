@@ -7,6 +7,7 @@ import importlib
 import inspect
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -323,14 +324,30 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         raise UserError(f'{name} takes no option {unknown[0]}; it takes: {", ".join(known) or "none"}')
     if weights and not entry.has_weights():
         raise UserError(f'--weights {weights}: there are none of {name}; --pretrained takes a file')
+    changed = ', '.join(f'--{option} {value}' for option, value in options.items() if value != known[option])
     try:
+        if changed:
+            _check_memory(entry, options)
         network = entry.builder()(**options, **({'weights': weights} if entry.has_weights() else {}))
         return factor(network, pattern, svd_scale, svd_bias) if pattern else network
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'memory' not in str(error):
             raise
-        told = ', '.join(f'{option} {value}' for option, value in options.items() if value != known[option])
-        raise UserError(f'not enough memory for {name}' + (f' with {told}' if told else '')) from None
+        raise UserError(f'not enough memory for {name}' + (f' with {changed}' if changed else '')) from None
+
+
+def _check_memory(entry: Entry, options: dict) -> None:
+    """Raise MemoryError if the weights of a network, twice, are larger than this machine's memory.
+
+    They are counted without being made, and without a random number: a system that promises more memory than it has
+    would kill the process later on. Twice, for their gradients or for the checkpoint that they are read from.
+    """
+    if not hasattr(os, 'sysconf'):  # Windows promises no more than it has
+        return
+    with torch.device('meta'):
+        weights = sum(weight.numel() * weight.element_size() for weight in entry.builder()(**options).parameters())
+    if 2 * weights > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+        raise MemoryError
 
 
 def list_models(pattern: str = '*') -> list[str]:

@@ -109,3 +109,14 @@ def test_any_test_and_score_ends_or_is_refused_in_one_line(short, capsys):
 def test_chosen_extremes(line, short, capsys):
     check(main.main, [*short, *line.split()], capsys)
     assert not [path for path in Path().rglob('*.tmp') if path.is_file()]
+
+
+def test_memory_that_cannot_be_had_is_refused_before_it_is_asked_for(short, fails):
+    error = fails(main.main, *short, '-arch', 'resnext101_32x8d', '-P6', '64', '-P7', '64')
+    assert 'not enough memory for resnext101_32x8d with --P6 64, --P7 64' in error
+
+
+def test_images_that_are_too_small_for_the_network(short, fails):
+    error = fails(main.main, *short, '-rs_h', '9', '-rs_w', '9')
+    assert 'the network cannot take images of this size' in error
+    assert 'see --resize_size_h and --resize_size_w' in error
