@@ -9,7 +9,11 @@ FIGURE1_DEMO := $(DEMO) -lr 3e-3
 ASNA_DEMO := --dataset demo --split official -tr .6 -tvr .8 --resize -rs_h 96 -rs_w 96 --fit pad --img_size 96 \
 	--target zscore -lr 1e-3 -e 5 --ranker checkpoints/asna-demo-ranker.pth
 
-.PHONY: demo figure1-demo asna-demo test test-slow clean
+MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --im_dir data/maniqa-demo/images \
+	--held_out data/maniqa-demo/test.csv -arch maniqa_tiny --weights none --target 0 100 -lr 5e-4 -bs 8 -e 6 \
+	--first_cycle_steps 200 --warmup_steps 20 --min_lr 1e-6
+
+.PHONY: demo figure1-demo asna-demo maniqa-demo test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py $(DEMO)
@@ -26,6 +30,10 @@ asna-demo: $(VENV)/.installed  ## ASNA in miniature: ranker, pretraining, fine-t
 	test -e checkpoints/asna-demo-ranker.pth || $(BIN)/python iqa_training/train_ranker.py --rows 120000 -e 1 -bs 256 \
 		--resume --ranker checkpoints/asna-demo-ranker.pth
 	$(BIN)/python results_in_the_paper/reproduce.py asna --models model1 model4 $(ASNA_DEMO)
+
+maniqa-demo: $(VENV)/.installed  ## the MANIQA ensemble in miniature: two sizes, three folds, a held-out part
+	test -e data/maniqa-demo/test.csv || $(BIN)/python data/make_demo.py --out data/maniqa-demo --drawings 12 --tables
+	$(BIN)/python results_in_the_paper/reproduce.py maniqa_ensemble --jobs 2 $(MANIQA_DEMO)
 
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ from iqa_data.info import read_info, write_info
 from iqa_data.splits import split
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
+from iqa_runtime.options import number
 
 OUT_DIR = Path('data', 'demo')
 SEED = 19920517
@@ -298,6 +299,16 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
     return info_path
 
 
+def write_tables(info_path: Path) -> None:
+    """Write train.csv, of the scenes of the first run's train and val parts, and test.csv, of the others'."""
+    info = read_info(info_path)
+    test = split(info, 0, .6, .8)['test']
+    for name, rows in (('train', np.setdiff1d(np.arange(len(info.names)), test)), ('test', test)):
+        chosen = [info.names[i] for i in rows]
+        write_info(info_path.with_name(f'{name}.csv'), chosen, info.mos[rows], info.std[rows], info.ref_ids[rows],
+                   np.empty((0, 0), int))
+
+
 def _remove(path: Path) -> None:
     try:
         Path(os.path.realpath(path)).unlink(missing_ok=True)  # a link stays, and what it leads to is written anew
@@ -320,4 +331,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--out', type=Path, default=OUT_DIR, metavar='DIR', help='where to write the data set')
-    print(summary(make_demo(parser.parse_args(argv).out)))
+    parser.add_argument('--drawings', type=number(int, 1, 10 ** 4), default=DRAWINGS,
+                        help='scenes of each drawn kind, beside the photographs')
+    parser.add_argument('--tables', action='store_true',
+                        help='write train.csv and test.csv too, info files of different scenes')
+    args = parser.parse_args(argv)
+    info_path = make_demo(args.out, drawings=args.drawings)
+    if args.tables:
+        write_tables(info_path)
+    print(summary(info_path))

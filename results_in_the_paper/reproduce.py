@@ -6,11 +6,13 @@
     python results_in_the_paper/reproduce.py figure1 --dataset demo -arch resnet18 --weights none -e 8
     python results_in_the_paper/reproduce.py svd_cnniqa --pretrained FILE     another system's table
     python results_in_the_paper/reproduce.py asna --models model1 model3      ASNA: ranker, networks and their mean
+    python results_in_the_paper/reproduce.py maniqa_ensemble --sizes 384 448 --folds 5 --predict Samsung-2023/test
 
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
 """
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a script
@@ -21,7 +23,7 @@ from iqa_runtime.options import Command, Options, count, group, machine, number,
 from iqa_training.options import loss, network, recording, schedule, training
 from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
 
-DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models')
+DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
 OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
 INTERRUPTED = 130
@@ -43,10 +45,17 @@ def reproduction(add) -> None:
                           'RESULT_DIR/figures-DATASET)')
     add('--splits', type=count, default=1, help='splits of a system that is trained on several')
     add('--models', nargs='+', metavar='NAME', help='asna: train these of its networks alone (default: all nine)')
+    add('--sizes', type=count, nargs='+', metavar='S',
+        help='sizes of the networks of maniqa_ensemble (default: 384 448 640); --folds and --fold_order are its folds')
+    add('--held_out', metavar='FILE', help='info file of further images, on which all networks of maniqa_ensemble are '
+                                           'tested')
+    add('--predict', metavar='DIR', help='folder of images that all networks of maniqa_ensemble score')
 
 
-REPRODUCE = Command(__doc__, [reproduction],
-                    [data, training, schedule, recording, network, loss, split, preprocessing, places, machine])
+# what goes together depends on the recipe of a run, too: its own command checks it
+UNCHECKED = [replace(one, check=None) for one in (training, split)]
+REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, schedule, recording, network, loss, preprocessing,
+                                              places, machine])
 
 if __name__ == '__main__':
     REPRODUCE.begin()  # --help and mistakes end here, before torch is imported
@@ -75,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     args = REPRODUCE.parse(argv)
     names = expand(args.targets)
     targets, shelf = [name for name in names if name not in SYSTEMS], shelf_of(args)
-    systems = [system_of(name, Setting(given_of(args), args.splits, args.models)) for name in names if name in SYSTEMS]
+    setting = Setting(given_of(args), args.splits, args.models, tuple(args.sizes or ()), args.held_out, args.predict)
+    systems = [system_of(name, setting) for name in names if name in SYSTEMS]
     check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
     runs = merge(run for target in targets for run in runs_of(target, shelf.base))
     shelf.look()

@@ -77,11 +77,17 @@ class Setting:
         given: options of main.py that hold for all training runs, instead of the recipes'.
         splits: how many splits are trained, of a system that has several.
         models: which networks are trained, of a system that has several; None: all.
+        sizes: the sizes of images that are trained, of a system that has several; none: its own.
+        held_out: an info file of images to test all networks on.
+        predict: a folder of images to score with all networks.
     """
 
     given: dict
     splits: int = 1
     models: Sequence[str] | None = None
+    sizes: tuple[int, ...] = ()
+    held_out: str | None = None
+    predict: str | None = None
 
     def train(self, recipe: str, *words: str) -> Step:
         """Return the step that trains with a recipe, the user's options, and further words of main.py, which win.
