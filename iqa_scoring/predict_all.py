@@ -15,7 +15,7 @@ if not __package__:  # run as a script
 from iqa_scoring.options import PREDICT
 
 if __name__ == '__main__':
-    PREDICT.parse()  # --help and mistakes end here, before torch is imported
+    PREDICT.begin()  # --help and mistakes end here, before torch is imported
 
 import re
 
