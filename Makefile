@@ -13,7 +13,7 @@ MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --i
 	--held_out data/maniqa-demo/test.csv -arch maniqa_tiny --weights none --target 0 100 -lr 5e-4 -bs 8 -e 6 \
 	--first_cycle_steps 200 --warmup_steps 20 --min_lr 1e-6
 
-.PHONY: demo figure1-demo asna-demo maniqa-demo test test-slow clean
+.PHONY: demo figure1-demo svd-demo asna-demo maniqa-demo test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py $(DEMO)
@@ -34,6 +34,10 @@ asna-demo: $(VENV)/.installed  ## ASNA in miniature: ranker, pretraining, fine-t
 maniqa-demo: $(VENV)/.installed  ## the MANIQA ensemble in miniature: two sizes, three folds, a held-out part
 	test -e data/maniqa-demo/test.csv || $(BIN)/python data/make_demo.py --out data/maniqa-demo --drawings 12 --tables
 	$(BIN)/python results_in_the_paper/reproduce.py maniqa_ensemble --jobs 2 $(MANIQA_DEMO)
+
+svd-demo: $(VENV)/.installed  ## SVD-CNNIQA in miniature: singular values or whole networks, trained with few images
+	$(BIN)/python results_in_the_paper/svd_demo.py --out_dir results/figures-demo
+	cp results/figures-demo/svd-demo.png results_in_the_paper/svd-demo.png
 
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .

@@ -21,10 +21,11 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import write_info
-from iqa_data.transforms import MEAN, STD
+from iqa_data.transforms import NORMALISATIONS
 from IQAmodel import IQAModel
 
 SIZE = (498, 664)  # (h, w), the paper's
+IMAGENET = NORMALISATIONS['imagenet']
 
 
 class Baseline(Dataset):
@@ -33,7 +34,7 @@ class Baseline(Dataset):
     def __init__(self, paths: list[Path]):
         self.images = [Image.open(path).convert('RGB').resize(SIZE[::-1], Image.Resampling.BILINEAR) for path in paths]
         self.mos = torch.arange(float(len(paths)))[:, None]
-        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET.mean, IMAGENET.std)])
 
     def __len__(self) -> int:
         return len(self.images)

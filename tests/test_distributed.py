@@ -142,6 +142,18 @@ def test_a_run_of_two_processes_is_a_run_of_one(tiny):
     assert len(list(Path('two-runs').glob('*/events*'))) == 1
 
 
+def test_two_processes_train_the_singular_values_of_one(tiny):
+    words = [*tiny, '-arch', 'svd_cnniqa_fc', '--dropout', '0', '--device', 'cpu', '--no-pbar', '-e', '1', '-bs', '7',
+             '-lr', '1e-3', '--loss_type', 'mse', '--target', '0', '100']
+    main.main([*words, '-modelfile', 'one.pth'])
+    run = torchrun(*words, '-modelfile', 'two.pth', '--result_dir', 'two', '--log_dir', 'two-runs')
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, out
+    one, two = (torch.load(file, weights_only=True)['model'] for file in ('one.pth', 'two.pth'))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize(('script', 'options', 'images'), [
     pytest.param(main, ['--evaluate', '-e', '1'], 5, marks=pytest.mark.slow),
     (test_dataset, ['--part', 'all', '--dataset', 'demo'], 24)])

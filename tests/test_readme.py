@@ -46,6 +46,6 @@ def test_options_that_are_named_are_there():
     known = {option for command in PARSERS.values() for action in command.actions.values()
              for option in action.option_strings} | {'--help', '--recipe'}
     known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--dry_run', '--jobs',
-              '--csv_dir', '--npy_dir',
+              '--csv_dir', '--npy_dir', '--pyiqa', '--splits',
               '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
     assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', README)) <= known

@@ -1,0 +1,135 @@
+"""Training and evaluating CNNIQA on 512x512 JPEGs, crop 224, batch 80, and what factored layers cost, on the CPU.
+
+    python benchmarks/svd.py [--batches 2] [--rounds 3]
+
+The baseline does what the field's toolboxes do: two workers decode every image in every epoch, crop and convert it, the
+convolution's whole maps are kept for the gradient, and whole images are evaluated one at a time. A factored step is
+held against one of the plain network in the same code.
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from baseline import in_turns, options, photographs, row, work, write_labels
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from iqa_data.info import Source
+from iqa_data.target import Target
+from iqa_data.transforms import NORMALISATIONS, Augmentation, Preprocess, memory_format
+from iqa_runtime.process import keep_freed_memory
+from IQAdataset import Loading, open_data
+from IQAloss import IQALoss
+from IQAmodel import create_model
+from IQAperformance import IQAPerformance
+from modified_ignite_engine import create_supervised_trainer, evaluate, preparing
+
+SIDE, CROP, BATCH, WORKERS = 512, 224, 80, 2
+FACTORED = ('svd_cnniqa_fc', 'svd_cnniqa_conv')
+
+
+class Decoded(Dataset):
+    """Images that are decoded whenever they are wanted; item i is (float (3, H, W), MOS)."""
+
+    def __init__(self, paths: list[Path], training: bool):
+        crop = [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()] if training else []
+        self.paths = paths
+        self.transform = v2.Compose([*crop, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int):
+        return self.transform(Image.open(self.paths[i]).convert('RGB')), torch.tensor([i / len(self)])
+
+
+def baseline(paths: list[Path]) -> None:
+    """Fill `work` with the baseline's epoch and evaluation."""
+    model = create_model('cnniqa')
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    training = DataLoader(Decoded(paths, True), BATCH, shuffle=True, num_workers=WORKERS)
+    whole = DataLoader(Decoded(paths, False), 1, num_workers=WORKERS)
+
+    def epoch() -> None:
+        for images, mos in training:
+            score = model.train().regress(model.extremes(model.conv1(images)))
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(score, mos).backward()
+            optimizer.step()
+
+    @torch.no_grad()
+    def evaluation() -> list[float]:
+        return [model.eval()(image)[0].item() for image, _ in whole]
+
+    work.update({'training': epoch, 'evaluation': evaluation})
+
+
+def trainer_of(name: str, normalise) -> tuple:
+    """Return a network, and the engine that trains it."""
+    model = create_model(name).to(memory_format=memory_format((CROP, CROP)))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    return model, create_supervised_trainer(model, optimizer, IQALoss('mse', beta=(1,)),
+                                            preparing(normalise, 1, Target(0, 100)), 'cpu')
+
+
+def ours(paths: list[Path], cache: Path) -> None:
+    """Fill `work` with our epoch and evaluation."""
+    write_labels(cache.parent / 'svd.csv', paths)
+    data = open_data(Source(str(paths[0].parent), str(cache.parent / 'svd.csv'), ''), 'benchmark',
+                     lambda info: {'train': np.arange(len(info.names))}, Preprocess(),
+                     Loading(BATCH, WORKERS, 'disk', str(cache)))
+    data.augment = Augmentation(('crop', 'hflip'), crop=(CROP, CROP))
+    normalise = NORMALISATIONS['none']
+    model, engine = trainer_of('cnniqa', normalise)
+    loader, whole = data.training_loader(), data.evaluation_loader('train', torch.Generator())
+    work.update({'training': lambda: engine.run(loader, max_epochs=1),
+                 'evaluation': lambda: evaluate(model, whole, 'cpu', IQAPerformance(), normalise)})
+
+
+def steps(side: str) -> None:
+    """Fill `work` with a step of each factored network, or of the plain one instead."""
+    batch = (torch.randint(0, 256, (BATCH, 3, CROP, CROP), dtype=torch.uint8),), (torch.rand(BATCH, 1),) * 2
+    for name in FACTORED:
+        engine = trainer_of('cnniqa' if side == 'baseline' else name, NORMALISATIONS['none'])[1]
+        work[f'step of {name}'] = lambda engine=engine: engine.run([batch], max_epochs=1)
+
+
+def prepare(side: str, paths: list[Path], cache: Path) -> None:
+    """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
+    torch.manual_seed(0)
+    if side == 'ours':
+        keep_freed_memory('cpu')
+        ours(paths, cache)
+    else:
+        baseline(paths)
+
+
+def prepare_steps(side: str) -> None:
+    """Fill `work` with steps; both sides keep freed memory."""
+    torch.manual_seed(0)
+    keep_freed_memory('cpu')
+    steps(side)
+
+
+def main() -> None:
+    """Print the table."""
+    args = options(__doc__, batches=2, rounds=3)
+    paths = photographs(args.folder / 'photographs512', BATCH * args.batches, (SIDE, SIDE))
+    print(f'{os.cpu_count()} cores, torch {torch.__version__}, cnniqa, {len(paths)} images {SIDE}x{SIDE}, crop {CROP}, '
+          f'batch {BATCH}, float32\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
+    best = in_turns(prepare, (paths, args.folder / 'cache'), ['training', 'evaluation'], args.rounds)
+    for what in ('training', 'evaluation'):
+        row(f'{what}, per image', *(best[what, side] / len(paths) * 1e3 for side in ('baseline', 'ours')))
+    row('both, per image', *(sum(best[what, side] for what in ('training', 'evaluation')) / len(paths) * 1e3
+                             for side in ('baseline', 'ours')))
+    best = in_turns(prepare_steps, (), [f'step of {name}' for name in FACTORED], args.rounds)
+    print()
+    for name in FACTORED:
+        plain, factored = (best[f'step of {name}', side] for side in ('baseline', 'ours'))
+        print(f'a step of {name} takes {factored / plain:.2f} of the time of cnniqa\'s, {plain * 1e3:.0f} ms')
+
+
+if __name__ == '__main__':
+    main()
