@@ -222,6 +222,8 @@ def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow
                         f'no file in {folder} (--ref_dir names the folder of the reference images)')
     if not allow_outside:
         stay_inside(folder, list(files))
+    if all(files[reference] == Path(source.im_dir, info.names[i]) for i, reference in zip(rows, named, strict=True)):
+        raise UserError(f'{wants} names each image as its own reference: --ref_dir names another folder')
     return [files[reference] for reference in named]
 
 

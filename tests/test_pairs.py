@@ -102,6 +102,13 @@ def test_a_set_without_references_is_one_clear_error(pairs, fails, case):
     assert error in fails(main, *pairs, *words)
 
 
+def test_an_image_is_not_compared_with_itself(pairs, fails):
+    with open('pairs.csv', 'w') as file:
+        file.write('image,mos,reference\n' + ''.join(f'c{i}_0.png,{i},c{i}_0.png\n' for i in range(6)))
+    error = fails(main, *pairs, '--ref_dir', 'images')
+    assert 'pairs names each image as its own reference: --ref_dir names another folder' in error
+
+
 def test_an_image_of_another_size_than_its_reference(pairs, fails):
     Image.new('RGB', (30, 30)).save('references/c1.png')
     assert 'its reference references/c1.png 30x30' in fails(main, *pairs)
