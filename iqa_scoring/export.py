@@ -64,6 +64,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_outputs({f'--{kind}': path for kind, path in wanted.items()}, {'--trained_model_file': file})
     checkpoint = load_checkpoint(file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
+    if scorer.inputs == 2:
+        raise UserError(f'{file}: the network compares an image with its reference, and an exported file takes one '
+                        'image: score pairs with test_demo.py --ref')
     preprocess, fixed = scorer.preprocess, (args.size and tuple(args.size)) or None
     if not fixed and not scorer.network.any_size and not (preprocess.resize or preprocess.first_resize):
         raise UserError('without --resize, this network can be exported for one size of images only: give --size H W')

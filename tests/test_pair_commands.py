@@ -13,6 +13,7 @@ from PIL import Image
 import test_demo
 from iqa_runtime.checkpoint import save_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_scoring import export
 from iqa_scoring.references import find_items, match, table_of_pairs
 from IQAmodel import NETWORKS, Entry, load
 
@@ -122,6 +123,11 @@ def test_calibrated_on_pairs(pairs, capsys):
                                    [f'references/c{i}.png' for i in range(6) for _ in range(4)])
     assert np.corrcoef(scores, mos)[0, 1] > .95
     np.testing.assert_allclose(scores.mean(), mos.mean())
+
+
+def test_export_refuses_pairs(pairs, fails):
+    words = '--torch_export', 'x.pt2', *pairs[:4]
+    assert 'tiny.pth: the network compares an image with its reference' in fails(export.main, *words)
 
 
 @pytest.mark.parametrize(('words', 'error'), [
