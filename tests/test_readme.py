@@ -7,9 +7,12 @@ from conftest import ROOT
 
 from iqa_scoring.options import EXPORT, SCORE, TEST
 from iqa_training.options import TRAIN
+from iqa_training.train_ranker import TRAIN_RANKER
+from results_in_the_paper.reproduce import REPRODUCE
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT}
+PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT,
+           'iqa_training/train_ranker.py': TRAIN_RANKER, 'results_in_the_paper/reproduce.py': REPRODUCE}
 COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
     r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
 
@@ -45,7 +48,7 @@ def test_files_that_are_named_are_there():
 def test_options_that_are_named_are_there():
     known = {option for command in PARSERS.values() for action in command.actions.values()
              for option in action.option_strings} | {'--help', '--recipe'}
-    known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--dry_run', '--jobs',
-              '--csv_dir', '--npy_dir', '--pyiqa', '--splits',
+    known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--csv_dir', '--npy_dir',
+              '--pyiqa',
               '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
     assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', README)) <= known
