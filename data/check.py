@@ -21,6 +21,7 @@ def examined(add) -> None:
     """what is examined"""
     add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
     add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
+    add('--ref_dir', metavar='DIR', help='folder of its reference images (default: that of the images)')
     add('--data_info', metavar='FILE', help='another info file for a data set that is named')
     add('--cache_dir', metavar='DIR', default='cache', help='where main.py would keep decoded images')
     add('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
@@ -272,6 +273,18 @@ def split(case: Case) -> Iterator[Finding]:
             yield 'note', note
 
 
+def references(case: Case) -> Iterator[Finding]:
+    """Are the reference images there, which full-reference networks compare with?"""
+    folder = case.source.ref_dir or case.source.im_dir
+    names = dict.fromkeys(case.info.references or ())
+    missing = [name for name in names if not name or not Path(folder, name).is_file()]
+    if len(missing) == len(names):
+        yield 'ok', 'none: for networks that score an image alone'
+    else:
+        told = f'{len(names) - len(missing)} of {len(names)} reference images are in {folder}'
+        yield ('warning', f'{told}, not {some(list(map(repr, missing)))}') if missing else ('ok', told)
+
+
 def room(case: Case) -> Iterator[Finding]:
     """What will training take?"""
     preprocess = preprocess_of(case.args, case.source)
@@ -301,13 +314,14 @@ def gigabytes(n: int) -> str:
 
 CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     'images': images, 'sizes': sizes, 'duplicates': duplicates, 'near-duplicates': near_duplicates, 'MOS': scores,
-    'direction': direction, 'std': opinions, 'split': split, 'disk and memory': room,
+    'direction': direction, 'std': opinions, 'split': split,
+    'references': references, 'disk and memory': room,
 }
 
 
 def check(args: Options) -> list[tuple[str, str, str]]:
     """Examine a data set: (check, level, text) of every finding. UserError if there is nothing to examine."""
-    source = named_source(args.dataset, args.im_dir, args.data_info)
+    source = named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
     require(source, dataset_name(args.dataset))
     try:
         info = read_info(source.info)

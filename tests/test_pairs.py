@@ -7,6 +7,7 @@ import torch
 from pairs import CONTENTS, PER_CONTENT, TinyPairs, make_pairs
 from PIL import Image
 
+from data import check
 from iqa_data.info import read_info
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
@@ -154,3 +155,11 @@ def test_folds_by_mos_refuse_repeated_images(tmp_path):
     (tmp_path / 'x.csv').write_text(REPEATED)
     with pytest.raises(UserError, match='puts the rows of one image into several parts'):
         choose(read_info(tmp_path / 'x.csv'), Plan('kfold-sorted', folds=5))
+
+
+def test_check_counts_the_references(pairs, capsys):
+    check.main(['pairs.csv', '--im_dir', 'images', '--ref_dir', 'references', '--split', 'reference'])
+    assert f'ok       {CONTENTS} of {CONTENTS} reference images are in references' in capsys.readouterr().out
+    Path('references/c3.png').unlink()
+    check.main(['pairs.csv', '--im_dir', 'images', '--ref_dir', 'references', '--split', 'reference'])
+    assert "warning  5 of 6 reference images are in references, not 'c3.png'" in capsys.readouterr().out
