@@ -84,6 +84,10 @@ DATASETS = {
                             'download PieAPP, TID2013 and TID2008 from their authors into the folders PieAPPdataset, '
                             'tid2013, tid2008 of one folder, and link that: ln -s FOLDER asna_pretrain; '
                             'python data/make_info.py asna_pretrain --source asna_pretrain writes the info file'),
+    'Samsung-2023': Source('./Samsung-2023', './data/samsung.csv',
+                           'download the photographs of the 2023 Samsung AI Challenge (image quality) and link the '
+                           'folder, which has train.csv and train/: ln -s FOLDER Samsung-2023; '
+                           'python data/make_info.py samsung --source Samsung-2023 writes the info file'),
     'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
                    ref_dir='./data/demo/references'),
 }
