@@ -4,8 +4,9 @@
     python data/make_info.py kadid10k --source FOLDER --out kadid.csv    -> --dataset kadid.csv
     python data/make_info.py csv --source my.csv --mos_column rating     -> data/my.csv
 
-A data set is a row of RECIPES; its reader documents the published format. The info file (IQAinfo.py) says in `about`
-which files were read, with their SHA-256. Higher scores mean better images in all of them.
+Without --out the file is written to data/: that of the repository, or, of an installed toolkit, that of the current
+folder. A data set is a row of RECIPES; its reader documents the published format. The info file (iqa_data/info.py) says
+in `about` which files were read, with their SHA-256. Higher scores mean better images in all of them.
 """
 import argparse
 import sys
@@ -27,7 +28,8 @@ from iqa_runtime.files import check_outputs
 from iqa_runtime.names import without_suffix
 from iqa_runtime.tables import Table
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+BASE = HERE.parent if HERE.name == 'data' else Path()  # of data/: the repository, or if installed the current folder
 SEED = 19920517
 TABLES = (*WRITERS, '.tsv', '.txt')  # suffixes of the files that readers and writers take
 PART_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val', 'dev': 'val',
@@ -253,6 +255,11 @@ def table_name(path: Path) -> str:
     return without_suffix(path.name, TABLES)
 
 
+def default_out(name: str, table: str) -> Path:
+    """Return where the info file of a data set is written without --out; that of `csv` has the name of its table."""
+    return BASE / RECIPES[name].out.format(table if name == 'csv' else name)
+
+
 def summary(info: Info, out: Path) -> str:
     """What was written, in a few lines."""
     parts = '' if info.part is None else ', ' + ', '.join(f'{n} {part}' for part, n in
@@ -274,8 +281,8 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=recipe.files.replace('%', '%%'),
                                   description=f'{recipe.read.__doc__} Reads {recipe.files}.')
         one.add_argument('--source', type=Path, required=True, metavar='DIR', help='where the published files are')
-        one.add_argument('--out', type=Path, help='.csv or .mat '
-                         f'(default: {recipe.out.format(name if name != "csv" else "NAME")} of the project)')
+        one.add_argument('--out', type=Path, help='.csv or .mat (default: '
+                         f'{default_out(name, "NAME")})'.replace('%', '%%'))
         one.add_argument('--pyiqa', action='store_true', help="write the pyiqa toolbox's files too, beside it: "
                          'meta_info_NAME.csv, and its ten splits NAME.pkl')
         if name != 'csv':
@@ -290,8 +297,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Iterable[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    default = ROOT / RECIPES[args.name].out.format(table_name(args.source) if args.name == 'csv' else args.name)
-    out = args.out or default
+    out = args.out or default_out(args.name, table_name(args.source))
     if out.suffix.lower() not in WRITERS:
         raise UserError(f'--out {out}: expected a file that ends in {" or ".join(WRITERS)}')
     info = make_info(args.name, args.source, out, args)

@@ -3,13 +3,14 @@ import runpy
 import sys
 from importlib.util import find_spec
 
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.errors import command, pick
 
 # name -> (module of the script, what it does)
 SUBCOMMANDS = {
     'train': ('main', 'train a network, or list the networks'),
     'test': ('test_dataset', 'test a trained network on a data set'),
     'score': ('test_demo', 'score images, or fit scores to ratings'),
+    'predict-all': ('iqa_scoring.predict_all', 'score images with every checkpoint in a folder'),
     'ensemble': ('iqa_scoring.ensemble', 'put the predictions of several models together'),
     'export': ('iqa_scoring.export', 'write a trained network as ONNX or for torch.export'),
     'train-ranker': ('iqa_training.train_ranker', "train the ranker of ASNA's loss"),
@@ -28,17 +29,14 @@ def listed() -> str:
     return f'linearity-iqa COMMAND [options]\n\n{lines}\n\n`linearity-iqa COMMAND --help` shows the options.'
 
 
+@command
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand with the words that follow it."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
         print(listed())
         return
-    try:
-        module, _ = SUBCOMMANDS[pick(SUBCOMMANDS, name, 'command')]
-    except UserError as error:
-        print(f'linearity-iqa: error: {error}', file=sys.stderr)
-        raise SystemExit(2) from None
+    module, _ = SUBCOMMANDS[pick(SUBCOMMANDS, name, 'command')]
     if module.startswith('data.') and find_spec(DATA):
         module = f'{DATA}.{module.removeprefix("data.")}'
     sys.argv = [f'linearity-iqa {name}', *words]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, one_line, pick
+from iqa_runtime.errors import UserError, command, one_line, pick
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
 
 Add = Callable[..., None]  # called as argparse's add_argument
@@ -220,7 +220,7 @@ class Command:
         The variable is read when torch is loaded; one that the user has set is kept.
         """
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-        self.parse(argv)
+        command(self.parse)(argv)
 
     def parse(self, argv: Sequence[str] | None = None) -> Options:
         """Parse the words of a command line (default: this process's), recipes first; check them.

@@ -9,13 +9,10 @@ the score of the image.
 """
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -23,6 +20,9 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_scoring.options import WINDOW
 from iqa_scoring.scorer import Scale, Scorer
+
+if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
+    from matplotlib.colors import Colormap, Normalize
 
 OPACITY = .5
 OPACITY_OF_WEIGHT = .8  # of the cell that weighs most
@@ -57,10 +57,13 @@ def score_and_weight(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return scores, weights / weights.max() if weights.max() > 0 else np.ones_like(weights)
 
 
-def colours(scale: Scale, grid: np.ndarray) -> tuple[Normalize, str]:
-    """Return the colour scale of a map: the range of the training MOS, or the map's own where that is not known."""
+def colours(scale: Scale, grid: np.ndarray) -> tuple['Normalize', 'Colormap']:
+    """Return the colour scale of a map: the range of the training MOS, or the map's own if that is not known."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
     low, high = (scale.low, scale.high) if scale.low is not None else (float(grid.min()), float(grid.max()))
-    return Normalize(low, high, clip=True), COLOURS + ('_r' if scale.higher_is_better is False else '')
+    name = COLOURS + ('_r' if scale.higher_is_better is False else '')
+    return Normalize(low, high, clip=True), colormaps[name]
 
 
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
@@ -68,15 +71,17 @@ def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scal
 
     Where cells have weights, the lighter ones let more of the image through.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     scores, weights = score_and_weight(grid)
     opacity = OPACITY if grid.ndim == 2 else np.clip(OPACITY_OF_WEIGHT * weights, 0, 1)
-    norm, name = colours(scale, scores)
+    norm, colormap = colours(scale, scores)
     height, width = image.shape[:2]
     figure = Figure(figsize=(8, max(1.5, 6.4 * height / width + .6)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(Image.fromarray(image).convert('L'), cmap='gray', vmin=0, vmax=255)
-    heat = axes.imshow(scores, cmap=name, norm=norm, alpha=opacity, interpolation='bilinear',
+    heat = axes.imshow(scores, cmap=colormap, norm=norm, alpha=opacity, interpolation='bilinear',
                        extent=(-.5, width - .5, height - .5, -.5))
     axes.set_axis_off()
     axes.set_title(title.replace('$', r'\$'), fontsize=10)
@@ -89,8 +94,8 @@ def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scal
 def small_map(grid: np.ndarray, scale: Scale) -> bytes:
     """Return the map's cells as a tiny PNG, one pixel a cell, to be stretched over a thumbnail."""
     scores, _ = score_and_weight(grid)
-    norm, name = colours(scale, scores)
-    rgb = (colormaps[name](norm(scores))[:, :, :3] * 255).round().astype(np.uint8)
+    norm, colormap = colours(scale, scores)
+    rgb = (colormap(norm(scores))[:, :, :3] * 255).round().astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, 'PNG')
     return buffer.getvalue()

@@ -2,8 +2,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from iqa_runtime.files import replacing
@@ -14,6 +12,8 @@ TITLES = {1: ('image',), 2: ('reference', 'image')}
 
 def write_picture(path: str | Path, images: tuple[Tensor, ...], score: float, scale: Scale) -> None:
     """Write a PNG: the images, uint8 (3, H, W), as the network sees them, and the score under them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
     height, width = images[0].shape[1:]
     figure = Figure(figsize=(4 * len(images), min(4 * height / width, 8) + 1), layout='constrained')
     FigureCanvasAgg(figure)

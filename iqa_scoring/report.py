@@ -9,20 +9,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from matplotlib import colormaps
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from iqa_data.images import opened
 from iqa_runtime.files import write_text
 from iqa_scoring.maps import colours
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
+
+if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
+    from matplotlib.figure import Figure
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20
@@ -63,6 +63,7 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
         unreadable: lines about the images that have no score.
         metrics: criterion -> value, low, high of its confidence interval.
     """
+    from matplotlib.colors import to_hex
     bad = [entry for entry in entries if not math.isfinite(entry.row['score'])]
     unreadable = [*unreadable, *(f'{entry.row["name"]}: the score is {entry.row["score"]:g}' for entry in bad)]
     entries = [entry for entry in entries if math.isfinite(entry.row['score'])]
@@ -70,7 +71,7 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
     cards = [{**entry.card(), 'place': place} for place, entry in enumerate(entries)]
     labelled = bool(cards) and all(card['mos'] is not None for card in cards)
     scores = np.array([card['score'] for card in cards])
-    norm, name = colours(scale, scores if len(scores) else np.zeros(1))
+    norm, colormap = colours(scale, scores if len(scores) else np.zeros(1))
     script = (TEMPLATES / 'report.js').read_text(encoding='utf-8')
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -81,7 +82,7 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
         scatter=_scatter(scores, np.array([card['mos'] for card in cards])) if labelled else '',
         worst=sorted(cards, key=lambda card: -abs(card['score'] - card['mos']))[:WORST] if labelled else [],
         maps=any(card['map'] for card in cards), low=norm.vmin, high=norm.vmax, side=THUMBNAIL,
-        legend=[to_hex(colormaps[name](x)) for x in np.linspace(0, 1, 9)],
+        legend=[to_hex(colormap(x)) for x in np.linspace(0, 1, 9)],
         script=Markup(script),  # the report's own: there is no input in it
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()))
 
@@ -90,15 +91,21 @@ def _data(kind: str, content: bytes) -> str:
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
-def _svg(figure: Figure) -> str:
+def _figure(width: float, height: float) -> 'Figure':
+    """Return an empty figure, its size in inches."""
+    from matplotlib.figure import Figure
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def _svg(figure: 'Figure') -> str:
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer)
+    figure.savefig(buffer, format='svg')
     return _data('image/svg+xml', buffer.getvalue())
 
 
 def _histogram(scores: np.ndarray, scale: Scale) -> str:
     """Draw the scores, and the MOS of the training images if they are known, as shares of all."""
-    figure = Figure(figsize=(6, 3), layout='constrained')
+    figure = _figure(6, 3)
     axes = figure.add_subplot()
     both = np.concatenate([scores, scale.values])
     if len(both):
@@ -113,7 +120,7 @@ def _histogram(scores: np.ndarray, scale: Scale) -> str:
 
 
 def _scatter(scores: np.ndarray, mos: np.ndarray) -> str:
-    figure = Figure(figsize=(4, 4), layout='constrained')
+    figure = _figure(4, 4)
     axes = figure.add_subplot()
     ends = [min(scores.min(), mos.min()), max(scores.max(), mos.max())]
     axes.plot(ends, ends, color='.7', linewidth=1)

@@ -65,7 +65,7 @@ def test_a_network_needs_no_data_no_training_and_no_scoring():
 
 def test_scoring_does_not_load_what_trains():
     assert not loaded_by('import test_demo') & {'tensorboard', 'IQAloss', 'modified_ignite_engine', 'iqa_training.run',
-                                                'iqa_training.schedules', 'iqa_training.optimizers'}
+                                                'iqa_training.schedules', 'iqa_training.optimizers', 'matplotlib'}
 
 
 @pytest.mark.parametrize('script', ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check',

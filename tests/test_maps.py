@@ -135,9 +135,9 @@ def test_a_network_without_levels():
 
 def test_colours_are_the_mos_scale():
     grid = np.array([[-50., 10], [90, 50]])
-    norm, name = colours(SCALE, grid)
-    assert (norm.vmin, norm.vmax, name) == (10, 90, 'RdYlBu')
-    assert colours(Scale(SCALE.values, 10, 90, False), grid)[1] == 'RdYlBu_r'
+    norm, colormap = colours(SCALE, grid)
+    assert (norm.vmin, norm.vmax, colormap.name) == (10, 90, 'RdYlBu')
+    assert colours(Scale(SCALE.values, 10, 90, False), grid)[1].name == 'RdYlBu_r'
     norm, _ = colours(Scale(np.empty(0)), grid)
     assert (norm.vmin, norm.vmax) == (-50, 90)
     small = np.asarray(Image.open(io.BytesIO(small_map(grid, SCALE))))

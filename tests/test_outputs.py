@@ -199,6 +199,14 @@ main()
 '''
 
 
+@pytest.mark.parametrize('script', ['main.py', '-m iqa_runtime.commands'])
+def test_help_on_a_full_disk(script):
+    done = subprocess.run(f'exec {sys.executable} {script} --help >/dev/full', shell=True, cwd=ROOT, timeout=100,
+                          capture_output=True, text=True)
+    name = 'main.py' if script == 'main.py' else 'commands.py'
+    assert (done.returncode, done.stderr) == (2, f'{name}: error: cannot write to stdout: No space left on device\n')
+
+
 def script(tmp_path: Path, *words, shell: str = '"$@"', **variables) -> subprocess.CompletedProcess:
     """Run COMMAND in a shell, which may redirect its streams."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **variables}
