@@ -10,8 +10,8 @@ ASNA_DEMO := --dataset demo --split official -tr .6 -tvr .8 --resize -rs_h 96 -r
 	--target zscore -lr 1e-3 -e 5 --ranker checkpoints/asna-demo-ranker.pth
 
 MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --im_dir data/maniqa-demo/images \
-	--held_out data/maniqa-demo/test.csv -arch maniqa_tiny --weights none --target 0 100 -lr 5e-4 -bs 8 -e 6 \
-	--first_cycle_steps 200 --warmup_steps 20 --min_lr 1e-6
+	--held_out data/maniqa-demo/test.csv -arch maniqa_tiny --weights none --target 0 100 -lr 1e-4 -bs 8 -e 3 \
+	--first_cycle_steps 100 --warmup_steps 10 --min_lr 1e-6
 
 .PHONY: demo figure1-demo svd-demo asna-demo maniqa-demo test test-slow clean
 

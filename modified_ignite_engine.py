@@ -19,6 +19,7 @@ from ignite.metrics import Metric
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import center_crop
 
 from iqa_data.target import Target
 from iqa_data.transforms import Normalise
@@ -29,17 +30,19 @@ from IQAperformance import IQAPerformance
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
 
-def preparing(normalise: Normalise, inputs: int, target: Target) -> Callable:
+def preparing(normalise: Normalise, inputs: int, target: Target, crop: tuple[int, int] | None = None) -> Callable:
     """Return what ignite's steps call `prepare_batch`: it sends a batch to the device, and normalises there.
 
     Of ((image, ...), (mos, std)), images uint8 (N, 3, H, W), the last `inputs` images are kept, so that a network of
-    one image sees the distorted one of a pair; MOS becomes the target.
+    one image sees the distorted one of a pair; MOS becomes the target. `crop`: the (h, w) of the middle to cut out.
     """
     def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
         images, (mos, std) = batch
         mos, std = (score.to(device, non_blocking=non_blocking) for score in (mos, std))
-        images = tuple(normalise(image.to(device, non_blocking=non_blocking)) for image in images[-inputs:])
-        return images, (target(mos), std)
+        images = [image.to(device, non_blocking=non_blocking) for image in images[-inputs:]]
+        if crop:
+            images = [center_crop(image, list(crop)) for image in images]
+        return tuple(map(normalise, images)), (target(mos), std)
     return prepare_batch
 
 
@@ -122,12 +125,12 @@ def create_supervised_evaluator(model: nn.Module, metric: Metric, prepare: Calla
 
 
 def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
-             pbar: str = '') -> dict:
+             pbar: str = '', crop: tuple[int, int] | None = None) -> dict:
     """Return what the metric computes of a loader's images, its arrays in the data set's order.
 
-    `pbar` is the title of a progress bar; none if it is empty.
+    `pbar` is the title of a progress bar, none if it is empty; `crop` the (h, w) of the middle that is cut out of them.
     """
-    engine = create_supervised_evaluator(model, metric, preparing(normalise, model.inputs, Target()), device)
+    engine = create_supervised_evaluator(model, metric, preparing(normalise, model.inputs, Target(), crop), device)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):

@@ -65,7 +65,8 @@ def images(add) -> None:
 def views(add) -> None:
     """the views of an image whose scores are averaged"""
     add('--views', type=choice('iqa_scoring.views:VIEWS', 'views'), default='none',
-        help='none: the image alone; asna: 22 variants, turned, flipped, of other lightness')
+        help='none: the image alone; asna: 22 variants, turned, flipped, of other lightness; crops20: 20 crops of '
+             '224x224, for maniqa_224')
 
 
 def check_output(args: Options) -> None:

@@ -14,6 +14,8 @@ from modified_ignite_engine import evaluate
 class Evaluation:
     """Evaluates a network on the parts of a data set.
 
+    A network of one size that is trained on random crops is evaluated on the middle of the images.
+
     Args:
         model, data: the network and the images.
         device, normalise: where the network runs, and what is done to pixels there.
@@ -30,6 +32,8 @@ class Evaluation:
         self.model, self.data, self.device, self.normalise = model, data, device, normalise
         self.head, self.pbar = head, pbar and is_main()
         self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
+        augment = data.augment
+        self.crop = augment.crop if model.side and augment and 'crop' in augment.parts else None
         heads = len(model.heads)
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
         # what is evaluated besides must not change the random draws of training; the original's validation does
@@ -54,4 +58,4 @@ class Evaluation:
         status, (k, b) = ('test', line) if line else ('train', ((), ()))
         metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
         return evaluate(self.model, self.loaders[part], self.device, metric, self.normalise,
-                        part if self.pbar else '')
+                        part if self.pbar else '', self.crop)

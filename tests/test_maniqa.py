@@ -8,8 +8,10 @@ from golden import cases, filling, images, recorded
 from torch.testing import assert_close
 
 from iqa_networks.maniqa import TABlock, load_vit, resample_position_embedding
+from iqa_networks.pretrained import load_pretrained
 from iqa_networks.swin import SwinStage
 from iqa_runtime.errors import UserError
+from iqa_scoring.views import variants
 from IQAmodel import create_model
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -171,6 +173,38 @@ def test_weights_of_the_vit_from_a_file_at_another_size(tiny, tmp_path):
 def save_safely(state, path):
     from safetensors.torch import save_file
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+# Views and pretrained weights
+
+def test_twenty_crops():
+    image = np.random.RandomState(0).randint(0, 256, (230, 300, 3), np.uint8)
+    crops = variants(image, 'crops20')
+    assert [crop.shape for crop in crops] == [(224, 224, 3)] * 20
+    for crop in crops:
+        top, left = place(image, crop)
+        assert np.array_equal(image[top:top + 224, left:left + 224], crop)
+    assert len({place(image, crop) for crop in crops}) > 10
+    assert all(np.array_equal(a, b) for a, b in zip(crops, variants(image, 'crops20'), strict=True))
+    with pytest.raises(UserError, match='300x200 pixels have no crops of 224x224'):
+        variants(image[:200], 'crops20')
+
+
+def place(image, crop):
+    """Where a crop was cut out."""
+    found = [(top, left) for top in range(7) for left in range(77) if (image[top, left:left + 224] == crop[0]).all()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_checkpoint_of_lightning(tiny, tmp_path):
+    state = {f'net.{name}': tensor for name, tensor in tiny.state_dict().items()}
+    torch.save({'state_dict': state, 'epoch': 1}, tmp_path / 'last.ckpt')
+    model = create_model('maniqa_tiny', img_size=64)
+    load_pretrained(model, tmp_path / 'last.ckpt')
+    assert all(torch.equal(tensor, tiny.state_dict()[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(UserError, match=r'last.ckpt: does not fit the network: .*has other shapes, .*vit.pos_embed'):
+        load_pretrained(create_model('maniqa_tiny'), tmp_path / 'last.ckpt')
 
 
 # Recorded numbers

@@ -14,6 +14,7 @@ import hubconf
 import main
 import test_dataset
 import test_demo
+from iqa_data.transforms import Preprocess
 from iqa_networks.maniqa import MANIQA
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_scoring import export
@@ -115,6 +116,23 @@ def test_images_of_another_size(here, fails):
     assert 'images of 96x64 (h x w) for a network of 64x64' in fails(main.main, *words)
     assert '--img_size: resnet18 takes no such option' in fails(main.main, '--dataset', 'tiny/info.mat', '--im_dir',
                                                                 'tiny/images', '-arch', 'resnet18', '--img_size', '64')
+
+
+def test_random_crops_are_validated_on_the_middle(here):
+    make_tiny(Path('wide'), 12, (80, 96))
+    words = [*TRAINED, '--dataset', 'wide/info.mat', '--im_dir', 'wide/images', '-rs_h', '80', '-rs_w', '96', '-e', '1',
+             '--augmentation', 'crop', '-cs_h', '64', '-cs_w', '64', '--trained_model_file', 'crops.pth']
+    performance = main.main(words)
+    checkpoint, scorer = load_checkpoint('crops.pth'), load('crops.pth')
+    scorer.preprocess = Preprocess()
+    images = [middle(name) for name in checkpoint['split']['val']]
+    np.testing.assert_allclose(scorer.score(images), performance['pq'], atol=1e-3)
+
+
+def middle(name):
+    """The middle of an image, resized as in the run."""
+    image = Preprocess((80, 96), filter='cubic')(f'wide/images/{name}')
+    return image.crop((16, 8, 80, 72))
 
 
 @pytest.mark.slow
