@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from iqa_data.cache import on_disk
 from iqa_data.info import Source
-from iqa_data.transforms import Preprocess, normalize
+from iqa_data.transforms import NORMALISATIONS, Preprocess
 from iqa_runtime.process import keep_freed_memory
 from IQAdataset import Loading, open_data
 
@@ -45,8 +45,8 @@ def prepare(side: str, paths: list[Path], cache: Path, passes: int) -> None:
         keep_freed_memory('cpu')
         data = as_data(paths, cache)
         work['uint8'] = lambda: [None for _ in range(passes) for _ in data.training_loader()]
-        work['normalised'] = lambda: [None for _ in range(passes) for images, _ in data.training_loader()
-                                      if normalize(images) is None]
+        work['normalised'] = lambda: [None for _ in range(passes) for (images,), _ in data.training_loader()
+                                      if NORMALISATIONS['imagenet'](images) is None]
 
 
 def as_data(paths: list[Path], cache: Path, size: tuple[int, int] = SIZE):
