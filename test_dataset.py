@@ -29,7 +29,7 @@ from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
-from iqa_training.naming import LONGEST, find_checkpoints, on_dataset
+from iqa_training.naming import find_checkpoints, joined, on_dataset
 from IQAdataset import loading_of, open_data, plan_of
 from IQAperformance import CRITERIA, IQAPerformance, agreement, interval, results_table, write_results
 from modified_ignite_engine import evaluate
@@ -73,12 +73,12 @@ class Test:
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
         self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
                                    args.ref_dir)
-        self.run_name = '+'.join(one.name.removesuffix('.pth') for one in files)[:LONGEST]
+        self.run_name = joined([one.name.removesuffix('.pth') for one in files])
         self.run_name += '' if self.views == 'none' else f'-views-{self.views}'
 
     def run(self, part: str) -> dict:
         """Test a part of the data set (see `test`); return the performance."""
-        part = ('test' if self.same else 'all') if part == 'auto' else part
+        part = (self.own_part if self.same else 'all') if part == 'auto' else part
         outputs = self.outputs_of(part)
         check_outputs(outputs, {'--trained_model_file': self.files, '--data_info': self.source.info,
                                 '--split_file': self.args.split_file})
@@ -97,6 +97,12 @@ class Test:
                 report(self.args, scorer, self.run_name, data.datasets[part].paths,
                        performance, f'{self.run_name} on {len(names)} images of {self.name}')
         return performance
+
+    @property
+    def own_part(self) -> str:
+        """The part of its own data set that a model is tested on: val if the run had no test part."""
+        split = self.checkpoint.get('split')
+        return 'test' if not split or 'test' in split else 'val'
 
     def scorer(self) -> Scorer:
         """Return the scorer of the one checkpoint, or of the mean of several, or of several views."""
@@ -133,7 +139,8 @@ class Test:
 
     def result_name(self, part: str) -> str:
         """Return the name of the results: the run's, with the data set and the part if these are not its own."""
-        return self.run_name if self.same and part == 'test' else f'{self.run_name}-on-{self.name}-{part}'
+        own = self.same and part == self.own_part
+        return self.run_name if own else f'{self.run_name}-on-{self.name}-{part}'
 
     def outputs_of(self, part: str) -> dict[str, Paths]:
         """Return the files that the test of a part writes, by the option that says where."""
@@ -148,22 +155,22 @@ class Test:
         return Preprocess(**stored)
 
     def rows_of(self, part: str) -> Callable[[Info], dict[str, np.ndarray]]:
-        """Return what chooses the images: all, or the test part as the checkpoint says or as the options split it."""
+        """Return what chooses the images: all, or a part as the checkpoint says or as the options split it."""
         split = self.checkpoint.get('split') if self.same else None
 
         def rows(info: Info) -> dict[str, np.ndarray]:
             if part == 'all':
                 return {'all': np.arange(len(info.names))}
             if split is None:
-                return {'test': choose(info, plan_of(on_dataset(self.args, self.tested), self.source))['test']}
-            if 'test' not in split:
-                raise UserError(f'{self.file} was trained without a test part: --part all tests all images')
-            tested, there = set(split['test']), set(info.names)
-            missing = [name for name in split['test'] if name not in there]
+                return {part: choose(info, plan_of(on_dataset(self.args, self.tested), self.source))[part]}
+            if part not in split:
+                raise UserError(f'{self.file} was trained without a {part} part: --part all tests all images')
+            tested, there = set(split[part]), set(info.names)
+            missing = [name for name in split[part] if name not in there]
             if missing:
-                raise UserError(f'the info file lacks {len(missing)} images of the test part of the checkpoint, as '
+                raise UserError(f'the info file lacks {len(missing)} images of the {part} part of the checkpoint, as '
                                 f'{missing[0]}: it is not the one of the training run')
-            return {'test': np.array([i for i, name in enumerate(info.names) if name in tested])}
+            return {part: np.array([i for i, name in enumerate(info.names) if name in tested])}
         return rows
 
 

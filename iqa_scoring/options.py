@@ -8,7 +8,7 @@ from iqa_runtime.files import is_device
 from iqa_runtime.options import Command, Options, among, choice, count, group, machine, machine_of_several, number
 from iqa_training import options as of_training
 
-TESTED = ('auto', 'test', 'all')
+TESTED = ('auto', 'test', 'val', 'all')
 CURVES = ('linear', 'logistic')
 READABLE = ('challenge', 'full')  # forms of tables that the ensemble reads
 HOW = ('iqr', 'mean', 'median')
@@ -20,7 +20,7 @@ WINDOW = 3                # side of the windows of a quality map, in cells of th
 def testing(add) -> None:
     """which images are tested"""
     add('--part', type=choice(TESTED, 'part'), metavar=among(TESTED), default='auto',
-        help='auto: the test part of the data set that the model was trained on, and all of any other')
+        help='auto: the test part of the data set that the model was trained on, val if it has none; all of another')
     add('--trained_on', type=dataset, metavar='DATASET',
         help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
 

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from iqa_data.info import dataset_name, named_source
@@ -28,6 +29,14 @@ def run_name(args: Options) -> str:
     words = [args.architecture, args.loss_type, dataset_name(args.dataset)[:40]]
     words += [_word(name, value) for name, value in changed.items() if name not in ALWAYS]
     return f'{_file_name("-".join(words))[:LONGEST]}-{digest}'
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return a name of several models together: theirs with + between them, its end a digest if it is too long."""
+    name = '+'.join(names)
+    if len(names) == 1 or len(name) <= LONGEST:
+        return name
+    return f'{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
 
 
 def _word(name: str, value) -> str:
@@ -65,7 +74,8 @@ def inputs_of(args: Options) -> dict[str, Paths]:
     """Return the files that a run reads, without the images, by option."""
     info = named_source(args.dataset, args.im_dir, args.data_info).info
     return {'--data_info' if args.data_info else '--dataset': info, '--split_file': args.split_file,
-            '--weights': args.weights, '--resume': args.resume}
+            '--weights': args.weights, '--pretrained': args.pretrained, '--ranker': args.ranker,
+            '--resume': args.resume}
 
 
 def on_dataset(args: Options, dataset: str) -> Options:

@@ -5,14 +5,15 @@ import pytest
 from conftest import ROOT
 from pairs import make_pairs
 
+from iqa_training.naming import LONGEST, joined
 from iqa_training.train_ranker import main as train_ranker
 from results_in_the_paper import reproduce
 from results_in_the_paper.driver import loss_study
 from results_in_the_paper.driver.systems import Step
 
 SMALL = shlex.split('--dataset pairs/pairs.csv --im_dir pairs/images --ref_dir pairs/references --split reference '
-                    '-tr .5 -tvr .7 --resize -rs_h 16 -rs_w 16 --img_size 16 --target zscore -bs 4 -e 1 --cache none '
-                    '--device cpu --no-pbar --ranker ranker.pth')
+                    '-tr .7 -tvr 1 --test_fold val --resize -rs_h 16 -rs_w 16 --img_size 16 --target zscore -bs 4 -e 1 '
+                    '--cache none --device cpu --no-pbar --ranker ranker.pth')
 
 
 def dry_run(capsys, *words: str) -> list[list[str]]:
@@ -24,14 +25,14 @@ def test_the_whole_chain(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = dry_run(capsys, '--device', 'cpu')
     scripts = [line[1].removeprefix(f'{ROOT}/') for line in lines]
-    assert scripts == ['iqa_training/train_ranker.py', *['main.py'] * 14, 'iqa_scoring/ensemble.py']
+    assert scripts == ['iqa_training/train_ranker.py', *['main.py'] * 14, 'test_dataset.py']
     recipes = [line[line.index('--recipe') + 1] for line in lines if '--recipe' in line]
     assert [recipe.endswith('_pretrained') for recipe in recipes] == [True] * 5 + [False] * 9
     started = {line[line.index('--recipe') + 1]: line[line.index('--pretrained') + 1] for line in lines
                if '--pretrained' in line}
     assert set(started) == {'asna_model1', 'asna_model2', 'asna_bn', 'asna_attention', 'asna_tiled'}
     assert 'asna_pretrain' in started['asna_tiled']
-    assert sum(word.endswith('.csv') for word in lines[-1]) == 9 + 1
+    assert sum(word.endswith('.pth') for word in lines[-1]) == 9
 
 
 def test_some_of_the_networks(capsys, tmp_path, monkeypatch, fails):
@@ -52,7 +53,7 @@ def test_the_chain_in_miniature(capsys, tmp_path, monkeypatch):
     assert reproduce.main(['asna', '--models', 'model1', 'model3', *SMALL]) == 0
     out = capsys.readouterr().out
     assert out.count('Best epoch 1') == 3
-    row = next(line for line in out.splitlines() if line.startswith('ASNA, mean of 2 SROCC'))
+    row = next(line for line in out.splitlines() if line.startswith('ASNA, mean of 2, 22 views SROCC'))
     assert 'no result' not in row
     assert reproduce.main(['asna', '--models', 'model1', 'model3', *SMALL]) == 0
     assert capsys.readouterr().out.startswith('4 of 4 runs are there\n')
@@ -79,3 +80,11 @@ def test_a_row_of_the_study_is_the_mean_of_its_seeds(tmp_path):
     assert row.ours == pytest.approx((1 + .8) / 2)
     low, high = row.interval
     assert low <= row.ours <= high
+
+
+def test_long_names_of_several_models_differ():
+    names = ['a' * 100, 'b' * 100]
+    assert joined(['a', 'b']) == 'a+b'
+    assert joined(names[:1]) == names[0]
+    assert joined(names) != joined([*names, 'c'])
+    assert len(joined(names * 9)) == LONGEST + 9

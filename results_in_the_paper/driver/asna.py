@@ -7,14 +7,11 @@ leaves out the first stage.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import words_of
-from iqa_scoring.ensemble import read_predictions as read_table
+from iqa_scoring.options import TEST
+from iqa_training.naming import joined
 from iqa_training.options import TRAIN
-from IQAperformance import agreement
-from results_in_the_paper.driver.results import read_predictions
 from results_in_the_paper.driver.systems import Setting, Step, System
 from results_in_the_paper.driver.verdicts import Row
 
@@ -38,7 +35,7 @@ def asna(setting: Setting) -> System:
     before = {name: setting.train(f'asna_{MODELS[name]}') for name in models if MODELS[name]}
     runs = {name: setting.train(f'asna_{name}', *(['--pretrained', str(before[name].checkpoint)] if name in before
                                                   else [])) for name in models}
-    mean = together(list(runs.values()))
+    mean = together(setting, list(runs.values()))
     return System([first, list(before.values()), list(runs.values()), [mean]], lambda: rows(setting, runs, mean))
 
 
@@ -49,25 +46,18 @@ def ranker(setting: Setting) -> Step:
     return Step(('iqa_training/train_ranker.py', *words_of(given), '--resume'), file)
 
 
-def together(runs: Sequence[Step]) -> Step:
-    """Return the step that takes the mean of the predictions of several runs."""
-    tables = [step.makes.with_suffix('.csv') for step in runs]
-    out = tables[0].parent / f'asna-mean-of-{len(tables)}-{"-".join(table.stem[-8:] for table in tables)}.csv'
-    return Step(('iqa_scoring/ensemble.py', *map(str, tables), '--how', 'mean', '--out', str(out)), out)
+def together(setting: Setting, runs: Sequence[Step]) -> Step:
+    """Return the step that tests the mean score of several networks and of 22 views of each image."""
+    given = {name: value for name, value in setting.given.items() if name in set(TEST.actions) - TRAIN.names()}
+    folder = Path(given.get('result_dir', TRAIN.defaults['result_dir']))
+    name = joined([step.checkpoint.stem for step in runs])
+    return Step(('test_dataset.py', *words_of(given), '--views', 'asna', '--trained_model_file',
+                 *(str(step.checkpoint) for step in runs)), folder / f'{name}-views-asna.json')
 
 
 def rows(setting: Setting, runs: dict[str, Step], mean: Step) -> list[Row]:
     """Return ours of each network, and of their mean, on the part that they were tested on."""
     table = [setting.row(f'ASNA, {name}', metric, None, step) for name, step in runs.items() for metric in METRICS]
-    labels = next(iter(runs.values())).makes.with_suffix('.csv')
-    found = agreement_of(mean.makes, labels) if mean.makes.exists() and labels.exists() else {}
-    return table + [Row(f'ASNA, mean of {len(runs)}', metric, PUBLISHED_PLCC if metric == 'PLCC' else None,
-                        found.get(metric), setting='another test set') for metric in METRICS]
-
-
-def agreement_of(table: Path, labels: Path) -> dict[str, float]:
-    """Return the criteria of a table of predictions, with the MOS of the same images in a run's table."""
-    images, values, _ = read_table(table)
-    run = read_predictions(labels)
-    mos = dict(zip(run.names, run.mos, strict=True))
-    return agreement(values, np.array([mos[image] for image in images]))
+    return table + [setting.row(f'ASNA, mean of {len(runs)}, 22 views', metric,
+                                PUBLISHED_PLCC if metric == 'PLCC' else None, mean, 'another test set')
+                    for metric in METRICS]
