@@ -24,6 +24,7 @@ from PIL import Image
 
 from iqa_data.info import Source
 from iqa_data.transforms import NORMALISATIONS, Preprocess
+from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.average import Average
 from iqa_scoring.scorer import Scorer
 from iqa_scoring.stream import Reader, score_files
@@ -81,6 +82,7 @@ def loading(folder: Path, rounds: int) -> dict[str, float]:
 
 def step(folder: Path, architecture: str, device: str, rounds: int) -> float:
     """Return pairs/s of a training step on a batch that is loaded."""
+    keep_freed_memory(device)
     network = create_model(architecture).to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     images, (mos, _) = next(iter(data_of(folder, 'disk').training_loader()))
@@ -97,6 +99,7 @@ def step(folder: Path, architecture: str, device: str, rounds: int) -> float:
 
 def scored(architecture: str, device: str, pairs: list[tuple[str, str]], batch_size: int) -> int:
     """Score the pairs, 22 views each; return how many views."""
+    keep_freed_memory(device)
     scorer = Average([Scorer(create_model(architecture), {'k': [1.], 'b': [0.]}, Preprocess(), device)], 'asna')
     samples = list(score_files(scorer, pairs, Reader(Preprocess()), batch_size))
     assert not any(sample.error for sample in samples)
@@ -130,11 +133,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         print(f'loading  cache {loaded["disk"]:.0f} pairs/s, decoding {loaded["none"]:.0f}, ratio '
               f'{ratios["loading"]:.2f}')
         print(f'step     {step(Path(folder), args.architecture, args.device, args.rounds):.2f} pairs/s')
-        few = pairs[:2 * BATCH if args.device != 'cpu' else BATCH // 4]  # 22 views of each
+        few = pairs[:BATCH if args.device != 'cpu' else BATCH // 4]  # 22 views of each
         speed = {size: rate(lambda size=size: scored(args.architecture, args.device, few, size), 1)
-                 for size in (BATCH, 1)}
-        ratios['views'] = speed[BATCH] / speed[1]
-        print(f'views    batches of {BATCH} {speed[BATCH]:.1f} views/s, single pairs {speed[1]:.1f}, ratio '
+                 for size in (len(few), 1)}
+        ratios['views'] = speed[len(few)] / speed[1]
+        print(f'views    batches of {len(few)} {speed[len(few)]:.1f} views/s, single pairs {speed[1]:.1f}, ratio '
               f'{ratios["views"]:.2f}')
         memory = {n: peak(args.architecture, args.device, pairs[:n], BATCH) for n in (len(pairs) // 8, len(pairs))}
         (n, least), (whole, most) = memory.items()
