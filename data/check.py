@@ -16,9 +16,8 @@ from iqa_data.options import split as split_group
 from iqa_runtime.options import Command, Options, group
 
 
-@group('check')
+@group('check', 'the data set that is examined')
 def examined(add) -> None:
-    """what is examined"""
     add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
     add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
     add('--ref_dir', metavar='DIR', help='folder of its reference images (default: that of the images)')

@@ -27,7 +27,7 @@ from iqa_data.info import read_info, write_info
 from iqa_data.splits import split
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
-from iqa_runtime.options import number
+from iqa_runtime.option_types import number
 
 OUT_DIR = Path('data', 'demo')
 SEED = 19920517

@@ -8,7 +8,8 @@ from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.options import Options, among, choice, count, group, number, share, whole
+from iqa_runtime.option_types import among, choice, count, number, share, whole
+from iqa_runtime.options import Options, group
 
 CACHES = ('disk', 'ram', 'none')
 
@@ -31,17 +32,15 @@ def check_data(args: Options) -> None:
         raise UserError(f'--data_info {args.data_info}: --dataset {args.dataset} is an info file already')
 
 
-@group('data', trained=True, check=check_data)
+@group('data', 'the data set and its info file', trained=True, check=check_data)
 def data(add) -> None:
-    """the data set and its info file"""
     add('-ds', '--dataset', type=dataset, default='KonIQ-10k',
         help=f'{", ".join(DATASETS)}; or an info file, .csv or .mat, its images beside it or in --im_dir')
     add('--data_info', metavar='FILE', help='another info file for a data set that is named')
 
 
-@group('images')
+@group('images', 'the folder of the images, and the cache of decoded images')
 def places(add) -> None:
-    """where the images lie, and how decoded images are kept"""
     add('--im_dir', metavar='DIR', help="folder of the data set's images (default: the data set's own)")
     add('--ref_dir', metavar='DIR',
         help='folder of the reference images that the info file names (default: that of the images)')
@@ -73,9 +72,8 @@ def check_split(args: Options) -> None:
         raise UserError(f'--split_index {args.split_index} needs --split pyiqa, or a --split_file of pyiqa\'s (.pkl)')
 
 
-@group('split', trained=True, check=check_split)
+@group('split', 'splitting the data set into train, val and test', trained=True, check=check_split)
 def split(add) -> None:
-    """how the data set is split into train, val and test"""
     add('--split', type=choice(SPLITS, 'split'), default='official',
         help="official: the info file's own, and if it has none, reference; random: by image; reference: by content; "
              'kfold: by content, kfold-sorted: images by MOS, dealt to --folds, of which --fold is val; pyiqa: the '
@@ -112,9 +110,8 @@ def check_preprocessing(args: Options) -> None:
         raise UserError(f'--fit {args.fit} needs --resize, with the size in --resize_size_h and --resize_size_w')
 
 
-@group('preprocessing', trained=True, check=check_preprocessing)
+@group('preprocessing', 'preparing images for the network', trained=True, check=check_preprocessing)
 def preprocessing(add) -> None:
-    """what happens to an image before the network sees it"""
     add('-rs', '--resize', action='store_true', help='resize the images')
     add('-rs_h', '--resize_size_h', type=SIDE, default=498, help='height after --resize')
     add('-rs_w', '--resize_size_w', type=SIDE, default=664, help='width after --resize')

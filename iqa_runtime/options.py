@@ -1,92 +1,22 @@
-"""The command line: types of options, groups of options, recipes, and what a script does with them.
+"""The command line: groups of options, recipes, and the commands that scripts make of them.
 
 Each room declares its groups of options (iqa_data/options.py, iqa_training/options.py, iqa_scoring/options.py); a
 script puts groups together in a Command. Nothing here imports torch: --help and most mistakes are answered at once.
 """
 import argparse
 import difflib
-import importlib
-import math
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, command, one_line, pick
+from iqa_runtime.errors import UserError, command, one_line
+from iqa_runtime.option_help import help_action
+from iqa_runtime.option_types import device
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
 
 Add = Callable[..., None]  # called as argparse's add_argument
-
-
-# Types
-
-def number(kind: type, low: float, high: float = math.inf, open_low: bool = False) -> Callable[[str], float]:
-    """Return an argparse type: a finite number in low..high (`open_low`: above low)."""
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
-        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
-            limits = f'{"above" if open_low else "at least"} {low}' + (f', at most {high}' if high < math.inf else '')
-            raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
-        return value
-    return parse
-
-
-MOST = 10 ** 9  # a count above it is a slip of the finger
-count = number(int, 1, MOST)
-whole = number(int, 0, MOST)
-seed = number(int, 0, 2 ** 64 - 1)
-positive = number(float, 0, 1e9, open_low=True)
-weight = number(float, 0, 1e9)
-share = number(float, 0, 1)
-
-
-def choice(table: Collection[str] | str, what: str,
-           aliases: Mapping[str, str] | str | None = None) -> Callable[[str], str]:
-    """Return an argparse type: a name of a table (see errors.pick) or an alias; an error lists the nearest name.
-
-    Args:
-        table: the names, or 'module:TABLE', which is imported when a name is checked.
-        what: the noun of the error message.
-        aliases: other spellings -> name, or 'module:TABLE'.
-    """
-    def parse(text: str) -> str:
-        names = look_up(table) if isinstance(table, str) else table
-        others = look_up(aliases) if isinstance(aliases, str) else aliases or {}
-        try:
-            name = pick([*names, *others], text, what)
-        except UserError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return others.get(name, name)
-    return parse
-
-
-def among(names: Collection[str]) -> str:
-    """Return the metavar of an option that takes one of a few names."""
-    return f'{{{",".join(names)}}}'
-
-
-def look_up(place: str):
-    """Return the object that 'module:NAME' names."""
-    module, name = place.split(':')
-    return getattr(importlib.import_module(module), name)
-
-
-def device(text: str) -> str:
-    """Return the text if it names a device that computes and that this machine has: an argparse type."""
-    import torch  # only if a device is named
-    try:
-        kind = torch.device(text).type
-        if kind == 'meta':
-            raise RuntimeError('it computes nothing')
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
-    return text
 
 
 # Groups, commands and what they return
@@ -152,10 +82,10 @@ class Group:
     check: Callable[[Options], Options | None] | None = None
 
 
-def group(title: str, trained: bool = False, check: Callable[[Options], Options | None] | None = None):
-    """Decorate a function that declares options, and make it a Group; its docstring says what they are about."""
+def group(title: str, about: str, trained: bool = False, check: Callable[[Options], Options | None] | None = None):
+    """Decorate a function that declares options, and make it a Group."""
     def decorate(declare: Callable[[Add], None]) -> Group:
-        return Group(title, declare.__doc__.strip().splitlines()[0], declare, trained, check)
+        return Group(title, about, declare, trained, check)
     return decorate
 
 
@@ -178,8 +108,8 @@ class Command:
         self.defaults: dict[str, object] = {}
         self.titles: dict[str, str] = {}  # name of an option -> title of its group
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-        self.parser.add_argument('-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=_help(self),
-                                 default=argparse.SUPPRESS,
+        self.parser.add_argument('-h', '-help', '--help', nargs='?', const='', metavar='GROUP',
+                                 action=help_action(self), default=argparse.SUPPRESS,
                                  help='show this, or all options of a group (or of all), and exit')
         for one in self.groups:
             self._declare(one)
@@ -335,43 +265,6 @@ def words_of(options: Mapping) -> list[str]:
     return words
 
 
-# Help
-
-def _help(command: Command) -> type[argparse.Action]:
-    """Make the action of --help [GROUP]."""
-    class Help(argparse.Action):
-        def __call__(self, parser, namespace, values, option_string=None):
-            titles = [one.title for one in command.groups]
-            if values and values != 'all':
-                try:
-                    chosen = [pick(titles, values, 'group of options')]
-                except UserError as error:
-                    parser.error(str(error))
-            else:
-                chosen = titles if values else [one.title for one in command.shown]
-            print(help_text(command, chosen, whole=not values), end='')
-            parser.exit()
-    return Help
-
-
-def help_text(command: Command, titles: Collection[str], whole: bool = True) -> str:
-    """Return the options of some groups as text; `whole`: with the script's text, and a line for each other group."""
-    width = min(120, max(80, int(os.environ.get('COLUMNS', 120))))
-    formatter = argparse.HelpFormatter(command.parser.prog, max_help_position=34, width=width)
-    for section in command.parser._action_groups:
-        actions = section._group_actions
-        if actions and (section.title in titles or (whole and section.title in ('options', 'optional arguments'))):
-            formatter.start_section(section.title)
-            formatter.add_arguments(actions)
-            formatter.end_section()
-    text = formatter.format_help()
-    if not whole:
-        return text
-    rest = [f'  --help {one.title:<16}{one.about}' for one in command.groups if one.title not in titles]
-    more = '\nmore options:\n' + '\n'.join(rest) + '\n' if rest else ''
-    return f'{command.doc.strip()}\n\n{text}{more}'
-
-
 # The group that every script has
 
 def _places(add: Add) -> None:
@@ -382,17 +275,15 @@ def _places(add: Add) -> None:
     add('--result_dir', metavar='DIR', default='results', help='where per-image predictions and metrics are written')
 
 
-@group('machine')
+@group('machine', 'the device, and the folders of checkpoints and results')
 def machine(add) -> None:
-    """the device, and where checkpoints and results lie"""
     _places(add)
     add('-modelfile', '--trained_model_file', metavar='FILE',
         help='a checkpoint (default: the one that main.py wrote for the same options)')
 
 
-@group('machine')
+@group('machine', 'the device, and the folders of checkpoints and results')
 def machine_of_several(add) -> None:
-    """the device, and where checkpoints and results lie"""
     _places(add)
     add('-modelfile', '--trained_model_file', nargs='+', metavar='FILE',
         help='a checkpoint (default: the one that main.py wrote for the same options), or several: the mean of their '

@@ -5,7 +5,8 @@ from iqa_data import options as of_data
 from iqa_data.options import dataset
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import is_device
-from iqa_runtime.options import Command, Options, among, choice, count, group, machine, machine_of_several, number
+from iqa_runtime.option_types import among, choice, count, number
+from iqa_runtime.options import Command, Options, group, machine, machine_of_several
 from iqa_training import options as of_training
 
 TESTED = ('auto', 'test', 'val', 'all')
@@ -16,9 +17,8 @@ MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
 WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
 
 
-@group('testing')
+@group('testing', 'the images that are tested')
 def testing(add) -> None:
-    """which images are tested"""
     add('--part', type=choice(TESTED, 'part'), metavar=among(TESTED), default='auto',
         help='auto: the test part of the data set that the model was trained on, val if it has none; all of another')
     add('--trained_on', type=dataset, metavar='DATASET',
@@ -49,9 +49,8 @@ def check_input(args: Options) -> None:
                             'name a file')
 
 
-@group('input', check=check_input)
+@group('input', 'the images to score', check=check_input)
 def images(add) -> None:
-    """the images to score"""
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
         help='files, folders, glob patterns, or - for a list on stdin')
     add('--ref', metavar='REFERENCE',
@@ -61,9 +60,8 @@ def images(add) -> None:
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
 
 
-@group('views')
+@group('views', 'the views of an image whose scores are averaged')
 def views(add) -> None:
-    """the views of an image whose scores are averaged"""
     add('--views', type=choice('iqa_scoring.views:VIEWS', 'views'), default='none',
         help='none: the image alone; asna: 22 variants, turned, flipped, of other lightness; crops20: 20 crops of '
              '224x224, for maniqa_224')
@@ -75,9 +73,8 @@ def check_output(args: Options) -> None:
         raise UserError(f'--columns {args.columns} needs --csv, and the table cannot be gone on with (--resume)')
 
 
-@group('output', check=check_output)
+@group('output', 'tables and pictures of the scores', check=check_output)
 def output(add) -> None:
-    """where the scores go"""
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
     add('--columns', type=choice('iqa_scoring.tables:FORMS', 'form of the table'), default='full',
@@ -90,9 +87,8 @@ def output(add) -> None:
     add('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
 
 
-@group('report')
+@group('report', 'an HTML page of the images')
 def report(add) -> None:
-    """an HTML page of the images"""
     from argparse import BooleanOptionalAction
     add('--report', metavar='FILE', help='write a self-contained HTML page')
     add('--report_maps', action=BooleanOptionalAction, default=True,
@@ -101,9 +97,8 @@ def report(add) -> None:
         help='side of the windows of a quality map, in cells (32 pixels in a ResNet)')
 
 
-@group('calibration')
+@group('calibration', 'scores fitted to your own ratings')
 def calibration(add) -> None:
-    """scores fitted to your own ratings"""
     add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
     add('--calibration', type=choice(CURVES, 'calibration'), metavar=among(CURVES), default='linear',
         help='what is fitted')
@@ -111,18 +106,16 @@ def calibration(add) -> None:
     add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
 
 
-@group('export')
+@group('export', 'the files to write')
 def export(add) -> None:
-    """the files to write"""
     add('--onnx', metavar='FILE', help='write an ONNX file')
     add('--torch_export', metavar='FILE', help='write an exported program of torch.export (.pt2)')
     add('--size', type=number(int, 1, 1 << 15), nargs=2, metavar=('H', 'W'),
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
-@group('ensemble')
+@group('ensemble', 'the tables of several models, and how their predictions become one')
 def ensemble(add) -> None:
-    """the tables of several models, and how their predictions become one"""
     add('tables', nargs='+', metavar='TABLE', help='tables of predictions of the same images')
     add('--how', type=choice(HOW, 'combination'), metavar=among(HOW), default='iqr',
         help='iqr: the mean without what lies 1.5 interquartile ranges or more beyond the quartiles; mean; median')
@@ -136,9 +129,8 @@ def check_prediction(args: Options) -> None:
         raise UserError('give --models, a folder of checkpoints, and --img, what to score')
 
 
-@group('prediction', check=check_prediction)
+@group('prediction', 'the models, the images, and the folder of the tables', check=check_prediction)
 def prediction(add) -> None:
-    """the models, the images, and where the tables go"""
     add('--models', metavar='DIR', help='folder of checkpoints')
     add('--img', nargs='+', default=[], metavar='IMAGE', help='files, folders, glob patterns, or - for a list on stdin')
     add('--recursive', action='store_true', help='look into the folders below a folder too')

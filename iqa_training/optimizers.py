@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import Options, look_up
+from iqa_runtime.option_types import look_up
+from iqa_runtime.options import Options
 
 if TYPE_CHECKING:  # torch is slow to import, and the name of an optimizer is checked without it
     from torch import Tensor, nn

@@ -3,21 +3,8 @@ from argparse import BooleanOptionalAction
 
 from iqa_data import options as of_data
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import (
-    Command,
-    Options,
-    among,
-    choice,
-    count,
-    group,
-    machine,
-    number,
-    positive,
-    seed,
-    share,
-    weight,
-    whole,
-)
+from iqa_runtime.option_types import among, choice, count, number, positive, seed, share, weight, whole
+from iqa_runtime.options import Command, Options, group, machine
 
 LINES = ('fitted', 'target')
 AMP_BACKENDS = ('torch', 'apex')
@@ -32,9 +19,8 @@ def weights(text: str) -> str:
     return text.lower() if text.lower() in ('imagenet', 'none') else text
 
 
-@group('network', trained=True)
+@group('network', 'the network and its weights', trained=True)
 def network(add) -> None:
-    """the network and its weights"""
     add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture', 'IQAmodel:OTHER_NAMES'),
         default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
@@ -76,9 +62,8 @@ def check_loss(args: Options) -> None:
         raise UserError('--alpha and --beta each need a weight above 0')
 
 
-@group('loss', trained=True, check=check_loss)
+@group('loss', 'the loss', trained=True, check=check_loss)
 def loss(add) -> None:
-    """the loss"""
     add('-lt', '--loss_type', type=choice('IQAloss:LOSSES', 'loss', {'Lp': 'norm-in-norm'}), default='norm-in-norm',
         help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity, macs; Lp is an old name of '
              'norm-in-norm')
@@ -107,9 +92,8 @@ def check_training(args: Options) -> Options:
     return check_optimizer(args)
 
 
-@group('training', trained=True, check=check_training)
+@group('training', 'training the network', trained=True, check=check_training)
 def training(add) -> None:
-    """how the network is trained"""
     add('-lr', '--learning_rate', '--lr', type=positive, default=1e-4, help='learning rate of the heads')
     add('-flr', '--ft_lr_ratio', type=weight, default=.1,
         help="the backbone's learning rate over the heads'; 0 freezes its weights")
@@ -139,9 +123,8 @@ def training(add) -> None:
     add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
 
 
-@group('schedule', trained=True)
+@group('schedule', 'the schedule of the learning rate', trained=True)
 def schedule(add) -> None:
-    """the schedule of the learning rate"""
     add('--schedule', type=choice('iqa_training.schedules:SCHEDULES', 'schedule'), default='step',
         help='step: a decay every so many epochs; multistep: after the epochs of --milestones; step_decay: every '
              '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
@@ -170,9 +153,8 @@ def check_recording(args: Options) -> None:
         raise UserError(f'--log_dir {args.log_dir}: TensorBoard needs a name in UTF-8') from None
 
 
-@group('recording', check=check_recording)
+@group('recording', 'recording, resuming and stopping', check=check_recording)
 def recording(add) -> None:
-    """what main.py does besides training"""
     add('-logd', '--log_dir', metavar='DIR', default='runs', help='TensorBoard logs')
     add('-tdt', '--test_during_training', action='store_true',
         help='evaluate the training and test images after each epoch too')

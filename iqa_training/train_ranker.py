@@ -14,7 +14,8 @@ if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.options import Command, Options, count, group, machine, number, positive
+from iqa_runtime.option_types import count, number, positive
+from iqa_runtime.options import Command, Options, group, machine
 
 SIZE = number(int, 2, 1024)
 
@@ -25,9 +26,8 @@ def check_files(args: Options) -> None:
         raise UserError(f'--trained_model_file {args.trained_model_file}: the file of a ranker is --ranker')
 
 
-@group('ranker', check=check_files)
+@group('ranker', 'the ranker and its training', check=check_files)
 def ranker(add) -> None:
-    """the ranker and its training"""
     add('--ranker', metavar='FILE', help='where the ranker is written (default: CHECKPOINT_DIR/asna_ranker.pth)')
     add('--ranker_size', type=SIZE, default=16, help='numbers that it ranks; a batch is cut into groups of so many')
     add('--rows', type=number(int, 10, 10 ** 8), default=2_000_000,

@@ -21,7 +21,7 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
-from iqa_runtime.options import choice
+from iqa_runtime.option_types import choice
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions

@@ -19,7 +19,8 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_data.options import data, places, preprocessing, split
-from iqa_runtime.options import Command, Options, count, group, machine, number, words_of
+from iqa_runtime.option_types import count, number
+from iqa_runtime.options import Command, Options, group, machine, words_of
 from iqa_training.options import loss, network, recording, schedule, training
 from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
 
@@ -34,9 +35,8 @@ def check_targets(args: Options) -> None:
     expand(args.targets)
 
 
-@group('reproduction', check=check_targets)
+@group('reproduction', 'the figures and tables, and how to make them', check=check_targets)
 def reproduction(add) -> None:
-    """what is reproduced, and how"""
     add('targets', nargs='+', metavar='TARGET',
         help=f'any of {", ".join((*TARGETS, *GROUPS))}; or of the other systems: {", ".join(SYSTEMS)}')
     add('--jobs', type=number(int, 1, 10 ** 4), default=1, help='runs at once, one per GPU where there are GPUs')

@@ -12,7 +12,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.options import choice
+from iqa_runtime.option_types import choice
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.results import Result, find
 from results_in_the_paper.driver.settings import LOSSES, PAPER

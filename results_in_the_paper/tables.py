@@ -10,7 +10,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
-from iqa_runtime.options import choice
+from iqa_runtime.option_types import choice
 from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
 from results_in_the_paper.driver.results import Result

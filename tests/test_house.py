@@ -11,7 +11,7 @@ from PIL import Image
 from iqa_data.info import DATASETS
 from iqa_data.splits import SPLITS
 from iqa_data.transforms import AUGMENTATIONS, FILTERS, NORMALISATIONS, Augmentation
-from iqa_runtime.options import look_up
+from iqa_runtime.option_types import look_up
 from iqa_runtime.recipes import FOLDER
 from iqa_training.optimizers import OPTIMIZERS
 from iqa_training.options import TRAIN

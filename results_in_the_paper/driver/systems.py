@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import look_up, words_of
+from iqa_runtime.option_types import look_up
+from iqa_runtime.options import words_of
 from iqa_training.naming import checkpoint_file, run_name
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver.paper import TOLERANCE

@@ -1,0 +1,75 @@
+"""Types of options: the numbers, names and devices that an option takes, and the messages for all else."""
+import argparse
+import importlib
+import math
+from collections.abc import Callable, Collection, Mapping
+
+from iqa_runtime.errors import UserError, pick
+
+
+def number(kind: type, low: float, high: float = math.inf, open_low: bool = False) -> Callable[[str], float]:
+    """Return an argparse type: a finite number in low..high (`open_low`: above low)."""
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
+        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+            limits = f'{"above" if open_low else "at least"} {low}' + (f', at most {high}' if high < math.inf else '')
+            raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
+        return value
+    return parse
+
+
+MOST = 10 ** 9  # a count above it is a slip of the finger
+count = number(int, 1, MOST)
+whole = number(int, 0, MOST)
+seed = number(int, 0, 2 ** 64 - 1)
+positive = number(float, 0, 1e9, open_low=True)
+weight = number(float, 0, 1e9)
+share = number(float, 0, 1)
+
+
+def choice(table: Collection[str] | str, what: str,
+           aliases: Mapping[str, str] | str | None = None) -> Callable[[str], str]:
+    """Return an argparse type: a name of a table (see errors.pick) or an alias; an error lists the nearest name.
+
+    Args:
+        table: the names, or 'module:TABLE', which is imported when a name is checked.
+        what: the noun of the error message.
+        aliases: other spellings -> name, or 'module:TABLE'.
+    """
+    def parse(text: str) -> str:
+        names = look_up(table) if isinstance(table, str) else table
+        others = look_up(aliases) if isinstance(aliases, str) else aliases or {}
+        try:
+            name = pick([*names, *others], text, what)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return others.get(name, name)
+    return parse
+
+
+def among(names: Collection[str]) -> str:
+    """Return the metavar of an option that takes one of a few names."""
+    return f'{{{",".join(names)}}}'
+
+
+def look_up(place: str):
+    """Return the object that 'module:NAME' names."""
+    module, name = place.split(':')
+    return getattr(importlib.import_module(module), name)
+
+
+def device(text: str) -> str:
+    """Return the text if it names a device that computes and that this machine has: an argparse type."""
+    import torch  # only if a device is named
+    try:
+        kind = torch.device(text).type
+        if kind == 'meta':
+            raise RuntimeError('it computes nothing')
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
+    return text
