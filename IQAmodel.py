@@ -7,9 +7,7 @@ import importlib
 import inspect
 import itertools
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqa_networks.backbone import Backbone
+from iqa_networks.local import repeated_borders, windows
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
+from iqa_networks.size import check_memory, without_memory
 from iqa_networks.svd_layers import factor, factored_summary
-from iqa_runtime.checkpoint import read_tensors
-from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, pick
 
 
 def _std(x: Tensor, p: int) -> Tensor:
-    """Population standard deviation of p x p cells; centred first and in float32, so that nothing cancels."""
+    """Return the population standard deviation of p x p cells; centred first, in float32, so that nothing cancels."""
     x = x.float()
     x = x - x.mean((2, 3), keepdim=True)
     variance = F.adaptive_avg_pool2d(x.square(), p) - F.adaptive_avg_pool2d(x, p).square()
@@ -50,11 +49,11 @@ POOLS: dict[str, tuple[Callable[[Tensor, int], Tensor], ...]] = {
 
 
 def SPSP(x: Tensor, P: int = 1, method: str = 'avg') -> Tensor:
-    """Spatial pyramid statistical pooling: for p = 1..P, pool the map into p x p cells and flatten, concatenated.
+    """Pool a map into p x p cells for p = 1..P, flattened, one after the other: spatial pyramid statistical pooling.
 
     Args:
         x: a feature map (N, C, H, W).
-        P: levels of the pyramid, at most min(H, W). Where p does not divide H or W, the cells overlap by a pixel.
+        P: levels of the pyramid, at most min(H, W). If p does not divide H or W, the cells overlap by a pixel.
         method: a name in POOLS; maxmin is max then min, mean_std is mean then population std, on the channels.
 
     Returns:
@@ -65,30 +64,6 @@ def SPSP(x: Tensor, P: int = 1, method: str = 'avg') -> Tensor:
                         f'--P6 and --P7 must fit the image size')
     statistics = POOLS[pick(POOLS, method, 'pool')]
     return torch.cat([torch.cat([pool(x, p) for pool in statistics], 1).flatten(1) for p in range(1, P + 1)], 1)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """How a torchvision network becomes `features`: the layers that are tapped, and the channels that come out there.
-
-    `build`: its name in torchvision.models, or a function of `weights`.
-    """
-
-    build: str | Callable[..., nn.Module]
-    taps: tuple[int, int]
-    channels: tuple[int, int]
-
-    def network(self, weights: str | None = None) -> nn.Module:
-        """Build the whole network; weights: those of torchvision, by name."""
-        if callable(self.build):
-            return self.build(weights=weights)
-        from torchvision import models  # slow to import
-        return getattr(models, self.build)(weights=weights)
-
-    def features(self, network: nn.Module) -> nn.Sequential:
-        """Return the layers up to the last tap; a ResNet's are its children up to the last residual stage."""
-        layers = network.features if hasattr(network, 'features') else nn.Sequential(*network.children())
-        return layers[:self.taps[1] + 1]
 
 
 BACKBONES = {
@@ -123,7 +98,7 @@ class LinearityIQA(Network):
         backbone = BACKBONES[pick(BACKBONES, arch, 'architecture')]
         statistics = len(POOLS[pick(POOLS, pool, 'pool')])
         self.arch, self.pool, self.P6, self.P7, self.taps = arch, pool, P6, P7, backbone.taps
-        self.features = backbone.features(load_network(arch, weights))
+        self.features = backbone.features(backbone.load(weights, arch))
         sizes = [statistics * channels * sum(p * p for p in range(1, P + 1))
                  for channels, P in zip(backbone.channels, (P6, P7), strict=True)]
         self.dr6, self.dr7 = (_reduction(size) for size in sizes)
@@ -136,9 +111,8 @@ class LinearityIQA(Network):
 
     def other_names(self) -> dict[str, dict[str, str]]:
         """Return the names of the backbone's tensors in torchvision's state dict of it."""
-        with torch.device('meta'):
-            network = BACKBONES[self.arch].network()
-            layers = BACKBONES[self.arch].features(network)
+        network = without_memory(BACKBONES[self.arch].network)
+        layers = BACKBONES[self.arch].features(network)
         place = {id(tensor): name for name, tensor in layers.state_dict(keep_vars=True).items()}
         return {'the torchvision network': {name: f'features.{place[id(tensor)]}' for name, tensor in
                                             network.state_dict(keep_vars=True).items() if id(tensor) in place}}
@@ -175,35 +149,14 @@ class LinearityIQA(Network):
         is never smaller than P6 and P7 need, nor larger than the map. The convolutions repeat the border's values
         instead of adding zeros, so that borders look like the cells next to them.
         """
-        with _repeated_borders(self.features):
+        with repeated_borders(self.features):
             level6, level7 = self.levels(x)
-        spans = [_windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / 2)))
+        spans = [windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / 2)))
                  for size6, size7 in zip(level6.shape[2:], level7.shape[2:], strict=True)]
         pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)
                                        for rows, columns in itertools.product(*spans)])
                             for i, (level, P) in enumerate(((level6, self.P6), (level7, self.P7))))
         return self.regress(pooled6, pooled7)[head].view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
-
-
-def _windows(size7: int, size6: int, width: int) -> list[tuple[slice, slice]]:
-    """For each cell along a side of level 7: the cells around it in level 6 and in level 7, which show the same."""
-    width, ratio = min(width, size7), size6 / size7
-    starts = [min(max(i - width // 2, 0), size7 - width) for i in range(size7)]
-    return [(slice(math.floor(i * ratio), math.ceil((i + width) * ratio)), slice(i, i + width)) for i in starts]
-
-
-@contextmanager
-def _repeated_borders(network: nn.Module) -> Iterator[None]:
-    """Let the convolutions pad with the values at the border, as long as the context lasts, instead of with zeros."""
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    before = [layer.padding_mode for layer in convolutions]
-    try:
-        for layer in convolutions:
-            layer.padding_mode = 'replicate'
-        yield
-    finally:
-        for layer, mode in zip(convolutions, before, strict=True):
-            layer.padding_mode = mode
 
 
 def _reduction(size: int) -> nn.Sequential:
@@ -214,27 +167,6 @@ def _reduction(size: int) -> nn.Sequential:
 def _regression(size: int, use_bn_end: bool) -> nn.Module:
     linear = nn.Linear(size, 1)
     return nn.Sequential(linear, nn.BatchNorm1d(1)) if use_bn_end else linear
-
-
-def load_network(arch: str, weights: str | Path | None) -> nn.Module:
-    """Build the torchvision network `arch` with `weights` (see LinearityIQA). UserError if they cannot be had."""
-    backbone = BACKBONES[arch]
-    if weights is None:
-        return backbone.network()
-    if weights == 'imagenet':
-        try:
-            return backbone.network('IMAGENET1K_V1')
-        except (OSError, RuntimeError) as error:  # no network, or a download that was cut
-            raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine without "
-                            'internet give --weights PATH, a torchvision state dict, or --weights none') from None
-    network = backbone.network()
-    state = checked_value(f'--weights {weights}', 'the file', tensors, read_tensors(weights))
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
-    return network
 
 
 IQAModel = LinearityIQA  # the original package's name
@@ -327,7 +259,7 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
     changed = ', '.join(f'--{option} {value}' for option, value in options.items() if value != known[option])
     try:
         if changed:
-            _check_memory(entry, options)
+            check_memory(partial(entry.builder(), **options))
         network = entry.builder()(**options, **({'weights': weights} if entry.has_weights() else {}))
         return factor(network, pattern, svd_scale, svd_bias) if pattern else network
     except (MemoryError, RuntimeError) as error:
@@ -336,36 +268,9 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         raise UserError(f'not enough memory for {name}' + (f' with {changed}' if changed else '')) from None
 
 
-def _check_memory(entry: Entry, options: dict) -> None:
-    """Raise MemoryError if the weights of a network, twice, are larger than this machine's memory.
-
-    They are counted without being made, and without a random number: a system that promises more memory than it has
-    would kill the process later on. Twice, for their gradients or for the checkpoint that they are read from.
-    """
-    if not hasattr(os, 'sysconf'):  # Windows promises no more than it has
-        return
-    with torch.device('meta'):
-        weights = sum(weight.numel() * weight.element_size() for weight in entry.builder()(**options).parameters())
-    if 2 * weights > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
-        raise MemoryError
-
-
 def list_models(pattern: str = '*') -> list[str]:
     """Return the names of the networks that match a pattern, as `resnet*`."""
     return [name for name in NETWORKS if fnmatch.fnmatch(name, pattern)]
-
-
-def models_table(pattern: str = '*') -> str:
-    """Return a line for each network that matches: its name, parameters, images that it takes, and system."""
-    lines = [f'{"network":24}{"parameters":>14}  {"input":<30}system']
-    for name in list_models(pattern):
-        with torch.device('meta'):  # counted without memory for them
-            network = create_model(name)
-        size = f'{network.side}x{network.side}' if network.side else 'any size'
-        images = f'{"image" if network.inputs == 1 else "reference and image"}, {size}'
-        count = sum(parameter.numel() for parameter in network.parameters())
-        lines.append(f'{name:24}{count:14,}  {images:<30}{NETWORKS[name].system}')
-    return '\n'.join(lines)
 
 
 SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')

@@ -19,6 +19,7 @@ from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.evaluation import Evaluation
+from iqa_training.listing import models_table
 from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
 from iqa_training.optimizers import build_optimizer, build_penalty
 from iqa_training.ranking import find_ranker, warn_of_ranker
@@ -28,7 +29,7 @@ from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
-from IQAmodel import NETWORKS, build_model, models_table, network_options
+from IQAmodel import NETWORKS, build_model, network_options
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
 

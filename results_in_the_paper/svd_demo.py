@@ -20,8 +20,6 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import main as training
-import test_dataset as testing
 from iqa_data.demo import OUT_DIR, make_demo
 from iqa_data.info import Info, read_info
 from iqa_runtime.checkpoint import load_checkpoint
@@ -80,7 +78,8 @@ def trained(table: str, words: list[str]) -> tuple[Path, dict[str, dict[str, flo
     """Train unless it is done; return the checkpoint and the metrics on each part."""
     words = ['--dataset', str(TABLES / f'{table}.csv'), *COMMON, *words]
     args = TRAIN.parse(words)
-    training.main([*words, '--resume', 'auto'])
+    from main import main as train  # a command, run in this process
+    train([*words, '--resume', 'auto'])
     file = checkpoint_file(args)
     return file, load_checkpoint(file)['metrics']
 
@@ -135,8 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     write_tables(read_info(info_file if info_file.exists() else make_demo()), TABLES)
     pretrained, source = trained('source', ['-arch', 'cnniqa', '-e', '60', '--milestones', '40', '-bs', '32', '-lr',
                                             '1e-3', *further])
-    before = testing.main(['-modelfile', str(pretrained), '--dataset', str(TABLES / 'test.csv'), '--no-pbar',
-                           '--im_dir', str(OUT_DIR / 'images'), '--part', 'all'])
+    from test_dataset import main as test
+    before = test(['-modelfile', str(pretrained), '--dataset', str(TABLES / 'test.csv'), '--no-pbar',
+                   '--im_dir', str(OUT_DIR / 'images'), '--part', 'all'])
     table = pd.DataFrame(fine_tuned(pretrained, further), columns=['method', 'images', 'rate', 'SROCC', 'PLCC'])
     plotting.save(draw(table, before['SROCC']), args.out_dir, 'svd-demo')
     header = ['images', 'trained', 'SROCC [lowest, highest]', 'PLCC [lowest, highest]', 'learning rates']

@@ -3,7 +3,8 @@ from functools import partial
 
 from torch import nn
 
-from IQAmodel import BACKBONES, NETWORKS, Backbone, Entry, LinearityIQA
+from iqa_networks.backbone import Backbone
+from IQAmodel import BACKBONES, NETWORKS, Entry, LinearityIQA
 
 MINI = ['-arch', 'mini']
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import IQAmodel
 from iqa_runtime.errors import UserError
 from iqa_training.optimizers import parameter_groups
 from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel
@@ -69,7 +68,7 @@ def test_the_same_seed_gives_the_same_network():
 
 
 def test_weights_from_a_file(tmp_path):
-    network = IQAmodel.load_network('resnet18', None)
+    network = BACKBONES['resnet18'].network()
     torch.save(network.state_dict(), tmp_path / 'weights.pth')
     model = IQAModel('resnet18', weights=tmp_path / 'weights.pth')
     assert torch.equal(model.features[0].weight, network.conv1.weight)
