@@ -83,7 +83,7 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[in
 
 @dataclass(frozen=True)
 class Loading:
-    """How images come from files to batches; `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (iqa_data/cache.py).
+    """The way of images from files to batches; `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (iqa_data/cache.py).
 
     `allow_outside`: read images that the info file names outside their folder.
     """
@@ -120,7 +120,7 @@ class Data:
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch, of all processes together."""
+        """Return the number of images in a batch, of all processes together."""
         return self.loading.batch_size
 
     def training_loader(self, fewest: int = 1) -> DataLoader:

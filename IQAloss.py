@@ -63,7 +63,7 @@ def _fixed(values: Tensor, detach: bool) -> Tensor:
 
 def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 1, q: float = 2,
                                  detach: bool = False) -> Tensor:
-    """Norm-in-Norm: centre, divide by the q-norm, compare in the p-norm; a scalar in 0..1.
+    """Centre, divide by the q-norm, compare in the p-norm: Norm-in-Norm, a scalar in 0..1.
 
     x, t: predictions and MOS after `normalise_by_norm`; s = 2^max(1, 1/q) N^max(0, 1/p - 1/q);
     l = (||x - t||_p / s)^p, l' the same of rho x - t with rho the cosine of x and t;
@@ -85,7 +85,7 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[floa
 
 def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
                                          detach: bool = False) -> Tensor:
-    """MSE after `normalise_by_range` on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
+    """Compute MSE after `normalise_by_range` on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
@@ -94,7 +94,7 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Seque
 
 def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
                                       detach: bool = False) -> Tensor:
-    """MSE / 4 after `centre_by_range` on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """Compute MSE / 4 after `centre_by_range` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
     A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
@@ -103,7 +103,7 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence
 
 def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 2,
                            detach: bool = False) -> Tensor:
-    """MSE / 4 after `scale_by_norm` on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """Compute MSE / 4 after `scale_by_norm` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
     A batch of one gives 0 with zero gradient; zeros stay zeros.
     """
@@ -112,7 +112,7 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (
 
 
 def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), detach: bool = False) -> Tensor:
-    """MSE / 4 of z-scores (`standardise`); rho = mean(x t); a scalar in 0..1.
+    """Compute MSE / 4 of z-scores (`standardise`); rho = mean(x t); a scalar in 0..1.
 
     With alpha = (1, 0) it is (1 - PLCC) / 2. A batch of one gives 0 with zero gradient; equal values are mapped to 0.
     """
@@ -144,7 +144,7 @@ def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False)
 
 def macs_loss(y_pred: Tensor, y: Tensor, ranker: Ranker | None = None, mse_factor: float = .5,
               spearman_factor: float = .1) -> Tensor:
-    """ASNA's loss (team MACS, NTIRE 2021): squared error, linear correlation, and a learned rank correlation.
+    """Add squared error, linear correlation and a learned rank correlation: ASNA's loss (team MACS, NTIRE 2021).
 
     m MSE + (1 - m) (1 - r^2) + s mean (R(y) - R(y_pred))^2, a scalar >= 0, with m = mse_factor, s = spearman_factor,
     r Pearson's correlation over the batch, and R the ranker, whose weights get no gradient. R takes n numbers at a
@@ -296,7 +296,7 @@ class IQALoss(nn.Module):
 
     @property
     def scored_head(self) -> int:
-        """The position of the head to score: the final one if it is trained, else the one of the largest weight."""
+        """Return the position of the head to score: the final if it is trained, else that of the largest weight."""
         return len(self.beta) - 1 if self.beta[-1] else self.beta.index(max(self.beta))
 
     def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:

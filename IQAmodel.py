@@ -291,7 +291,7 @@ def network_options(args) -> dict:
 
 
 def build_model(args) -> Network:
-    """Return the network that the options of a command ask for, and print what was loaded into it and factored."""
+    """Return the network that the options ask for; print which tensors were loaded and which layers factored."""
     options, entry = network_options(args), NETWORKS[args.architecture]
     wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
     weights = args.weights if wanted and args.weights != 'none' else None

@@ -1,4 +1,4 @@
-"""How well predictions agree with opinion scores: the line to MOS, the criteria, the ignite metric, the results."""
+"""Measure how predictions agree with opinion scores: the line to MOS, the criteria, the ignite metric, the results."""
 import math
 import warnings
 from collections.abc import Callable, Sequence

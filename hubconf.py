@@ -3,7 +3,7 @@ dependencies = ['torch', 'torchvision', 'ignite', 'h5py', 'numpy', 'PIL', 'scipy
 
 
 def linearity_iqa(checkpoint, device: str = 'cpu', **options):
-    """A trained model whose `score` gives the quality of images in MOS units.
+    """Return a trained model whose `score` gives the quality of images in MOS units.
 
     Arguments and result are those of IQAmodel.load: the checkpoint's path, and for one of the original package the
     options of its network and its preprocessing.

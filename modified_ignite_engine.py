@@ -31,7 +31,7 @@ logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is
 
 
 def preparing(normalise: Normalise, inputs: int, target: Target, crop: tuple[int, int] | None = None) -> Callable:
-    """Return what ignite's steps call `prepare_batch`: it sends a batch to the device, and normalises there.
+    """Return the function that ignite's steps call `prepare_batch`: it moves a batch to the device, and normalises.
 
     Of ((image, ...), (mos, std)), images uint8 (N, 3, H, W), the last `inputs` images are kept, so that a network of
     one image sees the distorted one of a pair; MOS becomes the target. `crop`: the (h, w) of the middle to cut out.
@@ -48,7 +48,7 @@ def preparing(normalise: Normalise, inputs: int, target: Target, crop: tuple[int
 
 @contextmanager
 def limits_explained() -> Iterator[None]:
-    """Turn what torch raises for too little memory, or for images too small for the network, into a UserError."""
+    """Turn torch's errors for too little memory, or for images too small for the network, into a UserError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -63,7 +63,7 @@ def limits_explained() -> Iterator[None]:
 
 
 def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
-    """The type that the forward pass is autocast to: None is float32. float16 needs a GPU, where a scaler exists."""
+    """Return the type that the forward pass is autocast to: None is float32. float16 needs a GPU, for its scaler."""
     if opt_level == 'bf16':
         return torch.bfloat16
     return torch.float16 if opt_level != 'O0' and device.startswith('cuda') else None
@@ -126,7 +126,7 @@ def create_supervised_evaluator(model: nn.Module, metric: Metric, prepare: Calla
 
 def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
              pbar: str = '', crop: tuple[int, int] | None = None) -> dict:
-    """Return what the metric computes of a loader's images, its arrays in the data set's order.
+    """Return the metric of a loader's images, its arrays in the data set's order.
 
     `pbar` is the title of a progress bar, none if it is empty; `crop` the (h, w) of the middle that is cut out of them.
     """

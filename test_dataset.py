@@ -100,7 +100,7 @@ class Test:
 
     @property
     def own_part(self) -> str:
-        """The part of its own data set that a model is tested on: val if the run had no test part."""
+        """Return the part of its own data set that a model is tested on: val if the run had no test part."""
         split = self.checkpoint.get('split')
         return 'test' if not split or 'test' in split else 'val'
 
@@ -143,7 +143,7 @@ class Test:
         return self.run_name if own else f'{self.run_name}-on-{self.name}-{part}'
 
     def outputs_of(self, part: str) -> dict[str, Paths]:
-        """Return the files that the test of a part writes, by the option that says where."""
+        """Return the files that the test of a part writes, by the option that names their place."""
         results = [Path(self.args.result_dir, f'{self.result_name(part)}.{kind}') for kind in ('csv', 'json')]
         return {'--result_dir': results, '--report': self.args.values.get('report')}
 
@@ -155,7 +155,7 @@ class Test:
         return Preprocess(**stored)
 
     def rows_of(self, part: str) -> Callable[[Info], dict[str, np.ndarray]]:
-        """Return what chooses the images: all, or a part as the checkpoint says or as the options split it."""
+        """Return the function that chooses images: all, or a part as the checkpoint says or the options split it."""
         split = self.checkpoint.get('split') if self.same else None
 
         def rows(info: Info) -> dict[str, np.ndarray]:

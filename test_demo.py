@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> float | int:
 
 
 def model_of(files: list[Path], views: str) -> str:
-    """Return what a table calls the model: the checkpoints' names, and the views."""
+    """Return the name of the model in tables: the checkpoints' names, and the views."""
     names = '+'.join(file.name for file in files)
     return text(names if views == 'none' else f'{names} ({views})')
 
@@ -69,7 +69,7 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
 
 
 class Run:
-    """The scoring of a list of images, and where the scores go."""
+    """The scoring of a list of images, with its tables and pictures."""
 
     def __init__(self, args, scorer: Scorer, checkpoints: list[Path]):
         self.args, self.scorer, self.model = args, scorer, model_of(checkpoints, args.views)
@@ -120,7 +120,7 @@ class Run:
         return self.args.report_maps and self.scorer.has_maps
 
     def _keep(self, sample: Sample) -> None:
-        """While the pixels are there: draw the picture and the map, and make what the report shows of it."""
+        """Draw the picture, the map and the entry of the report, while the pixels are there."""
         if self.args.picture:
             write_picture(self.args.picture, sample.inputs, sample.score, self.scorer.scale)
         if sample.grid is None:
@@ -136,7 +136,7 @@ class Run:
         self.kept[sample.index] = path, small_map(sample.grid, self.scorer.scale) if self.args.report else b''
 
     def _take(self, sample: Sample) -> None:
-        """Put one result where it goes."""
+        """Add a result to the tables, the pictures or the screen."""
         if sample.error:
             if self.alone:
                 raise UserError(f'--img {text(sample.path)}: {sample.error}')
@@ -156,7 +156,7 @@ class Run:
             sys.stdout.flush()
 
     def _finish(self, signal: int | None, skipped: int) -> float | int:
-        """Put together what the processes did, say it, and end with the status that fits."""
+        """Add up the counts of the processes, print them, and end with the status that fits."""
         gathered = gather_objects((self.scored, self.unreadable, self.entries))
         scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
         if is_main():
@@ -176,7 +176,7 @@ class Run:
         return self.rows[0]['score'] if self.alone else self.scored
 
     def _conclude(self, scored: int, unreadable: list[str], entries: list) -> None:
-        """Finish the files, show what waited for the end, and write the report."""
+        """Finish the files, show the sorted scores, and write the report."""
         sign = -1 if self.scorer.scale.higher_is_better is not False else 1
 
         def place(row: dict) -> float:
@@ -204,7 +204,7 @@ def sentence(row: dict, scale) -> str:
 
 
 def whole(checkpoint: dict, file: Path, args: Options, scorer: Scorer) -> dict:
-    """Return the checkpoint; one of the original package with what it lacks, as the options say."""
+    """Return the checkpoint; one of the original package is completed by the options."""
     name, options = network_of(checkpoint, file, given_network(args))
     return {'network': {'name': name, 'options': options}, 'head': scorer.head,
             'input': {'preprocessing': scorer.preprocess.stored(), 'normalise': scorer.network.normalise}, **checkpoint}

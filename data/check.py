@@ -65,7 +65,7 @@ Finding = tuple[str, str]
 
 
 class Seen(NamedTuple):
-    """What one look at an image tells."""
+    """The facts that are read from an image in one pass."""
 
     error: str = ''
     size: tuple[int, int] = (0, 0)      # (h, w), as it is shown
@@ -77,7 +77,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class Case:
-    """A data set under examination; `parts` is empty where it cannot be split, and then `trouble` says why."""
+    """A data set under examination; `parts` is empty if it cannot be split, and `trouble` says why."""
 
     args: Options
     source: Source
@@ -89,7 +89,7 @@ class Case:
 
     @property
     def part_of(self) -> np.ndarray:
-        """Return (N,) the number of the part that an image is in, -1 for none."""
+        """Return (N,) the number of the part that an image is in, -1 if it is in no part."""
         part = np.full(len(self.info.names), -1)
         for i, rows in enumerate(self.parts.values()):
             part[rows] = i
@@ -109,15 +109,16 @@ def look(path: Path) -> Seen:
 
 
 def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
-    """Where brightness rises to the right, in 8 x 8 places: (64,) bool. None where there is next to no contrast."""
+    """Return whether brightness rises to the right, in 8 x 8 places, (64,) bool; None if contrast is lacking."""
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     return (np.diff(small) > 0).ravel() if small.std() > 2 else None
 
 
 def clarity(grey: Image.Image) -> tuple[float, float]:
-    """Sharpness, the mean step between neighbours at half the size; noise, the second differences of flat places.
+    """Measure the sharpness and the noise of the middle of an image, at most 512 x 512.
 
-    Of the middle, at most 512 x 512; 0, 0 for an image of less than 18 x 18.
+    Sharpness is the mean step between neighbours at half the size, noise the second differences of flat places. Both
+    are 0 for an image of less than 18 x 18.
     """
     w, h = grey.size
     left, top = max(0, w - 512) // 2, max(0, h - 512) // 2
@@ -136,7 +137,7 @@ def clarity(grey: Image.Image) -> tuple[float, float]:
 # Checks: a case -> findings (level, text)
 
 def images(case: Case) -> Iterator[Finding]:
-    """Are they all there, and can they be read?"""
+    """Find images that are missing, cannot be read, or are named twice."""
     bad = [f'{name} ({seen.error})' for name, seen in zip(case.info.names, case.seen, strict=True) if seen.error]
     twice = [name for name, n in Counter(case.info.names).items() if n > 1]
     if bad:
@@ -149,7 +150,7 @@ def images(case: Case) -> Iterator[Finding]:
 
 
 def sizes(case: Case) -> Iterator[Finding]:
-    """Of which sizes and modes are they?"""
+    """Count the sizes and modes of the images."""
     found = Counter(seen.size for seen in case.seen if not seen.error)
     listed = ', '.join(f'{n} of {w}x{h}' for (h, w), n in found.most_common(3)) + (', ...' if len(found) > 3 else '')
     preprocess = preprocess_of(case.args, case.source)
@@ -163,7 +164,7 @@ def sizes(case: Case) -> Iterator[Finding]:
 
 
 def duplicates(case: Case) -> Iterator[Finding]:
-    """Are there images of the same bytes?"""
+    """Find images of the same bytes."""
     groups: dict[bytes, list[int]] = {}
     for i, seen in enumerate(case.seen):
         if not seen.error:
@@ -181,7 +182,7 @@ def duplicates(case: Case) -> Iterator[Finding]:
 
 
 def near_duplicates(case: Case) -> Iterator[Finding]:
-    """Do different files show nearly the same, other than as versions of one content?"""
+    """Find different files that show nearly the same and are not versions of one content."""
     rows = np.array([i for i, seen in enumerate(case.seen) if seen.bits is not None], int)
     if len(rows) < 2:
         return
@@ -209,7 +210,7 @@ def near_duplicates(case: Case) -> Iterator[Finding]:
 
 
 def scores(case: Case) -> Iterator[Finding]:
-    """Can the MOS be learnt?"""
+    """Check that the MOS differ."""
     mos = case.info.mos
     level, more = ('error', ': all the same, nothing can be learnt') if np.ptp(mos) == 0 else ('ok', '')
     yield level, (f'{mos.min():.4g} to {mos.max():.4g}, mean {mos.mean():.4g}, {len(np.unique(mos))} different'
@@ -217,7 +218,7 @@ def scores(case: Case) -> Iterator[Finding]:
 
 
 def direction(case: Case) -> Iterator[Finding]:
-    """Do the scores rise with quality? A guess from sharpness and noise."""
+    """Guess from sharpness and noise whether the scores rise with quality."""
     good = [i for i, seen in enumerate(case.seen) if not seen.error]
     mos = case.info.mos[good]
     higher = case.info.higher_is_better and not case.args.lower_is_better
@@ -239,7 +240,7 @@ def direction(case: Case) -> Iterator[Finding]:
 
 
 def opinions(case: Case) -> Iterator[Finding]:
-    """Is the std on the scale of MOS?"""
+    """Check that the std is on the scale of MOS."""
     std, span = case.info.std[np.isfinite(case.info.std)], np.ptp(case.info.mos)
     if len(std) < len(case.info.std):
         yield 'note', f'{len(case.info.std) - len(std)} images have none'
@@ -253,7 +254,7 @@ def opinions(case: Case) -> Iterator[Finding]:
 
 
 def split(case: Case) -> Iterator[Finding]:
-    """Are there parts to train, validate and test on, and do they share contents?"""
+    """Check that there are parts to train, validate and test on, without contents in common."""
     if case.trouble:
         yield 'error', case.trouble
         return
@@ -273,7 +274,7 @@ def split(case: Case) -> Iterator[Finding]:
 
 
 def references(case: Case) -> Iterator[Finding]:
-    """Are the reference images there, which full-reference networks compare with?"""
+    """Find reference images that are missing, with which full-reference networks compare."""
     folder = case.source.ref_dir or case.source.im_dir
     names = dict.fromkeys(case.info.references or ())
     missing = [name for name in names if not name or not Path(folder, name).is_file()]
@@ -285,7 +286,7 @@ def references(case: Case) -> Iterator[Finding]:
 
 
 def room(case: Case) -> Iterator[Finding]:
-    """What will training take?"""
+    """Compare the decoded images with the free disk space and the memory."""
     preprocess = preprocess_of(case.args, case.source)
     fixed = preprocess.resize or preprocess.first_resize
     needed = sum(3 * h * w for h, w in (fixed or seen.size for seen in case.seen if not seen.error))
@@ -298,7 +299,7 @@ def room(case: Case) -> Iterator[Finding]:
 
 
 def some(words: Sequence[str]) -> str:
-    """Return the first three."""
+    """Return the first three words, with dots if there are more."""
     return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
 
 

@@ -45,7 +45,7 @@ GUESSES = {  # what tables call their columns, the likeliest first; case and pun
 
 
 def permutations(contents: int, runs: int) -> np.ndarray:
-    """(contents, runs): each column a seeded random permutation of 1..contents."""
+    """Return (contents, runs): each column a seeded random permutation of 1..contents."""
     rng = np.random.RandomState(SEED)
     return np.stack([rng.permutation(contents) + 1 for _ in range(runs)], axis=1)
 
@@ -53,9 +53,9 @@ def permutations(contents: int, runs: int) -> np.ndarray:
 # Readers: what is published -> Info
 
 def koniq10k(folder: Folder, args) -> Info:
-    """koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD of the
-    marks 1..5, set (training, validation, test); in this order the test scores are those of the original package.
-    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; where it is there,
+    """Read koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD
+    of the marks 1..5, set (training, validation, test); in this order the test scores are the original package's.
+    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; if it is there,
     its scores are taken, and the sets from the former.
     """
     sets = folder.table('koniq10k_distributions_sets.csv')
@@ -73,8 +73,8 @@ def koniq10k(folder: Folder, args) -> Info:
 
 
 def clive(folder: Folder, args) -> Info:
-    """MATLAB files AllImages_release (1169, 1) cells of file names, AllMOS_release and AllStdDev_release (1, 1169), MOS
-    in 0..100. The first 7 images are those that the observers were trained with, and are left out.
+    """Read the MATLAB files AllImages_release (1169, 1) cells of file names, AllMOS_release and AllStdDev_release
+    (1, 1169), MOS in 0..100. The first 7 images are those that the observers were trained with, and are left out.
     """
     from scipy.io import loadmat
     arrays = []
@@ -93,28 +93,29 @@ def clive(folder: Folder, args) -> Info:
 
 
 def kadid10k(folder: Folder, args) -> Info:
-    """dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no difference is seen, so higher is better), var of the marks."""
+    """Read dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no visible difference; higher is better), var of the marks."""
     table = renamed(folder.table('dmos.csv'), image='dist_img', mos='dmos', reference='ref_img', var='var')
     return replace(info_of(table), std=np.sqrt(table.numbers('var')))
 
 
 def spaq(folder: Folder, args) -> Info:
-    """MOS and Image attribute scores.xlsx, or the same as CSV: Image name, MOS in 0..100, and scores of attributes."""
+    """Read "MOS and Image attribute scores.xlsx", or the same as CSV: Image name, MOS in 0..100, attributes."""
     (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
     table = Table.read(path) if path.suffix == '.csv' else read_sheet(path)
     return info_of(renamed(table, image='Image name', mos='MOS'))
 
 
 def agiqa3k(folder: Folder, args) -> Info:
-    """data.csv: name, prompt, ..., mos_quality in 0..5, std_quality. The prompt is what images have in common."""
+    """Read data.csv: name, prompt, ..., mos_quality in 0..5, std_quality; images of one prompt are one content."""
     table = folder.table('data.csv')
     prompt = {'reference': 'prompt'} if 'prompt' in table.columns else {}
     return info_of(renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt))
 
 
 def samsung(folder: Folder, args) -> Info:
-    """train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. An image has a row for
-    each of its captions, all with the same MOS; here it has one, in the order of its first. Paths begin at the folder.
+    """Read train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. An image has a row
+    for each of its captions, all with the same MOS; here it has one, in the order of its first. Paths begin at the
+    folder.
     """
     table = renamed(folder.table('train.csv'), image='img_path', mos='mos')
     names, mos = table.images(), table.numbers('mos')
@@ -128,7 +129,7 @@ def samsung(folder: Folder, args) -> Info:
 
 
 def any_csv(folder: Folder, args) -> Info:
-    """Any table with a column of images and one of MOS: the names are guessed and printed, or given as options."""
+    """Read any table with a column of images and one of MOS: the names are guessed and printed, or given as options."""
     table = folder.table('*.csv', '*.tsv', '*.txt')
     plain = {''.join(filter(str.isalnum, name.lower())): name for name in table.columns}
     columns = {}
@@ -146,13 +147,13 @@ def any_csv(folder: Folder, args) -> Info:
 
 
 def with_parts(table: Table) -> Info:
-    """What a table says whose parts may have the longer names of PART_NAMES."""
+    """Return the info of a table whose parts may have the longer names of PART_NAMES."""
     table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
     return info_of(table)
 
 
 def read_sheet(path: Path) -> Table:
-    """The first sheet of an Excel file."""
+    """Read the first sheet of an Excel file."""
     try:
         import openpyxl
     except ImportError:
@@ -170,7 +171,7 @@ def read_sheet(path: Path) -> Table:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the info file of a data set is made, and what must come out."""
+    """The way to make the info file of a data set, and the counts that it must have."""
 
     read: Callable[[Folder, argparse.Namespace], Info]
     files: str
@@ -202,13 +203,13 @@ RECIPES = {
 
 
 def counts(info: Info) -> dict[str, int | tuple[int, ...]]:
-    """How many images and contents there are, and how many images of each part, where there are parts."""
+    """Count the images, the contents, and the images of each part if there are parts."""
     of_parts = {} if info.part is None else {'parts': tuple(int((info.part == part).sum()) for part in PARTS)}
     return {'images': len(info.names), 'contents': len(set(info.ref_ids.tolist())), **of_parts}
 
 
 def check_counts(name: str, recipe: Recipe, found: dict) -> None:
-    """Raise UserError where the counts are not those of the data set."""
+    """Raise UserError if the counts are not those of the data set."""
     wrong = [f'{found.get(what)} {what}, expected {getattr(recipe, what)}' for what in ('images', 'contents', 'parts')
              if getattr(recipe, what) not in (None, found.get(what))]
     if wrong:
@@ -216,7 +217,7 @@ def check_counts(name: str, recipe: Recipe, found: dict) -> None:
 
 
 def index_of(info: Info) -> np.ndarray:
-    """`index` for the original package's format: the parts one after the other, else 10 random permutations."""
+    """Return `index` for the original package's format: the parts one after the other, else 10 random permutations."""
     if info.index.shape[1]:
         return info.index
     n = info.index.shape[0]
@@ -228,7 +229,7 @@ def index_of(info: Info) -> np.ndarray:
 def make_info(name: str, source: Path, out: Path, args=None) -> Info:
     """Read the published files of the data set `name` in `source`, check the counts, and write the info file `out`.
 
-    Raises UserError where a file is missing or not as documented, or the counts are wrong and `args.partial` is not
+    Raises UserError if a file is missing or not as documented, or the counts are wrong and `args.partial` is not
     given; then nothing is written.
     """
     folder, recipe = Folder(source), RECIPES[name]
@@ -261,7 +262,7 @@ def default_out(name: str, table: str) -> Path:
 
 
 def summary(info: Info, out: Path) -> str:
-    """What was written, in a few lines."""
+    """Describe in a few lines the file that was written."""
     parts = '' if info.part is None else ', ' + ', '.join(f'{n} {part}' for part, n in
                                                          zip(PARTS, counts(info)['parts'], strict=True))
     std = np.isfinite(info.std)
@@ -274,7 +275,7 @@ def summary(info: Info, out: Path) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """A sub-command per data set."""
+    """Return the parser, with a sub-command per data set."""
     whole = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     commands = whole.add_subparsers(dest='name', required=True, metavar='NAME')
     for name, recipe in RECIPES.items():

@@ -31,7 +31,7 @@ FORMAT = 2
 
 
 def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title: str) -> list:
-    """[work(path), ...] with all cores and a progress bar; UserError that names and counts the unreadable images."""
+    """Return [work(path), ...], by all cores, with a progress bar; UserError names and counts unreadable images."""
     def attempt(path: Path) -> tuple:
         try:
             return work(path), ''
@@ -92,7 +92,7 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
 
 
 def _sizes(paths: Sequence[Path], preprocess) -> list[tuple[int, int]]:
-    """The (h, w) of all images. A bad image has all decoded, so that the error counts those that break later too."""
+    """Return the (h, w) of all images. A bad image has all decoded, so that the error counts all bad ones."""
     try:
         return for_each_image(paths, preprocess.size, 'Reading sizes')
     except UserError:
@@ -111,7 +111,7 @@ def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
 
 
 def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedImages:
-    """Open the cache of these images, made now where there is none or it is not right (see the module).
+    """Open the cache of these images, made now if there is none or it is not right (see the module).
 
     Of several processes that need the same one, the first makes it and the others wait. One that is whole is only read,
     so that it may lie in a folder that cannot be written.
@@ -152,7 +152,7 @@ def _identity(path: Path) -> list[int] | None:
 
 
 def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tuple[DecodedImages | None, str]:
-    """Return the cache, or None and what is wrong with it; '' if it is not there."""
+    """Return the cache, or None and its fault in words; '' if it is not there."""
     index = file.with_suffix('.json')
     if not file.exists() or not index.exists():
         return None, ''
@@ -174,7 +174,7 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
 
 
 def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return the (h, w) of all images; ValueError if the index is none, or if something changed since."""
+    """Return the (h, w) of all images; ValueError if it is no index, or if something changed since."""
     made = json.loads(read_text(index, most=1 << 30))
     if not isinstance(made, dict):
         raise ValueError('no index')

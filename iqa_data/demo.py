@@ -66,7 +66,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
-    """A colour near grey, as most surfaces are: a lightness in [low, high), a little less or more of each channel."""
+    """Draw a colour near grey, as most surfaces are: a lightness in [low, high), and each channel a little off."""
     return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
 
 
@@ -90,7 +90,7 @@ def _image(values: np.ndarray) -> Image.Image:
 
 
 def leaves(rng: RandomState) -> Image.Image:
-    """Discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
+    """Draw discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
     image = Image.new('RGB', CANVAS, _colour(rng))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(150, 400)):
@@ -100,7 +100,7 @@ def leaves(rng: RandomState) -> Image.Image:
 
 
 def city(rng: RandomState) -> Image.Image:
-    """Houses with windows before the sky."""
+    """Draw houses with windows before the sky."""
     image = _sky(rng)
     draw = ImageDraw.Draw(image)
     for row in range(3):
@@ -115,7 +115,7 @@ def city(rng: RandomState) -> Image.Image:
 
 
 def hills(rng: RandomState) -> Image.Image:
-    """Ridges behind one another, with trees on them."""
+    """Draw ridges behind one another, with trees on them."""
     image = _sky(rng)
     draw = ImageDraw.Draw(image)
     for base in range(80, CANVAS[1] + 30, 30):
@@ -130,7 +130,7 @@ def hills(rng: RandomState) -> Image.Image:
 
 
 def mosaic(rng: RandomState) -> Image.Image:
-    """Tiles of flat colours, each the cells nearest to a random point, some of them striped."""
+    """Draw tiles of flat colours, each the cells nearest to a random point, some of them striped."""
     y, x = np.mgrid[:CANVAS[1], :CANVAS[0]]
     points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * CANVAS
     tile = np.argmin([(x - px) ** 2 + (y - py) ** 2 for px, py in points], axis=0)
@@ -215,7 +215,7 @@ def crop(scene: Image.Image, rng: RandomState) -> Image.Image:
 
 
 def true_score(pristine: Image.Image, degraded: Image.Image, strength: float) -> float:
-    """Score an image from what was done to it: SCORES[1] for nothing, less with the strength and the loss of SSIM."""
+    """Score an image by its degradation: SCORES[1] for nothing, less with the strength and the loss of SSIM."""
     from skimage.metrics import structural_similarity
     ssim = structural_similarity(np.asarray(pristine), np.asarray(degraded), channel_axis=2, data_range=255)
     damage = (1 - SSIM_WEIGHT) * strength + SSIM_WEIGHT * (1 - max(ssim, 0))
@@ -317,7 +317,7 @@ def _remove(path: Path) -> None:
 
 
 def summary(info_path: Path) -> str:
-    """Tell what a demo data set holds: images, contents and scores of each part of its first run."""
+    """Describe a demo data set: the images, contents and scores of each part of its first run."""
     info = read_info(info_path)
     lines = [f'{info_path.parent}: {len(info.names)} images of {len(info.index)} contents, {SIZE[0]}x{SIZE[1]}']
     for part, rows in split(info, 0, .6, .8).items():

@@ -1,10 +1,10 @@
-"""What is known of a data set: where it lies by default, and its info file, a table (.csv) or MATLAB v7.3 (.mat).
+"""Read and write a data set's info file, a table (.csv) or MATLAB v7.3 (.mat); list the known data sets.
 
 The table is the project's own format: CSV in UTF-8 with a row per image, which pandas.read_csv(path) reads as it is.
 
     image      the file, relative to the folder of the images, with / between folders
     mos        mean opinion score, finite
-    std        optional: standard deviation of the opinions in units of mos; empty where it is not known
+    std        optional: standard deviation of the opinions in units of mos; empty if it is not known
     reference  optional: the file of the image's reference, relative to the folder of the references (--ref_dir), or
                the name of the content that it shows (scene, prompt); empty: none
     content    optional: what the image shows, if its reference does not say so; images of a content stay together
@@ -20,7 +20,7 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
 
     im_names             (1, N) object references, each to the UTF-16 code units of one file name
     subjective_scores    (1, N) MOS
-    subjective_scoresSTD (1, N) standard deviation of the opinions, nan where it is not known
+    subjective_scoresSTD (1, N) standard deviation of the opinions, nan if it is not known
     ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
     index                (R, runs) each column a permutation of the contents, which makes the split of one run
     part                 (1, N) optional, not the original's: 1 train, 2 val, 3 test, the official split
@@ -53,7 +53,7 @@ FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'i
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set lies by default, how to get it, and what the paper fixes for it."""
+    """The places of a data set, the way to get it, and the facts that the paper fixes for it."""
 
     im_dir: str
     info: str
@@ -94,7 +94,7 @@ DATASETS = {
 
 
 def source_of(dataset: str) -> Source:
-    """Return the row of DATASETS, or what stands for an info file: its images lie beside it."""
+    """Return the row of DATASETS, or a row made for an info file, whose images lie beside it."""
     if dataset in DATASETS:
         return DATASETS[dataset]
     return Source(str(Path(dataset).parent), dataset, '--dataset is an info file, --im_dir the folder of its images')
@@ -117,19 +117,19 @@ def require(source: Source, name: str) -> None:
 
 
 def dataset_name(dataset: str) -> str:
-    """What a data set is called in logs, results and file names: its name, or an info file's without folder, suffix."""
+    """Return the name of a data set in logs, results and files: its own, or an info file's without folder, suffix."""
     return dataset if dataset in DATASETS else one_line(without_suffix(Path(dataset).name, SUFFIXES))
 
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of the N images of a data set; raises UserError if the fields do not fit together."""
+    """The names, scores and contents of the N images of a data set. UserError if the fields do not fit together."""
 
     names: list[str]
     mos: np.ndarray      # (N,) float64, finite
-    std: np.ndarray      # (N,) float64, nan where it is not known
+    std: np.ndarray      # (N,) float64, nan if it is not known
     ref_ids: np.ndarray  # (N,) int64
-    index: np.ndarray    # (R, runs) int64; no runs where nothing is official
+    index: np.ndarray    # (R, runs) int64; no runs if nothing is official
     part: np.ndarray | None = None       # (N,) of PARTS: the official split
     references: list[str] | None = None  # N files of reference images, or names of contents; '' if there is none
     about: dict = field(default_factory=dict)
@@ -168,12 +168,12 @@ class Info:
 
     @property
     def higher_is_better(self) -> bool:
-        """Return whether a higher score means a better image; so it is where the file does not say."""
+        """Return whether a higher score means a better image; true if the file does not say."""
         return self.about.get('higher_is_better', True)
 
 
 def parts_of(table: Table) -> np.ndarray:
-    """Return the column part of a table, (N,); UserError if a cell is none of PARTS."""
+    """Return the column part of a table, (N,); UserError if a cell is not one of PARTS."""
     for text, row in zip(table.columns['part'], table.rows, strict=True):
         if text not in PARTS:
             raise UserError(f'{table.path} row {row}: the part is {text!r}; expected one of: {", ".join(PARTS)}')
@@ -181,7 +181,7 @@ def parts_of(table: Table) -> np.ndarray:
 
 
 def info_of(table: Table, **more) -> Info:
-    """Return what the columns image, mos, std, reference, part and about hold; `more`: other fields of Info."""
+    """Return the info in the columns image, mos, std, reference, part and about; `more`: other fields of Info."""
     table.needs('image', 'mos', hint=' and, where known, std, reference, part '
                                      '(data/make_info.py csv converts other tables)')
     if not table.rows:
@@ -243,7 +243,7 @@ def _parts_of_codes(codes: np.ndarray) -> np.ndarray:
 
 
 def write_table(path: Path, info: Info) -> None:
-    """Write the project's own format; columns of which nothing is known are left out, and `index`, too."""
+    """Write the project's own format; columns without a value are left out, and so is `index`."""
     columns = {'image': map(cell, info.names), 'mos': map(_text, info.mos)}
     if not np.isnan(info.std).all():
         columns['std'] = map(_text, info.std)

@@ -19,7 +19,7 @@ LARGEST = 1 << 20  # bytes of an attribute
 
 @contextmanager
 def mat_file(path: str | Path) -> Iterator['MatFile']:
-    """Open a file for reading; UserError if it is none, or if something in it is not as expected."""
+    """Open a file for reading; UserError if it is not MATLAB v7.3, or if a part of it is not as expected."""
     import h5py  # only for this format
     if not Path(path).is_file():
         raise UserError(f'{path}: {"not a file" if Path(path).exists() else "no such info file"}')

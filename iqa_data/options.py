@@ -1,4 +1,4 @@
-"""Options of the data: which set, where it lies, how it is split, what happens to an image."""
+"""Declare the options of the data set, its places, its split and the preprocessing of images."""
 import os
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -104,7 +104,7 @@ def target_word(text: str) -> str:
 
 
 def check_preprocessing(args: Options) -> None:
-    """Refuse a target that is none, and a fit without a size."""
+    """Refuse an invalid target, and a fit without a size."""
     check_target(args.target)
     if args.fit != 'resize' and not args.resize:
         raise UserError(f'--fit {args.fit} needs --resize, with the size in --resize_size_h and --resize_size_w')

@@ -1,4 +1,4 @@
-"""Data sets of pairs, reference and distorted image: what is published of them, and how ASNA was trained on them.
+"""Data sets of pairs, reference and distorted image: their published files, and their preparation as for ASNA.
 
 A row of PAIR_SETS says where the images of a set lie, how they are brought to 288x288, and on which scale the scores
 are compared. `prepare` yields the pairs as ASNA's networks see them.
@@ -25,7 +25,7 @@ TRAIN_SHARE = .8
 # Readers: what is published -> Info, whose images and references are relative to the folders in PAIR_SETS
 
 def tid(folder: Folder, args=None) -> Info:
-    """mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
+    """Read mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
 
     The case of file names is not the same on the disk: it is taken from distorted_images and reference_images, if they
     are there. mos_std.txt has a line per image in the order of mos.txt; it is taken if that is the order of the former.
@@ -45,7 +45,7 @@ def tid(folder: Folder, args=None) -> Info:
 
 
 def pipal(folder: Folder, args=None) -> Info:
-    """Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400.
+    """Read Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400.
 
     The folders of the images are taken from training_inp, and the references from Train_Ref, if they are there.
     """
@@ -61,7 +61,7 @@ def pipal(folder: Folder, args=None) -> Info:
 
 
 def pieapp(folder: Folder, args=None) -> Info:
-    """{train,val}_reference_list.txt, and for each of their references labels/SPLIT/ref_N_pairwise_labels.csv.
+    """Read {train,val}_reference_list.txt, and for each of their references labels/SPLIT/ref_N_pairwise_labels.csv.
 
     A row there says how many people prefer distorted image A to B, 0..1, as processed by the authors. As ASNA does, the
     preference for A is taken as a score of A, whatever B is: an image has several rows, with scores of their own. The

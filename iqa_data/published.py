@@ -46,13 +46,13 @@ class Folder:
         return Table.read(self.find(*patterns)[0], **options)
 
     def names_below(self, folder: str) -> dict[str, str]:
-        """Of each file below a folder of this one: its name in lower case -> its path relative to that folder."""
+        """Return, for each file below a folder of this folder: its name in lower case -> its path relative to that."""
         below = self.source / folder
         return {path.name.lower(): path.relative_to(below).as_posix() for path in sorted(below.rglob('*'))
                 if path.is_file()}
 
 
 def renamed(table: Table, **columns: str) -> Table:
-    """The table with these columns alone: renamed(table, image='image_name', ...); UserError if one is not there."""
+    """Return these columns of a table: renamed(table, image='image_name', ...); UserError if one is missing."""
     table.needs(*columns.values())
     return replace(table, columns={new: table.columns[old] for new, old in columns.items()})

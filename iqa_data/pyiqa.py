@@ -112,7 +112,7 @@ def read_splits(path: str | Path) -> dict[int, dict[str, list[int]]]:
 
 
 def _what_is_wrong(content) -> str:
-    """Return what is no split in the content of a file, in words; '' if nothing is."""
+    """Return in words why the content of a file is not a list of splits; '' if it is."""
     if not isinstance(content, dict) or not content:
         return f'{type(content).__name__} {str(content)[:40]}'
     for number, split in content.items():

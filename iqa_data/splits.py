@@ -1,7 +1,7 @@
 """Splits of a data set into train, val and test: made by the options, or read from a small table (image, part).
 
 Parts are disjoint and cover the set, and every part holds images in the data set's order. `reference` and `kfold` keep
-images of one content together; `random` and `kfold-sorted` do not, and the log says where contents are shared.
+images of one content together; `random` and `kfold-sorted` do not, and the log says so if contents are shared.
 
 The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
 are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
@@ -49,7 +49,7 @@ class Plan:
 
 
 def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float) -> Parts:
-    """Images (N,) by their labels: the first `train_ratio` of `order` is train, up to `train_and_val_ratio` val."""
+    """Split images (N,) by their labels: `train_ratio` of `order` is train, up to `train_and_val_ratio` val."""
     ends = [int(ratio * len(order) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
     parts = {part: np.flatnonzero(np.isin(labels, chosen))
              for part, chosen in zip(PARTS, np.split(order, ends), strict=True)}
@@ -84,13 +84,13 @@ def by_image(info: Info, plan: Plan) -> Parts:
 
 
 def by_reference(info: Info, plan: Plan) -> Parts:
-    """Contents at random, each with all its images."""
+    """Split contents at random, each with all its images."""
     contents = np.unique(info.ref_ids)
     return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio)
 
 
 def kfold(info: Info, plan: Plan) -> Parts:
-    """Contents at random, dealt to the folds in turn."""
+    """Split contents at random, dealt to the folds in turn."""
     contents, content = np.unique(info.ref_ids, return_inverse=True)
     fold = np.empty(len(contents), int)
     fold[plan.order(len(contents))] = np.arange(len(contents)) % plan.folds

@@ -1,4 +1,4 @@
-"""The scale on which a network is trained: what the loss compares predictions with."""
+"""The scale on which a network is trained: the values that the loss compares predictions with."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from iqa_runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Target:
-    """The line between MOS and what the loss compares with: target = (mos - shift) / scale.
+    """The line between MOS and the values that the loss compares with: target = (mos - shift) / scale.
 
     Its way back is MOS = scale target + shift, which is k = scale, b = shift of a network that predicts the target.
     """

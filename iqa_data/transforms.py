@@ -114,7 +114,7 @@ INTERPOLATIONS = {
 
 
 def _centre(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
-    """Cut out the middle; add black where a side is too short."""
+    """Cut out the middle; add black if a side is too short."""
     return v2.functional.center_crop(image, list(size))
 
 
@@ -256,7 +256,7 @@ NORMALISATIONS = {
 
 
 def memory_format(size: Sequence[int]) -> torch.memory_format:
-    """How networks and images of this size (..., H, W) lie in memory: channels last from 224x224 on (benchmarks/).
+    """Return the memory format of networks and images of size (..., H, W): channels last from 224x224 on.
 
     Below, it gains nothing, and the order of summation stays the original's.
     """

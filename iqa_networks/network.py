@@ -1,4 +1,4 @@
-"""The contract of every network of the toolkit."""
+"""Define the contract of every network of the toolkit."""
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """Base class of all networks: what the trainer and the scorer may know of one.
+    """Base class of all networks: all that the trainer and the scorer may know of a network.
 
     `forward(*images)` returns a tuple of (N, 1) tensors, raw scores of the heads, the final one last. A no-reference
     network takes one batch of normalised images (N, 3, H, W); a full-reference network takes two, (reference,
@@ -31,7 +31,7 @@ class Network(nn.Module):
 
     @property
     def backbone(self) -> nn.Module | None:
-        """The pretrained module that is trained at `ft_lr_ratio` times the learning rate; None if there is none."""
+        """Return the pretrained module, trained at `ft_lr_ratio` times the learning rate; None if there is none."""
         return None
 
     def other_names(self) -> dict[str, dict[str, str]]:
@@ -47,6 +47,6 @@ class Network(nn.Module):
 
 
 def scored_first(heads: Sequence, scored: int = -1) -> list:
-    """Return one thing per head with that of the head at position `scored` first, the others in their order."""
+    """Return `heads`, an item per head, with that of position `scored` first, the others in their order."""
     scored %= len(heads)
     return [heads[scored], *(head for i, head in enumerate(heads) if i != scored)]

@@ -17,10 +17,10 @@ PREFIXES = ('module.', 'net.')  # in front of all names: of a parallel wrapper, 
 
 
 def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = ()) -> str:
-    """Load the weights in a file; return in words what matched.
+    """Load the weights in a file; return in words which tensors matched.
 
     The file fits if it holds each tensor of the network and no other, or if it fits one of `network.other_names()`.
-    What factoring adds to a layer may be missing, and then stays as it is.
+    Tensors that factoring adds to a layer may be missing, and then stay as they are.
 
     Args:
         network: any network of the toolkit.
@@ -45,7 +45,7 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
 
 
 def state_dict_in(content, path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in what a file holds, without wrapping and prefixes; UserError if there is none."""
+    """Return the state dict in the content of a file, without wrapping and prefixes; UserError if there is none."""
     if isinstance(content, Mapping):
         for key in WRAPPINGS:
             if isinstance(content.get(key), Mapping):

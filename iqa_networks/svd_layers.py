@@ -23,7 +23,7 @@ from iqa_runtime.errors import UserError
 
 
 class Factored(nn.Module):
-    """What a factored layer is beside the plain layer that it extends.
+    """The part of a factored layer that is not in the plain layer.
 
     Args:
         layer: the plain layer; its weight and its bias become those of the factored one.
@@ -134,7 +134,7 @@ def merge(network: nn.Module) -> dict[str, Tensor]:
 
 
 def factored_summary(network: nn.Module) -> str:
-    """Return a line that names the factored layers, and counts what is trained with and without factoring."""
+    """Return a line that names the factored layers, and counts the numbers trained with and without factoring."""
     layers, count = [name for name, _ in factored_layers(network)], count_parameters(network)
     names = ', '.join(layers[:5]) + (', ...' if len(layers) > 5 else '')
     return (f'{len(layers)} layers are factored ({names}): {count["trainable"]:,} trainable parameters instead of '
@@ -142,7 +142,7 @@ def factored_summary(network: nn.Module) -> str:
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Return how many numbers are 'trainable', and how many the 'plain' network has, without what factoring added."""
+    """Count the 'trainable' numbers, and those of the 'plain' network, without those that factoring added."""
     added = {id(layer.delta) for _, layer in factored_layers(network)}
     return {'trainable': sum(p.numel() for p in network.parameters() if p.requires_grad),
             'plain': sum(p.numel() for p in network.parameters() if id(p) not in added)}

@@ -65,7 +65,7 @@ MOST_VALUES = 1 << 22  # plain values and tensors in a file: a name for each ima
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes the numbers."""
+    """Return the versions of Python and of the packages that compute the numbers."""
     import PIL
     import torchvision
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
@@ -78,7 +78,7 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """Write what `read_tensors` reads, whole or not at all; UserError if it cannot be written."""
+    """Write a file for `read_tensors`, whole or not at all; UserError if it cannot be written."""
     with replacing(path) as temporary:
         try:
             with open(temporary, 'wb') as file:  # an open file: its name is not stored
@@ -118,7 +118,7 @@ def _uncompressed(path: str | Path) -> str | Path:
 
 
 def _bounded(content):
-    """Return what a file holds; ValueError if it is larger than its bytes are, or is nested too deeply.
+    """Return the content of a file; ValueError if it is larger than its bytes are, or is nested too deeply.
 
     A tensor can be declared larger than its numbers, and a list can hold another one many times over, or itself.
     """
@@ -139,7 +139,7 @@ def _bounded(content):
 
 
 def _numpy_numbers() -> list:
-    """Return what numpy's numbers and arrays are made of: the original package kept k and b as such. No code in it."""
+    """Return the parts of numpy's numbers and arrays: the original package kept k and b as such. No code in it."""
     array = np.array(0.).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     names = [(array, '_reconstruct'), (scalar, 'scalar')]

@@ -17,7 +17,7 @@ LARGEST = 1e100  # of what is measured or fitted; larger numbers overflow when t
 
 
 def checked_value(path: str | Path, key: str, check: Callable, value):
-    """Return check(value); UserError that names the file, the key and what was expected."""
+    """Return check(value); UserError that names the file, the key and the expected form."""
     try:
         return check(value)
     except (ValueError, TypeError, RecursionError) as error:
@@ -65,7 +65,7 @@ def file_name(value) -> str:
 
 
 def tensors(value) -> 'dict[str, torch.Tensor]':
-    """Return a state dict; ValueError if it is none, or if a number in it is NaN or infinite."""
+    """Return a state dict; ValueError if it is no state dict, or if a number in it is NaN or infinite."""
     import torch
     if not isinstance(value, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise ValueError('a dictionary of tensors')

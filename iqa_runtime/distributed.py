@@ -1,4 +1,4 @@
-"""Several processes as one: each batch is shared out, and what a loss or a metric needs whole is gathered.
+"""Several processes as one: each batch is shared out, and the tensors that a loss or a metric needs whole are gathered.
 
 Started by torchrun, through ignite.distributed. Without it there is one process, and everything here does nothing.
 """
@@ -24,7 +24,7 @@ def device_of(name: str | None) -> str:
 
 @contextmanager
 def processes(device: str, **options) -> Iterator[str]:
-    """Join the other processes where torchrun started this one; yield the device of this process.
+    """Join the other processes if torchrun started this one; yield the device of this process.
 
     Only rank 0 writes to stdout. An error on any rank is shown, and torchrun ends the others. `options` are those of
     torch.distributed.init_process_group, as `timeout`: how long one process waits for another.
@@ -71,7 +71,7 @@ def fewest_images(batch_size: int, sync_bn: bool, model: nn.Module) -> int:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Rows (n_rank, ...) of all processes, one after the other in order of rank; this process's with their gradient."""
+    """Gather the rows (n_rank, ...) of all processes, in order of rank; this process's with their gradient."""
     if idist.get_world_size() == 1:
         return tensor
     counts = idist.all_gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()

@@ -1,4 +1,4 @@
-"""Errors of the user, what ends a command, and names picked from a table."""
+"""Errors of the user, the end of a command, and names picked from a table."""
 import difflib
 import errno
 import io
@@ -50,7 +50,7 @@ def command(main: Callable) -> Callable:
 
 
 def open_streams() -> None:
-    """Open stdin, stdout and stderr if they are closed, and let stdout escape what its encoding lacks.
+    """Open stdin, stdout and stderr if they are closed, and let stdout escape characters that its encoding lacks.
 
     Else a file that is written would get the number of a stream, and what a library prints there. UserError if stdout
     was closed: what is asked for would be lost.

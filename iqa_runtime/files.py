@@ -138,7 +138,7 @@ def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """Return what tells a file from all others whatever its name; None if it is not there."""
+    """Return the identity of a file, whatever its name; None if it is not there."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -47,7 +47,7 @@ def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
 
 
 def keep_freed_memory(device: str) -> None:
-    """Let the C library keep what a network on the CPU frees for its next tensors, until the process ends.
+    """Let the C library keep the memory that a network on the CPU frees for its next tensors, until the process ends.
 
     glibc gives large tensors back to the system when they are freed; the system then clears every page for the next
     ones, in each step anew (how long that takes: benchmarks/). With another C library nothing is changed. Tensors are

@@ -57,7 +57,7 @@ HOW: dict[str, Callable[[np.ndarray], float]] = {'iqr': iqr_mean, 'mean': np.mea
 
 @dataclass(frozen=True)
 class Predictions:
-    """What models predict: `values` (images, models), nan where a model lacks an image."""
+    """Predictions of models: `values` (images, models), nan if a model lacks an image."""
 
     images: list[str]
     models: list[str]
@@ -65,7 +65,7 @@ class Predictions:
 
     @property
     def there(self) -> np.ndarray:
-        """Which values there are, (images, models) bool."""
+        """Return whether each value is there, (images, models) bool."""
         return ~np.isnan(self.values)
 
     def combined(self, how: str = 'iqr') -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Quality maps: where in an image its quality is lost, as far as the features of the network can tell.
+"""Draw quality maps: the places in an image at which quality is lost, as far as the network's features can tell.
 
 A map is made of the scores of local windows: the features of each window are pooled and sent through the heads that
 were trained on whole images (see IQAModel.local). It is not trained on local ratings, for there are none: it shows
@@ -30,13 +30,13 @@ COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
 
 
 def check_maps(scorer: Scorer) -> None:
-    """Raise UserError if there are no quality maps of what this scores with."""
+    """Raise UserError if the networks of this scorer have no quality maps."""
     if not scorer.has_maps:
         raise UserError(f'no quality maps: {scorer.title} has no local features of an image')
 
 
 def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.ndarray:
-    """Local scores in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
+    """Return local scores in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
 
     (N, h, w), the size of level 7 of a LinearityIQA (a 32nd of the image in a ResNet); `window` is the side of the
     windows in its cells. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as MANIQA
@@ -69,7 +69,7 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple['Normalize', 'Colormap']:
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
     """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale.
 
-    Where cells have weights, the lighter ones let more of the image through.
+    If cells have weights, the lighter ones let more of the image through.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

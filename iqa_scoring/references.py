@@ -23,7 +23,7 @@ def files_of(items: Iterable[Item]) -> list[str]:
 
 def find_items(words: Sequence[str], reference: str | None, inputs: int, recursive: bool = False,
                stdin: Iterable[bytes] = ()) -> tuple[list[Item], int]:
-    """Return what a network of 1 or 2 `inputs` scores, each once, and how often an image came again.
+    """Return the items that a network of 1 or 2 `inputs` scores, each once, and how often an image came again.
 
     Args:
         words: see `find_images`; for pairs without `reference`, - alone: a table of pairs on stdin.
@@ -37,7 +37,7 @@ def find_items(words: Sequence[str], reference: str | None, inputs: int, recursi
 
 
 def with_references(paths: Sequence[str], reference: str | None, inputs: int, recursive: bool = False) -> list[Item]:
-    """Return what a network of 1 or 2 `inputs` scores of these images; UserError if --ref is missing or too much."""
+    """Return the items that a network of 1 or 2 `inputs` scores; UserError if --ref is missing or too much."""
     if inputs == 1 and reference:
         raise UserError(f'--ref {text(reference)}: this network scores images without a reference')
     if inputs == 2 and not reference:

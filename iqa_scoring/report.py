@@ -59,7 +59,7 @@ def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title
     """Write the report, best image first.
 
     Args:
-        entries: the images; where all have a `mos`, a scatter plot and the worst WORST are shown too.
+        entries: the images; if all have a `mos`, a scatter plot and the worst WORST are shown too.
         unreadable: lines about the images that have no score.
         metrics: criterion -> value, low, high of its confidence interval.
     """

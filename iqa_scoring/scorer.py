@@ -34,7 +34,7 @@ def linear(raw, k: float, b: float):
 
 
 def logistic(raw, top: float, bottom: float, centre: float, width: float):
-    """Return bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls where bottom > top."""
+    """Return bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls if bottom > top."""
     z = (raw - centre) / width
     return bottom + (top - bottom) * (torch.sigmoid(z) if isinstance(z, Tensor) else expit(z))
 
@@ -69,7 +69,7 @@ class Mapping:
 class Scale:
     """The MOS of the training images, which scores are held against; all unknown in a checkpoint of the original."""
 
-    values: np.ndarray  # (N,) float64, sorted; empty where unknown
+    values: np.ndarray  # (N,) float64, sorted; empty if unknown
     low: float | None = None
     high: float | None = None
     higher_is_better: bool | None = None
@@ -83,7 +83,7 @@ class Scale:
         return cls(np.asarray(mos['values'], float), mos['min'], mos['max'], mos['higher_is_better'])
 
     def percentile(self, score: float) -> float | None:
-        """Percentage of the training images whose MOS is lower (an equal one counts half), 0..100; None if unknown."""
+        """Return the percentage of training images of lower MOS (an equal MOS counts half), 0..100; None if unknown."""
         if not len(self.values):
             return None
         both = np.searchsorted(self.values, score, 'left') + np.searchsorted(self.values, score, 'right')
@@ -208,7 +208,7 @@ class Scorer:
 
     @property
     def title(self) -> str:
-        """What scores, for a message."""
+        """Return the name of the scorer for a message."""
         return type(self.network).__name__
 
     def score(self, image, reference=None, as_loss: bool = False):
@@ -240,7 +240,7 @@ class Scorer:
         return float(self._chunk(*([one] for one in images))[0])
 
     def _inputs(self, reference, image) -> tuple:
-        """The images that the network compares; TypeError if the reference is missing, too much or of another kind."""
+        """Return the images that are compared; TypeError if a reference is missing, unwanted or of another kind."""
         if (reference is None) == (self.inputs == 2):
             raise TypeError('this network compares an image with its reference: score(image, reference)'
                             if reference is None else 'this network scores an image without a reference')
@@ -253,7 +253,7 @@ class Scorer:
         return reference, image
 
     def _chunk(self, *lists) -> np.ndarray:
-        """Scores (N,) of lists of paths, PIL images or arrays, reference first: as one batch if their sizes allow."""
+        """Score lists of paths, PIL images or arrays, reference first: as one batch if their sizes allow."""
         inputs = [[pil_to_tensor(self.preprocess(image) if isinstance(image, (str, Path))
                                  else self.preprocess.of(_as_pil(image))) for image in images] for images in lists]
         same = len({tuple(one.shape) for images in inputs for one in images}) == 1
@@ -297,7 +297,7 @@ def _of_one_size(images: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Float (N, 3, H, W) in 0..1 brought to the sizes of `preprocess`; resized by torch's filters (INTERPOLATIONS)."""
+    """Bring float (N, 3, H, W) in 0..1 to the sizes of `preprocess`, by torch's filters (INTERPOLATIONS)."""
     def resize(x: Tensor, size: tuple[int, int], name: str) -> Tensor:
         x = F.interpolate(x, tuple(size), align_corners=False, **INTERPOLATIONS[name])
         return x if name == 'bilinear' else x.clamp(0, 1)  # the others overshoot, and 8-bit images are cut

@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the images."""
+        """Return the bytes of the images."""
         return sum(image.nbytes for image in self.inputs)
 
     def let_go(self) -> None:
@@ -133,7 +133,7 @@ def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
 
 
 def decode(paths: Iterable[Item], read: Callable[[int, Item], Sample], workers: int, ahead: int) -> Iterator[Sample]:
-    """read(index, path) of every path, in order, by `workers` threads, at most `ahead` before they are asked for."""
+    """Yield read(index, path) of every path, in order, by `workers` threads, at most `ahead` of the consumer."""
     numbered = enumerate(paths)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
@@ -146,9 +146,9 @@ def decode(paths: Iterable[Item], read: Callable[[int, Item], Sample], workers: 
 
 
 def batches(samples: Iterable[Sample], batch_size: int, waiting: int = WAITING) -> Iterator[list[Sample]]:
-    """Batches of samples that can be stacked; a sample without pixels comes at once, by itself.
+    """Yield batches of samples that can be stacked; a sample without pixels comes at once, by itself.
 
-    A batch is not filled where its first sample would fall LAG batches behind, or more than `waiting` bytes wait.
+    A batch is not filled if its first sample would fall LAG batches behind, or more than `waiting` bytes wait.
     """
     groups: dict[tuple[int, ...], list[Sample]] = {}  # in the order of their first samples
     held = 0

@@ -1,4 +1,4 @@
-"""Where scores go: CSV and JSON lines that grow row by row, can be gone on with, merged and sorted; the screen.
+"""Write scores: CSV and JSON lines that grow row by row, can be gone on with, merged and sorted; the screen.
 
 The columns of a CSV and the keys of a JSON line:
 
@@ -96,7 +96,7 @@ class TableFile:
     """A file that rows are added to; what is written is on its way to the disk after each `write`.
 
     Args:
-        path, kind: where, and a name in KINDS.
+        path, kind: the file, and a name in KINDS.
         resume: keep what is there, but for a last line that was cut; else begin anew. Not for a device or a pipe.
         model: with `resume`, rows of another model are a UserError.
     """
@@ -244,7 +244,7 @@ def parts_of(path: str | Path) -> list[Path]:
 
 
 def screen_line(row: dict) -> str:
-    """Return a row for the screen: score, raw output, percentile, name, and what is to be said of it."""
+    """Return a row for the screen: score, raw output, percentile, name, and remarks."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     marks = [f'{row["outside"]} the range' if row['outside'] else '', row['note'], row['map'] or '']
     said = ', '.join(filter(None, marks))

@@ -15,7 +15,7 @@ from iqa_runtime.files import locked, replacing, write_text, writing
 
 @contextmanager
 def _thread_errors_once() -> Iterator[None]:
-    """Within, a thread's OSError is not printed: that of TensorBoard's writer is raised by the next call."""
+    """Do not print a thread's OSError within the context: that of TensorBoard's writer is raised by the next call."""
     before = threading.excepthook
 
     def hook(arguments) -> None:
@@ -77,7 +77,7 @@ class Log:
         return [value for _, value, _ in self.history[tag][-last:]]
 
     def flush(self) -> None:
-        """Hand what was logged to the operating system."""
+        """Hand the logged scalars to the operating system."""
         if self.writer:
             with writing(self.folder):
                 self.writer.flush()

@@ -63,7 +63,7 @@ def name_of(args: Options) -> str:
 
 
 def outputs_of(args: Options) -> dict[str, Paths]:
-    """Return the files that a run writes, by the option that says where."""
+    """Return the files that a run writes, by the option that names their place."""
     name = name_of(args)
     return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': checkpoint_file(args),
             '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],

@@ -1,4 +1,4 @@
-"""Optimizers and what they train."""
+"""Build optimizers and the groups of parameters that they train."""
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,7 +96,7 @@ def weight_decays(net: 'Network', dense: float, conv: float) -> dict[str, float]
 
 
 def build_penalty(args: Options, net: 'Network') -> 'Callable[[], Tensor] | None':
-    """Return the penalty that --l2 asks for, as what IQALoss adds; None without it."""
+    """Return the penalty that --l2 asks for, as the term that IQALoss adds; None without it."""
     if not any(args.l2):
         return None
     if not net.l2_layers:

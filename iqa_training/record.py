@@ -66,9 +66,9 @@ class Record:
         return self.patience is not None and self.since >= self.patience
 
     def state(self) -> dict:
-        """Return what a state holds."""
+        """Return the record as a state holds it."""
         return {'best': self.best, 'at': self.at, 'epoch': self.epoch, 'since': self.since}
 
     def restore(self, state: dict) -> None:
-        """Go on from what `state` returned."""
+        """Restore the record from a value of `state`."""
         self.best, self.at, self.epoch, self.since = (state[name] for name in ('best', 'at', 'epoch', 'since'))

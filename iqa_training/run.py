@@ -1,4 +1,4 @@
-"""A training run: what happens around the steps, from the first one to the test at the end."""
+"""Run a training: validations, files and messages around the steps, and the test at the end."""
 import math
 import time
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""States: what a run that was stopped goes on from.
+"""Write and read states, from which a run that was stopped goes on.
 
 Beside the checkpoint NAME.pth, a run keeps NAME.pth.ITERATION.state: that of the last finished epoch or validation, or
 of the iteration at which it was asked to stop. It holds tensors and plain Python values only:
@@ -45,7 +45,7 @@ def _is_state(name: str, checkpoint: Path) -> bool:
 
 
 def remove_unfinished(checkpoint: Path) -> None:
-    """Remove what killed processes of a run left half written beside its checkpoint; the caller holds its lock."""
+    """Remove half-written files of killed processes beside a run's checkpoint; the caller holds its lock."""
     remove_left_over(checkpoint.parent, lambda name: name == checkpoint.name or _is_state(name, checkpoint))
 
 
@@ -162,7 +162,7 @@ def random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Put all generators back to what `random_states` returned; a GPU that is not there any more is left out."""
+    """Restore all generators from a value of `random_states`; a GPU that is not there any more is left out."""
     version, internal, gauss = states['python']
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(tuple(states['numpy']))
@@ -195,7 +195,7 @@ def _settings(state_dict: dict):
 
 
 def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if what the optimizer keeps of a parameter, such as its moments, is of another shape."""
+    """Raise ValueError if a tensor that the optimizer keeps of a parameter, as its moments, has another shape."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if not isinstance(value, torch.Tensor) and not (value is None and name == 'momentum_buffer'):

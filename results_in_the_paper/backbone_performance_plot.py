@@ -66,7 +66,7 @@ def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Read the results, draw, save, and name what is missing."""
+    """Read the results, draw, save, and name missing results."""
     parser = plotting.parser(__doc__.splitlines()[0])
     parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
     args = parser.parse_args(argv)

@@ -41,14 +41,14 @@ class Log(NamedTuple):
     epochs: np.ndarray
 
     def means(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The epochs and the average of each head over each."""
+        """Return the epochs, and the average of each head over each epoch."""
         epochs, group = np.unique(self.epochs, return_inverse=True)
         counts = np.bincount(group)
         return epochs, {head: np.bincount(group, values) / counts for head, values in self.heads.items()}
 
 
 def read_log(path: str | Path) -> Log:
-    """Read bhat.csv or a log of the original; UserError where there is no b-hat in it or the lines do not fit."""
+    """Read bhat.csv or a log of the original; UserError if there is no b-hat in it or the lines do not fit."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path} not found; this makes it: python main.py --resize --log_bhat')
@@ -134,7 +134,7 @@ def draw_epochs(epochs: np.ndarray, means: Mapping[str, np.ndarray]) -> Figure:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Read the log, draw, save, and print what is in it."""
+    """Read the log, draw, save, and print its summary."""
     parser = plotting.parser(__doc__.splitlines()[0])
     parser.add_argument('log', nargs='?', help='bhat.csv of a run, or a log of the original package (default: the '
                                                'latest runs/*/bhat.csv, or else bhat.log)')

@@ -76,7 +76,7 @@ def difference(a: Predictions, b: Predictions, count: int, seed: int = 0) -> dic
 
 
 def aligned(models: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """Bring all models to the images and the order of the first; UserError where they are not of the same images.
+    """Bring all models to the images and the order of the first; UserError if they are not of the same images.
 
     Files without names (.npy) are compared in their order; MOS that differ tell that it is not the same.
     """

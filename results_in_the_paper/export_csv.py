@@ -27,7 +27,7 @@ CSV_DIR = 'results/csv'
 
 
 def read_options(run_dir: str | Path) -> dict:
-    """Read the options of a run from its options.json; UserError where it is missing or not that."""
+    """Read the options of a run from its options.json; UserError if it is missing or holds no options."""
     path = Path(run_dir) / 'options.json'
     if not path.exists():
         raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py')
@@ -44,7 +44,7 @@ def read_options(run_dir: str | Path) -> dict:
 def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]]]:
     """Read a run's scalars: {tag: [(wall time, step, value), ...]}, steps increasing.
 
-    Where a step was written twice, as by a run that was resumed, the later writing counts.
+    If a step was written twice, as by a run that was resumed, the later writing counts.
     """
     if not any(Path(run_dir).glob('*tfevents*')):
         raise UserError(f'{run_dir}: no TensorBoard event file in it')
@@ -68,7 +68,7 @@ def csv_text(curve: Iterable[tuple[float, int, float]]) -> str:
 def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = None) -> dict[str, list[str]]:
     """Return {tag: names of the CSV files, without .csv} of a run with these options.
 
-    Several names where several figures draw the run; `base` is the setting of the figures where it is not the paper's.
+    Several names if several figures draw the run; `base` is the setting of the figures if it is not the paper's.
     """
     runs = [run for run in figure_runs(base=base) if not differences(options, run.options)]
     names = {}

@@ -23,7 +23,7 @@ REFERENCE = 'norm-in-norm'
 
 
 def epochs_to_reach(curves: Mapping[str, Curve], metric: str) -> dict[str, float | None]:
-    """Return the epoch at which each other loss first reaches what Norm-in-Norm has in its first epoch, or None."""
+    """Return the epoch at which each other loss first reaches the value of Norm-in-Norm's first epoch, or None."""
     if not len(curves[REFERENCE].values):
         return {loss: None for loss in curves if loss != REFERENCE}
     target = curves[REFERENCE].values[0]

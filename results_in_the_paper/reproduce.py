@@ -80,7 +80,7 @@ from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Parse the options and reproduce; return the exit status, 1 where anything failed."""
+    """Parse the options and reproduce; return the exit status, 1 if anything failed."""
     args = REPRODUCE.parse(argv)
     names = expand(args.targets)
     targets, shelf = [name for name in names if name not in SYSTEMS], shelf_of(args)
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def missing(system: System) -> list[list[Job]]:
-    """Return what a system lacks, stage by stage."""
+    """Return the missing steps of a system, stage by stage."""
     return [[[step.command()] for step in stage] for stage in system.missing()]
 
 
@@ -125,7 +125,7 @@ def tell_what_is_there(runs: int, lacking: int, systems: Iterable[System]) -> No
 
 
 def run_chains(chains: Iterable[list[list[Job]]], free: list[dict[str, str]]) -> list[str]:
-    """Run the stages of each chain, one after the other up to one that fails; return what failed."""
+    """Run the stages of each chain, one after the other up to one that fails; return the failures."""
     failures = []
     for chain in chains:
         for stage in filter(None, chain):
@@ -146,7 +146,7 @@ def given_of(args: Options) -> dict:
 
 
 def shelf_of(args: Options) -> Shelf:
-    """Sort the options that the user gave: what makes another setting, and what is passed on to all commands."""
+    """Sort the options that the user gave: those that make another setting, and those passed on to all commands."""
     given = given_of(args)
     base = {name: value for name, value in given.items() if name in PAPER}
     if args.dataset == 'demo':
@@ -159,7 +159,7 @@ def shelf_of(args: Options) -> Shelf:
 
 
 def gpus(args: Options) -> list[str]:
-    """The GPUs that runs are spread over; none where the user chose a device."""
+    """Return the GPUs that runs are spread over; no GPU if the user chose a device."""
     if 'device' in args.given or not torch.cuda.is_available():
         return []
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
@@ -167,7 +167,7 @@ def gpus(args: Options) -> list[str]:
 
 
 def export(shelf: Shelf, runs: Iterable[Run]) -> list[str]:
-    """Export the curves of all runs; return what went wrong."""
+    """Export the curves of all runs; return the failures."""
     failures = []
     for run in runs:
         try:

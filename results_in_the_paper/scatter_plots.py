@@ -59,7 +59,7 @@ def _from_npy(npy_dir: str | Path) -> dict[str, dict[str, Predictions]]:
 
 
 def from_results(results: list[Result], base: Mapping | None = None) -> dict[str, dict[str, Predictions]]:
-    """Return {data set: {loss: predictions}} of the runs of Figure 7; UserError where one is not there."""
+    """Return {data set: {loss: predictions}} of the runs of Figure 7; UserError if a run is not there."""
     predictions = {}
     for cell in cells('figure7', base):
         data, loss = cell.labels
@@ -71,7 +71,7 @@ def from_results(results: list[Result], base: Mapping | None = None) -> dict[str
 
 
 def predictions(result_dir: str | None, npy_dir: str | None) -> dict[str, dict[str, Predictions]]:
-    """Return what is drawn, from the folder that is named, or else from the first place that has all of it."""
+    """Return the predictions, from the folder that is named, or else from the first place that has them all."""
     if npy_dir:
         return _from_npy(npy_dir)
     if result_dir:

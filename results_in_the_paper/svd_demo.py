@@ -127,7 +127,7 @@ def rows_of(table: pd.DataFrame) -> list[list[str]]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Train what is missing, draw, and print the table."""
+    """Train the missing networks, draw, and print the table."""
     parser = plotting.parser(__doc__.splitlines()[0])
     args, further = parser.parse_known_args(argv)
     info_file = OUT_DIR / 'demoinfo.mat'

@@ -44,7 +44,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float
     """Return t, its two-sided p, and the number of splits of a paired t-test between two losses' {split: PLCC}.
 
     Only splits that both have count; t and p are nan for fewer than two of them. A difference that is the same in
-    all splits gives an infinite t (nan where it is zero).
+    all splits gives an infinite t (nan if it is zero).
     """
     splits = sorted(set(a) & set(b))
     x, y = (np.array([values[split] for split in splits], float) for values in (a, b))

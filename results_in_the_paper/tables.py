@@ -31,7 +31,7 @@ def draw(rows_of: Sequence[Cell], results: list[Result], style: str = 'text') ->
 
 
 def triple(known: float | None, ours: float | None) -> list[str]:
-    """Return the paper's number, ours and the difference as words; '-' for what is not there (yet)."""
+    """Return the paper's number, ours and the difference as words; '-' for a number that is not there (yet)."""
     shown = '-' if ours is None else f'{ours:.3f}'
     both = known is not None and ours is not None and math.isfinite(ours)
     return [paper.show(known), shown, f'{ours - known:+.3f}' if both else '-']
@@ -44,7 +44,7 @@ def missing(rows_of: Sequence[Cell], results: list[Result]) -> list[str]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Print the tables, with the commands that make what is missing; write them where asked to."""
+    """Print the tables, with the commands that make missing results; write them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('tables', nargs='*', default=TABLES, metavar='TABLE', help=f'any of {", ".join(HEADERS)}')
     parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')

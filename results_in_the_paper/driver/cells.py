@@ -18,7 +18,7 @@ class Cell(NamedTuple):
     """One number of the paper.
 
     `labels` say its row, one per column of HEADERS[target]; `options` train the run; `tested` is the data set tested;
-    `paper` is None where the number is not known, or where the run is not the paper's.
+    `paper` is None if the number is not known, or if the run is not the paper's.
     """
 
     target: str
@@ -29,12 +29,12 @@ class Cell(NamedTuple):
     paper: float | None
 
     def ours(self, results: list[Result]) -> float | None:
-        """The number measured here, None where there is no such result."""
+        """Return the number measured here, None if there is no such result."""
         result = find(results, self.options, self.tested)
         return result.metrics.get(self.metric) if result else None
 
     def commands(self) -> list[str]:
-        """The commands that make it: training, and testing where another data set is tested."""
+        """Return the commands that make it: training, and testing if another data set is tested."""
         train = command(self.options)
         other = self.tested != self.options['dataset']
         return [train, *([command({**self.options, 'dataset': self.tested}, 'test_dataset.py')] if other else [])]

@@ -32,7 +32,7 @@ CURVE_SCRIPTS = {
 
 
 def draw(target: str, shelf: Shelf, out_dir: Path) -> list[str]:
-    """Draw one target into `out_dir`; return what went wrong, if anything."""
+    """Draw one target into `out_dir`; return the error in words, '' if there is none."""
     drawer = _curves if target in CURVE_SCRIPTS else _DRAWERS.get(target, _table)
     try:
         drawer(target, shelf, out_dir)

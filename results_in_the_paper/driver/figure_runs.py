@@ -1,4 +1,4 @@
-"""Which runs the figures draw, under which names their curves are kept as CSV files, and how to train them."""
+"""List the runs that the figures draw, the CSV files of their curves, and the commands that train them."""
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class FigureRun(NamedTuple):
     options: dict
 
     def path(self, csv_dir: str | Path, part: str, metric: str) -> Path:
-        """The CSV file of one curve."""
+        """Return the CSV file of one curve."""
         return Path(csv_dir) / f'{self.template.format(part=part, metric=metric)}.csv'
 
     def is_in(self, csv_dir: str | Path) -> bool:
@@ -42,7 +42,7 @@ class FigureRun(NamedTuple):
         return f'{part}/{dataset_name(self.options["dataset"])}/{metric}'
 
     def command(self) -> str:
-        """The command that trains this run."""
+        """Return the command that trains this run."""
         return command(self.options, 'main.py', *(['--test_during_training'] if 'train' in self.parts else []))
 
 

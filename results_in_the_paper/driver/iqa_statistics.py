@@ -20,7 +20,7 @@ def outlier_ratio(x: np.ndarray, y: np.ndarray, std: np.ndarray, axis: int = -1)
 
 
 def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
-    """Return why the std cannot be held against errors in MOS units, or None where it can.
+    """Return why the std cannot be held against errors in MOS units, or None if it can.
 
     The ratings of an image spread over a tenth of the scale or more; a std far below that is on a shorter scale, as
     KonIQ-10k's of 1..5 beside its MOS of 0..100, and would call nearly every image an outlier.
@@ -34,12 +34,12 @@ def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
 
 
 def logistic4(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
-    """VQEG's monotonic curve with 4 parameters: bottom + (top - bottom) / (1 + exp(-(x - centre) / |width|))."""
+    """Return VQEG's monotonic curve of 4 parameters: bottom + (top - bottom) / (1 + exp(-(x - centre) / |width|))."""
     return bottom + (top - bottom) * expit((x - centre) / np.maximum(np.abs(width), 1e-9))
 
 
 def logistic5(x: np.ndarray, height: float, slope: float, centre: float, tilt: float, offset: float) -> np.ndarray:
-    """The curve with 5 parameters: height (1/2 - 1 / (1 + exp(slope (x - centre)))) + tilt x + offset."""
+    """Return the curve of 5 parameters: height (1/2 - 1 / (1 + exp(slope (x - centre)))) + tilt x + offset."""
     return height * (expit(slope * (x - centre)) - .5) + tilt * x + offset
 
 
@@ -94,15 +94,15 @@ MAPPINGS: dict[str, Callable] = {'as saved': _identity, 'linear': _linear, '4-pa
 
 
 def mapped(mapping: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return x mapped to the MOS y by one of MAPPINGS, fitted by least squares; NoFitError where it fails."""
+    """Return x mapped to the MOS y by one of MAPPINGS, fitted by least squares; NoFitError if it fails."""
     return MAPPINGS[mapping](x, y)
 
 
 def williams(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, float]:
-    """Williams' t and its two-sided p (n - 3 degrees of freedom) for two correlations that share y.
+    """Return Williams' t and its two-sided p (n - 3 degrees of freedom) for two correlations that share y.
 
     r_ay and r_by are the correlations of models a and b with y, r_ab that between the models. Williams (1959), as
-    recommended by Steiger (1980), equation 7. nan where n < 4 or the models are the same.
+    recommended by Steiger (1980), equation 7. nan if n < 4 or the models are the same.
     """
     determinant = 1 - r_ay ** 2 - r_by ** 2 - r_ab ** 2 + 2 * r_ay * r_by * r_ab
     mean = (r_ay + r_by) / 2
@@ -114,9 +114,9 @@ def williams(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, floa
 
 
 def steiger(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, float]:
-    """Steiger's Z and its two-sided p for the same question, on Fisher's z with the pooled correlation.
+    """Return Steiger's Z and its two-sided p for the same question, on Fisher's z with the pooled correlation.
 
-    Steiger (1980), equation 14. nan where n < 4 or a correlation is 1.
+    Steiger (1980), equation 14. nan if n < 4 or a correlation is 1.
     """
     if n < 4 or max(abs(r_ay), abs(r_by), abs(r_ab)) >= 1:
         return np.nan, np.nan

@@ -90,7 +90,7 @@ def of_models(setting: Setting, runs: dict[tuple[int, int], Step]) -> list[Row]:
 
 
 def out_of_fold(runs: dict[tuple[int, int], Step]) -> list[Row]:
-    """Return what sizes and the outlier rule add, on all images, each predicted by networks that have not seen it."""
+    """Return the gain by sizes and outlier rule, on all images, each predicted by networks that have not seen it."""
     if not all(run.makes.exists() for run in runs.values()):
         return []
     sizes = dict.fromkeys(size for size, _ in runs)
@@ -101,7 +101,7 @@ def out_of_fold(runs: dict[tuple[int, int], Step]) -> list[Row]:
 
 
 def held_out(tests: dict[tuple[int, int], Step]) -> list[Row]:
-    """Return what folds, sizes and the outlier rule add, on images that no network was trained on."""
+    """Return the gain by folds, sizes and the outlier rule, on images that no network was trained on."""
     if not tests or not all(step.makes.exists() for step in tests.values()):
         return []
     found = {key: read_predictions(step.makes.with_suffix('.csv')) for key, step in tests.items()}
@@ -130,7 +130,7 @@ def _together(names: Sequence[str], columns: Sequence[np.ndarray]) -> list[Level
 
 
 def rows(label: str, levels: Sequence[Level], mos: np.ndarray) -> list[Row]:
-    """Return the value of each level, and what it adds to the one before, with bootstrap intervals over the images."""
+    """Return the value of each level, and its gain over the level before, with bootstrap intervals over the images."""
     table = []
     for metric in METRICS:
         before = None

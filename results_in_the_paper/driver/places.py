@@ -1,4 +1,4 @@
-"""Where the scripts look if no folder is named: what runs of main.py wrote, then what the authors published.
+"""Find files if no folder is named: those that runs of main.py wrote, then those that the authors published.
 
 Runs write results/ and runs/ in the folder where they are started, so that both lie in the current folder or in the
 repository. The authors' csv/, npy/ and bhat.log are looked for in results_in_the_paper/ and in the current folder.
@@ -19,7 +19,7 @@ Scalars = dict[str, list[tuple[float, int, float]]]
 
 
 def own(name: str) -> list[Path]:
-    """Return where runs may have written the file or folder of this name: the current folder, the repository."""
+    """Return the paths of this name that runs may have written: in the current folder, in the repository."""
     return _each_once(Path(name), HERE.parent / name)
 
 
@@ -29,7 +29,7 @@ def named(name: str) -> str:
 
 
 def published(name: str) -> list[Path]:
-    """Return where the authors' file or folder of this name may have been put."""
+    """Return the places at which the authors' file or folder of this name may lie."""
     return _each_once(HERE / name, Path(name))
 
 
@@ -89,7 +89,7 @@ def newest(pattern: str) -> Path | None:
 
 
 def missing(what: str, looked_in: Iterable[str | Path], command: str, name: str, option: str) -> UserError:
-    """Return the error that says what was looked for, where, and both ways to get it.
+    """Return the error that names the missing files, the places searched, and both ways to get them.
 
     Args:
         what: the file or result, and the verb.

@@ -1,4 +1,4 @@
-"""What all figures share: style and colours, reading a curve, drawing curves, saving as PDF and PNG, the options.
+"""Draw figures: their style and colours, reading a curve, drawing curves, saving as PDF and PNG, the options.
 
 Figures are drawn at the size they have on the page: COLUMN or PAGE inches wide, so that 7 points stay 7 points.
 """
@@ -99,7 +99,7 @@ def _numbers(path: Path, line: int, row: list[str]) -> tuple[float, float]:
 
 
 def read_run(run: FigureRun, csv_dir: str | Path, part: str, metric: str) -> Curve:
-    """Read one curve of a figure's run; where it is missing, the error names the training command."""
+    """Read one curve of a figure's run; if it is missing, the error names the training command."""
     return read_curve(run.path(csv_dir, part, metric), run.command())
 
 
@@ -110,7 +110,7 @@ def first_reaching(curve: Curve, target: float, metric: str) -> float | None:
 
 
 def best(curve: Curve, metric: str) -> float:
-    """Return the best value of a curve; nan where it has none."""
+    """Return the best value of a curve; nan if it has none."""
     return float((np.max if DIRECTIONS[metric] > 0 else np.min)(curve.values)) if len(curve.values) else math.nan
 
 

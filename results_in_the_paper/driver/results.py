@@ -1,4 +1,4 @@
-"""Read what runs leave behind: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
+"""Read the results of runs: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
 import json
 import math
 import pickle
@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One NAME.json: what was measured, of which training options, on which part of which data set."""
+    """A NAME.json: the metrics, the training options, the data set and its part."""
 
     path: Path
     metrics: dict
@@ -53,7 +53,7 @@ class _ArraysOnly(pickle.Unpickler):
 def read_npy(path: str | Path) -> dict:
     """Read the dictionary of numbers and numeric arrays that the original saved with numpy.save.
 
-    Nothing in the file is executed: UserError where it holds anything but numbers, lists and numeric arrays, is
+    Nothing in the file is executed: UserError if it holds anything but numbers, lists and numeric arrays, is
     damaged, or is not such a dictionary.
     """
     path = Path(path)

@@ -63,7 +63,7 @@ class Runner:
         return None
 
     def _command(self, words: list[str], slot: Mapping[str, str], mark: str) -> str | None:
-        """Run one command; return what went wrong, with the last line of its output."""
+        """Run a command; return its failure in words, with the last line of its output."""
         began, last = time.perf_counter(), 'no output'
         with self.lock:
             if self.stopping:
@@ -102,7 +102,7 @@ def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM, which job schedulers send, does what Ctrl-C does, unless it is ignored."""
+    """Let SIGTERM, which job schedulers send, act as Ctrl-C within the context, unless it is ignored."""
     def interrupt(number: int, _) -> None:
         raise KeyboardInterrupt
 

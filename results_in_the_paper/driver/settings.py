@@ -25,7 +25,7 @@ FIRST = ('dataset', 'resize')  # where a reader looks for them
 
 
 def normalised(options: Mapping) -> dict:
-    """Return the options that make a run, in one spelling; what is not in `options` is as in the paper.
+    """Return the options that make a run, in one spelling; those not in `options` are as in the paper.
 
     Options without effect (the size without resize, p and q with MAE) take the paper's values, so that two runs
     which train the same are equal.
@@ -42,7 +42,7 @@ def normalised(options: Mapping) -> dict:
 
 
 def differences(options: Mapping, wanted: Mapping) -> list[str]:
-    """Return the names of the options in which two runs differ; empty where they train the same."""
+    """Return the names of the options in which two runs differ; empty if they train the same."""
     found, expected = normalised(options), normalised(wanted)
     return [name for name in PAPER if not _same(found[name], expected[name])]
 

@@ -1,4 +1,4 @@
-"""What is there of the runs that the driver needs, and the commands that make the rest."""
+"""Find the files of the runs that the driver needs, and list the commands that make the missing ones."""
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Shelf:
-    """Where runs are kept, and what they share.
+    """The folders in which runs are kept, and the options that they share.
 
     `base` is what is not as in the paper. `words` and `test_words` are further options of all commands of main.py and
-    test_dataset.py; a result counts where its options have the values of `demanded`.
+    test_dataset.py; a result counts if its options have the values of `demanded`.
     """
 
     result_dir: Path
@@ -36,12 +36,12 @@ class Shelf:
 
     @property
     def csv_dir(self) -> Path:
-        """The folder of the curves, where main.py writes them too."""
+        """Return the folder of the curves, where main.py writes them too."""
         return self.result_dir / 'csv'
 
     @property
     def figure_dir(self) -> Path:
-        """The folder for figures and tables: figures, or for another data set than the paper's figures-DATASET."""
+        """Return the folder of figures and tables: figures, or figures-DATASET for other data sets than the paper's."""
         data = self.base.get('dataset', PAPER['dataset'])
         return self.result_dir / ('figures' if data == PAPER['dataset'] else f'figures-{dataset_name(data)}')
 
@@ -51,21 +51,21 @@ class Shelf:
                         if all(result.options.get(name) == value for name, value in self.demanded.items())]
 
     def name(self, run: Run) -> str:
-        """The name of a run's files, that of its result where there is one."""
+        """Return the name of a run's files, that of its result if there is a result."""
         result = find(self.results, run.options, run.options['dataset'])
         return result.path.name.removesuffix('.json') if result else self._own_name(run)
 
     def log(self, run: Run) -> Path | None:
-        """The TensorBoard folder of a run, None where there is none."""
+        """Return the TensorBoard folder of a run, None if it has no log."""
         folder = self.log_dir / self.name(run)
         return folder if any(folder.glob('*tfevents*')) else None
 
     def holds(self, run: Run) -> bool:
-        """Whether there is anything of a run, so that a CSV file of its name is its own."""
+        """Return whether there is any file of a run, so that a CSV file of its name is its own."""
         return bool(find(self.results, run.options, run.options['dataset']) or self.log(run))
 
     def lacks(self, run: Run) -> list[str]:
-        """Say what is missing: 'result', 'curves', 'b-hat', and the names of data sets that it is not tested on."""
+        """Name the missing parts: 'result', 'curves', 'b-hat', and the names of data sets that it is not tested on."""
         trained, log = bool(find(self.results, run.options, run.options['dataset'])), self.log(run)
         there = {'result': trained, 'curves': not run.curves or self._has_curves(run, log),
                  'b-hat': not run.bhat or bool(log and _has_bhat(log / 'bhat.csv')),
@@ -80,7 +80,7 @@ class Shelf:
                    for figure in run.curves for part in figure.parts for metric in figure.metrics)
 
     def commands(self, run: Run) -> list[list[str]]:
-        """Return the commands, as lists of words, that make what a run lacks, in order."""
+        """Return the commands, as lists of words, that make the missing parts of a run, in order."""
         lacks = set(self.lacks(run))
         commands = [self._test(run, name) for name in run.tested if name in lacks]
         if not lacks & {'result', 'curves', 'b-hat'}:
@@ -115,7 +115,7 @@ class Shelf:
     def export(self, run: Run) -> None:
         """Bring the curves of a run under the names that the figures read, as far as it went.
 
-        UserError where there is none. A log counts before CSV files, which may be of another setting's run.
+        UserError if there is none. A log counts before CSV files, which may be of another setting's run.
         """
         if log := self.log(run):
             export(log, self.csv_dir, self.base)
@@ -124,12 +124,12 @@ class Shelf:
 
 
 def _has_bhat(path: Path) -> bool:
-    """Whether the file is there and begins with the first iteration, not with a later one as of a resumed run."""
+    """Return whether the file is there and begins with the first iteration, not with a later one as after --resume."""
     with suppress(OSError), open(path, encoding='utf-8') as file:
         return any(line.startswith('1,') for line in (file.readline(), file.readline()))
     return False
 
 
 def script(name: str) -> str:
-    """The path of one of the project's scripts. Commands run where the driver does, as their relative paths mean."""
+    """Return the path of a script of the project. Commands run where the driver does, as their relative paths mean."""
     return name if Path.cwd() == ROOT else str(ROOT / name)

@@ -9,7 +9,7 @@ from results_in_the_paper.driver.settings import LOSSES
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
-    """Draw a panel per loss from {loss: {value: curve}}; `name` is what stands before the value in the legend."""
+    """Draw a panel per loss from {loss: {value: curve}}; `name` stands before the value in the legend."""
     styles = {f'{name} {value}': style for value, style in
               zip(next(iter(curves.values())), plotting.VALUE_STYLES, strict=False)}
     panels = {f'{LOSSES[loss]}, validation PLCC': {f'{name} {value}': curve for value, curve in panel.items()}

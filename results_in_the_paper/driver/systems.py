@@ -55,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True)
 class System:
-    """What a system needs: `stages` of steps; `rows()` returns the rows of its table."""
+    """The way to reproduce a system: `stages` of steps; `rows()` returns the rows of its table."""
 
     stages: Sequence[Sequence[Step]]
     rows: Callable[[], list[Row]]
@@ -72,7 +72,7 @@ class System:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the user wants of a system.
+    """The user's choices for a system.
 
     Attributes:
         given: options of main.py that hold for all training runs, instead of the recipes'.
@@ -104,7 +104,7 @@ class Setting:
 
     def row(self, label: str, metric: str, known: float | None, step: Step, setting: str = '',
             tolerance: float = TOLERANCE) -> Row:
-        """Return the row of a published number, beside what a training run left.
+        """Return the row of a published number, beside that of a training run.
 
         `setting` says why the number is not judged, '' if it is.
         """

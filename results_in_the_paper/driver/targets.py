@@ -1,4 +1,4 @@
-"""What the driver can reproduce, and the runs that each figure or table needs."""
+"""List the targets of the driver, and the runs that each figure or table needs."""
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,12 +36,12 @@ class Run:
     bhat: bool = False
 
     def flags(self) -> list[str]:
-        """What main.py must record."""
+        """Return the options by which main.py records the curves."""
         everywhere = any('train' in run.parts for run in self.curves)
         return [*(['--test_during_training'] if everywhere else []), *(['--log_bhat'] if self.bhat else [])]
 
     def tags(self) -> set[str]:
-        """The TensorBoard tags of its curves."""
+        """Return the TensorBoard tags of its curves."""
         return {run.tag(part, metric) for run in self.curves
                 for part in run.parts for metric in run.metrics}
 
@@ -94,7 +94,7 @@ def _alike(value):
 
 
 def check_free(targets: Iterable[str], given: Mapping) -> None:
-    """Raise UserError where an option that the user gave is one that a target varies."""
+    """Raise UserError if an option that the user gave is one that a target varies."""
     for target in targets:
         runs = runs_of(target, given)
         for name in given:

@@ -1,4 +1,4 @@
-"""How far our numbers are from the paper's: a row per cell, with its bootstrap interval over images and a verdict."""
+"""Compare our numbers with the paper's: a row per cell, with its bootstrap interval over images and a verdict."""
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,9 +25,9 @@ HARMLESS = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info'}
 
 
 class Row(NamedTuple):
-    """One number: the paper's, ours and the interval of ours, each None where there is none.
+    """One number: the paper's, ours and the interval of ours, each None if there is none.
 
-    `setting` says what is not as in the paper, '' where nothing is; `tolerance` is how far a PASS may be.
+    `setting` says what is not as in the paper, '' if nothing is; `tolerance` is how far a PASS may be.
     """
 
     cell: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     tolerance: float = paper.TOLERANCE
 
     def words(self) -> list[str]:
-        """The row of the table."""
+        """Return the row of the table."""
         digits = 3
         missing = self.ours is None or not math.isfinite(self.ours)
         both = self.known is not None and not missing
@@ -49,7 +49,7 @@ class Row(NamedTuple):
                 '[{:.3f}, {:.3f}]'.format(*self.interval) if self.interval else '-', self.verdict()]
 
     def verdict(self) -> str:
-        """PASS if ours, rounded as the published number, is within the tolerance of it; or why it is not judged.
+        """Return PASS if ours, rounded as the published number, is within the tolerance of it; or why it is not judged.
 
         The tolerance is of correlations: an RMSE is shown, not judged.
         """
@@ -86,7 +86,7 @@ def _setting(options: dict, own: dict, shelf: Shelf) -> str:
 
 @cache
 def interval(path: Path, metric: str) -> tuple[float, float] | None:
-    """Return the 95 % bootstrap interval over the images of a file of predictions; None where it cannot be read."""
+    """Return the 95 % bootstrap interval over the images of a file of predictions; None if it cannot be read."""
     try:
         predictions = read_predictions(path)
     except UserError:
@@ -95,7 +95,7 @@ def interval(path: Path, metric: str) -> tuple[float, float] | None:
 
 
 def _figure1(target: str, shelf: Shelf) -> Iterator[Row]:
-    """The best epochs on the test part: Figure 1's runs are those of Figure 7 with other things recorded."""
+    """Return the best epochs on the test part: Figure 1's runs are those of Figure 7 with other things recorded."""
     for own, cell in zip(cells('figure7'), cells('figure7', shelf.base), strict=True):
         if cell.tested == cell.options['dataset']:
             yield _cell(target, own, cell, shelf)
@@ -115,7 +115,7 @@ def _figure5(target: str, shelf: Shelf) -> Iterator[Row]:
 
 
 def _best(run: FigureRun, own: FigureRun, metric: str, label: str, known: float | None, shelf: Shelf) -> Row:
-    """The best value of a curve on the validation part; its predictions are not kept, so it has no interval."""
+    """Return the best value of a curve on the validation part; its predictions are not kept, so it has no interval."""
     value = None
     if shelf.holds(Run(run.options)):
         with suppress(UserError):
