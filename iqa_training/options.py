@@ -24,7 +24,7 @@ def network(add) -> None:
     add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture', 'IQAmodel:OTHER_NAMES'),
         default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
-        help='start from ImageNet weights (downloaded), from nothing, or from a torchvision state dict')
+        help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
     add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
         help='avg, max, min, std, maxmin, mean_std')
     add('-ubne', '--use_bn_end', action='store_true', help='end each head with a batch normalisation')
