@@ -29,7 +29,6 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
 
 Both are read by the same rules: no image twice, no control characters in a name, `higher_is_better` true or false.
 """
-import csv
 import io
 import json
 import math
@@ -44,7 +43,7 @@ from iqa_data.pyiqa import is_meta_info, of_meta_info
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell, from_cell, without_suffix
-from iqa_runtime.tables import Table
+from iqa_runtime.tables import Table, write_columns
 
 PARTS = ('train', 'val', 'test')
 SUFFIXES = ('.csv', '.mat')  # of info files
@@ -244,21 +243,18 @@ def _parts_of_codes(codes: np.ndarray) -> np.ndarray:
 
 def write_table(path: Path, info: Info) -> None:
     """Write the project's own format; columns without a value are left out, and so is `index`."""
-    columns = {'image': map(cell, info.names), 'mos': map(_text, info.mos)}
+    columns = {'image': list(map(cell, info.names)), 'mos': list(map(_text, info.mos))}
     if not np.isnan(info.std).all():
-        columns['std'] = map(_text, info.std)
+        columns['std'] = list(map(_text, info.std))
     if info.references is not None:
-        columns['reference'] = map(cell, info.references)
+        columns['reference'] = list(map(cell, info.references))
     if not _same_groups(info.references or info.names, info.ref_ids):
-        columns['content' if info.references else 'reference'] = map(str, info.ref_ids)
+        columns['content' if info.references else 'reference'] = list(map(str, info.ref_ids))
     if info.part is not None:
         columns['part'] = info.part
     if info.about:
         columns['about'] = [json.dumps(info.about), *[''] * (len(info.names) - 1)]
-    with open(path, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    write_columns(path, columns)
 
 
 def _same_groups(names: Sequence[str], ref_ids: np.ndarray) -> bool:

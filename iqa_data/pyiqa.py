@@ -5,7 +5,6 @@
     NAME.pkl            {1: {'train': [rows], 'val': [rows], 'test': [rows]}, 2: ...}, rows of that table from 0 on;
                         test may be absent
 """
-import csv
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ import numpy as np
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell
-from iqa_runtime.tables import Table
+from iqa_runtime.tables import Table, write_columns
 
 PARTS = ('train', 'val', 'test')
 PICKLES = ('.pkl', '.pickle')  # suffixes of pickled splits
@@ -50,7 +49,7 @@ def of_meta_info(table: Table) -> Table:
     Raises UserError if neither the second nor the third column holds numbers.
     """
     names = list(table.columns)
-    at = next((i for i in (1, 2) if i < len(names) and _is_number(table, names[i])), None)
+    at = next((i for i in (1, 2) if i < len(names) and _begins_with_number(table, names[i])), None)
     if at is None:
         raise UserError(f'{table.path}: expected the columns file and MOS, or reference, file and MOS; found '
                         f'{", ".join(names) or "none"}')
@@ -63,21 +62,15 @@ def of_meta_info(table: Table) -> Table:
     return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
 
 
-def _is_number(table: Table, column: str) -> bool:
-    try:
-        float(next(iter(table.columns[column]), '').replace(table.decimal, '.'))
-    except ValueError:
-        return False
-    return True
+def _begins_with_number(table: Table, column: str) -> bool:
+    return table.number(next(iter(table.columns[column]), '')) is not None
 
 
 def write_meta_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float]) -> None:
     """Write a table of images without references; a standard deviation that is nan is left empty."""
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(('img_name', 'mos', 'std'))
-        writer.writerows((cell(name), repr(float(m)), '' if np.isnan(s) else repr(float(s)))
-                         for name, m, s in zip(names, mos, std, strict=True))
+    with replacing(path) as temporary:
+        write_columns(temporary, {'img_name': [cell(name) for name in names], 'mos': [repr(float(m)) for m in mos],
+                                  'std': ['' if np.isnan(s) else repr(float(s)) for s in std]})
 
 
 # Pickled splits

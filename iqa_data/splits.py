@@ -9,7 +9,6 @@ no test part.
 
 `pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part.
 """
-import csv
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from iqa_data.pyiqa import PICKLES, pyiqa_splits, split_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell
-from iqa_runtime.tables import Table
+from iqa_runtime.tables import Table, write_columns
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
 
@@ -177,10 +176,9 @@ def split_hash(names: dict[str, list[str]]) -> str:
 
 def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
     """Write a split as a table of the columns image and part."""
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(('image', 'part'))
-        writer.writerows((cell(name), part) for part, some in names.items() for name in dict.fromkeys(some))
+    rows = [(cell(name), part) for part, some in names.items() for name in dict.fromkeys(some)]
+    with replacing(path) as temporary:
+        write_columns(temporary, {'image': [name for name, _ in rows], 'part': [part for _, part in rows]})
 
 
 def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:

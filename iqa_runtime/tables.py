@@ -1,16 +1,22 @@
-"""Tables of text: the one reader of CSV files."""
-import csv
+"""Tables of text: CSV files that are read and written whole, by pandas."""
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from iqa_runtime.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOO_LONG = re.compile(r'in line (\d+), saw (\d+)')  # in pandas' error
+FORM = {'header': None, 'dtype': object, 'na_filter': False, 'skipinitialspace': True, 'skip_blank_lines': False,
+        'index_col': False}  # every cell as its text, every line as a row
 CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
@@ -25,32 +31,31 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
-        """Read a CSV file, whose columns are `header` where it has no header of its own; UserError if it is none.
+        """Read a CSV file, whose columns are `header` if it has no header of its own; UserError if it is no table.
 
-        Without `separator` it is the one of , ; and tab that the first line has most of.
+        Without `separator` it is the one of , ; and tab that the first line has most of. A row may end with a separator
+        more than the header has.
         """
         try:
             with open(path, encoding='utf-8-sig', newline='') as file:
-                first = file.readline()
-                separator = separator or max(',;\t', key=first.count)
-                file.seek(0)
-                reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-                cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+                separator = separator or max(',;\t', key=file.readline().count)
+                names, cells = _cells(file, header, separator)
         except FileNotFoundError:
             raise UserError(f'{path}: no such file') from None
         except UnicodeDecodeError:
             raise UserError(f'{path}: not a text file in UTF-8; a spreadsheet saves one as "CSV UTF-8"') from None
-        except (OSError, csv.Error) as error:
-            raise UserError(f'{path}: not a table ({error})') from None
-        names = list(header) if header else cells.pop(0)[1] if cells else []
-        cells = [(line, row) for line, row in cells if any(row)]
+        except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+            long = TOO_LONG.search(str(error))
+            raise UserError(f'{path} row {long[1]}: {long[2]} cells, more than the table has columns' if long else
+                            f'{path}: not a table ({str(error).strip()})') from None
         for name in {name for name in names if names.count(name) > 1}:
             raise UserError(f'{path}: two columns are called {name!r}')
-        for line, row in cells:
-            if any(row[len(names):]):
-                raise UserError(f'{path} row {line}: {len(row)} cells in a table of {len(names)} columns')
-        columns = {name: [row[i] if i < len(row) else '' for _, row in cells] for i, name in enumerate(names) if name}
-        return cls(Path(path), columns, [line for line, _ in cells], '.' if separator == ',' else ',')
+        cells = cells.loc[(cells != '').any(axis=1)]
+        rows, excess = (cells.index + 1).tolist(), np.flatnonzero(cells[len(names)] != '')
+        if len(excess):
+            raise UserError(f'{path} row {rows[excess[0]]}: {len(names) + 1} cells in a table of {len(names)} columns')
+        columns = {name: cells[i].tolist() for i, name in enumerate(names) if name}
+        return cls(Path(path), columns, rows, '.' if separator == ',' else ',')
 
     def needs(self, *names: str, hint: str = '') -> None:
         """Raise UserError if a column is not there: it says which the table has and which are wanted."""
@@ -59,21 +64,28 @@ class Table:
             raise UserError(f'{self.path}: lacks the column {", ".join(lacks)}; it has: '
                             f'{", ".join(self.columns) or "none"}; expected {", ".join(names)}{hint}')
 
-    def numbers(self, column: str, empty: float | None = None) -> np.ndarray:
-        """Return a column as (N,) float64; an empty cell is `empty`, or without it a UserError, as text always is."""
+    def numbers(self, column: str, empty: float | None = None, finite: bool = True) -> np.ndarray:
+        """Return a column as (N,) float64; UserError for text, or if `finite` for nan and infinity.
+
+        An empty cell is `empty`; without it, it is an error too.
+        """
         def number(text: str, row: int) -> float:
             if not text:
                 if empty is None:
                     raise UserError(f'{self.path} row {row}: the {column} is empty')
                 return empty
-            try:
-                value = float(text.replace(self.decimal, '.'))
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise UserError(f'{self.path} row {row}: the {column} {text!r} is not a finite number')
+            value = self.number(text)
+            if value is None or (finite and not math.isfinite(value)):
+                raise UserError(f'{self.path} row {row}: the {column} {text!r} is not a {"finite " * finite}number')
             return value
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
+
+    def number(self, text: str) -> float | None:
+        """Return the number that a cell holds, None if it holds none."""
+        try:
+            return float(text.replace(self.decimal, '.'))
+        except ValueError:
+            return None
 
     def images(self, column: str = 'image') -> list[str]:
         """A column as file names with / between folders; UserError if one is empty, odd, or of another system."""
@@ -99,3 +111,26 @@ class Table:
             more = f' ({len(again)} rows repeat an image)' if len(again) > 1 else ''
             raise UserError(f'{self.path} row {self.rows[j]}: {names[j]} again, first in row {self.rows[i]}'
                             f'{told}{more}')
+
+
+def _cells(file: TextIO, header: Sequence[str] | None, separator: str) -> tuple[list[str], 'pd.DataFrame']:
+    """Return the names of the columns and the stripped cells below them, with an empty column more for their ends.
+
+    The index counts all lines of the file from 0, of which a quoted cell may have several.
+    """
+    import pandas as pd  # slow to import, and --help needs none
+    file.seek(0)
+    try:
+        names = list(header or pd.read_csv(file, sep=separator, nrows=1, **FORM).iloc[0].str.strip())
+    except pd.errors.EmptyDataError:
+        names = []
+    file.seek(0)
+    cells = pd.read_csv(file, sep=separator, names=range(len(names) + 1), **FORM)
+    cells = cells.apply(lambda column: column.str.strip())
+    return names, cells if header else cells[1:]
+
+
+def write_columns(path: str | Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write a table as CSV (UTF-8): the name of a column -> its cells, as many as those of the others."""
+    import pandas as pd
+    pd.DataFrame(columns, dtype=object).to_csv(path, index=False, lineterminator='\n')

@@ -3,11 +3,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.optimize import curve_fit
 
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.tables import Table
 from iqa_scoring.scorer import Mapping
 from IQAperformance import agreement, fit_line
 
@@ -24,32 +24,24 @@ def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[li
     numbers. Image paths are relative to `im_dir` (default: the CSV's folder), or else to the working directory.
     Raises UserError if there are no such columns, or a rating is no number.
     """
-    try:
-        table = pd.read_csv(path, skipinitialspace=True, dtype=object, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f'--calibrate {path}: no such file') from None
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise UserError(f'--calibrate {path}: not a CSV file ({error})') from None
-    numbers = table.apply(pd.to_numeric, errors='coerce')
-    numeric = [name for name in table if numbers[name].notna().any()]
-    image = _column(table, IMAGE_COLUMNS, [name for name in table if name not in numeric])
+    table = Table.read(path)
+    numeric = [name for name, cells in table.columns.items() if any(table.number(cell) is not None for cell in cells)]
+    image = _column(table, IMAGE_COLUMNS, [name for name in table.columns if name not in numeric])
     rating = _column(table, RATING_COLUMNS, [name for name in numeric if name != image])
     if image is None or rating is None:
         raise UserError(f'--calibrate {path}: expected a column of images and one of ratings, found '
-                        f'{", ".join(map(str, table)) or "none"}')
-    bad = table.index[~np.isfinite(numbers[rating])]
-    if len(bad):
-        raise UserError(f'--calibrate {path}: line {bad[0] + 2}: {rating} is {table[rating][bad[0]]!r}, not a number')
-    means = numbers[rating].astype(float).groupby(table[image], sort=False).mean()
+                        f'{", ".join(table.columns) or "none"}')
+    ratings: dict[str, list[float]] = {}
+    for name, value in zip(table.images(image), table.numbers(rating), strict=True):
+        ratings.setdefault(name, []).append(value)
     folder = Path(im_dir or Path(path).parent)
-    images = [name if Path(name).exists() and not (folder / name).exists() else str(folder / name)
-              for name in means.index]
-    return images, means.to_numpy()
+    images = [name if Path(name).exists() and not (folder / name).exists() else str(folder / name) for name in ratings]
+    return images, np.array([np.mean(values) for values in ratings.values()])
 
 
-def _column(table: pd.DataFrame, known: Sequence[str], others: Sequence[str]) -> str | None:
+def _column(table: Table, known: Sequence[str], others: Sequence[str]) -> str | None:
     """Return the first column whose name is known, else the first of the others."""
-    names = {str(name).strip().lower(): name for name in reversed(table.columns)}
+    names = {name.lower(): name for name in reversed(table.columns)}
     return next((names[name] for name in known if name in names), next(iter(others), None))
 
 

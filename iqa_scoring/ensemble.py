@@ -11,7 +11,6 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ import numpy as np
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
 from iqa_runtime.names import cell, without_suffix
-from iqa_runtime.tables import Table
+from iqa_runtime.tables import Table, write_columns
 from iqa_scoring.options import ENSEMBLE
 
 REACH = 1.5  # of the fences beyond the quartiles, in interquartile ranges
@@ -131,12 +130,11 @@ def main(argv: list[str] | None = None) -> np.ndarray:
 
 def write(path: str | Path, image: str, score: str, images: Sequence[str], combined: np.ndarray) -> None:
     """Write the scores of images as a table; one with the challenge's columns gets its third, which is empty."""
-    more = ('comments',) if score == 'mos' else ()
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow((image, score, *more))
-        writer.writerows((cell(name), repr(float(value)), *('' for _ in more))
-                         for name, value in zip(images, combined, strict=True))
+    columns = {image: [cell(name) for name in images], score: [repr(float(value)) for value in combined]}
+    if score == 'mos':
+        columns['comments'] = [''] * len(images)
+    with replacing(path) as temporary:
+        write_columns(temporary, columns)
 
 
 if __name__ == '__main__':

@@ -85,6 +85,8 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
 
     A row is the path of an image and that of its reference, with a comma between them and quotes where a path has one;
     a first row `image,reference` is a header. UserError if a row is no pair, or an image has two references.
+
+    It is not read by iqa_runtime.tables, which takes UTF-8: paths may hold any bytes.
     """
     found: dict[str, str] = {}
     count = 0

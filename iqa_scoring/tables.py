@@ -16,6 +16,9 @@ The columns of a CSV and the keys of a JSON line:
 What is not known (the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is
 always a finite number: an image for which the network gives none has no row. In a CSV, a name that a spreadsheet would
 compute has ./ before it (see iqa_runtime/names.py).
+
+Lines are written and read here one by one, not by iqa_runtime.tables: a table grows while images are scored, may end in
+a line that was cut, and --resume needs the length of each line to go on after the last whole one.
 """
 import csv
 import glob

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 if not __package__:  # run as a script
@@ -25,6 +24,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
+from iqa_runtime.tables import Table
 from results_in_the_paper.driver import places, plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
@@ -67,19 +67,11 @@ def find_log() -> Path:
 
 
 def _read_csv(path: Path) -> Log:
-    try:
-        table = pd.read_csv(path)
-        missing = [name for name in ('epoch', *HEADS) if name not in table]
-        if missing:
-            raise UserError(f'{path}: has the columns {", ".join(table)}; lacks {", ".join(missing)}')
-        numbers = table[['epoch', *HEADS]].astype(float)
-    except (ValueError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f'{path}: expected a table of numbers, iteration,epoch,{",".join(HEADS)} ({error})') from None
-    if not len(numbers):
+    table = Table.read(path)
+    table.needs('epoch', *HEADS)
+    if not table.rows:
         raise UserError(f'{path}: no iterations in it')
-    return Log({head: numbers[head].to_numpy() for head in HEADS}, numbers['epoch'].to_numpy())
+    return Log({head: table.numbers(head, finite=False) for head in HEADS}, table.numbers('epoch'))
 
 
 def _read_original(path: Path) -> Log:

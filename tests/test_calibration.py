@@ -36,12 +36,14 @@ def test_columns_are_guessed(tmp_path, header, order):
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    ('', 'not a CSV file'), ('a,b\nx,y\n', 'expected a column of images and one of ratings, found a, b'),
-    ('image,mos\nx,1\ny,good\n', "line 3: mos is 'good', not a number"), ('image,mos\nx,\ny,2\n', "line 2: mos is ''"),
-    ('mos\n1\n', 'expected a column of images')])
+    ('', ': expected a column of images and one of ratings, found none'),
+    ('a,b\nx,y\n', ': expected a column of images and one of ratings, found a, b'),
+    ('image,mos\nx,1\ny,good\n', " row 3: the mos 'good' is not a finite number"),
+    ('image,mos\nx,\ny,2\n', ' row 2: the mos is empty'),
+    ('mos\n1\n', ': expected a column of images')])
 def test_a_broken_table(tmp_path, content, message):
     (tmp_path / 'ratings.csv').write_text(content)
-    with pytest.raises(UserError, match=f'ratings.csv: {message}'):
+    with pytest.raises(UserError, match=f'ratings.csv{message}'):
         read_ratings(tmp_path / 'ratings.csv')
     with pytest.raises(UserError, match='gone.csv: no such file'):
         read_ratings('gone.csv')

@@ -93,13 +93,13 @@ def test_commands_are_those_of_the_companion_paper():
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('', 'expected the header Wall time,Step,Value, found an empty file'),
-    ('a,b\n1,2\n', 'found a,b'),
+    ('', 'it has: none; expected Wall time, Step, Value'),
+    ('a,b\n1,2\n', 'it has: a, b'),
     ('Wall time,Step,Value\n', 'without rows'),
-    ('Wall time,Step,Value\n1,1,high\n', "line 2: expected a time, a step and a value, found '1,1,high'"),
-    ('Wall time,Step,Value\n1,1\n', 'line 2'),
-    ('Wall time,Step,Value\n1,nan,.5\n', 'line 2: step nan'),
-    ('Wall time,Step,Value\n1,1,.5\n1,3,.6\n1,2,.7\n', 'line 4: step 2 after 3'),
+    ('Wall time,Step,Value\n1,1,high\n', "row 2: the Value 'high' is not a number"),
+    ('Wall time,Step,Value\n1,1\n', 'row 2: the Value is empty'),
+    ('Wall time,Step,Value\n1,nan,.5\n', "row 2: the Step 'nan' is not a finite number"),
+    ('Wall time,Step,Value\n1,1,.5\n1,3,.6\n1,2,.7\n', 'row 4: step 2 after 3'),
 ])
 def test_bad_curves(tmp_path, text, message):
     (tmp_path / 'x.csv').write_text(text)
@@ -213,10 +213,10 @@ def test_bhat_of_our_own_run_is_the_same(tmp_path, capsys):
     ('x.log', 'bhat = 1\nbhat = 2\n@epoch: 1\n', '2 b-hat in epoch 1; expected 3 for each iteration'),
     ('x.log', 'bhat = 1\nbhat = 2\nbhat = 2\n@epoch: 1\n@epoch: 2\n', '0 b-hat in epoch 2'),
     ('x.log', 'bhat = tensor(1)\n@epoch: 1\n', 'line 1: expected a number'),
-    ('x.csv', '', 'expected a table'),
-    ('x.csv', 'iteration,epoch,bhat\n1,1,2\n', 'lacks bhat1, bhat2'),
+    ('x.csv', '', 'it has: none'),
+    ('x.csv', 'iteration,epoch,bhat\n1,1,2\n', 'lacks the column bhat1, bhat2'),
     ('x.csv', 'iteration,epoch,bhat,bhat1,bhat2\n', 'no iterations'),
-    ('x.csv', 'iteration,epoch,bhat,bhat1,bhat2\n1,1,a,1,1\n', 'expected a table of numbers'),
+    ('x.csv', 'iteration,epoch,bhat,bhat1,bhat2\n1,1,a,1,1\n', "row 2: the bhat 'a' is not a number"),
     ('x.csv', None, 'python main.py --resize --log_bhat'),
 ])
 def test_bad_bhat_logs(tmp_path, fails, name, text, message):

@@ -88,6 +88,9 @@ def test_how_tables_are_written_elsewhere(tmp_path, text, encoding):
     ('image,mos\na,1\na,2\na,2\n', r'row 3: a again, first in row 2, with the mos 1 and 2 \(2 rows repeat an image\)'),
     ('image,mos,mos\na,1,2\n', r"two columns are called 'mos'"),
     ('image,mos\na,1,2\n', r'row 2: 3 cells in a table of 2 columns'),
+    ('image,mos\na,1,2,3\n', r'row 2: 4 cells, more than the table has columns'),
+    ('image,mos\n"a,1\nb,2\n', r'x.csv: not a table \(.*EOF inside string'),
+    ('image,mos,x\na,1,"a\nb"\nc,x,\n', r"row 3: the mos 'x' is not a finite number"),
     ('image,mos,part\na,1,train\nb,2,eval\n', r"row 3: the part is 'eval'; expected one of: train, val, test"),
     ('image,mos\nC:\\photos\\a.png,1\n', r'row 2: C:/photos/a.png is an absolute path of a Windows machine'),
 ])
@@ -97,7 +100,7 @@ def test_tables_with_mistakes(tmp_path, text, message):
 
 
 def test_files_that_are_no_tables(tmp_path):
-    for data in (b'\xff\xfei\0m\0', b'\x89PNG\r\n\x1a\n\xff'):
+    for data in (b'\xff\xfei\0m\0', b'\x89PNG\r\n\x1a\n\xff', b'image,mos\n' + b'a,1\n' * 200_000 + b'\xff'):
         (tmp_path / 'x.csv').write_bytes(data)
         with pytest.raises(UserError, match='x.csv: not a text file in UTF-8'):
             read_info(tmp_path / 'x.csv')

@@ -112,9 +112,10 @@ def test_figure7_refuses_a_malicious_file(tmp_path, fails):
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('', 'not a table'), ('name,mos,std\na,1,1\n', 'lacks pq'), ('name,mos,std,pq\n', 'no images'),
-    ('name,mos,std,pq\na,1,1,x\n', "row 2: pq is 'x'"), ('name,mos,std,pq\na,1,1,2\nb,1,1,\n', 'pq of image 2'),
-    ('name,mos,std,pq\na,1,1,2\na,1,1,2\n', "'a' stands in it twice"), (None, 'not found')])
+    ('', 'it has: none'), ('name,mos,std\na,1,1\n', 'lacks the column pq'), ('name,mos,std,pq\n', 'no images'),
+    ('name,mos,std,pq\na,1,1,x\n', "row 2: the pq 'x' is not a finite number"),
+    ('name,mos,std,pq\na,1,1,2\nb,1,1,\n', 'row 3: the pq is empty'),
+    ('name,mos,std,pq\na,1,1,2\na,1,1,2\n', 'row 3: a again, first in row 2'), (None, 'not found')])
 def test_bad_predictions(tmp_path, text, message):
     if text is not None:
         (tmp_path / 'x.csv').write_text(text)

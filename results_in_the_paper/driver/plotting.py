@@ -3,7 +3,6 @@
 Figures are drawn at the size they have on the page: COLUMN or PAGE inches wide, so that 7 points stay 7 points.
 """
 import argparse
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from iqa_data.images import opened
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_outputs, replacing
+from iqa_runtime.tables import Table
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.driver.settings import PAPER
@@ -66,17 +66,15 @@ def read_curve(path: str | Path, command: str = '') -> Curve:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path} not found' + (f'; this makes it: {command}' if command else ''))
-    with open(path, newline='', encoding='utf-8-sig') as file:
-        rows = list(csv.reader(file))
-    if not rows or rows[0] != HEADER:
-        found = ','.join(rows[0])[:80] if rows else 'an empty file'
-        raise UserError(f'{path}: expected the header {",".join(HEADER)}, found {found}')
-    if len(rows) == 1:
+    table = Table.read(path)
+    table.needs(*HEADER)
+    if not table.rows:
         raise UserError(f'{path}: a header without rows; a curve needs at least one epoch')
-    steps, values = np.array([_numbers(path, line, row) for line, row in enumerate(rows[1:], 2)]).T
-    if np.any(np.diff(steps) <= 0):
-        line = int(np.argmax(np.diff(steps) <= 0)) + 3
-        raise UserError(f'{path}, line {line}: step {steps[line - 2]:g} after {steps[line - 3]:g}; steps must increase')
+    steps, values = table.numbers('Step'), table.numbers('Value', finite=False)
+    falls = np.flatnonzero(np.diff(steps) <= 0)
+    if len(falls):
+        i = falls[0] + 1
+        raise UserError(f'{path} row {table.rows[i]}: step {steps[i]:g} after {steps[i - 1]:g}; steps must increase')
     return as_curve(steps, values)
 
 
@@ -85,17 +83,6 @@ def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     bad = ~np.isfinite(values)
     end = int(np.argmax(bad)) if bad.any() else len(values)
     return Curve(steps[:end], values[:end], bool(bad.any()))
-
-
-def _numbers(path: Path, line: int, row: list[str]) -> tuple[float, float]:
-    try:
-        _, step, value = row
-        step, value = float(step), float(value)
-    except ValueError:
-        raise UserError(f'{path}, line {line}: expected a time, a step and a value, found {",".join(row)!r}') from None
-    if not math.isfinite(step):
-        raise UserError(f'{path}, line {line}: step {step} is not a number of epochs')
-    return step, value
 
 
 def read_run(run: FigureRun, csv_dir: str | Path, part: str, metric: str) -> Curve:

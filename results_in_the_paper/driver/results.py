@@ -12,7 +12,7 @@ from iqa_data.info import dataset_name
 from iqa_runtime.checks import dict_of, fields, number, plain, text
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import read_text
-from iqa_runtime.names import from_cell
+from iqa_runtime.tables import Table
 from results_in_the_paper.driver.settings import differences
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
@@ -98,10 +98,7 @@ def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
         bad = ~np.isfinite(columns[column])
         if bad.any():
             raise UserError(f'{path}: {column} of image {int(np.argmax(bad)) + 1} is not a finite number')
-    names = columns.get('name')
-    if names and len(set(names)) < len(names):
-        raise UserError(f'{path}: {next(name for name in names if names.count(name) > 1)!r} stands in it twice')
-    return Predictions(names, columns['mos'], columns['std'], columns[head])
+    return Predictions(columns.get('name'), columns['mos'], columns['std'], columns[head])
 
 
 def _from_npy(path: Path, head: str) -> dict:
@@ -118,23 +115,12 @@ def _from_npy(path: Path, head: str) -> dict:
 
 
 def _from_csv(path: Path, head: str) -> dict:
-    import pandas as pd  # slow to import
-    try:
-        table = pd.read_csv(path, dtype={'name': str}, encoding='utf-8-sig', keep_default_na=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: not a table of predictions ({error})') from None
-    missing = [column for column in ('name', 'mos', 'std', head) if column not in table]
-    if missing:
-        raise UserError(f'{path}: has the columns {", ".join(table)}; lacks {", ".join(missing)}')
-    columns = {'name': [from_cell(name) for name in table['name']]}
-    for column in ('mos', 'std', head):
-        numbers = pd.to_numeric(table[column], errors='coerce')
-        bad = numbers.isna() & table[column].notna()
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise UserError(f'{path}, row {row + 2}: {column} is {table[column][row]!r}, expected a number')
-        columns[column] = numbers.to_numpy(float)
-    return columns
+    table = Table.read(path)
+    table.needs('name', 'mos', 'std', head)
+    names = table.images('name')
+    table.once(names)
+    std = table.numbers('std', math.nan)
+    return {'name': names, 'mos': table.numbers('mos'), 'std': std, head: table.numbers(head)}
 
 
 def read_results(result_dir: str | Path) -> list[Result]:
