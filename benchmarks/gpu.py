@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from baseline import SIZE, forward_flops
+from baseline import IMAGENET, SIZE, forward_flops
 from ignite.engine import Engine, supervised_training_step
 from torch.profiler import ProfilerActivity, profile
 
+from iqa_data.target import Target
 from IQAloss import IQALoss
 from IQAmodel import BACKBONES, IQAModel
-from modified_ignite_engine import create_supervised_trainer
+from modified_ignite_engine import create_supervised_trainer, preparing
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def step_of(way: Way, args: argparse.Namespace, batch_size: int) -> Callable[[],
     images = torch.randint(0, 256, (batch_size, 3, *args.size), dtype=torch.uint8).to(memory_format=form)
     scores = (torch.rand(batch_size, 1) * 100,) * 2
     if way.eight_bit:
-        engine = create_supervised_trainer(model, optimizer, IQALoss(), args.device, opt_level=way.opt_level)
+        engine = create_supervised_trainer(model, optimizer, IQALoss(), preparing(IMAGENET, 1, Target()), args.device,
+                                           opt_level=way.opt_level)
     else:
         images = images.float() / 255
         engine = Engine(supervised_training_step(model, optimizer, IQALoss(), args.device, non_blocking=True))
     if args.device.startswith('cuda'):
         images = images.pin_memory()
+    images = (images,) if way.eight_bit else images  # ours takes the images of a pair, or one
     return lambda: engine.run([(images, scores)] * args.steps, max_epochs=1)
 
 

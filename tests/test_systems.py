@@ -5,8 +5,10 @@ import pytest
 from conftest import ROOT, make_tiny
 
 from iqa_runtime.checkpoint import load_checkpoint
+from iqa_training.naming import checkpoint_file
+from iqa_training.options import TRAIN
 from results_in_the_paper import reproduce
-from results_in_the_paper.driver.systems import System
+from results_in_the_paper.driver.systems import Setting, System, system_of
 from results_in_the_paper.driver.targets import SYSTEMS
 
 GIVEN = ['--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--device', 'cpu', '--no-pbar']
@@ -61,3 +63,28 @@ def test_a_stage_that_fails_ends_the_chain(system, capsys, tmp_path):
     out = capsys.readouterr().out
     assert out.count('FAILED with exit status 2') == 1
     assert 'no result' in out
+
+
+def test_the_table_of_svd_cnniqa(tmp_path, monkeypatch, capsys, fails):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'weights.pth').write_bytes(b'others')
+
+    def lines(*words: str) -> list[list[str]]:
+        assert reproduce.main(['svd_cnniqa', '--dry_run', *words]) == 0
+        return [shlex.split(line)[2:] for line in capsys.readouterr().out.splitlines()]
+
+    first, *others = lines()
+    assert TRAIN.parse(first).architecture == 'cnniqa'
+    assert {TRAIN.parse(words).pretrained for words in others} == {str(checkpoint_file(TRAIN.parse(first)))}
+    assert [(TRAIN.parse(words).architecture, TRAIN.parse(words).epochs) for words in others] == [
+        (name, epochs) for name in ('cnniqa', 'svd_cnniqa_fc', 'svd_cnniqa_conv') for epochs in (50, 100)]
+    ten = [TRAIN.parse(words) for words in lines('--splits', '10', '--pretrained', 'weights.pth')]
+    assert len(ten) == 60
+    assert {args.split_index for args in ten} == set(range(1, 11))
+    assert {args.pretrained for args in ten} == {'weights.pth'}
+    assert '--im_dir: svd_cnniqa trains on two data sets' in fails(reproduce.main, 'svd_cnniqa', '--im_dir', 'x')
+    assert '--epochs: the system chooses it by itself' in fails(reproduce.main, 'svd_cnniqa', '-e', '2')
+    rows = system_of('svd_cnniqa', Setting({'pretrained': 'weights.pth'})).rows()
+    assert [row.known for row in rows[:3]] == [.5429, .6038, .3753]
+    assert {row.verdict() for row in rows} == {'no result'}
+    assert rows[-3].cell.startswith('HyperIQA')
