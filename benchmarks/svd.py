@@ -7,6 +7,7 @@ convolution's whole maps are kept for the gradient, and whole images are evaluat
 held against one of the plain network in the same code.
 """
 import os
+from multiprocessing import set_start_method
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def steps(side: str) -> None:
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
     """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
+    set_start_method('fork', force=True)  # of the loaders' workers, as in main.py; this process was spawned
     if side == 'ours':
         keep_freed_memory('cpu')
         ours(paths, cache)
