@@ -111,7 +111,7 @@ def draw(table: pd.DataFrame, before: float) -> Figure:
     ax.axhline(before, color='.5', linestyle=(0, (4, 2)), linewidth=.8, label='before fine-tuning')
     ax.set(xscale='log', xticks=SIZES, xticklabels=SIZES, xlabel='training images', ylabel='test SROCC')
     ax.minorticks_off()
-    ax.legend()
+    ax.legend(loc='lower left', bbox_to_anchor=(0, .06))
     return figure
 
 
