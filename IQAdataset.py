@@ -14,7 +14,7 @@ from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.images import opened
 from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share
-from iqa_data.splits import Plan, choose
+from iqa_data.splits import SplitPlan, choose
 from iqa_data.target import Target, target_of
 from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
@@ -278,13 +278,13 @@ def check_sizes(sizes: set[tuple[int, int]], augment: Augmentation | None, batch
                         'it, with --crop_size_h equal to --crop_size_w, or --resize to a square')
 
 
-def plan_of(args: Options, source: Source) -> Plan:
+def plan_of(args: Options, source: Source) -> SplitPlan:
     """Return the split that the options ask for; an official one may have shares of its own."""
     ratios = args.train_ratio, args.train_and_val_ratio
     if source.ratios and args.split == 'official':
         ratios = source.ratios
-    return Plan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
-                args.test_fold, args.fold_order, args.split_index)
+    return SplitPlan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
+                     args.test_fold, args.fold_order, args.split_index)
 
 
 def augmentation_of(args: Options) -> Augmentation | None:

@@ -33,6 +33,7 @@ from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.stream import Reader, Sample, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
 from iqa_training.naming import find_checkpoints
+from IQAperformance import CRITERIA
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> float | int:
         scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
-        return Run(args, average_of(scorers, args.views, files), files).run()
+        return Scoring(args, average_of(scorers, args.views, files), files).run()
 
 
 def model_of(files: list[Path], views: str) -> str:
@@ -68,7 +69,7 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
             '--map': Path(args.map, 'NAME.png') if args.map else None}
 
 
-class Run:
+class Scoring:
     """The scoring of a list of images, with its tables and pictures."""
 
     def __init__(self, args, scorer: Scorer, checkpoints: list[Path]):
@@ -242,8 +243,6 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
         raise SystemExit(1)
     return report['leave-one-out']['RMSE']
 
-
-CRITERIA = ('SROCC', 'PLCC', 'RMSE')
 
 if __name__ == '__main__':
     main()

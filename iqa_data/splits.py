@@ -27,7 +27,7 @@ Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions i
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """How a data set is split; the options --split, --exp_id ... by name."""
 
     split: str = 'official'
@@ -64,7 +64,7 @@ def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: floa
     return by_ratio(info.ref_ids, info.index[:, exp_id % info.index.shape[1]], train_ratio, train_and_val_ratio)
 
 
-def official(info: Info, plan: Plan) -> Parts:
+def official(info: Info, plan: SplitPlan) -> Parts:
     """Return the info file's parts, else its permutations, else by reference."""
     if info.part is not None:
         return {part: np.flatnonzero(info.part == part) for part in PARTS}
@@ -75,20 +75,20 @@ def official(info: Info, plan: Plan) -> Parts:
     return by_reference(info, plan)
 
 
-def by_image(info: Info, plan: Plan) -> Parts:
+def by_image(info: Info, plan: SplitPlan) -> Parts:
     """Split images at random, whatever they show; all rows of an image stay together."""
     number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
     images = np.array([number[name] for name in info.names])
     return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio)
 
 
-def by_reference(info: Info, plan: Plan) -> Parts:
+def by_reference(info: Info, plan: SplitPlan) -> Parts:
     """Split contents at random, each with all its images."""
     contents = np.unique(info.ref_ids)
     return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio)
 
 
-def kfold(info: Info, plan: Plan) -> Parts:
+def kfold(info: Info, plan: SplitPlan) -> Parts:
     """Split contents at random, dealt to the folds in turn."""
     contents, content = np.unique(info.ref_ids, return_inverse=True)
     fold = np.empty(len(contents), int)
@@ -108,7 +108,7 @@ def sorted_interleaved_folds(mos: np.ndarray, n: int, order: str = 'slides') -> 
     return folds if pick(FOLD_ORDERS, order, 'fold order') == 'published' else folds[::-1]
 
 
-def kfold_sorted(info: Info, plan: Plan) -> Parts:
+def kfold_sorted(info: Info, plan: SplitPlan) -> Parts:
     """Return the folds of `sorted_interleaved_folds`, numbered as --fold_order says."""
     fold = np.empty(len(info.names), int)
     for i, positions in enumerate(sorted_interleaved_folds(info.mos, plan.folds, plan.fold_order)):
@@ -116,7 +116,7 @@ def kfold_sorted(info: Info, plan: Plan) -> Parts:
     return _of_folds(fold, f'{len(fold)} images', plan)
 
 
-def by_pyiqa(info: Info, plan: Plan) -> Parts:
+def by_pyiqa(info: Info, plan: SplitPlan) -> Parts:
     """Split images at random, as the pyiqa toolbox splits them."""
     splits = pyiqa_splits(len(info.names))
     if plan.index > len(splits):
@@ -124,7 +124,7 @@ def by_pyiqa(info: Info, plan: Plan) -> Parts:
     return {part: np.array(sorted(splits[plan.index - 1].get(part, ())), int) for part in PARTS}
 
 
-def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
+def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> Parts:
     if not 0 <= plan.fold < plan.folds:
         raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
     if plan.folds > len(set(fold.tolist())):
@@ -136,13 +136,13 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: Plan) -> Parts:
 
 FOLD_ORDERS = ('slides', 'published')  # of kfold-sorted, see sorted_interleaved_folds
 TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
-SPLITS: dict[str, Callable[[Info, Plan], Parts]] = {
+SPLITS: dict[str, Callable[[Info, SplitPlan], Parts]] = {
     'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,
     'pyiqa': by_pyiqa,
 }
 
 
-def choose(info: Info, plan: Plan) -> Parts:
+def choose(info: Info, plan: SplitPlan) -> Parts:
     """Split as planned, and say so if parts share contents. UserError if train or val is empty; test may be absent."""
     parts = read_split(plan.file, info.names, plan.index) if plan.file else SPLITS[plan.split](info, plan)
     for part in ('train', 'val'):

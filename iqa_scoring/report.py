@@ -30,7 +30,7 @@ TEMPLATES = Path(__file__).parent / 'templates'
 
 
 @dataclass
-class Entry:
+class ReportEntry:
     """One image of a report."""
 
     row: dict                 # name, score, raw, percentile, outside, note: see IQAtables
@@ -49,12 +49,13 @@ class Entry:
                 'others': [_data('image/jpeg', other) for other in (self.reference, self.difference) if other]}
 
 
-def entry_of(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> Entry:
+def entry_of(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> ReportEntry:
     """Return the entry of a sample that was read with thumbnails."""
-    return Entry(row, sample.thumbnail, small_map, mos, sample.reference_thumbnail, sample.difference_thumbnail)
+    return ReportEntry(row, sample.thumbnail, small_map, mos, sample.reference_thumbnail, sample.difference_thumbnail)
 
 
-def write_report(path: str | Path, entries: Sequence[Entry], scale: Scale, title: str, unreadable: Sequence[str] = (),
+def write_report(path: str | Path, entries: Sequence[ReportEntry], scale: Scale, title: str,
+                 unreadable: Sequence[str] = (),
                  metrics: dict[str, tuple[float, float, float]] | None = None) -> None:
     """Write the report, best image first.
 

@@ -26,7 +26,7 @@ VALIDATED_AT_ONCE = 8192  # rows
 
 
 @dataclass(frozen=True)
-class Plan:
+class RankerPlan:
     """How a ranker is trained; the defaults are those of the published one.
 
     Attributes:
@@ -46,7 +46,8 @@ class Plan:
     seed: int = 42
 
 
-SHORT = Plan(rows=512_000, epochs=5, batch_size=256, decay_every=4)  # of a ranker that is trained because it is missing
+# of a ranker that is trained because it is missing
+SHORT = RankerPlan(rows=512_000, epochs=5, batch_size=256, decay_every=4)
 
 
 def numbers_to_rank(rows: int, size: int, seed: int) -> Tensor:
@@ -76,12 +77,12 @@ class Training:
     """A ranker in training, whose state lies beside its file.
 
     Args:
-        plan: see Plan.
+        plan: see RankerPlan.
         file: where the best ranker is written in the end.
         device: where it is trained.
     """
 
-    def __init__(self, plan: Plan, file: Path, device: str = 'cpu'):
+    def __init__(self, plan: RankerPlan, file: Path, device: str = 'cpu'):
         self.plan, self.file, self.device = plan, file, device
         rows = numbers_to_rank(plan.rows, plan.size, plan.seed)[self._permutation(0, plan.rows)].to(device)
         validated = max(1, plan.rows // 5)

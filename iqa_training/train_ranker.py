@@ -51,7 +51,7 @@ from iqa_networks.ranker import load_ranker
 from iqa_runtime.distributed import device_of
 from iqa_runtime.files import check_outputs, locked, replacing, write_text
 from iqa_runtime.process import signals_wait
-from iqa_training.ranking import NAME, Plan, Training, correlations
+from iqa_training.ranking import NAME, RankerPlan, Training, correlations
 
 COLUMNS = ('pairs of sets', 'mean error', 'correlation')
 
@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
     """Train the ranker and test it; return the rows of the table: pairs of sets -> mean error, correlation."""
     args = TRAIN_RANKER.parse(argv)
     file, device = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth')), device_of(args.device)
-    plan = Plan(args.ranker_size, args.rows, args.epochs, args.batch_size, args.learning_rate, args.decay_every,
-                args.seed)
+    plan = RankerPlan(args.ranker_size, args.rows, args.epochs, args.batch_size, args.learning_rate, args.decay_every,
+                      args.seed)
     name = file.name.removesuffix('.pth')
     results, figure = (Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'png'))
     check_outputs({'--ranker' if args.ranker else '--checkpoint_dir': file, '--result_dir': [results, figure]})

@@ -18,10 +18,10 @@ from iqa_runtime.errors import command
 from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import Cell, cells
 from results_in_the_paper.driver.results import Result
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 from results_in_the_paper.tables import missing
 
-COLOURS = {LOSSES['mae']: '#56B4E9', LOSSES['mse']: '#E69F00', LOSSES['norm-in-norm']: '#009E73'}
+COLOURS = {LOSS_NAMES['mae']: '#56B4E9', LOSS_NAMES['mse']: '#E69F00', LOSS_NAMES['norm-in-norm']: '#009E73'}
 WIDTH = .14  # of a bar; backbones are 1 apart
 
 

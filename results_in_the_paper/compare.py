@@ -39,7 +39,7 @@ def evaluate(predictions: Predictions, count: int, seed: int = 0) -> dict[str, d
     """
     x, y = predictions.pq, predictions.mos
     table, ranked = {}, {}
-    for mapping in st.MAPPINGS:
+    for mapping in st.REGRESSIONS:
         try:
             z = st.mapped(mapping, x, y)
         except st.NoFitError as error:

@@ -16,7 +16,7 @@ from iqa_runtime.errors import command
 from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.figure_runs import METRICS, PARTS
 from results_in_the_paper.driver.plotting import Curve
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 
 PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
 REFERENCE = 'norm-in-norm'
@@ -51,8 +51,8 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
 
 def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
-    named = {LOSSES[loss]: curve for loss, curve in curves.items()}
-    plotting.draw_curves(ax, named, {LOSSES[loss]: plotting.LOSS_STYLES[loss] for loss in curves}, last)
+    named = {LOSS_NAMES[loss]: curve for loss, curve in curves.items()}
+    plotting.draw_curves(ax, named, {LOSS_NAMES[loss]: plotting.LOSS_STYLES[loss] for loss in curves}, last)
     if len(curves[REFERENCE].values):
         ax.axhline(curves[REFERENCE].values[0], color='.35', linewidth=.7, linestyle=(0, (5, 3)),
                    label='Norm-in-Norm after its first epoch')
@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     for metric in METRICS:
         for part in PARTS:
             reached = epochs_to_reach({loss: curves[loss][part, metric] for loss in curves}, metric)
-            words = (f'{LOSSES[loss]} {"never" if epoch is None else f"{epoch:g}"}' for loss, epoch in reached.items())
+            words = (f'{LOSS_NAMES[loss]} {"never" if epoch is None else f"{epoch:g}"}'
+                     for loss, epoch in reached.items())
             print(f'{PART_NAMES[part]:>10} {metric:<5} {", ".join(words)}')
 
 

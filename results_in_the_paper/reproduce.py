@@ -22,7 +22,7 @@ from iqa_data.options import data, places, preprocessing, split
 from iqa_runtime.option_types import count, number
 from iqa_runtime.options import Command, Options, group, machine, words_of
 from iqa_training.options import loss, network, recording, schedule, training
-from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Run, check_free, expand, merge, runs_of
+from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, WantedRun, check_free, expand, merge, runs_of
 
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
@@ -166,7 +166,7 @@ def gpus(args: Options) -> list[str]:
     return visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
-def export(shelf: Shelf, runs: Iterable[Run]) -> list[str]:
+def export(shelf: Shelf, runs: Iterable[WantedRun]) -> list[str]:
     """Export the curves of all runs; return the failures."""
     failures = []
     for run in runs:

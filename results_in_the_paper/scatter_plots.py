@@ -19,7 +19,7 @@ from IQAperformance import CRITERIA
 from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import cells
 from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
 
@@ -54,7 +54,7 @@ def _panel(ax: Axes, model: Predictions, limits: tuple[float, float]) -> None:
 
 
 def _from_npy(npy_dir: str | Path) -> dict[str, dict[str, Predictions]]:
-    return {data: {loss: read_predictions(Path(npy_dir) / f'{data}-{loss}.npy') for loss in LOSSES.values()}
+    return {data: {loss: read_predictions(Path(npy_dir) / f'{data}-{loss}.npy') for loss in LOSS_NAMES.values()}
             for data in DATA_SETS}
 
 
@@ -81,7 +81,7 @@ def predictions(result_dir: str | None, npy_dir: str | None) -> dict[str, dict[s
     except UserError:
         folders = places.published('npy')
         for folder in folders:
-            if all((folder / f'{data}-{loss}.npy').is_file() for data in DATA_SETS for loss in LOSSES.values()):
+            if all((folder / f'{data}-{loss}.npy').is_file() for data in DATA_SETS for loss in LOSS_NAMES.values()):
                 print(f'Predictions of {folder}')
                 return _from_npy(folder)
     commands = ' && '.join(cells('figure7')[0].commands())

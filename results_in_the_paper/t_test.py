@@ -15,7 +15,7 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.option_types import choice
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.results import Result, find
-from results_in_the_paper.driver.settings import LOSSES, PAPER
+from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER
 from results_in_the_paper.driver.settings import command as training_command
 from results_in_the_paper.driver.table_formats import FORMATS, render
 
@@ -29,8 +29,8 @@ def run_options(loss: str, split: int, base: Mapping | None = None) -> dict:
 
 def read_plcc(results: list[Result], base: Mapping | None = None) -> dict[str, dict[int, float]]:
     """Return {loss: {split: PLCC on the test part}} of the runs that are there and whose PLCC is a number."""
-    plcc = {loss: {} for loss in LOSSES}
-    for loss in LOSSES:
+    plcc = {loss: {} for loss in LOSS_NAMES}
+    for loss in LOSS_NAMES:
         for split in SPLITS:
             options = run_options(loss, split, base)
             result = find(results, options, options['dataset'])
@@ -61,13 +61,13 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float
 def draw(plcc: Mapping[str, Mapping[int, float]], style: str = 'text') -> str:
     """Return the two tables, values and tests, from {loss: {split: PLCC}}."""
     splits = sorted({split for values in plcc.values() for split in values})
-    rows = [[LOSSES[loss], *(f'{values[split]:.4f}' if split in values else '-' for split in splits),
+    rows = [[LOSS_NAMES[loss], *(f'{values[split]:.4f}' if split in values else '-' for split in splits),
              *((f'{np.mean(list(values.values())):.4f}', f'{np.std(list(values.values()), ddof=1):.4f}')
                if len(values) > 1 else ('-', '-'))] for loss, values in plcc.items()]
     tests = []
     for b, a in combinations(plcc, 2):
         t, p, n = paired(plcc[a], plcc[b])
-        tests.append([f'{LOSSES[a]} - {LOSSES[b]}', str(n), f'{t:.3f}', f'{p:.3g}'])
+        tests.append([f'{LOSS_NAMES[a]} - {LOSS_NAMES[b]}', str(n), f'{t:.3f}', f'{p:.3g}'])
     return '\n'.join([render(['PLCC', *map(str, splits), 'mean', 'std'], rows, style),
                       render(['losses', 'splits', 't', 'p (two-sided)'], tests, style)])
 
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     results = places.results(args.result_dir)
     plcc = read_plcc(results)
-    missing = [training_command(run_options(loss, split)) for loss in LOSSES for split in SPLITS
+    missing = [training_command(run_options(loss, split)) for loss in LOSS_NAMES for split in SPLITS
                if split not in plcc[loss]]
     if not any(plcc.values()):
         looked_in = args.result_dir or places.named('results')

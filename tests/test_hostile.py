@@ -22,7 +22,7 @@ from iqa_data.transforms import Preprocess
 from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.checkpoint import checksum, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, one_line
-from iqa_scoring.report import Entry, write_report
+from iqa_scoring.report import ReportEntry, write_report
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, names_of
@@ -95,7 +95,7 @@ def scores(path: Path, tmp_path: Path) -> bool:
     for kind in KINDS:
         assert 'NaN' not in KINDS[kind][1](row)
         assert 'Infinity' not in KINDS[kind][1](row)
-    write_report(tmp_path / 'r.html', [Entry(row, sample.thumbnail)], scorer.scale, 't')
+    write_report(tmp_path / 'r.html', [ReportEntry(row, sample.thumbnail)], scorer.scale, 't')
     return True
 
 
@@ -220,7 +220,7 @@ def test_a_report_leaves_out_what_is_no_score(tmp_path):
     row = dict.fromkeys(COLUMNS) | {'raw': 1., 'outside': '', 'note': ''}
     buffer = io.BytesIO()
     Image.fromarray(photo(0)).save(buffer, 'JPEG')
-    entries = [Entry(row | {'score': score, 'name': f'{i}.png'}, buffer.getvalue(), mos=3.)
+    entries = [ReportEntry(row | {'score': score, 'name': f'{i}.png'}, buffer.getvalue(), mos=3.)
                for i, score in enumerate((NAN, 4., INF))]
     for chosen in (entries, entries[:1]):
         write_report(tmp_path / 'r.html', chosen, Scale(np.empty(0)), 't')

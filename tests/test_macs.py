@@ -18,14 +18,14 @@ from iqa_runtime.errors import UserError
 from iqa_training import ranking
 from iqa_training.keras_adam import KerasAdam
 from iqa_training.optimizers import l2_penalty, weight_decays
-from iqa_training.ranking import Plan, Training, correlations, exact_ranks, numbers_to_rank, rank_correlation
+from iqa_training.ranking import RankerPlan, Training, correlations, exact_ranks, numbers_to_rank, rank_correlation
 from iqa_training.train_ranker import main as train_ranker
 from IQAloss import IQALoss, macs_loss
 from IQAmodel import create_model
 from main import main
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-TINY = Plan(size=4, rows=200, epochs=3, batch_size=32, decay_every=2)
+TINY = RankerPlan(size=4, rows=200, epochs=3, batch_size=32, decay_every=2)
 GOES_ON = SimpleNamespace(signal=None)
 
 
@@ -182,7 +182,7 @@ def test_half_of_the_numbers_are_normal_and_half_uniform():
 
 
 def test_a_ranker_learns(tmp_path):
-    training = Training(Plan(size=4, rows=6000, epochs=1, batch_size=32), tmp_path / 'ranker.pth')
+    training = Training(RankerPlan(size=4, rows=6000, epochs=1, batch_size=32), tmp_path / 'ranker.pth')
     training.run(GOES_ON)
     true, surrogate = correlations(load_ranker(tmp_path / 'ranker.pth'))['independent']
     assert np.corrcoef(true, surrogate)[0, 1] > .7
@@ -231,7 +231,7 @@ def test_a_state_that_does_not_fit(tmp_path):
     training = Training(TINY, tmp_path / 'ranker.pth')
     training.save_state()
     with pytest.raises(UserError, match=r"ranker.state: the training had other options, .*'size': 4"):
-        Training(Plan(size=5, rows=200), tmp_path / 'ranker.pth').resume()
+        Training(RankerPlan(size=5, rows=200), tmp_path / 'ranker.pth').resume()
     (tmp_path / 'ranker.state').write_bytes(b'no state')
     with pytest.raises(UserError, match='ranker.state: not a checkpoint'):
         training.resume()

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from data import make_info
 from iqa_data.info import read_info
-from iqa_data.splits import Plan, choose, split
+from iqa_data.splits import SplitPlan, choose, split
 from results_in_the_paper.driver.results import read_predictions
 
 NAMES = [f'I0{ref}_0{kind}_{level}.bmp' for ref in (1, 2) for kind in (1, 2) for level in (1, 2)]
@@ -48,7 +48,7 @@ def test_koniq10k(source, tmp_path):
     info = made('koniq10k', folder, tmp_path / 'k.mat', '--partial')
     assert info.names == ['2.jpg', '1.jpg', '3.jpg', '4.jpg']
     assert info.index.T.tolist() == [[1, 4, 3, 2]]
-    assert [rows.tolist() for rows in choose(info, Plan()).values()] == [[0, 3], [2], [1]]
+    assert [rows.tolist() for rows in choose(info, SplitPlan()).values()] == [[0, 3], [2], [1]]
     write('koniq10k_scores_and_distributions.csv', '"image_name","c1","MOS","SD","MOS_zscore"\n' + ''.join(
         f'"{i}.jpg",0,3.5,0.{i},{i}0\n' for i in (1, 2, 3, 4, 5)))
     info = made('koniq10k', folder, tmp_path / 'k.mat', '--partial')
@@ -67,7 +67,7 @@ def test_the_whole_of_koniq10k(shared, tmp_path):
         np.testing.assert_allclose(info.std[parts['test']], recorded.std, atol=1e-5)
     table = made('koniq10k', shared / 'paper', tmp_path / 'koniq.csv')
     assert table.names == info.names
-    assert all(np.array_equal(parts[part], choose(table, Plan())[part]) for part in parts)
+    assert all(np.array_equal(parts[part], choose(table, SplitPlan())[part]) for part in parts)
     np.testing.assert_array_equal(table.mos, info.mos)
     assert 0 <= info.mos.min() < info.mos.max() <= 100
 
@@ -199,7 +199,7 @@ def test_a_table_becomes_a_mat_with_its_parts(source, tmp_path):
     folder, write = source
     write('my.csv', 'image,mos,part\na,1,test\nb,2,train\nc,3,val\n')
     info = made('csv', folder, tmp_path / 'out.mat')
-    assert [rows.tolist() for rows in choose(info, Plan()).values()] == [[1], [2], [0]]
+    assert [rows.tolist() for rows in choose(info, SplitPlan()).values()] == [[1], [2], [0]]
     assert info.index.T.tolist() == [[2, 3, 1]]
     write('my.csv', 'image,mos\na,1\nb,2\nc,3\n')
     assert made('csv', folder, tmp_path / 'out.mat').index.shape == (3, 10)

@@ -13,7 +13,7 @@ from scored import photo
 import main
 from data import make_info
 from iqa_data.info import Info, read_info
-from iqa_data.splits import Plan, choose, sorted_interleaved_folds
+from iqa_data.splits import SplitPlan, choose, sorted_interleaved_folds
 from iqa_data.transforms import FILTERS, INTERPOLATIONS, Preprocess, resize_cubic
 from iqa_runtime.errors import UserError
 from iqa_scoring.scorer import resized
@@ -92,7 +92,7 @@ def test_a_worked_example():
     info = Info([f'{i}' for i in range(12)], np.array(mos), np.zeros(12), np.arange(1, 13), np.empty((12, 0), int))
     for i, fold in enumerate(expected):
         for order, number in (('slides', i), ('published', 4 - i)):
-            parts = choose(info, Plan('kfold-sorted', fold=number, fold_order=order, test_fold='none'))
+            parts = choose(info, SplitPlan('kfold-sorted', fold=number, fold_order=order, test_fold='none'))
             assert parts['val'].tolist() == sorted(fold)
             assert parts['train'].tolist() == sorted({*range(12)} - {*fold})
             assert 'test' not in parts

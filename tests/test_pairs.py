@@ -138,11 +138,11 @@ def test_an_image_comes_again_if_the_table_says_so(tmp_path):
 
 @pytest.mark.parametrize('split', ['random', 'reference', 'kfold'])
 def test_all_rows_of_an_image_are_in_one_part(tmp_path, split, monkeypatch):
-    from iqa_data.splits import Plan, choose, read_split, write_split
+    from iqa_data.splits import SplitPlan, choose, read_split, write_split
     (tmp_path / 'x.csv').write_text(REPEATED)
     info = read_info(tmp_path / 'x.csv')
     for seed in range(10):
-        parts = choose(info, Plan(split, train_ratio=.4, train_and_val_ratio=.7, seed=seed, folds=4))
+        parts = choose(info, SplitPlan(split, train_ratio=.4, train_and_val_ratio=.7, seed=seed, folds=4))
         names = {part: [info.names[i] for i in rows] for part, rows in parts.items()}
         assert sum('a' in some for some in names.values()) == 1
         write_split(tmp_path / 'split.csv', names)
@@ -151,10 +151,10 @@ def test_all_rows_of_an_image_are_in_one_part(tmp_path, split, monkeypatch):
 
 
 def test_folds_by_mos_refuse_repeated_images(tmp_path):
-    from iqa_data.splits import Plan, choose
+    from iqa_data.splits import SplitPlan, choose
     (tmp_path / 'x.csv').write_text(REPEATED)
     with pytest.raises(UserError, match='puts the rows of one image into several parts'):
-        choose(read_info(tmp_path / 'x.csv'), Plan('kfold-sorted', folds=5))
+        choose(read_info(tmp_path / 'x.csv'), SplitPlan('kfold-sorted', folds=5))
 
 
 def test_check_counts_the_references(pairs, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 from data import make_info
 from iqa_data.info import read_info
 from iqa_data.pairs import PAIR_SETS, prepare, train_contents
-from iqa_data.splits import Plan, choose
+from iqa_data.splits import SplitPlan, choose
 from iqa_runtime.errors import UserError
 
 HEAD = 'ref. image, distorted image A, distorted image B, raw preference for A, processed preference for A\n'
@@ -95,7 +95,7 @@ def test_the_mix_has_every_set_on_its_own_scale(published):
     assert info.about['score_mean_and_std'] == {'PieAPP': [.47, .26], 'TID2013': [4.47, 1.3], 'TID2008': [4.47, 1.3]}
     assert 'tid2008/mos_with_names.txt' in info.about['sha256']
     assert info.ref_ids[4] == info.ref_ids[6]  # I01 of TID2013 is that of TID2008
-    parts = choose(info, Plan())
+    parts = choose(info, SplitPlan())
     assert len(parts['train']) + len(parts['val']) == 8
     assert 'test' not in parts
 

@@ -11,7 +11,7 @@ import main
 from data import make_info
 from iqa_data.info import read_info
 from iqa_data.pyiqa import pyiqa_splits, read_splits, write_meta_info, write_splits
-from iqa_data.splits import Plan, choose, read_split
+from iqa_data.splits import SplitPlan, choose, read_split
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
@@ -119,5 +119,5 @@ def test_make_info_writes_them(tmp_path, capsys):
     ours, theirs = read_info(tmp_path / 'A.csv'), read_info(tmp_path / 'meta_info_A.csv')
     assert ours.names == theirs.names
     assert np.array_equal(ours.mos, theirs.mos)
-    first = choose(theirs, Plan('pyiqa'))
+    first = choose(theirs, SplitPlan('pyiqa'))
     assert np.array_equal(read_split(tmp_path / 'A.pkl', ours.names)['val'], first['val'])

@@ -15,7 +15,7 @@ from scored import photo
 import main
 import test_dataset
 import test_demo
-from iqa_scoring.report import Entry, write_report
+from iqa_scoring.report import ReportEntry, write_report
 from iqa_scoring.scorer import Scale
 
 SCALE = Scale(np.linspace(20, 80, 50), 20, 80, True)
@@ -29,9 +29,9 @@ def jpeg(seed):
 
 
 def entries(n, labelled=False, small_map=b''):
-    return [Entry({'name': f'{i}.png', 'score': float(i * 7 % n), 'raw': i / 2, 'percentile': SCALE.percentile(i),
-                   'outside': SCALE.outside(i * 7 % n), 'note': ''}, jpeg(i % 5), small_map,
-                  float(i * 5 % n) if labelled else None) for i in range(n)]
+    return [ReportEntry({'name': f'{i}.png', 'score': float(i * 7 % n), 'raw': i / 2, 'percentile': SCALE.percentile(i),
+                         'outside': SCALE.outside(i * 7 % n), 'note': ''}, jpeg(i % 5), small_map,
+                        float(i * 5 % n) if labelled else None) for i in range(n)]
 
 
 def in_browser(path, script=''):

@@ -189,7 +189,7 @@ def shelf_with(tmp_path, tags=(), first: int = 1, finished: bool = True, **chang
     """A shelf with one run: its result, its checkpoint, its log with these tags; and the run's name."""
     options = {**PAPER, **change}
     shelf = Shelf(tmp_path / 'results', tmp_path / 'runs', tmp_path / 'checkpoints')
-    name = shelf.name(targets.Run(options))
+    name = shelf.name(targets.WantedRun(options))
     if tags:
         with SummaryWriter(str(tmp_path / 'runs' / name)) as writer:
             for tag in tags:
@@ -327,7 +327,7 @@ def test_a_data_set_that_is_an_info_file_is_named_after_it(tmp_path, empty, dry_
     shelf = Shelf(tmp_path, tmp_path, tmp_path, base)
     assert shelf.figure_dir == tmp_path / 'figures-info'
     shelf.results = [Result(tmp_path / 'x.json', {'PLCC': .9}, run.options, 'info', 'test')]
-    assert not shelf.lacks(targets.Run(run.options))
+    assert not shelf.lacks(targets.WantedRun(run.options))
     row = verdicts.rows('figure1', shelf)[1]
     assert (row.cell, row.ours, row.verdict()) == ('figure1, info, MAE', .9, 'other data')
 

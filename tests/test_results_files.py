@@ -11,7 +11,7 @@ from iqa_runtime.errors import UserError
 from results_in_the_paper import backbone_performance_plot, scatter_plots, t_test, tables
 from results_in_the_paper.driver import results
 from results_in_the_paper.driver.cells import HEADERS, cells
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 
 
 def save(path, content) -> str:
@@ -213,7 +213,7 @@ def test_t_test_of_thirty_runs(tmp_path, capsys, fails):
     assert 'python main.py --dataset CLIVE --resize -arch resnet18 --loss_type mae' in fails(
         t_test.main, '--result_dir', tmp_path)
     rng = np.random.default_rng(0)
-    for i, loss in enumerate(LOSSES):
+    for i, loss in enumerate(LOSS_NAMES):
         for split in range(10):
             (tmp_path / f'{loss}{split}.json').write_text(json.dumps({
                 'metrics': {'PLCC': .7 + i / 20 + rng.normal(0, .01)}, 'part': 'test', 'dataset': 'CLIVE',

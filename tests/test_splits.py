@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import main
 import test_dataset
 from iqa_data.info import DATASETS, Info
-from iqa_data.splits import SPLITS, Plan, choose, read_split, shared_contents, split_hash, write_split
+from iqa_data.splits import SPLITS, SplitPlan, choose, read_split, shared_contents, split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_scoring.options import TEST
@@ -34,8 +34,8 @@ def cases(draw):
     refs = draw(st.lists(st.integers(0, 30), min_size=10, max_size=60).filter(lambda refs: len(set(refs)) >= 10))
     mos = draw(st.lists(st.integers(0, 5), min_size=len(refs), max_size=len(refs)))
     folds = draw(st.integers(3, len(set(refs))))
-    plan = Plan(draw(st.sampled_from(list(SPLITS))), draw(st.integers(0, 5)), draw(st.sampled_from((.2, .5, .6))), .8,
-                draw(st.integers(0, 2 ** 32 - 1)), folds, draw(st.integers(0, folds - 1)))
+    plan = SplitPlan(draw(st.sampled_from(list(SPLITS))), draw(st.integers(0, 5)), draw(st.sampled_from((.2, .5, .6))),
+                     .8, draw(st.integers(0, 2 ** 32 - 1)), folds, draw(st.integers(0, folds - 1)))
     return info_of(refs, mos), plan
 
 
@@ -56,7 +56,7 @@ def test_parts_are_disjoint_and_cover_the_set(case):
 @given(cases(), st.sampled_from(['kfold', 'kfold-sorted']))
 def test_over_all_folds_every_image_is_validated_once_and_tested_once(case, split):
     info, plan = case
-    runs = [SPLITS[split](info, Plan(split, seed=plan.seed, folds=plan.folds, fold=i)) for i in range(plan.folds)]
+    runs = [SPLITS[split](info, SplitPlan(split, seed=plan.seed, folds=plan.folds, fold=i)) for i in range(plan.folds)]
     for part in ('val', 'test'):
         assert sorted(np.concatenate([run[part] for run in runs])) == list(range(len(info.names)))
 
@@ -66,40 +66,40 @@ def test_sorted_folds_interleave_from_the_highest_score():
     descending = [5, 10, 8, 9, 1, 3, 6, 11, 0, 4, 2, 7]  # the three of 50 in their order
     info = info_of(range(12), mos)
     for fold, places in ((0, [4, 9]), (1, [3, 8]), (2, [2, 7]), (3, [1, 6, 11]), (4, [0, 5, 10])):
-        val = choose(info, Plan('kfold-sorted', folds=5, fold=fold))['val']
+        val = choose(info, SplitPlan('kfold-sorted', folds=5, fold=fold))['val']
         assert sorted(val) == sorted(descending[place] for place in places)
-    assert np.array_equal(choose(info, Plan('kfold-sorted', fold=4))['test'],
-                          choose(info, Plan('kfold-sorted', fold=0))['val'])
+    assert np.array_equal(choose(info, SplitPlan('kfold-sorted', fold=4))['test'],
+                          choose(info, SplitPlan('kfold-sorted', fold=0))['val'])
 
 
 def test_seeds_and_repetitions_change_random_splits():
     info = info_of(range(40))
     for split in ('random', 'reference', 'official', 'kfold'):
         made = [split_hash({part: [info.names[i] for i in rows] for part, rows in choose(info, plan).items()})
-                for plan in (Plan(split), Plan(split, seed=1), Plan(split, exp_id=1))]
+                for plan in (SplitPlan(split), SplitPlan(split, seed=1), SplitPlan(split, exp_id=1))]
         assert len(set(made)) == 3
 
 
 def test_official_is_the_column_part_then_the_index_then_random(capsys):
     part = np.array(['val', 'train', 'test', 'train'], object)
-    assert choose(info_of(list('abcd'), part=part), Plan())['train'].tolist() == [1, 3]
+    assert choose(info_of(list('abcd'), part=part), SplitPlan())['train'].tolist() == [1, 3]
     assert capsys.readouterr().out == ''
-    choose(info_of(range(10)), Plan())
+    choose(info_of(range(10)), SplitPlan())
     assert 'no official split: contents are split at random, --split_seed 0 --exp_id 0' in capsys.readouterr().out
 
 
 def test_shared_contents_are_said(capsys):
-    choose(info_of([0, 1] * 10), Plan('random'))
+    choose(info_of([0, 1] * 10), SplitPlan('random'))
     assert '2 of 2 contents are in more than one part' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('plan', 'message'), [
-    (Plan('kfold', fold=5), r'--fold 5: expected 0..4 with --folds 5'),
-    (Plan('kfold-sorted', folds=3, fold=-1), r'--fold -1: expected 0..2 with --folds 3'),
-    (Plan('kfold', folds=4, fold=0), r'--folds 4 is more than there are to deal out: 3 contents'),
-    (Plan('kfold-sorted', folds=7, fold=0), r'--folds 7 is more than there are to deal out: 6 images'),
-    (Plan('kfold', folds=2, fold=0), r'the split leaves train empty: 6 images with --split kfold'),
-    (Plan('random', train_ratio=.1), r'the split leaves train empty'),
+    (SplitPlan('kfold', fold=5), r'--fold 5: expected 0..4 with --folds 5'),
+    (SplitPlan('kfold-sorted', folds=3, fold=-1), r'--fold -1: expected 0..2 with --folds 3'),
+    (SplitPlan('kfold', folds=4, fold=0), r'--folds 4 is more than there are to deal out: 3 contents'),
+    (SplitPlan('kfold-sorted', folds=7, fold=0), r'--folds 7 is more than there are to deal out: 6 images'),
+    (SplitPlan('kfold', folds=2, fold=0), r'the split leaves train empty: 6 images with --split kfold'),
+    (SplitPlan('random', train_ratio=.1), r'the split leaves train empty'),
 ])
 def test_splits_that_cannot_be(plan, message):
     with pytest.raises(UserError, match=message):
@@ -107,9 +107,9 @@ def test_splits_that_cannot_be(plan, message):
 
 
 def test_an_official_split_needs_no_test_part():
-    assert list(choose(info_of(list('ab'), part=np.array(['train', 'val'], object)), Plan())) == ['train', 'val']
+    assert list(choose(info_of(list('ab'), part=np.array(['train', 'val'], object)), SplitPlan())) == ['train', 'val']
     with pytest.raises(UserError, match='leaves val empty: 2 images with --split official'):
-        choose(info_of(list('ab'), part=np.array(['train', 'test'], object)), Plan())
+        choose(info_of(list('ab'), part=np.array(['train', 'test'], object)), SplitPlan())
 
 
 def test_split_files_round_trip_and_the_hash_is_of_the_content(tmp_path):
@@ -137,7 +137,7 @@ def test_split_files_with_mistakes(tmp_path, text, message):
     (tmp_path / 's.csv').write_text(text)
     info = Info(list('abc'), np.ones(3), np.ones(3), np.arange(1, 4), np.empty((3, 0), int))
     with pytest.raises(UserError, match=message):
-        choose(info, Plan(file=str(tmp_path / 's.csv')))
+        choose(info, SplitPlan(file=str(tmp_path / 's.csv')))
 
 
 @pytest.mark.parametrize(('line', 'message'), [

@@ -5,11 +5,11 @@ from typing import NamedTuple
 from iqa_data.info import dataset_name
 from results_in_the_paper.driver import paper
 from results_in_the_paper.driver.results import Result, find
-from results_in_the_paper.driver.settings import BACKBONES, LOSSES, PAPER, command, differences, number
+from results_in_the_paper.driver.settings import BACKBONE_NAMES, LOSS_NAMES, PAPER, command, differences, number
 
 PAPER_BACKBONES = ('resnet18', 'resnet34', 'resnet50', 'resnext101_32x8d')
 ALPHAS = {(1, 0): 'l', (1, .1): "l + 0.1 l'", (0, 1): "l'", (1, 1): "l + l'"}
-OPTIMIZERS = {'adam': 'Adam', 'sgd': 'SGD', 'adadelta': 'Adadelta'}
+OPTIMIZER_NAMES = {'adam': 'Adam', 'sgd': 'SGD', 'adadelta': 'Adadelta'}
 LEARNING_RATES = (1e-2, 1e-3, 1e-4, 1e-5)  # the paper's are not known to us
 OTHER = 'CLIVE'  # the data set tested as a whole, never trained on
 
@@ -70,16 +70,16 @@ def _cell(target: str, labels: tuple, metric: str, change: Mapping, base: Mappin
 def _figure6(base: Mapping) -> Iterator[Cell]:
     for (data, metric), table in paper.FIGURE6.items():
         for backbone in PAPER_BACKBONES:
-            for loss in LOSSES:
+            for loss in LOSS_NAMES:
                 tested = OTHER if data == OTHER else None
-                yield _cell('figure6', (_data(tested, base), BACKBONES[backbone], LOSSES[loss]), metric,
+                yield _cell('figure6', (_data(tested, base), BACKBONE_NAMES[backbone], LOSS_NAMES[loss]), metric,
                             {'architecture': backbone, 'loss_type': loss}, base, tested, table[loss, backbone])
 
 
 def _figure7(base: Mapping) -> Iterator[Cell]:
     for tested in (None, OTHER):
         data = tested or PAPER['dataset']
-        for loss in LOSSES:
+        for loss in LOSS_NAMES:
             known = {'RMSE': paper.FIGURE7[loss, data]}
             for (shown, metric), table in paper.FIGURE6.items():
                 if shown == data:
@@ -87,8 +87,8 @@ def _figure7(base: Mapping) -> Iterator[Cell]:
             if loss == PAPER['loss_type']:
                 known |= paper.TABLE2[PAPER['alpha'], data]
             for metric in ('SROCC', 'PLCC', 'RMSE'):
-                yield _cell('figure7', (_data(tested, base), LOSSES[loss]), metric, {'loss_type': loss}, base, tested,
-                            known.get(metric))
+                yield _cell('figure7', (_data(tested, base), LOSS_NAMES[loss]), metric, {'loss_type': loss}, base,
+                            tested, known.get(metric))
 
 
 def _table1(base: Mapping) -> Iterator[Cell]:
@@ -97,7 +97,7 @@ def _table1(base: Mapping) -> Iterator[Cell]:
             for q in (1, 2):
                 known = paper.TABLE1.get((backbone, p, q), {})
                 for metric in ('SROCC', 'PLCC'):
-                    yield _cell('table1', (BACKBONES[backbone], p, q), metric,
+                    yield _cell('table1', (BACKBONE_NAMES[backbone], p, q), metric,
                                 {'architecture': backbone, 'p': p, 'q': q}, base, None, known.get(metric))
 
 
@@ -112,7 +112,7 @@ def _table2(base: Mapping) -> Iterator[Cell]:
 
 def _table_a1(base: Mapping) -> Iterator[Cell]:
     base = {'architecture': 'resnet50', **base}
-    for optimizer, name in OPTIMIZERS.items():
+    for optimizer, name in OPTIMIZER_NAMES.items():
         for rate in LEARNING_RATES:
             known = paper.TABLE_A1.get((optimizer, number(rate)), {})
             for metric in ('SROCC', 'PLCC'):
@@ -122,11 +122,11 @@ def _table_a1(base: Mapping) -> Iterator[Cell]:
 
 def _table_a2(base: Mapping) -> Iterator[Cell]:
     for backbone in ('alexnet', 'vgg16'):
-        for loss in LOSSES:
+        for loss in LOSS_NAMES:
             for tested in (None, OTHER):
                 known = paper.TABLE_A2.get((backbone, loss, tested or PAPER['dataset']), {})
                 for metric in ('SROCC', 'PLCC'):
-                    yield _cell('tableA2', (BACKBONES[backbone], LOSSES[loss], _data(tested, base)), metric,
+                    yield _cell('tableA2', (BACKBONE_NAMES[backbone], LOSS_NAMES[loss], _data(tested, base)), metric,
                                 {'architecture': backbone, 'loss_type': loss}, base, tested, known.get(metric))
 
 

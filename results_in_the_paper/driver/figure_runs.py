@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_data.info import dataset_name
-from results_in_the_paper.driver.settings import LOSSES, PAPER, command, number
+from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER, command, number
 
 PARTS = ('train', 'val', 'test')
 METRICS = ('SROCC', 'PLCC', 'RMSE')
@@ -56,7 +56,7 @@ def figure_runs(figure: str | None = None, base: Mapping | None = None) -> list[
 
 
 def _figure1(base: Mapping) -> Iterator[FigureRun]:
-    for loss in LOSSES:
+    for loss in LOSS_NAMES:
         options = {**PAPER, **base, 'loss_type': loss}
         name = f'loss={loss}-{{part}}_{dataset_name(options["dataset"])}_{{metric}}'
         yield FigureRun('figure1', (loss,), name, PARTS, METRICS, options)
@@ -71,7 +71,7 @@ def _figure4(base: Mapping) -> Iterator[FigureRun]:
 
 def _figure5(base: Mapping) -> Iterator[FigureRun]:
     for short, (option, values) in SWEEPS.items():
-        for loss in LOSSES:
+        for loss in LOSS_NAMES:
             for value in values:
                 options = {**PAPER, 'architecture': 'resnet50', **base, 'loss_type': loss, option: value}
                 name = f'loss={loss}-{short}={number(value)}-{{part}}_{dataset_name(options["dataset"])}_{{metric}}'

@@ -89,13 +89,14 @@ def _fit_curve(curve: Callable, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return min(fits, key=lambda fitted: np.sum((fitted - v) ** 2)) * y.std() + y.mean()
 
 
-MAPPINGS: dict[str, Callable] = {'as saved': _identity, 'linear': _linear, '4-parameter logistic': _logistic(logistic4),
-                                 '5-parameter logistic': _logistic(logistic5)}
+REGRESSIONS: dict[str, Callable] = {'as saved': _identity, 'linear': _linear,
+                                    '4-parameter logistic': _logistic(logistic4),
+                                    '5-parameter logistic': _logistic(logistic5)}
 
 
 def mapped(mapping: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return x mapped to the MOS y by one of MAPPINGS, fitted by least squares; NoFitError if it fails."""
-    return MAPPINGS[mapping](x, y)
+    """Return x mapped to the MOS y by one of REGRESSIONS, fitted by least squares; NoFitError if it fails."""
+    return REGRESSIONS[mapping](x, y)
 
 
 def williams(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, float]:

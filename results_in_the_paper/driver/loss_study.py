@@ -20,10 +20,11 @@ from results_in_the_paper.driver.verdicts import RESAMPLES, Row
 
 METRICS = ('SROCC', 'PLCC')
 SEEDS = (1, 2, 3)
-NETWORKS = {'asna': 'asna_simple', 'linearity_iqa': 'ResNet-18'}  # name of its recipe, after study_ -> in the table
+# name of the recipe, after study_ -> in the table
+NETWORK_NAMES = {'asna': 'asna_simple', 'linearity_iqa': 'ResNet-18'}
 RANKER = Path('checkpoints', 'study-ranker.pth')
 # loss -> options of main.py
-LOSSES = {
+LOSS_OPTIONS = {
     'MSE': ('--loss_type', 'mse'),
     'MSE + PLCC': ('--loss_type', 'macs', '--spearman_factor', '0'),
     'macs': ('--loss_type', 'macs', '--ranker', str(RANKER)),
@@ -33,14 +34,14 @@ LOSSES = {
 
 def loss_study(setting: Setting) -> System:
     """Return the runs of the study, and a row for each network, loss and criterion: the mean of the seeds."""
-    networks = [pick(NETWORKS, name, 'network of the study') for name in setting.models or NETWORKS]
+    networks = [pick(NETWORK_NAMES, name, 'network of the study') for name in setting.models or NETWORK_NAMES]
     given = {name: value for name, value in setting.given.items() if name in MACHINE and name != 'checkpoint_dir'}
     ranker = Step(('iqa_training/train_ranker.py', *words_of(given), '--rows', '240000', '-e', '1', '-bs', '256',
                    '--ranker', str(RANKER), '--resume'), RANKER)
     runs = {(network, loss): [setting.train(f'study_{network}', *words, '--seed', str(seed)) for seed in SEEDS]
-            for network in networks for loss, words in LOSSES.items()}
+            for network in networks for loss, words in LOSS_OPTIONS.items()}
     return System([[ranker], [step for steps in runs.values() for step in steps]],
-                  lambda: [row(NETWORKS[network], loss, metric, steps) for (network, loss), steps in runs.items()
+                  lambda: [row(NETWORK_NAMES[network], loss, metric, steps) for (network, loss), steps in runs.items()
                            for metric in METRICS])
 
 

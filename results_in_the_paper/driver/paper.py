@@ -4,7 +4,7 @@ D. Li, T. Jiang, M. Jiang: Norm-in-Norm Loss with Faster Convergence and Better 
 Assessment. ACM Multimedia 2020, arXiv 2008.03889. Each table below says which figure or table it is from.
 Networks were trained on KonIQ-10k; its test part has 2015 images, CLIVE is tested as a whole (1162 images).
 """
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 
 TOLERANCE = .003  # three runs of one setting by the authors differ by this much SROCC
 UNKNOWN = 'not known'
@@ -58,7 +58,7 @@ TABLE2 = {
 
 TABLE_A1 = {}  # optimizers by learning rate: not known
 TABLE_A2 = {}  # AlexNet and VGG-16: not known
-T_TEST = dict.fromkeys(LOSSES)  # PLCC on CLIVE, ResNet-18, ten splits: not known
+T_TEST = dict.fromkeys(LOSS_NAMES)  # PLCC on CLIVE, ResNet-18, ten splits: not known
 
 
 def show(value: float | None, digits: int = 3) -> str:

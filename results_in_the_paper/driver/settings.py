@@ -7,9 +7,9 @@ from iqa_data.options import data, preprocessing, split
 from iqa_runtime.options import Command
 from iqa_training.options import loss, network, schedule, training
 
-LOSSES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
-BACKBONES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 'ResNet-50',
-             'resnext101_32x8d': 'ResNeXt-101', 'alexnet': 'AlexNet', 'vgg16': 'VGG-16'}
+LOSS_NAMES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
+BACKBONE_NAMES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 'ResNet-50',
+                  'resnext101_32x8d': 'ResNeXt-101', 'alexnet': 'AlexNet', 'vgg16': 'VGG-16'}
 
 # Options of training that do not make another run of the paper: precision, processes, what other options imply
 NOT_COMPARED = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info', 'train_ratio', 'train_and_val_ratio',

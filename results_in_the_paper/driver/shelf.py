@@ -11,7 +11,7 @@ from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import PAPER, option_words
-from results_in_the_paper.driver.targets import Run
+from results_in_the_paper.driver.targets import WantedRun
 from results_in_the_paper.export_csv import export, read_scalars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,21 +50,21 @@ class Shelf:
         self.results = [result for result in read_results(self.result_dir)
                         if all(result.options.get(name) == value for name, value in self.demanded.items())]
 
-    def name(self, run: Run) -> str:
+    def name(self, run: WantedRun) -> str:
         """Return the name of a run's files, that of its result if there is a result."""
         result = find(self.results, run.options, run.options['dataset'])
         return result.path.name.removesuffix('.json') if result else self._own_name(run)
 
-    def log(self, run: Run) -> Path | None:
+    def log(self, run: WantedRun) -> Path | None:
         """Return the TensorBoard folder of a run, None if it has no log."""
         folder = self.log_dir / self.name(run)
         return folder if any(folder.glob('*tfevents*')) else None
 
-    def holds(self, run: Run) -> bool:
+    def holds(self, run: WantedRun) -> bool:
         """Return whether there is any file of a run, so that a CSV file of its name is its own."""
         return bool(find(self.results, run.options, run.options['dataset']) or self.log(run))
 
-    def lacks(self, run: Run) -> list[str]:
+    def lacks(self, run: WantedRun) -> list[str]:
         """Name the missing parts: 'result', 'curves', 'b-hat', and the names of data sets that it is not tested on."""
         trained, log = bool(find(self.results, run.options, run.options['dataset'])), self.log(run)
         there = {'result': trained, 'curves': not run.curves or self._has_curves(run, log),
@@ -72,14 +72,14 @@ class Shelf:
                  **{name: trained and bool(find(self.results, run.options, name)) for name in run.tested}}
         return [what for what in there if not there[what]]
 
-    def _has_curves(self, run: Run, log: Path | None) -> bool:
+    def _has_curves(self, run: WantedRun, log: Path | None) -> bool:
         if log:
             curves = read_scalars(log)  # one that begins later is of a run that was resumed with other flags
             return all(tag in curves and curves[tag][0][1] == 1 for tag in run.tags())
         return all(figure.path(self.csv_dir, part, metric).is_file()
                    for figure in run.curves for part in figure.parts for metric in figure.metrics)
 
-    def commands(self, run: Run) -> list[list[str]]:
+    def commands(self, run: WantedRun) -> list[list[str]]:
         """Return the commands, as lists of words, that make the missing parts of a run, in order."""
         lacks = set(self.lacks(run))
         commands = [self._test(run, name) for name in run.tested if name in lacks]
@@ -90,20 +90,20 @@ class Shelf:
             words = [] if lacks & {'curves', 'b-hat'} else ['--evaluate']
         return [['python', script('main.py'), *self._training(run), *words], *commands]
 
-    def _training(self, run: Run) -> list[str]:
+    def _training(self, run: WantedRun) -> list[str]:
         return [*option_words(run.options), *run.flags(), *self.words]
 
-    def _own_name(self, run: Run) -> str:
+    def _own_name(self, run: WantedRun) -> str:
         return run_name(TRAIN.parse(self._training(run)))
 
-    def _finished(self, run: Run) -> bool:
+    def _finished(self, run: WantedRun) -> bool:
         file = self.checkpoint_dir / f'{self._own_name(run)}.pth'
         try:
             return file.exists() and load_checkpoint(file).get('finished', False)
         except UserError:  # damaged: main.py says so
             return False
 
-    def _test(self, run: Run, data: str) -> list[str]:
+    def _test(self, run: WantedRun, data: str) -> list[str]:
         trained_on, name = run.options['dataset'], self.name(run)
         words = ['python', script('test_dataset.py'), *option_words({**run.options, 'dataset': data})]
         if name != self._own_name(run) or 'data_info' in self.demanded:  # not to be found by these options
@@ -112,7 +112,7 @@ class Shelf:
             words += ['--trained_on', trained_on]
         return [*words, *self.test_words]
 
-    def export(self, run: Run) -> None:
+    def export(self, run: WantedRun) -> None:
         """Bring the curves of a run under the names that the figures read, as far as it went.
 
         UserError if there is none. A log counts before CSV files, which may be of another setting's run.

@@ -5,14 +5,14 @@ from matplotlib.figure import Figure
 
 from results_in_the_paper.driver import paper, plotting
 from results_in_the_paper.driver.plotting import Curve
-from results_in_the_paper.driver.settings import LOSSES
+from results_in_the_paper.driver.settings import LOSS_NAMES
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
     """Draw a panel per loss from {loss: {value: curve}}; `name` stands before the value in the legend."""
     styles = {f'{name} {value}': style for value, style in
               zip(next(iter(curves.values())), plotting.VALUE_STYLES, strict=False)}
-    panels = {f'{LOSSES[loss]}, validation PLCC': {f'{name} {value}': curve for value, curve in panel.items()}
+    panels = {f'{LOSS_NAMES[loss]}, validation PLCC': {f'{name} {value}': curve for value, curve in panel.items()}
               for loss, panel in curves.items()}
     return plotting.draw_panels(panels, styles, width=plotting.PAGE, height=2.1, share=True)
 
@@ -28,4 +28,4 @@ def run(option: str, name: str, description: str, argv: list[str] | None = None)
     for loss, panel in curves.items():
         cells = (f'{value}: {plotting.best(curve, "PLCC"):.3f} ({paper.show(paper.FIGURE5[option].get((loss, value)))})'
                  for value, curve in panel.items())
-        print(f'{LOSSES[loss]:>12}  ' + '  '.join(cells))
+        print(f'{LOSS_NAMES[loss]:>12}  ' + '  '.join(cells))

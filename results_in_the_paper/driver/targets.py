@@ -7,7 +7,7 @@ from iqa_runtime.errors import UserError, pick
 from results_in_the_paper import t_test
 from results_in_the_paper.driver.cells import HEADERS, cells
 from results_in_the_paper.driver.figure_runs import SWEEPS, FigureRun, figure_runs
-from results_in_the_paper.driver.settings import LOSSES, PAPER, normalised
+from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER, normalised
 
 FIGURE5 = tuple(f'figure5_{sweep}' for sweep in SWEEPS)
 CURVES = ('figure1', 'figure4', *FIGURE5, 'image_size')  # drawn from curves over epochs
@@ -23,7 +23,7 @@ SYSTEMS = {'svd_cnniqa': 'results_in_the_paper.driver.svd_cnniqa:svd_cnniqa',
 
 
 @dataclass
-class Run:
+class WantedRun:
     """A training run, and all that the targets want of it besides its result on the test part.
 
     `curves` are the figures that draw its curves, `tested` other data sets that it is tested on, `bhat` whether its
@@ -52,28 +52,28 @@ def expand(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(target for name in picked for target in GROUPS.get(name, [name])))
 
 
-def runs_of(target: str, base: Mapping) -> list[Run]:
+def runs_of(target: str, base: Mapping) -> list[WantedRun]:
     """Return the runs of one target; `base` changes the paper's setting for all of them."""
     return merge(_wanted(target, base))
 
 
-def _wanted(target: str, base: Mapping) -> Iterator[Run]:
+def _wanted(target: str, base: Mapping) -> Iterator[WantedRun]:
     if target in CURVES:
-        yield from (Run(run.options, curves=[run]) for run in figure_runs(target, base))
+        yield from (WantedRun(run.options, curves=[run]) for run in figure_runs(target, base))
     elif target in HEADERS:
         for cell in cells(target, base):
-            yield Run(cell.options, tested=[] if cell.tested == cell.options['dataset'] else [cell.tested])
+            yield WantedRun(cell.options, tested=[] if cell.tested == cell.options['dataset'] else [cell.tested])
     elif target == 't-test':
-        yield from (Run(t_test.run_options(loss, split, base)) for loss in LOSSES for split in t_test.SPLITS)
+        yield from (WantedRun(t_test.run_options(loss, split, base)) for loss in LOSS_NAMES for split in t_test.SPLITS)
     else:
-        yield Run({**PAPER, **base}, bhat=True)
+        yield WantedRun({**PAPER, **base}, bhat=True)
 
 
-def merge(runs: Iterable[Run]) -> list[Run]:
+def merge(runs: Iterable[WantedRun]) -> list[WantedRun]:
     """Return the runs in order, those that train the same made one."""
-    merged: dict[str, Run] = {}
+    merged: dict[str, WantedRun] = {}
     for run in runs:
-        same = merged.setdefault(_key(run.options), Run(run.options))
+        same = merged.setdefault(_key(run.options), WantedRun(run.options))
         same.curves += [curve for curve in run.curves if curve not in same.curves]
         same.tested += [name for name in run.tested if name not in same.tested]
         same.bhat |= run.bhat

@@ -14,9 +14,9 @@ from results_in_the_paper.driver import paper, plotting
 from results_in_the_paper.driver.cells import HEADERS, Cell, cells
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 from results_in_the_paper.driver.results import find, read_predictions
-from results_in_the_paper.driver.settings import LOSSES, differences
+from results_in_the_paper.driver.settings import LOSS_NAMES, differences
 from results_in_the_paper.driver.shelf import Shelf
-from results_in_the_paper.driver.targets import FIGURE5, Run
+from results_in_the_paper.driver.targets import FIGURE5, WantedRun
 
 HEADER = ('cell', 'paper', 'ours', 'difference', '95 % interval', 'verdict')
 RESAMPLES = 2000
@@ -111,13 +111,13 @@ def _figure5(target: str, shelf: Shelf) -> Iterator[Row]:
     sweep = target.removeprefix('figure5_')
     for own, run in zip(figure_runs(target), figure_runs(target, shelf.base), strict=True):
         loss, value = run.key
-        yield _best(run, own, 'PLCC', f'{LOSSES[loss]}, {sweep} {value}', paper.FIGURE5[sweep].get(run.key), shelf)
+        yield _best(run, own, 'PLCC', f'{LOSS_NAMES[loss]}, {sweep} {value}', paper.FIGURE5[sweep].get(run.key), shelf)
 
 
 def _best(run: FigureRun, own: FigureRun, metric: str, label: str, known: float | None, shelf: Shelf) -> Row:
     """Return the best value of a curve on the validation part; its predictions are not kept, so it has no interval."""
     value = None
-    if shelf.holds(Run(run.options)):
+    if shelf.holds(WantedRun(run.options)):
         with suppress(UserError):
             value = plotting.best(plotting.read_run(run, shelf.csv_dir, 'val', metric), metric)
     setting = _setting(run.options, own.options, shelf)
@@ -128,7 +128,7 @@ def _t_test(target: str, shelf: Shelf) -> Iterator[Row]:
     plcc = t_test.read_plcc(shelf.results, shelf.base)
     for loss, values in plcc.items():
         whole = len(values) == len(t_test.SPLITS)
-        yield Row(f'{target}, {LOSSES[loss]}', 'mean PLCC', paper.T_TEST[loss],
+        yield Row(f'{target}, {LOSS_NAMES[loss]}', 'mean PLCC', paper.T_TEST[loss],
                   sum(values.values()) / len(values) if whole else None)
 
 
