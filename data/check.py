@@ -33,7 +33,6 @@ if __name__ == '__main__':
     CHECK.begin()  # --help and mistakes end here, before torch is imported
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -42,15 +41,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy import stats
 from tqdm import tqdm
 
-from iqa_data.images import ImageError, opened, shown_size, to_rgb
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
+from iqa_data.look import Seen, look
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
@@ -62,17 +59,6 @@ NEAR = 3                 # most bits of 64 in which the hashes of near-duplicate
 STD_SHARE = (.03, .5)    # of the range of MOS, in which the median std of opinions is expected
 RHO = .1                 # rank correlation from which a direction is guessed
 Finding = tuple[str, str]
-
-
-class Seen(NamedTuple):
-    """The facts that are read from an image in one pass."""
-
-    error: str = ''
-    size: tuple[int, int] = (0, 0)      # (h, w), as it is shown
-    mode: str = ''                      # Pillow's
-    digest: bytes = b''                 # of the file
-    bits: np.ndarray | None = None      # (64,) bool, perceptual hash; None for a flat image
-    clarity: tuple[float, float] = (0, 0)  # sharpness and noise
 
 
 @dataclass
@@ -94,44 +80,6 @@ class Case:
         for i, rows in enumerate(self.parts.values()):
             part[rows] = i
         return part
-
-
-def look(path: Path) -> Seen:
-    """Read and decode an image once."""
-    try:
-        with opened(path) as image:
-            mode, size, digest = image.mode, shown_size(image), hashlib.sha256(path.read_bytes()).digest()
-            image.draft('L', image.size)  # JPEG only: the luma alone
-            grey = to_rgb(image).convert('L')
-    except ImageError as error:
-        return Seen(error.reason)
-    return Seen('', size, mode, digest, perceptual_hash(grey), clarity(grey))
-
-
-def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
-    """Return whether brightness rises to the right, in 8 x 8 places, (64,) bool; None if contrast is lacking."""
-    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
-    return (np.diff(small) > 0).ravel() if small.std() > 2 else None
-
-
-def clarity(grey: Image.Image) -> tuple[float, float]:
-    """Measure the sharpness and the noise of the middle of an image, at most 512 x 512.
-
-    Sharpness is the mean step between neighbours at half the size, noise the second differences of flat places. Both
-    are 0 for an image of less than 18 x 18.
-    """
-    w, h = grey.size
-    left, top = max(0, w - 512) // 2, max(0, h - 512) // 2
-    x = np.asarray(grey.crop((left, top, min(w, left + 512), min(h, top + 512))), np.float32)
-    x = x[:x.shape[0] // 2 * 2, :x.shape[1] // 2 * 2]
-    if min(x.shape) < 18:
-        return 0., 0.
-    half = x.reshape(x.shape[0] // 2, 2, -1, 2).mean((1, 3))
-    sharpness = np.abs(np.diff(half, axis=0)).mean() + np.abs(np.diff(half, axis=1)).mean()
-    second = np.abs(np.diff(np.diff(x, 2, axis=0), 2, axis=1))
-    second = second[:second.shape[0] // 16 * 16, :second.shape[1] // 16 * 16]
-    blocks = second.reshape(second.shape[0] // 16, 16, -1, 16).mean((1, 3))
-    return float(sharpness), float(np.quantile(blocks, .1))
 
 
 # Checks: a case -> findings (level, text)

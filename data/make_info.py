@@ -280,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest='name', required=True, metavar='NAME')
     for name, recipe in RECIPES.items():
         one = commands.add_parser(name, help=recipe.files.replace('%', '%%'),
-                                  description=f'{recipe.read.__doc__} Reads {recipe.files}.')
+                                  description=f'{recipe.read.__doc__} Files: {recipe.files}.')
         one.add_argument('--source', type=Path, required=True, metavar='DIR', help='where the published files are')
         one.add_argument('--out', type=Path, help='.csv or .mat (default: '
                          f'{default_out(name, "NAME")})'.replace('%', '%%'))

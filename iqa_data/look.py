@@ -1,0 +1,58 @@
+"""Look at an image file: can it be read, which size and mode, and numbers by which images are compared."""
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from iqa_data.images import ImageError, opened, shown_size, to_rgb
+
+
+class Seen(NamedTuple):
+    """The facts that are read from an image in one pass."""
+
+    error: str = ''
+    size: tuple[int, int] = (0, 0)      # (h, w), as it is shown
+    mode: str = ''                      # Pillow's
+    digest: bytes = b''                 # of the file
+    bits: np.ndarray | None = None      # (64,) bool, perceptual hash; None for a flat image
+    clarity: tuple[float, float] = (0, 0)  # sharpness and noise
+
+
+def look(path: Path) -> Seen:
+    """Read and decode an image once."""
+    try:
+        with opened(path) as image:
+            mode, size, digest = image.mode, shown_size(image), hashlib.sha256(path.read_bytes()).digest()
+            image.draft('L', image.size)  # JPEG only: the luma alone
+            grey = to_rgb(image).convert('L')
+    except ImageError as error:
+        return Seen(error.reason)
+    return Seen('', size, mode, digest, perceptual_hash(grey), clarity(grey))
+
+
+def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
+    """Return whether brightness rises to the right, in 8 x 8 places, (64,) bool; None if contrast is lacking."""
+    small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
+    return (np.diff(small) > 0).ravel() if small.std() > 2 else None
+
+
+def clarity(grey: Image.Image) -> tuple[float, float]:
+    """Measure the sharpness and the noise of the middle of an image, at most 512 x 512.
+
+    Sharpness is the mean step between neighbours at half the size, noise the second differences of flat places. Both
+    are 0 for an image of less than 18 x 18.
+    """
+    w, h = grey.size
+    left, top = max(0, w - 512) // 2, max(0, h - 512) // 2
+    x = np.asarray(grey.crop((left, top, min(w, left + 512), min(h, top + 512))), np.float32)
+    x = x[:x.shape[0] // 2 * 2, :x.shape[1] // 2 * 2]
+    if min(x.shape) < 18:
+        return 0., 0.
+    half = x.reshape(x.shape[0] // 2, 2, -1, 2).mean((1, 3))
+    sharpness = np.abs(np.diff(half, axis=0)).mean() + np.abs(np.diff(half, axis=1)).mean()
+    second = np.abs(np.diff(np.diff(x, 2, axis=0), 2, axis=1))
+    second = second[:second.shape[0] // 16 * 16, :second.shape[1] // 16 * 16]
+    blocks = second.reshape(second.shape[0] // 16, 16, -1, 16).mean((1, 3))
+    return float(sharpness), float(np.quantile(blocks, .1))
