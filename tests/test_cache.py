@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL
+from mini import MINI
 from PIL import Image
 
 import main
@@ -174,7 +175,7 @@ def test_training_is_the_same_whatever_the_cache(tiny):
     results = []
     for cache in ('disk', 'ram', 'none'):
         for workers in ('0', '2'):
-            performance = main.main([*tiny, *SMALL, '-e', '1', '--cache', cache, '--num_workers', workers])
+            performance = main.main([*tiny, *SMALL, *MINI, '-e', '1', '--cache', cache, '--num_workers', workers])
             results.append(performance['pq'])
     assert all(np.array_equal(results[0], other) for other in results)
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
+from mini import MINI
 
 import main
 import test_dataset
@@ -156,7 +157,7 @@ def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):
     parts = ['test', 'val', 'train', 'train'] * 6
     about = [json.dumps({'higher_is_better': False}), *[''] * 23]
     pd.DataFrame({'image': info.names, 'mos': info.mos, 'part': parts, 'about': about}).to_csv('set.csv', index=False)
-    words = ['--dataset', 'set.csv', '--im_dir', 'tiny/images', *SMALL]
+    words = ['--dataset', 'set.csv', '--im_dir', 'tiny/images', *SMALL, *MINI]
     performance = main.main([*words, '-e', '1'])
     assert np.isfinite(performance['pq']).all()
     assert np.isnan(performance['sq_std']).all()

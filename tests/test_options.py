@@ -38,14 +38,6 @@ SPELLINGS = """--seed=1|-lr=2 --learning_rate=2 --lr=2|-bs=3 --batch_size=3|-flr
 -hp=.1 --hflip_p=.1|-logd=x --log_dir=x|-tdt --test_during_training|-eval --evaluate|-debug --debug|-pbar --pbar|
 -modelfile=x --trained_model_file=x"""
 
-DEFAULTS = {'seed': 19920517, 'learning_rate': 1e-4, 'batch_size': 8, 'ft_lr_ratio': .1, 'accumulation_steps': 1,
-            'epochs': 30, 'weight_decay': 0, 'lr_decay': .1, 'overall_lr_decay': .01, 'opt_level': 'O1',
-            'val_criterion': 'SROCC', 'alpha': [1, 0], 'beta': [.1, .1, 1], 'architecture': 'resnext101_32x8d',
-            'pool': 'avg', 'P6': 1, 'P7': 1, 'loss_type': 'norm-in-norm', 'p': 1, 'q': 2, 'gamma': .1,
-            'dataset': 'KonIQ-10k', 'exp_id': 0, 'angle': 2, 'crop_size_h': 498, 'crop_size_w': 498, 'hflip_p': .5,
-            'log_dir': 'runs', 'weights': 'imagenet', 'optimizer': 'adam', 'randomness': False, 'resize': False}
-
-
 def options(line='', command=TRAIN) -> Options:
     return command.parse(line.split())
 
@@ -86,13 +78,6 @@ def test_every_spelling_means_the_same(spellings):
         assert (other.values, other.given) == (parsed[0].values, parsed[0].given)
 
 
-def test_defaults_are_the_papers():
-    args = options()
-    assert {name: args.values[name] for name in DEFAULTS} == DEFAULTS
-    assert not args.given
-    assert not args.changed()
-
-
 def test_nobody_writes_into_options():
     args = options('-bs 4')
     with pytest.raises(AttributeError):
@@ -108,20 +93,12 @@ def test_lp_is_norm_in_norm():
 
 
 @pytest.mark.parametrize(('line', 'name', 'value'), [
-    ('--optimizer SGD', 'optimizer', 'sgd'), ('--optimizer Adadelta', 'optimizer', 'adadelta'),
-    ('-lt MSE', 'loss_type', 'mse'), ('-lt Norm-in-Norm', 'loss_type', 'norm-in-norm'),
-    ('-valc srocc', 'val_criterion', 'SROCC'), ('-arch ResNet18', 'architecture', 'resnet18'),
-    ('--dataset koniq-10k', 'dataset', 'KonIQ-10k'), ('-pl MAX', 'pool', 'max'), ('-optl o1', 'opt_level', 'O1'),
-    ('-optl BF16', 'opt_level', 'bf16'), ('--split Official', 'split', 'official'),
-    ('--split K-fold', 'split', 'kfold'),
-    ('-lt NormInNorm', 'loss_type', 'norm-in-norm'), ('-arch ResNet-50', 'architecture', 'resnet50'),
-    ('-arch ResNeXt-101', 'architecture', 'resnext101_32x8d'), ('-arch VGG-16', 'architecture', 'vgg16'),
-    ('-ds KonIQ10k', 'dataset', 'KonIQ-10k'), ('--weights ImageNet', 'weights', 'imagenet'),
-    ('--weights Weights/X.pth', 'weights', 'Weights/X.pth'), ('--target ZScore', 'target', ['zscore']),
-    ('--cache RAM', 'cache', 'ram'), ('--line Target', 'line', 'target'), ('--filter Lanczos', 'filter', 'lanczos'),
-    ('--augmentation HFlip Rot90', 'augmentation', ['hflip', 'rot90']), ('--amp_backend Apex', 'amp_backend', 'apex'),
-    ('--normalise ImageNet', 'normalise', 'imagenet'), ('-valc PLCC2', 'val_criterion', 'PLCC2'),
-    ('-pl Mean-Std', 'pool', 'mean_std'), ('--test_fold NEXT', 'test_fold', 'next')])
+    ('--optimizer SGD', 'optimizer', 'sgd'), ('-lt NormInNorm', 'loss_type', 'norm-in-norm'),
+    ('-valc srocc', 'val_criterion', 'SROCC'), ('-arch ResNet-50', 'architecture', 'resnet50'),
+    ('-arch ResNeXt-101', 'architecture', 'resnext101_32x8d'), ('-ds KonIQ10k', 'dataset', 'KonIQ-10k'),
+    ('--split K-fold', 'split', 'kfold'), ('-pl Mean-Std', 'pool', 'mean_std'), ('-optl BF16', 'opt_level', 'bf16'),
+    ('--weights ImageNet', 'weights', 'imagenet'), ('--weights Weights/X.pth', 'weights', 'Weights/X.pth'),
+    ('--target ZScore', 'target', ['zscore']), ('--augmentation HFlip Rot90', 'augmentation', ['hflip', 'rot90'])])
 def test_names_are_taken_in_any_case(line, name, value):
     assert options(line).values[name] == value
 
@@ -140,6 +117,8 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatc
 def test_the_papers_recipe_is_the_defaults(capsys):
     args = options('--recipe linearity_iqa')
     assert args.values == options().values
+    assert not options().given
+    assert not options().changed()
     listed = helped('--recipe', TRAIN, capsys)
     assert 'linearity_iqa' in listed
     assert 'Norm-in-Norm' in listed

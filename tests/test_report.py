@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SMALL
+from mini import MINI
 from PIL import Image
 from scored import photo
 
@@ -139,7 +140,7 @@ def test_from_test_demo(scored, tmp_path):
 
 
 def test_from_test_dataset(tiny, tmp_path, capsys, one_thread):
-    main.main([*tiny, *SMALL, '-e', '1', '--debug', '--trained_model_file', 'c.pth'])
+    main.main([*tiny, *SMALL, *MINI, '-e', '1', '--debug', '--trained_model_file', 'c.pth'])
     performance = test_dataset.main(['--trained_model_file', 'c.pth', '--im_dir', 'tiny/images', '--data_info',
                                      'tiny/info.mat', '--dataset', 'demo', '--part', 'all', '--device', 'cpu',
                                      '--no-pbar', '--report', 'r.html'])

@@ -7,6 +7,7 @@ import pytest
 from conftest import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mini import MINI
 
 import main
 import test_dataset
@@ -169,7 +170,7 @@ def test_koniqs_shares_are_those_of_its_official_split_alone():
 
 
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
-    main.main([*tiny, *SMALL, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
+    main.main([*tiny, *SMALL, *MINI, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
     (path,) = Path('checkpoints').glob('*-fold2-folds4-*kfold-sorted*.pth')
     checkpoint = load_checkpoint(path)
     hashed, file = checkpoint['split_hash'], f'runs/{path.stem}/split.csv'

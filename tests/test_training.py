@@ -79,7 +79,7 @@ def test_train_test_score(tiny, capsys):
 def test_a_repeated_run_is_the_same_and_testing_during_training_changes_nothing(tiny):
     states, losses = [], []
     for extra in ([], [], ['--test_during_training', '--log_bhat']):
-        main.main([*tiny, *SMALL, '-e', '2', *extra])
+        main.main([*tiny, *SMALL, *MINI, '-e', '2', *extra])
         states.append(load_checkpoint(one('checkpoints/*.pth'))['model'])
         losses.append(curves()['train/loss'])
     assert losses[0] == losses[1] == losses[2]
@@ -90,7 +90,7 @@ def test_a_repeated_run_is_the_same_and_testing_during_training_changes_nothing(
 
 
 def test_on_another_data_set(tiny, capsys):
-    main.main([*tiny, *SMALL, '-e', '1', '--debug'])
+    main.main([*tiny, *SMALL, *MINI, '-e', '1', '--debug'])
     words = ['--trained_model_file', str(one('checkpoints/*.pth')), '--dataset', 'CLIVE', '--im_dir', 'tiny/images',
              '--data_info', 'tiny/info.mat', '--device', 'cpu']
     assert len(test_dataset.main(words)['sq']) == 24
@@ -101,9 +101,10 @@ def test_on_another_data_set(tiny, capsys):
 def test_the_checkpoint_is_found_by_the_options(tiny, fails, capsys):
     missing = fails(test_dataset.main, *tiny, *SMALL)
     assert 'no checkpoint of a run with these options: checkpoints/resnet18-norm-in-norm' in missing
-    main.main([*tiny, *SMALL, '--debug', '-e', '1'])
-    assert test_dataset.main([*tiny, *SMALL, '--debug', '-e', '1'])
-    assert 'resnet18' in fails(test_dataset.main, *tiny, *SMALL)  # says what is there
+    words = [*tiny, *SMALL, *MINI, '--debug', '-e', '1']
+    main.main(words)
+    assert test_dataset.main(words)
+    assert 'mini-norm-in-norm' in fails(test_dataset.main, *tiny, *SMALL)  # names the checkpoint that is there
 
 
 @pytest.mark.parametrize('options', ['-optl bf16 -accum 2', '--ft_lr_ratio 0 -lt mse', '--beta 1 0 0 -bs 4',
@@ -112,14 +113,14 @@ def test_the_checkpoint_is_found_by_the_options(tiny, fails, capsys):
                                      '--optimizer adadelta -monoreg --detach', '-P6 2 -pl maxmin -valc RMSE',
                                      '-arch alexnet -rs_h 80 -rs_w 80 --num_workers 1'])
 def test_options_of_training_run(tiny, options, capsys):
-    performance = main.main([*tiny, *SMALL, '-e', '1', *options.split()])
+    performance = main.main([*tiny, *SMALL, *MINI, '-e', '1', *options.split()])
     assert np.isfinite(performance['pq']).all()
 
 
 def test_a_frozen_backbone_keeps_its_weights(tiny):
     torch.manual_seed(19920517)
-    start = main.build_model(main.TRAIN.parse([*tiny, *SMALL])).features
-    main.main([*tiny, *SMALL, '-e', '1', '--ft_lr_ratio', '0'])
+    start = main.build_model(main.TRAIN.parse([*tiny, *SMALL, *MINI])).features
+    main.main([*tiny, *SMALL, *MINI, '-e', '1', '--ft_lr_ratio', '0'])
     state = load_checkpoint(one('checkpoints/*.pth'))['model']
     for name, weight in start.named_parameters():
         assert torch.equal(state[f'features.{name}'], weight)
@@ -133,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(tiny, fail
         calls.append(0)
         return forward(self, outputs, scores) * (float('nan') if len(calls) > 3 else 1)
     monkeypatch.setattr(IQALoss, 'forward', breaks)
-    error = fails(main.main, *tiny, *SMALL, '-e', '3')
+    error = fails(main.main, *tiny, *SMALL, *MINI, '-e', '3')
     assert 'the loss is nan at iteration 4 (epoch 2): training is stopped, checkpoints/' in error
     assert 'holds epoch 1' in error
     assert load_checkpoint(one('checkpoints/*.pth'))['epoch'] == 1
