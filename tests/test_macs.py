@@ -230,13 +230,13 @@ def test_the_callers_random_numbers_are_not_used(tmp_path):
 def test_a_state_that_does_not_fit(tmp_path):
     training = Training(TINY, tmp_path / 'ranker.pth')
     training.save_state()
-    with pytest.raises(UserError, match=r"ranker.state: the training had other options, .*'size': 4"):
+    with pytest.raises(UserError, match=r"ranker.pth.state: the training had other options, .*'size': 4"):
         Training(RankerPlan(size=5, rows=200), tmp_path / 'ranker.pth').resume()
-    (tmp_path / 'ranker.state').write_bytes(b'no state')
-    with pytest.raises(UserError, match='ranker.state: not a checkpoint'):
+    (tmp_path / 'ranker.pth.state').write_bytes(b'no state')
+    with pytest.raises(UserError, match='ranker.pth.state: not a checkpoint'):
         training.resume()
-    write_tensors(tmp_path / 'ranker.state', {'plan': {}, 'iteration': 3})
-    with pytest.raises(UserError, match='ranker.state: state: expected a dictionary with plan, iteration'):
+    write_tensors(tmp_path / 'ranker.pth.state', {'plan': {}, 'iteration': 3})
+    with pytest.raises(UserError, match='ranker.pth.state: state: expected a dictionary with plan, iteration'):
         training.resume()
 
 
