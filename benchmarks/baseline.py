@@ -44,7 +44,7 @@ class Baseline(Dataset):
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int] = (768, 1024)) -> list[Path]:
-    """Write `count` JPEG files of `size` (h, w) with a photograph's share of detail, where they are not there yet."""
+    """Write `count` JPEG files of `size` (h, w) with a photograph's share of detail, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f'{i:05d}.jpg' for i in range(count)]
     for i, path in enumerate(paths):
@@ -58,7 +58,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int] = (768, 1024)) -
 
 
 def own_memory(process: int | str = 'self') -> float:
-    """Megabytes of a process's own memory, the page cache of mapped files aside; 0 where it has ended."""
+    """Return the megabytes of a process's own memory, without mapped files; 0 if it has ended."""
     try:
         status = Path(f'/proc/{process}/status').read_text()
         return int(status.split('RssAnon:')[1].split()[0]) / 1e3
@@ -74,14 +74,14 @@ def write_labels(path: Path, images: list[Path]) -> None:
 
 
 def forward_flops(architecture: str, size: tuple[int, int]) -> int:
-    """Floating-point operations of an image's way through the network."""
+    """Count the floating-point operations of an image's way through the network."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         IQAModel(architecture).eval()(torch.zeros(1, 3, *size))
     return counter.get_total_flops()
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """The least time of several runs: what the machine can do when nothing else wants it."""
+    """Return the least time of several runs: that of the machine when nothing else uses it."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -94,12 +94,12 @@ work: dict[str, Callable[[], object]] = {}  # what this process can measure, by 
 
 
 def measure(what: str) -> float:
-    """Seconds of one call of work[what]."""
+    """Return the seconds of one call of work[what]."""
     return seconds(work[what], 1)
 
 
 def in_turns(prepare: Callable, arguments: tuple, names: Sequence[str], rounds: int) -> dict[tuple[str, str], float]:
-    """(name, side) -> the least seconds of several rounds, in which 'baseline' and 'ours' take turns.
+    """Return (name, side) -> the least seconds of several rounds; 'baseline' and 'ours' take turns.
 
     Each side has a process of its own, in which prepare(side, *arguments) fills `work`: for ours keeps memory that the
     baseline's gives back. A machine whose speed drifts slows both.
@@ -122,7 +122,7 @@ def row(what: str, baseline: float, ours: float, unit: str = 'ms') -> None:
 
 
 def options(description: str, **numbers: int) -> argparse.Namespace:
-    """--NAME for each number, with its default; --folder for the files."""
+    """Parse --NAME for each number, with its default; --folder for the files."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--folder', type=Path, default=Path('cache/benchmark'), help='where images are written')
     for name, default in numbers.items():

@@ -45,7 +45,7 @@ WAYS = (Way('baseline', channels_last=False, eight_bit=False, opt_level='O0'),
 
 
 def step_of(way: Way, args: argparse.Namespace, batch_size: int) -> Callable[[], object]:
-    """What computes one training step."""
+    """Return the function of one training step."""
     form = torch.channels_last if way.channels_last else torch.contiguous_format
     model = IQAModel(args.architecture).to(args.device, memory_format=form)
     optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=way.fused)
@@ -72,7 +72,7 @@ def finish(device: str) -> None:
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Of one call, after one that was not counted; until the device has finished."""
+    """Return the seconds of a call, after an uncounted call, until the device has finished."""
     work()
     finish(device)
     started = time.perf_counter()
@@ -82,7 +82,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def matrix_rate(device: str, side: int) -> float:
-    """Floating-point operations a second of a product of two bfloat16 matrices."""
+    """Return the floating-point operations a second of a product of two bfloat16 matrices."""
     a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
     return 10 * 2 * side ** 3 / seconds(lambda: [a @ a for _ in range(10)], device)
 

@@ -50,7 +50,7 @@ def prepare(side: str, paths: list[Path], cache: Path, passes: int) -> None:
 
 
 def as_data(paths: list[Path], cache: Path, size: tuple[int, int] = SIZE):
-    """The images as main.py opens them, all of them the training part."""
+    """Open the images as main.py does, all of them the training part."""
     n, info = len(paths), cache / f'{len(paths)}.mat'
     if not info.exists():
         write_labels(info, paths)

@@ -47,19 +47,19 @@ def prepare(side: str, paths: list[Path], cache: Path) -> None:
 
 @torch.no_grad()
 def one_by_one(model: IQAModel, data: Baseline) -> list[torch.Tensor]:
-    """The baseline's evaluation."""
+    """Evaluate as the baseline does."""
     return [model(image)[-1] for image, _ in DataLoader(data, 1)]
 
 
 def loss_time() -> float:
-    """Seconds of the loss of three heads on a batch, forward and backward."""
+    """Return the seconds of the loss of three heads on a batch, forward and backward."""
     heads = [torch.randn(BATCH, 1, requires_grad=True) for _ in range(3)]
     scores, loss = (torch.rand(BATCH, 1) * 100,) * 2, IQALoss()
     return seconds(lambda: [loss(heads, scores).backward() for _ in range(100)]) / 100
 
 
 def matrix_rate(side: int = 3000) -> float:
-    """Floating-point operations a second of a product of two float32 matrices."""
+    """Return the floating-point operations a second of a product of two float32 matrices."""
     a = torch.randn(side, side)
     return 2 * side ** 3 / seconds(lambda: a @ a, 20)
 

@@ -1,4 +1,4 @@
-"""What the tests share: the recorded data beside the project, where there is any, and a tiny data set of their own."""
+"""Fixtures of all tests: the recorded data beside the project, if there is any, and a tiny data set."""
 import os
 import signal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Read what was recorded from the original systems, and the functions that make its inputs, from ../shared."""
+"""Read the numbers recorded from the original systems, and the functions that make its inputs, from ../shared."""
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What the tests of pairs share: a tiny full-reference network, and a tiny data set with reference images."""
+"""Parts for the tests of pairs: a tiny full-reference network, and a tiny data set with reference images."""
 from pathlib import Path
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the tests of scoring share: a small random network as a checkpoint, and images to score."""
+"""Parts for the tests of scoring: a small random network as a checkpoint, and images to score."""
 from pathlib import Path
 
 import numpy as np

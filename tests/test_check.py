@@ -1,4 +1,4 @@
-"""data/check.py: what it finds in a data set, and its exit status."""
+"""data/check.py: its findings in a data set, and its exit status."""
 import json
 import shutil
 import subprocess

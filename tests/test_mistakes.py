@@ -1,4 +1,4 @@
-"""What a user gets wrong: one line that names it, exit status 2, before anything long has begun."""
+"""Mistakes of users: one line that names the mistake, exit status 2, before anything long has begun."""
 import h5py
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the scripts write: nothing that is read is written over, two names never share a file, errors are one line."""
+"""Outputs of the scripts: nothing that is read is written over, two names never share a file, errors are one line."""
 import json
 import os
 import resource

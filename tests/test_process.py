@@ -1,4 +1,4 @@
-"""What a command needs of its own process: memory that tensors free is kept for the next ones, where it is told so."""
+"""The process of a command: the memory that tensors free is kept for the next tensors if the command asks for it."""
 import platform
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The driver: which commands it runs, the chain from training to the table, what is not run twice, what fails."""
+"""The driver: its commands, the chain from training to the table, runs that are done already, failures."""
 import os
 import re
 import runpy

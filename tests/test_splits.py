@@ -1,4 +1,4 @@
-"""Splits: disjoint, whole, repeatable, by content where they say so; written, read, hashed; the warning."""
+"""Splits: disjoint, whole, repeatable, by content if they say so; written, read, hashed; the warning."""
 import json
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where scores go: CSV, JSON lines and the screen; resumed, sorted, interrupted, cut, shared by processes."""
+"""Tables of scores: CSV, JSON lines and the screen; resumed, sorted, interrupted, cut, shared by processes."""
 import csv
 import json
 import os

@@ -1,4 +1,4 @@
-"""Views at test time: what every row of the table does, and ASNA's recorded variants."""
+"""Views at test time: the effect of every row of the table, and ASNA's recorded variants."""
 import hashlib
 import json
 import sys
