@@ -32,11 +32,11 @@ CURVE_SCRIPTS = {
 
 
 def draw(target: str, shelf: Shelf, out_dir: Path) -> list[str]:
-    """Draw one target into `out_dir`; return the error in words, '' if there is none."""
+    """Draw one target into `out_dir`; return a list of its failure in words, empty if it is drawn."""
     drawer = _curves if target in CURVE_SCRIPTS else _DRAWERS.get(target, _table)
     try:
         drawer(target, shelf, out_dir)
-    except (UserError, SystemExit) as error:  # a script's own main has said what, and exits
+    except (UserError, SystemExit) as error:  # a script's own main has printed the reason
         return [f'{target} is not drawn' + (f': {error}' if isinstance(error, UserError) else '')]
     return []
 
