@@ -121,7 +121,7 @@ def test_maps_reports_and_calibration(checkpoint, folder):
     assert len(list((folder / 'maps').glob('*.png'))) == 24
     ratings = ''.join(f'tiny/images/{i:02d}.png,{40 + i}\n' for i in range(24))
     (folder / 'ratings.csv').write_text(f'image,mos\n{ratings}')
-    test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'mine.pth'])
+    test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'mine.pth', '--force'])  # ratings of no meaning
     assert load_checkpoint('mine.pth')['network']['name'] == 'svd_cnniqa_fc'
 
 
