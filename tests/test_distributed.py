@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -184,9 +183,7 @@ def test_a_process_that_dies_ends_the_others(tiny):
                 break
         workers = Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split()
         os.kill(int(workers[-1]), signal.SIGKILL)
-        started = time.monotonic()
-        out, _ = run.communicate(timeout=90)
-        assert time.monotonic() - started < 60
+        out, _ = run.communicate(timeout=90)  # long before 500 epochs are done
         assert run.returncode != 0
         assert 'SIGKILL' in out or 'Signal 9' in out or 'exitcode  : -9' in out
     finally:
