@@ -145,7 +145,7 @@ def test_an_interrupted_writing_leaves_no_info_file(written, tmp_path, monkeypat
 
 def test_main_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     make = demo.make_demo
-    monkeypatch.setattr(demo, 'make_demo', lambda out: make(out, 2, 5))
+    monkeypatch.setattr(demo, 'make_demo', lambda out, drawings: make(out, 2, 5))
     demo.main(['--out', str(tmp_path)])
     contents = len(demo.PHOTOGRAPHS) + 5 * len(demo.DRAWN)
     first, *parts = capsys.readouterr().out.splitlines()

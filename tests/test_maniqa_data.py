@@ -131,7 +131,7 @@ def test_the_challenges_table(tmp_path, fails, capsys):
     assert info.names == ['train/b.jpg', 'train/a.jpg', 'train/c.jpg']
     assert info.mos.tolist() == [5.5, 8.25, 1.809]
     (tmp_path / 'train.csv').write_text(TABLE + 'a,./train/a.jpg,8,a cat\n')
-    assert 'train.csv row 7: train/a.jpg with the mos 8, in row 3 with 8.25' in fails(make_info.main, *words,
+    assert 'train.csv row 6: train/a.jpg with the mos 8, in row 3 with 8.25' in fails(make_info.main, *words,
                                                                                      '--partial')
 
 

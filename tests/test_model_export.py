@@ -65,7 +65,7 @@ def test_pyramids_need_one_size(here, fails):
     needs_onnx()
     words = ['--trained_model_file', saved(here, resize=None, architecture='alexnet', P7=2,
                                            pool='mean_std'), *WORDS, '--onnx', 'm.onnx']
-    assert 'a pyramid can be exported for one size of images only: give --size H W' in fails(export.main, *words)
+    assert 'this network can be exported for one size of images only: give --size H W' in fails(export.main, *words)
     assert export.main([*words, '--size', '130', '150'])['m.onnx'] < 1e-3
     images = np.stack([photo(i, (130, 150)) for i in range(5)])
     np.testing.assert_allclose(export.read_onnx('m.onnx')(images), load(words[1]).score(images), atol=1e-3)
@@ -108,7 +108,7 @@ def test_mistakes(here, fails, monkeypatch):
     words = ['--trained_model_file', checkpoint, *WORDS]
     assert 'give --onnx FILE or --torch_export FILE' in fails(export.main, *words)
     (here / 'taken').write_text('')
-    assert 'cannot write taken/m.pt2' in fails(export.main, *words, '--torch_export', 'taken/m.pt2')
+    assert '--torch_export taken/m.pt2 cannot be written' in fails(export.main, *words, '--torch_export', 'taken/m.pt2')
 
     real = builtins.__import__
 
