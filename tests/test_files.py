@@ -237,7 +237,8 @@ def test_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path):
 
 def test_everything_can_be_imported_where_unix_is_not():
     unix = {'fcntl', 'grp', 'posix', 'pwd', 'resource', 'termios'}
-    files = [file for file in ROOT.rglob('*.py') if file.relative_to(ROOT).parts[0] not in ('tests', 'benchmarks', '.venv')]
+    others = ('tests', 'benchmarks', '.venv')
+    files = [file for file in ROOT.rglob('*.py') if file.relative_to(ROOT).parts[0] not in others]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
