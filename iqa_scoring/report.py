@@ -33,7 +33,7 @@ TEMPLATES = Path(__file__).parent / 'templates'
 class ReportEntry:
     """One image of a report."""
 
-    row: dict                 # name, score, raw, percentile, outside, note: see IQAtables
+    row: dict                 # name, score, raw, percentile, outside, note: see iqa_scoring/tables.py
     thumbnail: bytes          # JPEG
     small_map: bytes = b''    # see maps.small_map
     mos: float | None = None  # its rating, where the set is labelled

@@ -177,7 +177,7 @@ def score_files(scorer: Scorer, paths: Iterable[Item], read: Callable[[int, Item
     Args:
         paths: files, or pairs of files (reference, distorted).
         read: see Reader.
-        window: side of the windows of a quality map (see IQAmaps); 0 makes none.
+        window: side of the windows of a quality map (see iqa_scoring/maps.py); 0 makes none.
         keep: called with each scored sample while it still has its pixels.
         stop: asked after each batch; once true, what is scored is still yielded, and nothing else is begun.
     """
@@ -226,7 +226,7 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
-    """Return the row of one image (see IQAtables)."""
+    """Return the row of one image (see iqa_scoring/tables.py)."""
     scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,

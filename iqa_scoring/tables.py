@@ -2,7 +2,7 @@
 
 The columns of a CSV and the keys of a JSON line:
 
-    name              see IQAfiles
+    name              see iqa_scoring/inputs.py
     score             in MOS units
     raw               output of the network's final head
     percentile        of the score among the training images' MOS, 0..100
