@@ -2,6 +2,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_tiny
@@ -117,12 +118,14 @@ def test_exports_are_merged(checkpoint, folder):
 
 def test_maps_reports_and_calibration(checkpoint, folder):
     words = ['-modelfile', checkpoint, '--no-pbar']
-    test_demo.main(['--img', 'tiny/images', *words, '--map', 'maps', '--report', 'out.html'])
+    test_demo.main(['--img', 'tiny/images', *words, '--map', 'maps', '--report', 'out.html', '--csv', 'scores.csv'])
     assert len(list((folder / 'maps').glob('*.png'))) == 24
-    ratings = ''.join(f'tiny/images/{i:02d}.png,{40 + i}\n' for i in range(24))
-    (folder / 'ratings.csv').write_text(f'image,mos\n{ratings}')
-    test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'mine.pth', '--force'])  # ratings of no meaning
-    assert load_checkpoint('mine.pth')['network']['name'] == 'svd_cnniqa_fc'
+    scores = pd.read_csv('scores.csv')
+    pd.DataFrame({'image': scores['name'], 'mos': 3 + 2 * scores['raw']}).to_csv('ratings.csv', index=False)
+    test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'mine.pth'])
+    mine = load_checkpoint('mine.pth')
+    assert mine['network']['name'] == 'svd_cnniqa_fc'
+    assert (mine['k'][0], mine['b'][0]) == pytest.approx((2, 3), rel=1e-3)
 
 
 def test_any_network_is_factored_by_a_pattern(capsys):
