@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -268,19 +269,21 @@ def test_a_device_cannot_be_read_again(scored, fails, word):
                                                      word)
 
 
-@pytest.fixture
-def small_files():
-    """Let no file grow beyond a size in bytes, as on a full disk; call it with the size."""
+@contextmanager
+def small_files(size):
+    """Let no file grow beyond a size in bytes, as on a full disk; not longer than needed: pytest may print to one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_of_a_log(tmp_path, small_files, capfd):
+def test_a_full_disk_of_a_log(tmp_path, capfd):
     def write():
         log = Log(tmp_path / 'log')
-        with log.open({}, {'train': ['a']}):
-            small_files(3000)
+        with small_files(3000), log.open({}, {'train': ['a']}):
             for step in range(1000):
                 log.scalar('train/loss', .5, step)
             log.flush()
@@ -289,13 +292,12 @@ def test_a_full_disk_of_a_log(tmp_path, small_files, capfd):
     assert capfd.readouterr().err == ''
 
 
-def test_a_full_disk_of_a_checkpoint(tmp_path, small_files, capfd):
+def test_a_full_disk_of_a_checkpoint(tmp_path, capfd):
     content = {'x': torch.zeros(2000), 'y': [torch.zeros(100) for _ in range(20)]}
     save_checkpoint(tmp_path / 'm.pth', content)
     size = (tmp_path / 'm.pth').stat().st_size
     for most in range(1, size, size // 40):
-        small_files(most)
-        with pytest.raises(UserError, match='cannot write .*n.pth: File too large'):
+        with small_files(most), pytest.raises(UserError, match='cannot write .*n.pth: File too large'):
             save_checkpoint(tmp_path / 'n.pth', content)
     assert [path.name for path in tmp_path.iterdir()] == ['m.pth']
     assert capfd.readouterr().err == ''
