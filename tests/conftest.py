@@ -27,6 +27,12 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Seed torch before each test, so that none depends on those that ran before it."""
+    torch.manual_seed(0)
+
+
 def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:
     """n noisy gradients of `size` (w, h) whose noise grows as the score falls, and info.mat; all from fixed seeds."""
     rng = np.random.RandomState(5)
