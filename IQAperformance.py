@@ -166,6 +166,12 @@ def everywhere(batches: list[torch.Tensor]) -> list[torch.Tensor]:
     return [batch for of_rank in gathered for batch in of_rank]
 
 
+def in_order(performance: dict, order: Sequence[int]) -> dict:
+    """Return a performance whose arrays are put back in the data set's order; `order`: the positions as they came."""
+    place = np.argsort(order)
+    return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}
+
+
 def criteria_of(performance: dict) -> dict[str, float]:
     """Return the criteria of a result of IQAPerformance, without its arrays and lists, in the order of the table."""
     names = [name + str(head or '') for head in range(len(performance['k'])) for name in CRITERIA]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ignite.distributed as idist
-import numpy as np
 import torch
 from ignite.engine import (
     Engine,
@@ -25,7 +24,7 @@ from iqa_data.target import Target
 from iqa_data.transforms import Normalise
 from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError
-from IQAperformance import IQAPerformance
+from IQAperformance import IQAPerformance, in_order
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
@@ -138,6 +137,4 @@ def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerfo
             engine.run(loader)
     else:
         iter(loader)  # it draws a random number, and every process must draw the same ones
-    performance = metric.compute()
-    place = np.argsort(loader.batch_sampler.order)
-    return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}
+    return in_order(metric.compute(), loader.batch_sampler.order)

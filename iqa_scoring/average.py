@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from iqa_runtime.errors import UserError
 from iqa_scoring.scorer import Mapping, Scale, Scorer
 from iqa_scoring.views import VIEWS
-from IQAperformance import IQAPerformance
+from IQAperformance import IQAPerformance, in_order
 
 
 class Average(Scorer):
@@ -89,6 +89,4 @@ def performance_of(average: Average, loader: DataLoader) -> dict:
     for images, (mos, std) in loader:
         scores, _ = average.measure(*images[-average.inputs:])
         metric.update(((torch.from_numpy(scores)[:, None],), (mos, std)))
-    performance = metric.compute()
-    place = np.argsort(loader.batch_sampler.order)
-    return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}
+    return in_order(metric.compute(), loader.batch_sampler.order)
