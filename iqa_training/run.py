@@ -204,10 +204,13 @@ class Run:
               f'{self.record.epoch})  {time.perf_counter() - self.epoch_started:.1f} s', flush=True)
 
     def keep_state(self, engine: Engine) -> None:
-        """Write the state after an epoch, once the learning rate is set for the next one; leave if a signal asks."""
-        self.save_state(random_states())
+        """Write the state after an epoch, once the learning rate is set for the next one; leave if a signal asks.
+
+        The state comes last: an epoch that it holds is not run again, and what the epoch leaves must be there by then.
+        """
         self.log.flush()
         self.log.write_bhat(engine.state.epoch_length)
+        self.save_state(random_states())
         if any_process(self.stop.signal is not None):
             self._leave()
 

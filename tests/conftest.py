@@ -8,6 +8,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as every script does: rea
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from scored import save_photos, saved
 
@@ -16,6 +17,10 @@ from iqa_data.info import write_info
 ROOT = Path(__file__).parent.parent
 SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',
          '--no-pbar', '--num_workers', '0']
+
+# the same cases each time; `pytest --hypothesis-profile=default` looks for others
+settings.register_profile('same cases', derandomize=True)
+settings.load_profile('same cases')
 
 
 @pytest.fixture(scope='session')

@@ -41,10 +41,11 @@ forkserver = multiprocessing.get_context('forkserver')
 forkserver.set_forkserver_preload(['main', 'conftest'])
 
 
-def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: int | None = None,
+def run(folder: str, words: list[str], die_at: int | None = None, of: str = '', most_bytes: int | None = None,
         signalled: tuple[int, int] = (0, 0)) -> None:
     """A process's work: main.py in `folder`; kill itself before file number `die_at` is put in place.
 
+    `of`: the end of the names of the files that are counted.
     `signalled`: an iteration, and the signal that the process sends to itself there.
     """
     os.chdir(folder)
@@ -56,10 +57,10 @@ def run(folder: str, words: list[str], die_at: int | None = None, most_bytes: in
     if die_at is not None:
         replace, count = os.replace, iter(range(10 ** 6))
 
-        def replace_or_die(*paths):
-            if next(count) == die_at:
+        def replace_or_die(source, target):
+            if str(target).endswith(of) and next(count) == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            replace(*paths)
+            replace(source, target)
         files.os.replace = replace_or_die
     if most_bytes:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -148,6 +149,17 @@ def test_killed_in_the_middle_of_every_write(whole, folder):
         codes.append(process.exitcode)
         assert set(codes[:-1]) <= {-signal.SIGKILL}
     assert len(codes) > 5
+    assert_same(folder, whole[0])
+
+
+@pytest.mark.parametrize('of', ['.state', 'bhat.csv'])
+def test_killed_at_the_last_write_of_the_last_epoch(whole, folder, of):
+    process = start(folder, die_at=3, of=of)  # the fourth of four epochs
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process = start(folder, '--resume', 'auto')
+    process.join()
+    assert process.exitcode == 0
     assert_same(folder, whole[0])
 
 
