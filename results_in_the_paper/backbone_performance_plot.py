@@ -15,6 +15,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_studies import figures
 from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import Cell, cells
 from results_in_the_paper.driver.results import Result
@@ -25,13 +26,13 @@ COLOURS = {LOSS_NAMES['mae']: '#56B4E9', LOSS_NAMES['mse']: '#E69F00', LOSS_NAME
 WIDTH = .14  # of a bar; backbones are 1 apart
 
 
-@plotting.styled
+@figures.styled
 def draw(bars: Sequence[Cell], results: list[Result]) -> Figure:
     """Draw one panel per data set from the cells of Figure 6 (labels: data set, backbone, loss) and our results."""
     panels = {}
     for cell in bars:
         panels.setdefault((cell.labels[0], cell.metric), []).append(cell)
-    figure = plotting.new_figure(plotting.PAGE, 1.9 * len(panels) + .3)
+    figure = figures.new_figure(figures.PAGE, 1.9 * len(panels) + .3)
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for ax, ((data, metric), panel) in zip(axes, panels.items(), strict=True):
         _panel(ax, panel, results)
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
     args = parser.parse_args(argv)
     results, bars = places.results(args.result_dir), cells('figure6')
-    plotting.save(draw(bars, results), args.out_dir, 'figure6')
+    figures.save(draw(bars, results), args.out_dir, 'figure6')
     if lines := missing(bars, results):
         print('Bars of ours that are missing are made by:', *lines, sep='\n  ')
 

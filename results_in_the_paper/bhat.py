@@ -25,6 +25,7 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.tables import Table
+from iqa_studies import figures
 from results_in_the_paper.driver import places, plotting
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
@@ -97,10 +98,10 @@ def _read_original(path: Path) -> Log:
     return Log(dict(zip(HEADS, table.T, strict=True)), epochs.astype(float))
 
 
-@plotting.styled
+@figures.styled
 def draw_iterations(log: Log) -> Figure:
     """Draw Figure A1: b-hat per iteration, a panel per head."""
-    figure = plotting.new_figure(plotting.PAGE, 1.9)
+    figure = figures.new_figure(figures.PAGE, 1.9)
     axes = figure.subplots(1, len(HEADS))
     for ax, (head, name) in zip(axes, HEADS.items(), strict=True):
         values = log.heads[head]
@@ -111,10 +112,10 @@ def draw_iterations(log: Log) -> Figure:
     return figure
 
 
-@plotting.styled
+@figures.styled
 def draw_epochs(epochs: np.ndarray, means: Mapping[str, np.ndarray]) -> Figure:
     """Draw Figure A2: b-hat averaged over each epoch, the three heads in one panel."""
-    figure = plotting.new_figure(plotting.COLUMN, 2.0)
+    figure = figures.new_figure(figures.COLUMN, 2.0)
     ax = figure.subplots()
     for head, name in HEADS.items():
         ax.plot(epochs, means[head], label=name, marker='' if len(epochs) > 1 else 'o', **STYLES[head])
@@ -132,11 +133,11 @@ def main(argv: list[str] | None = None) -> None:
                                                'latest runs/*/bhat.csv, or else bhat.log)')
     args = parser.parse_args(argv)
     path = args.log or find_log()
-    check_outputs({'--out_dir': plotting.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': path})
+    check_outputs({'--out_dir': figures.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': path})
     log = read_log(path)
     epochs, means = log.means()
-    plotting.save(draw_iterations(log), args.out_dir, 'figureA1')
-    plotting.save(draw_epochs(epochs, means), args.out_dir, 'figureA2')
+    figures.save(draw_iterations(log), args.out_dir, 'figureA1')
+    figures.save(draw_epochs(epochs, means), args.out_dir, 'figureA2')
     sizes = sorted(set(np.unique(log.epochs, return_counts=True)[1].tolist()))
     print(f'{len(log.epochs)} iterations, {len(epochs)} epochs of {" or ".join(map(str, sizes))}')
     print('Average in the last epoch: ' + ', '.join(f'{name} {means[head][-1]:.3f}' for head, name in HEADS.items()))

@@ -12,8 +12,9 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_studies import figures
+from iqa_studies.curves import Curve
 from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.plotting import Curve
 
 STYLES = {'MSE': plotting.LOSS_STYLES['mse'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},
           'Norm-in-Norm': plotting.LOSS_STYLES['norm-in-norm']}
@@ -21,8 +22,8 @@ STYLES = {'MSE': plotting.LOSS_STYLES['mse'], 'bnMSE': {'color': '#009E73', 'lin
 
 def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """Draw the two panels from {criterion: {MSE, bnMSE, Norm-in-Norm: curve}}."""
-    return plotting.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, STYLES,
-                                width=plotting.COLUMN, height=1.9)
+    return figures.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, STYLES,
+                                width=figures.COLUMN, height=1.9)
 
 
 @command
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
     runs = plotting.read_figure('figure4', args)
     curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
-    plotting.save(draw(curves), args.out_dir, 'figure4')
+    figures.save(draw(curves), args.out_dir, 'figure4')
     plotting.print_best(curves)
 
 

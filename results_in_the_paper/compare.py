@@ -22,10 +22,10 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
 from iqa_runtime.option_types import choice
+from iqa_studies import iqa_statistics as st
+from iqa_studies.table_formats import FORMATS, render
 from IQAperformance import CRITERIA, interval
-from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
-from results_in_the_paper.driver.table_formats import FORMATS, render
 
 OUTLIERS = 'outlier ratio'
 BY_RANK = ('SROCC', 'KROCC')

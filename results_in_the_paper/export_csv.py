@@ -20,6 +20,7 @@ from iqa_data.info import dataset_name
 from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, read_text, write_text
+from iqa_studies.curves import read_scalars
 from results_in_the_paper.driver.figure_runs import figure_runs
 from results_in_the_paper.driver.settings import PAPER, differences
 
@@ -39,25 +40,6 @@ def read_options(run_dir: str | Path) -> dict:
         raise UserError(f'{path}: expected the options of a run with its run_name')
     checked_value(path, 'run_name', file_name, options['run_name'])
     return checked_value(path, 'the options', dict_of(plain), options)
-
-
-def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]]]:
-    """Read a run's scalars: {tag: [(wall time, step, value), ...]}, steps increasing.
-
-    If a step was written twice, as by a run that was resumed, the later writing counts.
-    """
-    if not any(Path(run_dir).glob('*tfevents*')):
-        raise UserError(f'{run_dir}: no TensorBoard event file in it')
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator  # slow to import
-    try:
-        events = EventAccumulator(str(run_dir), size_guidance={SCALARS: 0}).Reload()
-    except Exception as error:  # TensorBoard raises many kinds on a broken file
-        raise UserError(f'{run_dir}: its event file cannot be read ({type(error).__name__}: {error})') from None
-    curves = {}
-    for tag in events.Tags()[SCALARS]:
-        latest = {event.step: event for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)}
-        curves[tag] = [(event.wall_time, step, event.value) for step, event in sorted(latest.items())]
-    return curves
 
 
 def csv_text(curve: Iterable[tuple[float, int, float]]) -> str:

@@ -9,16 +9,17 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_studies import figures
+from iqa_studies.curves import Curve
 from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.plotting import Curve
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """Draw the two panels from {criterion: {size as height x width: curve}}."""
     sizes = list(next(iter(curves.values())))
-    styles = dict(zip(sizes, plotting.VALUE_STYLES, strict=False))
-    return plotting.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, styles,
-                                width=plotting.COLUMN, height=1.9)
+    styles = dict(zip(sizes, figures.VALUE_STYLES, strict=False))
+    return figures.draw_panels({f'validation {metric}': panel for metric, panel in curves.items()}, styles,
+                                width=figures.COLUMN, height=1.9)
 
 
 @command
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
     runs = plotting.read_figure('image_size', args)
     curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
-    plotting.save(draw(curves), args.out_dir, 'image_size')
+    figures.save(draw(curves), args.out_dir, 'image_size')
     plotting.print_best(curves)
 
 

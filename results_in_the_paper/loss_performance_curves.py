@@ -13,9 +13,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_studies import figures
+from iqa_studies.curves import DIRECTIONS, Curve, first_reaching, last_epoch
 from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.figure_runs import METRICS, PARTS
-from results_in_the_paper.driver.plotting import Curve
 from results_in_the_paper.driver.settings import LOSS_NAMES
 
 PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
@@ -27,22 +28,22 @@ def epochs_to_reach(curves: Mapping[str, Curve], metric: str) -> dict[str, float
     if not len(curves[REFERENCE].values):
         return {loss: None for loss in curves if loss != REFERENCE}
     target = curves[REFERENCE].values[0]
-    return {loss: plotting.first_reaching(curve, target, metric) for loss, curve in curves.items() if loss != REFERENCE}
+    return {loss: first_reaching(curve, target, metric) for loss, curve in curves.items() if loss != REFERENCE}
 
 
-@plotting.styled
+@figures.styled
 def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
     """Draw the 3 x 3 panels from {loss: {(part, metric): curve}}."""
-    figure = plotting.new_figure(plotting.PAGE, 5.2)
+    figure = figures.new_figure(figures.PAGE, 5.2)
     axes = figure.subplots(len(METRICS), len(PARTS), sharex=True)
-    last = plotting.last_epoch(*curves.values())
+    last = last_epoch(*curves.values())
     for i, metric in enumerate(METRICS):
         for j, part in enumerate(PARTS):
             ax = axes[i, j]
             _panel(ax, {loss: curves[loss][part, metric] for loss in curves}, metric, last)
             ax.set(title=f'{PART_NAMES[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
             if metric != 'RMSE':
-                plotting.spread_correlations([ax])
+                figures.spread_correlations([ax])
     for ax, metric in zip(axes[:, 0], METRICS, strict=True):
         ax.set_ylabel(metric)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -52,7 +53,7 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
 def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
     named = {LOSS_NAMES[loss]: curve for loss, curve in curves.items()}
-    plotting.draw_curves(ax, named, {LOSS_NAMES[loss]: plotting.LOSS_STYLES[loss] for loss in curves}, last)
+    figures.draw_curves(ax, named, {LOSS_NAMES[loss]: plotting.LOSS_STYLES[loss] for loss in curves}, last)
     if len(curves[REFERENCE].values):
         ax.axhline(curves[REFERENCE].values[0], color='.35', linewidth=.7, linestyle=(0, (5, 3)),
                    label='Norm-in-Norm after its first epoch')
@@ -63,7 +64,7 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
         ax.plot(epoch, value, 'o', color=colour, markersize=3.5, zorder=5)
         ax.axvline(epoch, color=colour, linewidth=.5, zorder=.9)
         # the earlier epoch's number stands left of its line, the later one's right, where the panel is empty
-        height = .03 if plotting.DIRECTIONS[metric] > 0 else .9
+        height = .03 if DIRECTIONS[metric] > 0 else .9
         ax.annotate(f'{epoch:g}', (epoch, height), xycoords=('data', 'axes fraction'), color=colour,
                     textcoords='offset points', xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left',
                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': .8, 'pad': .5})
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the epochs."""
     args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
     curves = {key[0]: value for key, value in plotting.read_figure('figure1', args).items()}
-    plotting.save(draw(curves), args.out_dir, 'figure1')
+    figures.save(draw(curves), args.out_dir, 'figure1')
     print('The epoch at which each loss first reaches what Norm-in-Norm has after its first:')
     for metric in METRICS:
         for part in PARTS:

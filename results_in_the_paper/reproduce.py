@@ -69,13 +69,13 @@ import torch
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_scoring.options import TEST
+from iqa_studies.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
 from results_in_the_paper.driver.running import Job, Runner, slots, terminable
 from results_in_the_paper.driver.settings import PAPER
 from results_in_the_paper.driver.shelf import Shelf
 from results_in_the_paper.driver.systems import Setting, System, system_of
-from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 
 @command

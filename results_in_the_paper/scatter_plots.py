@@ -15,6 +15,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
+from iqa_studies import figures
 from IQAperformance import CRITERIA
 from results_in_the_paper.driver import places, plotting
 from results_in_the_paper.driver.cells import cells
@@ -24,11 +25,11 @@ from results_in_the_paper.driver.settings import LOSS_NAMES
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
 
 
-@plotting.styled
+@figures.styled
 def draw(predictions: Mapping[str, Mapping[str, Predictions]]) -> Figure:
     """Draw a row of panels per data set from {data set: {loss as shown: predictions}}."""
     columns = max(map(len, predictions.values()))
-    figure = plotting.new_figure(plotting.PAGE, 2.35 * len(predictions) + .1)
+    figure = figures.new_figure(figures.PAGE, 2.35 * len(predictions) + .1)
     axes = figure.subplots(len(predictions), columns, squeeze=False)
     for row, (data, models) in zip(axes, predictions.items(), strict=True):
         values = np.concatenate([np.concatenate([model.mos, model.pq]) for model in models.values()])
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--result_dir', help='folder of the results (NAME.json and NAME.csv)')
     parser.add_argument('--npy_dir', help="folder of the authors' .npy files (default: results, or else npy/)")
     args = parser.parse_args(argv)
-    plotting.save(draw(predictions(args.result_dir, args.npy_dir)), args.out_dir, 'figure7')
+    figures.save(draw(predictions(args.result_dir, args.npy_dir)), args.out_dir, 'figure7')
 
 
 if __name__ == '__main__':

@@ -25,10 +25,11 @@ from iqa_data.info import Info, read_info
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
+from iqa_studies import figures
+from iqa_studies.table_formats import render
 from iqa_training.naming import checkpoint_file
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.table_formats import render
 
 SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast', 'quantisation')
 SIZES, CHOICES = (50, 100, 200), (1, 2, 3)
@@ -36,7 +37,7 @@ RATES = ('1e-2', '1e-3')  # of learning; the report's is 1e-3
 STEPS, BATCH = 150, 10  # of each fine-tuning
 METHODS = {'cnniqa': 'whole network', 'svd_cnniqa_fc': 'singular values of fc1-3, conv1',
            'svd_cnniqa_conv': 'singular values of conv1, fc1-3'}
-STYLES = dict(zip(METHODS, plotting.VALUE_STYLES, strict=False))
+STYLES = dict(zip(METHODS, figures.VALUE_STYLES, strict=False))
 COMMON = ['--loss_type', 'mse', '--target', '0', '100', '--line', 'target', '--optimizer', 'adamw',
           '--schedule', 'multistep', '--augmentation', 'crop', 'hflip', '-cs_h', '64', '-cs_w', '64', '-bs', f'{BATCH}',
           '--later_wins', '--opt_level', 'O0', '--cache', 'ram', '--num_workers', '0', '--no-pbar',
@@ -95,13 +96,13 @@ def fine_tuned(pretrained: Path, further: list[str]) -> Iterator[tuple[str, int,
         yield method, size, rate, runs[rate]['test']['SROCC'], runs[rate]['test']['PLCC']
 
 
-@plotting.styled
+@figures.styled
 def draw(table: pd.DataFrame, before: float) -> Figure:
     """Draw SROCC by the number of images: a dot for each choice, a line through the means; before fine-tuning, dashes.
 
     `table` has the columns method, images and SROCC.
     """
-    figure = plotting.new_figure(plotting.COLUMN, 2.3)
+    figure = figures.new_figure(figures.COLUMN, 2.3)
     ax = figure.add_subplot()
     for i, (method, label) in enumerate(METHODS.items()):
         rows, style = table[table.method == method], STYLES[method]
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     before = test(['-modelfile', str(pretrained), '--dataset', str(TABLES / 'test.csv'), '--no-pbar',
                    '--im_dir', str(OUT_DIR / 'images'), '--part', 'all'])
     table = pd.DataFrame(fine_tuned(pretrained, further), columns=['method', 'images', 'rate', 'SROCC', 'PLCC'])
-    plotting.save(draw(table, before['SROCC']), args.out_dir, 'svd-demo')
+    figures.save(draw(table, before['SROCC']), args.out_dir, 'svd-demo')
     header = ['images', 'trained', 'SROCC [lowest, highest]', 'PLCC [lowest, highest]', 'learning rates']
     for style, suffix in (('text', '.txt'), ('markdown', '.md')):
         write_text(Path(args.out_dir, f'svd-demo{suffix}'), render(header, rows_of(table), style))

@@ -13,11 +13,11 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.option_types import choice
+from iqa_studies.table_formats import FORMATS, render
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.results import Result, find
 from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER
 from results_in_the_paper.driver.settings import command as training_command
-from results_in_the_paper.driver.table_formats import FORMATS, render
 
 SPLITS = range(10)
 

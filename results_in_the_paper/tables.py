@@ -11,10 +11,10 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.option_types import choice
+from iqa_studies.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
 from results_in_the_paper.driver.results import Result
-from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES, render
 
 TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
 

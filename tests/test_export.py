@@ -5,6 +5,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
+from iqa_studies.curves import read_scalars
 from iqa_training.options import TRAIN
 from results_in_the_paper import export_csv
 from results_in_the_paper.driver import figure_runs, plotting, settings
@@ -89,7 +90,7 @@ def test_a_step_written_twice_counts_once(tmp_path):
     with SummaryWriter(str(tmp_path), filename_suffix='.resumed') as writer:
         writer.add_scalar('train/loss', 5, 3, walltime=1e10)
         writer.add_scalar('train/loss', 4, 4, walltime=1e10)
-    curve = export_csv.read_scalars(tmp_path)['train/loss']
+    curve = read_scalars(tmp_path)['train/loss']
     assert [(step, value) for _, step, value in curve] == [(1, 1), (2, 2), (3, 5), (4, 4)]
 
 

@@ -8,6 +8,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
+from iqa_studies import figures
+from iqa_studies.curves import Curve, best, first_reaching, read_curve
 from results_in_the_paper import (
     backbone_performance_plot,
     bhat,
@@ -18,7 +20,6 @@ from results_in_the_paper import (
 )
 from results_in_the_paper.driver import figure_runs, paper, places, plotting, sweep
 from results_in_the_paper.driver.cells import HEADERS, cells
-from results_in_the_paper.driver.plotting import Curve
 
 CURVE_SCRIPTS = {'figure1': 'loss_performance_curves', 'figure4': 'bnMSE', 'figure5_lr': 'lr_performance_plot',
                  'figure5_bs': 'batch_size_performance_plot', 'figure5_ft_lr_ratio': 'ft_lr_ratio_performance_plot',
@@ -32,7 +33,7 @@ def script(figure: str):
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Few pixels, to save time."""
-    monkeypatch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+    monkeypatch.setitem(figures.STYLE, 'savefig.dpi', 50)
 
 
 def write_curve(path, values) -> None:
@@ -104,7 +105,7 @@ def test_commands_are_those_of_the_companion_paper():
 def test_bad_curves(tmp_path, text, message):
     (tmp_path / 'x.csv').write_text(text)
     with pytest.raises(UserError, match=message) as error:
-        plotting.read_curve(tmp_path / 'x.csv')
+        read_curve(tmp_path / 'x.csv')
     assert 'x.csv' in str(error.value)
     assert '\n' not in str(error.value)
 
@@ -112,10 +113,10 @@ def test_bad_curves(tmp_path, text, message):
 @pytest.mark.parametrize(('values', 'length'), [(['.5', '.6', 'NaN', '.7'], 2), (['.5', 'inf'], 1), (['nan'], 0)])
 def test_a_curve_ends_where_it_diverged(tmp_path, values, length):
     write_curve(tmp_path / 'x.csv', values)
-    curve = plotting.read_curve(tmp_path / 'x.csv')
+    curve = read_curve(tmp_path / 'x.csv')
     assert curve.diverged
     assert len(curve.epochs) == len(curve.values) == length
-    assert math.isnan(plotting.best(curve, 'PLCC')) == (length == 0)
+    assert math.isnan(best(curve, 'PLCC')) == (length == 0)
 
 
 @pytest.mark.parametrize(('figure', 'values'), [
@@ -150,7 +151,7 @@ def test_recorded_runs_stopped_where_the_paper_says(shared):
     for option in figure_runs.SWEEPS:
         for run in figure_runs.figure_runs(f'figure5_{option}'):
             curve = plotting.read_run(run, shared / 'paper/csv', 'val', 'PLCC')
-            assert plotting.best(curve, 'PLCC') == pytest.approx(paper.FIGURE5[option][run.key], abs=6e-4)
+            assert best(curve, 'PLCC') == pytest.approx(paper.FIGURE5[option][run.key], abs=6e-4)
             if curve.epochs[-1] < 30:
                 stopped.append((option, *run.key))
     assert sorted(stopped) == sorted(paper.FIGURE5_STOPS)
@@ -158,10 +159,10 @@ def test_recorded_runs_stopped_where_the_paper_says(shared):
 
 def test_first_reaching():
     curve = Curve(np.array([1., 2, 3]), np.array([.3, .8, .9]))
-    assert plotting.first_reaching(curve, .8, 'SROCC') == 2
-    assert plotting.first_reaching(curve, .95, 'SROCC') is None
-    assert plotting.first_reaching(curve, .2, 'RMSE') is None
-    assert plotting.first_reaching(Curve(curve.epochs, 1 - curve.values), .2, 'RMSE') == 2
+    assert first_reaching(curve, .8, 'SROCC') == 2
+    assert first_reaching(curve, .95, 'SROCC') is None
+    assert first_reaching(curve, .2, 'RMSE') is None
+    assert first_reaching(Curve(curve.epochs, 1 - curve.values), .2, 'RMSE') == 2
 
 
 def test_recorded_epochs_at_which_others_reach_norm_in_norm(shared):

@@ -19,11 +19,12 @@ from torch.utils.tensorboard import SummaryWriter
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
+from iqa_studies.figures import STYLE
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
 from results_in_the_paper import reproduce
-from results_in_the_paper.driver import plotting, running, targets, verdicts
+from results_in_the_paper.driver import running, targets, verdicts
 from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import PAPER, differences
 from results_in_the_paper.driver.shelf import Shelf
@@ -123,7 +124,7 @@ def chain(tmp_path_factory):
     make_tiny(folder / 'tiny')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+        patch.setitem(STYLE, 'savefig.dpi', 50)
         yield folder
 
 
@@ -292,7 +293,7 @@ def make_all(folder: Path) -> None:
 
 
 def test_all_that_is_there_is_drawn_and_judged(tmp_path, empty, monkeypatch, capsys):
-    monkeypatch.setitem(plotting.STYLE, 'savefig.dpi', 50)
+    monkeypatch.setitem(STYLE, 'savefig.dpi', 50)
     make_all(tmp_path)
     words = ['figure5_lr', 'figure6', 'figure7', 'table1', 'table2', 'tableA1', 'tableA2', 't-test']
     assert reproduce.main(words) == 0

@@ -8,11 +8,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from iqa_studies import iqa_statistics as st
+from iqa_studies.table_formats import FORMATS, render
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper import compare
-from results_in_the_paper.driver import iqa_statistics as st
 from results_in_the_paper.driver.results import Predictions, read_predictions
-from results_in_the_paper.driver.table_formats import FORMATS, render
 
 PLAIN = {'SROCC': lambda x, y: stats.spearmanr(x, y)[0], 'PLCC': lambda x, y: stats.pearsonr(x, y)[0],
          'KROCC': lambda x, y: stats.kendalltau(x, y)[0], 'RMSE': lambda x, y: np.mean((x - y) ** 2) ** .5}

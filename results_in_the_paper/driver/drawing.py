@@ -4,6 +4,8 @@ from pathlib import Path
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import write_text
+from iqa_studies import figures
+from iqa_studies.table_formats import FORMATS, SUFFIXES
 from results_in_the_paper import (
     backbone_performance_plot,
     batch_size_performance_plot,
@@ -17,11 +19,9 @@ from results_in_the_paper import (
     t_test,
     tables,
 )
-from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.cells import cells
 from results_in_the_paper.driver.settings import PAPER
 from results_in_the_paper.driver.shelf import Shelf
-from results_in_the_paper.driver.table_formats import FORMATS, SUFFIXES
 from results_in_the_paper.driver.targets import runs_of
 
 CURVE_SCRIPTS = {
@@ -51,11 +51,11 @@ def _curves(target: str, shelf: Shelf, out_dir: Path) -> None:
 
 def _figure6(target: str, shelf: Shelf, out_dir: Path) -> None:
     figure = backbone_performance_plot.draw(cells(target, shelf.base), shelf.results)
-    plotting.save(figure, out_dir, target)
+    figures.save(figure, out_dir, target)
 
 
 def _figure7(target: str, shelf: Shelf, out_dir: Path) -> None:
-    plotting.save(scatter_plots.draw(scatter_plots.from_results(shelf.results, shelf.base)), out_dir, target)
+    figures.save(scatter_plots.draw(scatter_plots.from_results(shelf.results, shelf.base)), out_dir, target)
 
 
 def _bhat(target: str, shelf: Shelf, out_dir: Path) -> None:

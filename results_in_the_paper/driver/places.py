@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
+from iqa_studies.curves import read_scalars
 from results_in_the_paper.driver.figure_runs import FigureRun
 from results_in_the_paper.driver.results import Result, read_results
 from results_in_the_paper.driver.settings import differences
-from results_in_the_paper.export_csv import read_options, read_scalars
+from results_in_the_paper.export_csv import read_options
 
 HERE = Path(__file__).resolve().parents[1]  # results_in_the_paper/
 Scalars = dict[str, list[tuple[float, int, float]]]

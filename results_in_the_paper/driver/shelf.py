@@ -7,12 +7,13 @@ from pathlib import Path
 from iqa_data.info import dataset_name
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_studies.curves import read_scalars
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import PAPER, option_words
 from results_in_the_paper.driver.targets import WantedRun
-from results_in_the_paper.export_csv import export, read_scalars
+from results_in_the_paper.export_csv import export
 
 ROOT = Path(__file__).resolve().parents[2]
 

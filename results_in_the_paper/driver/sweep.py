@@ -3,18 +3,19 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from iqa_studies import figures
+from iqa_studies.curves import Curve, best
 from results_in_the_paper.driver import paper, plotting
-from results_in_the_paper.driver.plotting import Curve
 from results_in_the_paper.driver.settings import LOSS_NAMES
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
     """Draw a panel per loss from {loss: {value: curve}}; `name` stands before the value in the legend."""
     styles = {f'{name} {value}': style for value, style in
-              zip(next(iter(curves.values())), plotting.VALUE_STYLES, strict=False)}
+              zip(next(iter(curves.values())), figures.VALUE_STYLES, strict=False)}
     panels = {f'{LOSS_NAMES[loss]}, validation PLCC': {f'{name} {value}': curve for value, curve in panel.items()}
               for loss, panel in curves.items()}
-    return plotting.draw_panels(panels, styles, width=plotting.PAGE, height=2.1, share=True)
+    return figures.draw_panels(panels, styles, width=figures.PAGE, height=2.1, share=True)
 
 
 def run(option: str, name: str, description: str, argv: list[str] | None = None) -> None:
@@ -23,9 +24,9 @@ def run(option: str, name: str, description: str, argv: list[str] | None = None)
     curves = {}
     for (loss, value), run_curves in plotting.read_figure(f'figure5_{option}', args).items():
         curves.setdefault(loss, {})[value] = run_curves['val', 'PLCC']
-    plotting.save(draw(curves, name), args.out_dir, f'figure5_{option}')
+    figures.save(draw(curves, name), args.out_dir, f'figure5_{option}')
     print(f'Best PLCC on the validation part by {name}, the paper\'s in brackets:')
     for loss, panel in curves.items():
-        cells = (f'{value}: {plotting.best(curve, "PLCC"):.3f} ({paper.show(paper.FIGURE5[option].get((loss, value)))})'
+        cells = (f'{value}: {best(curve, "PLCC"):.3f} ({paper.show(paper.FIGURE5[option].get((loss, value)))})'
                  for value, curve in panel.items())
         print(f'{LOSS_NAMES[loss]:>12}  ' + '  '.join(cells))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_runtime.errors import UserError
+from iqa_studies.curves import best
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
 from results_in_the_paper import t_test
@@ -119,7 +120,7 @@ def _best(run: FigureRun, own: FigureRun, metric: str, label: str, known: float 
     value = None
     if shelf.holds(WantedRun(run.options)):
         with suppress(UserError):
-            value = plotting.best(plotting.read_run(run, shelf.csv_dir, 'val', metric), metric)
+            value = best(plotting.read_run(run, shelf.csv_dir, 'val', metric), metric)
     setting = _setting(run.options, own.options, shelf)
     return Row(f'{run.figure}, {label}', f'best val {metric}', known, value, None, setting)
 

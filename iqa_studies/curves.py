@@ -1,0 +1,84 @@
+"""Curves of a run over its epochs: read from a log or a CSV file, and their best values."""
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.tables import Table
+
+DIRECTIONS = {'SROCC': 1, 'PLCC': 1, 'RMSE': -1}  # 1: larger is better
+HEADER = ['Wall time', 'Step', 'Value']
+
+
+class Curve(NamedTuple):
+    """A criterion over epochs: both (n,), n >= 0, all finite. `diverged`: the value after the last one was not."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+    diverged: bool = False
+
+
+def read_scalars(run_dir: str | Path) -> dict[str, list[tuple[float, int, float]]]:
+    """Read a run's scalars: {tag: [(wall time, step, value), ...]}, steps increasing.
+
+    If a step was written twice, as by a run that was resumed, the later writing counts.
+    """
+    if not any(Path(run_dir).glob('*tfevents*')):
+        raise UserError(f'{run_dir}: no TensorBoard event file in it')
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator  # slow to import
+    try:
+        events = EventAccumulator(str(run_dir), size_guidance={SCALARS: 0}).Reload()
+    except Exception as error:  # TensorBoard raises many kinds on a broken file
+        raise UserError(f'{run_dir}: its event file cannot be read ({type(error).__name__}: {error})') from None
+    curves = {}
+    for tag in events.Tags()[SCALARS]:
+        latest = {event.step: event for event in sorted(events.Scalars(tag), key=lambda event: event.wall_time)}
+        curves[tag] = [(event.wall_time, step, event.value) for step, event in sorted(latest.items())]
+    return curves
+
+
+def read_curve(path: str | Path, command: str = '') -> Curve:
+    """Read a curve in TensorBoard's download format (Wall time,Step,Value), up to its first NaN or infinity.
+
+    UserError: no such file (with the `command` that makes it), no rows, other columns, text for a number, or
+    epochs that do not increase.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path} not found' + (f'; this makes it: {command}' if command else ''))
+    table = Table.read(path)
+    table.needs(*HEADER)
+    if not table.rows:
+        raise UserError(f'{path}: a header without rows; a curve needs at least one epoch')
+    steps, values = table.numbers('Step'), table.numbers('Value', finite=False)
+    falls = np.flatnonzero(np.diff(steps) <= 0)
+    if len(falls):
+        i = falls[0] + 1
+        raise UserError(f'{path} row {table.rows[i]}: step {steps[i]:g} after {steps[i - 1]:g}; steps must increase')
+    return as_curve(steps, values)
+
+
+def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
+    """Return the curve of values (n,) at increasing epochs (n,), up to the first that is NaN or infinite."""
+    bad = ~np.isfinite(values)
+    end = int(np.argmax(bad)) if bad.any() else len(values)
+    return Curve(steps[:end], values[:end], bool(bad.any()))
+
+
+def first_reaching(curve: Curve, target: float, metric: str) -> float | None:
+    """Return the first epoch at which `curve` is at least as good as `target`, or None."""
+    good = (curve.values - target) * DIRECTIONS[metric] >= 0
+    return float(curve.epochs[np.argmax(good)]) if good.any() else None
+
+
+def best(curve: Curve, metric: str) -> float:
+    """Return the best value of a curve; nan if it has none."""
+    return float((np.max if DIRECTIONS[metric] > 0 else np.min)(curve.values)) if len(curve.values) else math.nan
+
+
+def last_epoch(*groups: Mapping[str, Curve]) -> float:
+    """Return the last epoch of the longest curve."""
+    return max((curve.epochs[-1] for curves in groups for curve in curves.values() if len(curve.epochs)), default=1)
