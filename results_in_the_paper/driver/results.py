@@ -1,5 +1,4 @@
 """Read the results of runs: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
-import json
 import math
 import pickle
 from collections.abc import Iterable, Mapping
@@ -9,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from iqa_data.info import dataset_name
-from iqa_runtime.checks import dict_of, fields, number, plain, text
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
+from iqa_studies.outcome import read_summary
 from results_in_the_paper.driver.settings import differences
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
@@ -127,23 +125,9 @@ def read_results(result_dir: str | Path) -> list[Result]:
     """Read every NAME.json of a folder, the newest first; a folder that is not there holds none."""
     files = (path for path in Path(result_dir).glob('*.json') if path.is_file())
     paths = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [_read_result(path) for path in paths]
-
-
-def _read_result(path: Path) -> Result:
-    try:
-        content = _result(json.loads(read_text(path)))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: expected the results of a test: {str(error)[:200]}') from None
-    return Result(path, content['metrics'], content['options'], content['dataset'], content['part'])
-
-
-def _metric(value) -> float:
-    """Return a metric; one that is not defined is null in the file (older files: NaN), and nan here."""
-    return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
-
-
-_result = fields(metrics=dict_of(_metric), options=dict_of(plain), dataset=text, part=text)
+    found = [(path, read_summary(path)) for path in paths]
+    return [Result(path, *(content[name] for name in ('metrics', 'options', 'dataset', 'part')))
+            for path, content in found]
 
 
 def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | None:
