@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from iqa_runtime.checks import dict_of, fields, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
+
+if TYPE_CHECKING:  # slow to import
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class Outcome:
         """Return the number of parameters, 'trainable' and of the 'plain' network; empty if the results do not say."""
         return self.summary['parameters']
 
-    def predictions(self) -> pd.DataFrame:
+    def predictions(self) -> 'pd.DataFrame':
         """Return the table of the tested images: image, mos, score, the latter two finite and in MOS units."""
+        import pandas as pd
         table = Table.read(self.result.with_suffix('.csv'))
         table.needs('name', 'mos', 'pq')
         if not table.rows:
