@@ -1,6 +1,8 @@
-"""Statistics that reviewers ask for: the outlier ratio, logistic mappings, tests between two models."""
+"""Statistics that reviewers ask for: logistic mappings, values over splits, tests between models, mean ranks."""
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -126,3 +128,101 @@ def steiger(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, float
     shared = psi / (1 - mean ** 2) ** 2
     z = (np.arctanh(r_ay) - np.arctanh(r_by)) * np.sqrt((n - 3) / (2 - 2 * shared))
     return float(z), float(2 * stats.norm.sf(abs(z)))
+
+
+def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return {'williams': (t, p), 'steiger': (Z, p)} of two models' scores a, b of the same images with the MOS y.
+
+    All (N,). `criterion` is a correlation: the tests suppose normally distributed scores, so that with SROCC they are
+    an approximation. Models that agree in all images differ in nothing: statistic 0, p 1.
+    """
+    correlations = [float(criterion(x, z)) for x, z in ((a, y), (b, y), (a, b))]
+    if correlations[2] > 1 - 1e-12:
+        return {'williams': (0., 1.), 'steiger': (0., 1.)}
+    return {test.__name__: test(*correlations, len(y)) for test in (williams, steiger)}
+
+
+# Over splits
+
+class Spread(NamedTuple):
+    """Values over splits; `low` and `high` end the interval of the mean. What is not defined is nan."""
+
+    defined: int  # values that are finite, of all that there are
+    count: int
+    median: float = math.nan
+    mean: float = math.nan
+    std: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def spread(values: Sequence[float], level: float = .95) -> Spread:
+    """Return the spread of values over splits: std with n - 1, Student's t interval of the mean.
+
+    Values that are not finite are left out and counted. One value has no std and no interval. Splits of one data set
+    share training images, so that their values are not independent, and the interval is rather too short.
+    """
+    values = np.asarray(values, float)
+    finite = values[np.isfinite(values)]
+    n = len(finite)
+    if n < 2:
+        return Spread(n, len(values), *finite, *finite)
+    mean, std = finite.mean(), finite.std(ddof=1)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * std / math.sqrt(n)
+    return Spread(n, len(values), *map(float, (np.median(finite), mean, std, mean - half, mean + half)))
+
+
+def signed_rank(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test of paired values (n,); 1 if all are equal, nan if none.
+
+    With n pairs it is at least 2 / 2^n: fewer than six cannot reach .05.
+    """
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    difference = difference[np.isfinite(difference)]
+    if not difference.any():
+        return 1. if len(difference) else math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of few pairs: the docstring has what they can show
+        return float(stats.wilcoxon(difference).pvalue)
+
+
+def over_splits(p: Sequence[float]) -> float:
+    """Return one p of a test that was done on several splits, whose images overlap: twice the median, at most 1.
+
+    It holds its level however the p depend on each other (Rueschendorf 1982; Meinshausen, Meier and Buehlmann 2009,
+    with gamma 1/2). A single p is returned as it is; nan if none is defined.
+    """
+    finite = [value for value in p if math.isfinite(value)]
+    if len(finite) < 2:
+        return finite[0] if finite else math.nan
+    return min(1., 2 * float(np.median(finite)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for testing all of them (Holm 1979), in their order; nan stays, and does not count."""
+    p = np.asarray(p, float)
+    order = np.argsort(p)[:np.isfinite(p).sum()]  # nan comes last
+    corrected = np.full(len(p), math.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return corrected.tolist()
+
+
+class Ranking(NamedTuple):
+    """Mean ranks of settings (1 is best), the p that they are alike, and how far apart two must be to differ."""
+
+    ranks: np.ndarray
+    p: float
+    critical: float
+
+
+def nemenyi(values: np.ndarray, level: float = .05) -> Ranking:
+    """Rank 3 or more settings in each of 2 or more splits: values (splits, settings), finite, higher is better.
+
+    Friedman's test, and the critical difference of Nemenyi's (Demsar 2006, section 3.2.2).
+    """
+    n, k = values.shape
+    alike = (np.ptp(values, 1) == 0).all()
+    quantile = stats.studentized_range.ppf(1 - level, k, np.inf) / math.sqrt(2)
+    return Ranking(stats.rankdata(-values, axis=1).mean(0),
+                   1. if alike else float(stats.friedmanchisquare(*values.T).pvalue),
+                   float(quantile * math.sqrt(k * (k + 1) / (6 * n))))

@@ -70,8 +70,7 @@ def difference(a: Predictions, b: Predictions, count: int, seed: int = 0) -> dic
             return criterion(x, y, axis) - criterion(z, y, axis)
         table[name] = {'difference': _estimate(less, a.pq, b.pq, a.mos, count=count, seed=seed)}
         if name in ('SROCC', 'PLCC'):
-            correlations = [float(criterion(x, y)) for x, y in ((a.pq, a.mos), (b.pq, b.mos), (a.pq, b.pq))]
-            table[name] |= {test.__name__: test(*correlations, len(a.mos)) for test in (st.williams, st.steiger)}
+            table[name] |= st.dependent(criterion, a.pq, b.pq, a.mos)
     return table
 
 
