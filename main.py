@@ -18,6 +18,7 @@ from iqa_runtime.errors import command
 from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
+from iqa_training.averaging import averaged
 from iqa_training.evaluation import Evaluation
 from iqa_training.listing import models_table
 from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
@@ -91,20 +92,21 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
         warn_of_ranker(ranker, args, len(data.datasets['train']))
     loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model))
     normalise = NORMALISATIONS[args.normalise or model.normalise]
+    average = averaged(model, args.ema) if args.ema else None
     trainer = create_supervised_trainer(parallel(model, some_unused=0 in loss.beta), optimizer, loss,
                                         preparing(normalise, model.inputs, data.target), device,
                                         args.accumulation_steps, args.opt_level, args.amp_backend)
-    evaluation = Evaluation(model, data, device, normalise, loss.scored_head, args.line,
+    evaluation = Evaluation(average.module if average else model, data, device, normalise, loss.scored_head, args.line,
                             loss if args.val_criterion == 'loss' else None, args.val_every is not None, args.pbar)
     plan = Plan(args.epochs, args.val_every, args.val_criterion, args.test_during_training,
                 args.q if args.log_bhat else None, args.accumulation_steps, args.keep, args.pbar)
     about = {'options': args.of_training(), 'head': loss.scored_head,
              'network': {'name': args.architecture, 'options': network_options(args)},
              'input': {'preprocessing': data.preprocess.stored(), 'normalise': args.normalise or model.normalise}}
-    parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler}
-    return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, data,
-               evaluation, Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins), trainer, parts,
-               stop)
+    parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler, 'ema': average}
+    record = Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins)
+    return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, model,
+               data, evaluation, record, trainer, parts, stop)
 
 
 def where_and_how(args: Options, device: str) -> str:

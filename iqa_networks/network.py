@@ -20,6 +20,7 @@ class Network(nn.Module):
         normalise: name of the pixels' normalisation that the network was designed for.
         l2_layers: 'dense' and 'conv' -> the layers whose weights --l2 penalises.
         any_size: whether an exported network takes images of any size.
+        frozen: names of the modules that stay in eval mode while the others train: frozen batch normalisations.
     """
 
     inputs: int = 1
@@ -28,6 +29,7 @@ class Network(nn.Module):
     normalise: str = 'imagenet'
     l2_layers: Mapping[str, Sequence[str]] = MappingProxyType({})
     any_size: bool = True
+    frozen: Sequence[str] = ()
 
     @property
     def backbone(self) -> nn.Module | None:
@@ -40,6 +42,13 @@ class Network(nn.Module):
         Tensors of the file that are not named are not loaded, those of the network stay as they were.
         """
         return {}
+
+    def train(self, mode: bool = True) -> 'Network':
+        """Set training mode, or with False eval mode; modules that are `frozen` are in eval mode always."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores of the heads (see the class)."""

@@ -7,15 +7,18 @@ from collections.abc import Callable, Collection, Mapping
 from iqa_runtime.errors import UserError, pick
 
 
-def number(kind: type, low: float, high: float = math.inf, open_low: bool = False) -> Callable[[str], float]:
-    """Return an argparse type: a finite number in low..high (`open_low`: above low)."""
+def number(kind: type, low: float, high: float = math.inf, open_low: bool = False,
+           open_high: bool = False) -> Callable[[str], float]:
+    """Return an argparse type: a finite number in low..high (`open_low`: above low, `open_high`: below high)."""
     def parse(text: str):
         try:
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
-        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
-            limits = f'{"above" if open_low else "at least"} {low}' + (f', at most {high}' if high < math.inf else '')
+        outside = not low <= value <= high or (open_low and value == low) or (open_high and value == high)
+        if outside or not math.isfinite(value):
+            limits = f'{"above" if open_low else "at least"} {low}'
+            limits += f', {"below" if open_high else "at most"} {high}' if high < math.inf else ''
             raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
         return value
     return parse

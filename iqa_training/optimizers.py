@@ -1,14 +1,15 @@
 """Build optimizers and the groups of parameters that they train."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import look_up
 from iqa_runtime.options import Options
+from iqa_training.freezing import freeze, frozen_summary
 
 if TYPE_CHECKING:  # torch is slow to import, and the name of an optimizer is checked without it
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from iqa_networks.network import Network
@@ -57,25 +58,49 @@ def check_optimizer(args: Options) -> Options:
     return args.having(weight_decay=row.weight_decay)
 
 
-def build_optimizer(args: Options, model: 'nn.Module') -> 'Optimizer':
-    """Return the optimizer of a network that the options ask for; see `parameter_groups`."""
+def build_optimizer(args: Options, model: 'Network') -> 'Optimizer':
+    """Return the optimizer of a network that the options ask for; freeze what --freeze names."""
     row = OPTIMIZERS[args.optimizer]
     values = {keyword: getattr(args, option) for option, keyword in row.options.items()}
     settings = {keyword: value for keyword, value in values.items() if value is not None}
-    return look_up(row.build)(parameter_groups(model, args.learning_rate, args.ft_lr_ratio), lr=args.learning_rate,
-                              **settings)
+    frozen = freeze(model, args.freeze) if args.freeze else ()
+    groups = parameter_groups(model, args.learning_rate, args.ft_lr_ratio, frozen)
+    if frozen:
+        print(frozen_summary(model, frozen))
+    optimizer = look_up(row.build)(groups, lr=args.learning_rate, **settings)
+    if args.clip_grad:
+        clip_gradients(optimizer, args.clip_grad)
+    return optimizer
 
 
-def parameter_groups(model: 'nn.Module', lr: float, ft_lr_ratio: float) -> list[dict]:
-    """Return the backbone's parameters at `ft_lr_ratio` times `lr`, all others at `lr`; a ratio of 0 freezes it."""
+def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'Collection[Tensor]' = ()) -> list[dict]:
+    """Return the backbone's parameters at `ft_lr_ratio` times `lr`, all others at `lr`, without the `frozen` ones.
+
+    A ratio of 0 freezes the backbone.
+    """
     backbone = set(model.backbone.parameters()) if model.backbone is not None else set()
     if ft_lr_ratio == 0:
         for parameter in backbone:
             parameter.requires_grad_(False)
-    groups = [{'params': [p for p in model.parameters() if p not in backbone], 'lr': lr}]
+    groups = [{'params': [p for p in model.parameters() if p not in backbone and p not in frozen], 'lr': lr}]
     if backbone and ft_lr_ratio != 0:
-        groups.append({'params': list(model.backbone.parameters()), 'lr': lr * ft_lr_ratio})
-    return groups
+        groups.append({'params': [p for p in model.backbone.parameters() if p not in frozen], 'lr': lr * ft_lr_ratio})
+    if not any(parameter.requires_grad for group in groups for parameter in group['params']):
+        raise UserError('--freeze, --ft_lr_ratio: nothing is left to train')
+    return [group for group in groups if group['params']]
+
+
+def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:
+    """Shorten the gradient to the norm, if it is longer, before each step of the optimizer.
+
+    The norm is that of all parameters' gradients together. Before its own step, the gradient is whole: accumulated over
+    its batches, averaged over the processes, and unscaled, for GradScaler unscales it before it calls the optimizer.
+    """
+    from torch.nn.utils import clip_grad_norm_
+
+    def clip(optimizer: 'Optimizer', *_) -> None:
+        clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group['params']], norm)
+    optimizer.register_step_pre_hook(clip)
 
 
 # Penalty of the weights

@@ -105,6 +105,11 @@ def training(add) -> None:
     add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
     add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
+    add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
+    add('--freeze', nargs='+', metavar='PATTERN',
+        help="leave parameters and layers of such names, as 'features.0*', as they are")
+    add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
+        help='validate and save an exponential moving average of the weights, as of .999')
     add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
         help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
     add('-valc', '--val_criterion', type=choice('iqa_training.record:VAL_CRITERIA', 'criterion'), default='SROCC',
@@ -130,6 +135,7 @@ def schedule(add) -> None:
              '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
              'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant')
     add('--warmup', type=whole, default=0, help='iterations of a linear rise before the schedule')
+    add('--warmup_epochs', type=whole, default=0, help='the same in epochs')
     add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
         help='factor of the learning rate at each decay of step and step_decay')
     add('-olrd', '--overall_lr_decay', type=number(float, 0, 1, open_low=True), default=.01,

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from iqa_data.splits import split_hash
-from iqa_networks.network import scored_first
+from iqa_networks.network import Network, scored_first
 from iqa_networks.svd_layers import count_parameters
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
@@ -61,31 +61,39 @@ class Run:
         checkpoint, log_dir, result_dir: where its files lie.
         plan: see Plan.
         about: what the checkpoint says of the run: options, network, input, target, head ...
-        data, evaluation, record: the images, their tests, and which test was the best.
+        model: the network that trains.
+        data, evaluation, record: the images, their tests, and which test was the best. `evaluation.model`, which is
+            tested and saved, is the network, or its average.
         trainer: the engine, `trainer.scaler` its gradient scaler or None.
-        parts: what a state holds besides the model: {'optimizer', 'scheduler', 'scaler'} with state dicts.
+        parts: what a state holds besides the model: {'optimizer', 'scheduler', 'scaler', 'ema'} with state dicts; 'ema'
+            is the network's average (iqa_training/averaging.py).
         stop: `stop.signal` is the number of the signal that asks the run to stop, or None.
     """
 
     def __init__(self, name: str, checkpoint: Path, log_dir: Path, result_dir: Path, plan: Plan, about: dict,
-                 data: Data, evaluation: Evaluation, record: Record, trainer: Engine, parts: dict,
+                 model: Network, data: Data, evaluation: Evaluation, record: Record, trainer: Engine, parts: dict,
                  stop: SimpleNamespace):
         self.name, self.checkpoint, self.result_dir, self.plan = name, checkpoint, result_dir, plan
         self.about, self.data, self.evaluation, self.record = about, data, evaluation, record
-        self.model, self.trainer, self.stop = evaluation.model, trainer, stop
+        self.model, self.trainer, self.stop = model, trainer, stop
         self.parts = {part: value for part, value in parts.items() if value is not None}
         self.log, self.split_hash = Log(log_dir / name), split_hash(data.names)
         self.iteration, self.skipped = 0, 0
         self._attach(trainer)
 
     def _attach(self, trainer: Engine) -> None:
-        """Attach the handlers. The learning rate is set after a validation and before the state is written."""
+        """Attach the handlers: weights are averaged before a validation, which is before the learning rate is set.
+
+        The state is written last.
+        """
         if self.plan.pbar and is_main():
             bar = ProgressBar(desc='Training', persist=False)
             bar.attach(trainer, output_transform=lambda output: {'loss': output['loss']})
         trainer.add_event_handler(Events.EPOCH_STARTED, self.begin_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.log_loss)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.watch_scale)
+        if 'ema' in self.parts:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.accumulation), self.average)
         if self.plan.val_every:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.val_every), self.validate)
             trainer.add_event_handler(Events.COMPLETED, self.validate_the_rest)
@@ -173,6 +181,10 @@ class Run:
             raise UserError(f'{MOST_SKIPPED} steps in a row were skipped for infinite gradients (iteration '
                             f'{self.iteration}): -optl bf16 or O0, or a smaller --learning_rate, may help')
 
+    def average(self, engine: Engine) -> None:
+        """Take the weights after an optimizer step into their average."""
+        self.parts['ema'].update_parameters(self.model)
+
     def validate(self, engine: Engine) -> None:
         """Validate, log, and keep these weights if they are the best so far; end the run if its patience is over."""
         step, epoch = (self.iteration if self.plan.val_every else engine.state.epoch), engine.state.epoch
@@ -230,12 +242,12 @@ class Run:
     # Files
 
     def save(self, k: list[float], b: list[float], epoch: int, metrics: dict, finished: bool) -> None:
-        """Write the checkpoint with the weights of now."""
+        """Write the checkpoint with the weights of now, or their average."""
         if not is_main():
             return
         mos = self.data.datasets['train'].mos.flatten().sort().values
         save_checkpoint(self.checkpoint, {
-            **self.about, 'model': self.model.state_dict(), 'k': k, 'b': b, 'dataset': self.data.name,
+            **self.about, 'model': self.evaluation.model.state_dict(), 'k': k, 'b': b, 'dataset': self.data.name,
             'split': self.data.names, 'split_hash': self.split_hash, 'target': asdict(self.data.target),
             'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
                     'higher_is_better': self.data.higher_is_better},
@@ -261,8 +273,8 @@ class Run:
         """
         best = load_checkpoint(self.checkpoint) if is_main() else {}
         if is_main():
-            self.model.load_state_dict(best['model'])
-        broadcast_weights(self.model)
+            self.evaluation.model.load_state_dict(best['model'])
+        broadcast_weights(self.evaluation.model)
         line = self.evaluation.of('train', self.evaluation.line)
         part = self.data.tested
         performance = self.evaluation.of(part, (line['k'], line['b'])) if part else None

@@ -146,6 +146,8 @@ def check_schedule(args: Options) -> None:
     if args.first_cycle_steps and (args.warmup_steps or 0) >= args.first_cycle_steps:
         raise UserError(f'--warmup_steps {args.warmup_steps} leaves no room in --first_cycle_steps '
                         f'{args.first_cycle_steps}')
+    if args.warmup and args.warmup_epochs:
+        raise UserError('--warmup counts iterations and --warmup_epochs epochs: give one of them')
     if (args.min_lr or 0.) > args.learning_rate:
         raise UserError(f'--min_lr {args.min_lr:g} is above --learning_rate {args.learning_rate:g}')
 
@@ -153,7 +155,7 @@ def check_schedule(args: Options) -> None:
 def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 'LambdaLR':
     """Return the schedule that the options ask for; its `unit` says when it steps: after each epoch or iteration.
 
-    `epoch_length`: iterations in an epoch. With --warmup, which counts iterations, every schedule steps by iteration.
+    `epoch_length`: iterations in an epoch. With a warm-up, every schedule steps by iteration.
     """
     from torch.optim.lr_scheduler import LambdaLR
     row = SCHEDULES[args.schedule]
@@ -162,10 +164,11 @@ def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 
     except ValueError as error:
         raise UserError(f'--schedule {args.schedule}: {error}') from None
     unit = row.unit
-    if args.warmup:
+    warmup = args.warmup or args.warmup_epochs * epoch_length
+    if warmup:
         by_unit = factor
         per_step = epoch_length if unit == 'epoch' else 1
-        factor, unit = warmed(lambda done: by_unit(done // per_step), args.warmup), 'iteration'
+        factor, unit = warmed(lambda done: by_unit(done // per_step), warmup), 'iteration'
     schedule = LambdaLR(optimizer, factor)
     schedule.unit = unit
     return schedule

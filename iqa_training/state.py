@@ -7,6 +7,7 @@ of the iteration at which it was asked to stop. It holds tensors and plain Pytho
     split_hash      of the split that it trains with
     iteration       how many are done
     model, optimizer, scheduler, scaler     their state dicts
+    ema             the state dict of the average of the weights, with --ema
     gradients       name of a parameter -> its gradient, if batches of an optimizer step are still to come
     random          the states of all random number generators, when the unfinished epoch began
     record          which validation was the best so far (see iqa_training/record.py)
@@ -96,7 +97,7 @@ def read_state(path: str | Path) -> dict:
     if checksum(content) != state['checksum']:
         raise UserError(f'--resume {path}: the state is damaged (its checksum is another one)')
     return {key: checked_value(f'--resume {path}', key, check, content[key]) if key in content else None
-            for key, check in {**CHECKS, 'scaler': optional(_dictionary)}.items()}
+            for key, check in {**CHECKS, **OPTIONAL}.items()}
 
 
 def _dictionary(value) -> dict:
@@ -123,6 +124,7 @@ CHECKS = {
                                                                      cuda=list),
     'record': fields(best=optional(number), at=whole, epoch=whole, since=whole), 'history': _scalars,
 }
+OPTIONAL = {'scaler': optional(_dictionary), 'ema': optional(tensors)}
 
 
 class Skipping:

@@ -1,0 +1,66 @@
+"""Freeze parts of a network: parameters that training leaves as they are."""
+import difflib
+import fnmatch
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from iqa_runtime.errors import UserError
+
+if TYPE_CHECKING:  # torch is slow to import, and options are checked without it
+    from torch import Tensor
+
+    from iqa_networks.network import Network
+
+
+def freeze(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
+    """Freeze the parameters that patterns name, in place; return them.
+
+    A batch normalisation of which every parameter is frozen stays in eval mode: it normalises with its running
+    statistics and leaves them as they are, so that a frozen layer computes the same in training as in a test. (With a
+    --ft_lr_ratio of 0, running statistics follow the training images, as in the original package.)
+
+    Args:
+        network: the network, before DistributedDataParallel wraps it.
+        patterns: of names of parameters, as 'features.0.weight', or of modules with all that they hold, as
+            'features.[0-4]'; UserError for a pattern that matches neither.
+    """
+    parameters = dict(network.named_parameters())
+    names = {name: _holders(name) for name in parameters}
+    known = list(dict.fromkeys(holder for holders in names.values() for holder in holders))
+    matching = set()
+    for pattern in patterns:
+        found = fnmatch.filter(known, pattern)
+        if not found:
+            raise UserError(f'--freeze {pattern}: no parameter and no layer has such a name{_nearest(pattern, known)}')
+        matching.update(found)
+    frozen = {parameters[name] for name, holders in names.items() if matching.intersection(holders)}
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    network.frozen = _frozen_normalisations(network, frozen)
+    return frozen
+
+
+def frozen_summary(network: 'Network', frozen: 'Collection[Tensor]') -> str:
+    """Return a line that counts the frozen parameters, and the numbers that are left to train."""
+    from iqa_networks.svd_layers import count_parameters  # it imports torch
+    count = count_parameters(network)
+    return (f'{len(frozen)} of {len(list(network.parameters()))} parameters and {len(network.frozen)} batch '
+            f'normalisations are frozen: {count["trainable"]:,} trainable numbers are left')
+
+
+def _holders(name: str) -> list[str]:
+    """Return the names of the modules that hold a parameter, the outermost first, and its own."""
+    parts = name.split('.')
+    return ['.'.join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def _nearest(pattern: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern.strip('*?.'), known, n=1, cutoff=0)
+    return f' (did you mean {near[0]}?)' if near else ''
+
+
+def _frozen_normalisations(network: 'Network', frozen: 'set[Tensor]') -> list[str]:
+    from torch.nn.modules.batchnorm import _BatchNorm
+    own = {name: list(module.parameters()) for name, module in network.named_modules()
+           if isinstance(module, _BatchNorm)}
+    return [name for name, parameters in own.items() if parameters and frozen.issuperset(parameters)]
