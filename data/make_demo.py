@@ -1,8 +1,4 @@
-"""Make the demo data set (see iqa_data/demo.py).
-
-    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demoinfo.mat
-    python data/make_demo.py --out DIR --drawings 12 --tables    a smaller one, with DIR/train.csv and DIR/test.csv
-"""
+"""Make the demo data set (see iqa_data/demo.py)."""
 import sys
 from pathlib import Path
 

@@ -276,7 +276,7 @@ def summary(info: Info, out: Path) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser, with a sub-command per data set."""
-    whole = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = whole.add_subparsers(dest='name', required=True, metavar='NAME')
     for name, recipe in RECIPES.items():
         one = commands.add_parser(name, help=recipe.files.replace('%', '%%'),

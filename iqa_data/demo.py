@@ -1,6 +1,7 @@
 """Make the demo data set: photographs and drawn scenes, degraded by a known amount, with scores that stand in for MOS.
 
     python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demoinfo.mat
+    python data/make_demo.py --out DIR --drawings 12 --tables    a smaller one, with DIR/train.csv and DIR/test.csv
 
 Nothing is downloaded: the photographs are those that ship inside scikit-image. Every scene is cropped `PER_SCENE`
 times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The crop before that is the
@@ -10,7 +11,6 @@ standard deviation are what the info file holds.
 
 The same pixels and labels come out every time: each image draws from a generator of its own, seeded by its place.
 """
-import argparse
 import io
 import math
 import os
@@ -28,6 +28,7 @@ from iqa_data.splits import split
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
 from iqa_runtime.option_types import number
+from iqa_runtime.options import Add, Command, group
 
 OUT_DIR = Path('data', 'demo')
 SEED = 19920517
@@ -326,16 +327,21 @@ def summary(info_path: Path) -> str:
     return '\n'.join(lines)
 
 
+@group('demo', 'the demo data set')
+def drawn(add: Add) -> None:
+    add('--out', type=Path, default=OUT_DIR, metavar='DIR', help='where to write the data set')
+    add('--drawings', type=number(int, 1, 10 ** 4), default=DRAWINGS,
+        help='scenes of each drawn kind, beside the photographs')
+    add('--tables', action='store_true', help='write train.csv and test.csv too, info files of different scenes')
+
+
+MAKE_DEMO = Command(__doc__, [drawn])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--out', type=Path, default=OUT_DIR, metavar='DIR', help='where to write the data set')
-    parser.add_argument('--drawings', type=number(int, 1, 10 ** 4), default=DRAWINGS,
-                        help='scenes of each drawn kind, beside the photographs')
-    parser.add_argument('--tables', action='store_true',
-                        help='write train.csv and test.csv too, info files of different scenes')
-    args = parser.parse_args(argv)
+    """Parse the options, draw the data set and describe it."""
+    args = MAKE_DEMO.parse(argv)
     info_path = make_demo(args.out, drawings=args.drawings)
     if args.tables:
         write_tables(info_path)

@@ -12,7 +12,6 @@ import numpy as np
 from iqa_data.info import Info, info_of
 from iqa_data.published import Folder
 from iqa_data.target import Target
-from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
@@ -178,6 +177,7 @@ def prepare(dataset: str, root: str | Path) -> Iterator[Pair]:
     one = PAIR_SETS[pick(PAIR_SETS, dataset, 'data set of pairs')]
     folder = place_of(dataset, Path(root))
     info = one.read(Folder(folder))
+    from iqa_data.transforms import Preprocess  # torch, and make_info.py --help needs none
     preprocess = Preprocess((SIDE, SIDE), fit=one.fit)
     scores = one.target(info.mos)
     for reference, image, score in zip(info.references, info.names, scores, strict=True):

@@ -1,13 +1,18 @@
 """The text of --help, of the script and its main groups of options, or of any group."""
 import argparse
 import os
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from iqa_runtime.errors import UserError, pick
 
 if TYPE_CHECKING:
     from iqa_runtime.options import Command
+
+COLUMN = 34  # at which the descriptions begin
+TAKEN_TOO = ('Options of main.py, as -arch and --resize, are taken too (--help {first} and so on, as there): they find '
+             'the checkpoint that it wrote for them, and describe one that does not say how it was made.')
 
 
 def help_action(command: 'Command') -> type[argparse.Action]:
@@ -30,16 +35,36 @@ def help_action(command: 'Command') -> type[argparse.Action]:
 def help_text(command: 'Command', titles: Collection[str], whole: bool = True) -> str:
     """Return the options of some groups as text; `whole`: with the script's text, and a line for each other group."""
     width = min(120, max(80, int(os.environ.get('COLUMNS', 120))))
-    formatter = argparse.HelpFormatter(command.parser.prog, max_help_position=34, width=width)
-    for section in command.parser._action_groups:
-        actions = section._group_actions
-        if actions and (section.title in titles or (whole and section.title in ('options', 'optional arguments'))):
-            formatter.start_section(section.title)
-            formatter.add_arguments(actions)
-            formatter.end_section()
-    text = formatter.format_help()
+    sections = [_section(title, (command.actions[name] for name, of in command.titles.items() if of == title), width)
+                for title in titles]
     if not whole:
-        return text
-    rest = [f'  --help {one.title:<16}{one.about}' for one in command.groups if one.title not in titles]
-    more = '\nmore options:\n' + '\n'.join(rest) + '\n' if rest else ''
-    return f'{command.doc.strip()}\n\n{text}{more}'
+        return '\n'.join(sections)
+    rest = [f'  --help {one.title:<16}{one.about}\n' for one in command.others if one.title not in titles]
+    general = _section('help', command.general, width).rstrip('\n').partition('\n')[2]
+    text = '\n'.join([f'{command.doc.strip()}\n', *sections, f'more options:\n{general}\n' + ''.join(rest)])
+    if command.accepted:
+        text += f'\n{textwrap.fill(TAKEN_TOO.format(first=command.accepted[0].title), width)}\n'
+    return text
+
+
+def _section(title: str, actions: Iterable[argparse.Action], width: int) -> str:
+    """Return a title and the options under it, each with its names once."""
+    lines = [f'{title}:']
+    for action in actions:
+        left = '  ' + ' '.join(filter(None, (', '.join(action.option_strings), _values(action))))
+        about = textwrap.wrap(action.help % (), width - COLUMN)
+        if len(left) > COLUMN - 2:
+            lines.append(left)
+            left = ''
+        lines += [f'{left:{COLUMN}}{about[0]}', *(' ' * COLUMN + line for line in about[1:])]
+    return '\n'.join(lines) + '\n'
+
+
+def _values(action: argparse.Action) -> str:
+    """Return the values that an option takes, as IMAGE [IMAGE ...]."""
+    name, count = action.metavar, action.nargs
+    if count == 0:
+        return ''
+    if isinstance(count, int):
+        return ' '.join(name if isinstance(name, tuple) else [name] * count)
+    return {None: name, '?': f'[{name}]', '*': f'[{name} ...]', '+': f'{name} [{name} ...]'}[count]

@@ -100,32 +100,40 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Command:
-    """A script's command line: its text, the groups that --help shows, and `others` that --help GROUP shows."""
+    """A script's command line.
 
-    def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = ()):
-        self.doc, self.shown, self.groups = doc, tuple(shown), (*shown, *others)
+    Args:
+        doc: its text, which --help shows as it is.
+        shown: the groups that --help shows.
+        others: the groups that --help names, and --help GROUP shows.
+        accepted: groups of another script, whose options are taken but are not this script's own subject.
+    """
+
+    def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = (), accepted: Sequence[Group] = ()):
+        self.doc, self.shown, self.others, self.accepted = doc, tuple(shown), tuple(others), tuple(accepted)
+        self.groups = (*self.shown, *self.others, *self.accepted)
         self.actions: dict[str, argparse.Action] = {}
         self.defaults: dict[str, object] = {}
         self.titles: dict[str, str] = {}  # name of an option -> title of its group
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-        self.parser.add_argument('-h', '-help', '--help', nargs='?', const='', metavar='GROUP',
-                                 action=help_action(self), default=argparse.SUPPRESS,
-                                 help='show this, or all options of a group (or of all), and exit')
+        self.general = [self.parser.add_argument(
+            '-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=help_action(self),
+            default=argparse.SUPPRESS, help='show this, or all options of a group (or of all), and exit')]
         for one in self.groups:
             self._declare(one)
         if self.names():
-            self.parser.add_argument('--recipe', nargs='?', const='', metavar='NAME', action='append',
-                                     default=argparse.SUPPRESS,
-                                     help='options from recipes/NAME.txt, a file, or the options.json of a run; '
-                                          'without a name, list the recipes')
+            self.general.append(self.parser.add_argument(
+                '--recipe', nargs='?', const='', metavar='NAME', action='append', default=argparse.SUPPRESS,
+                help="options from recipes/NAME.txt, a file, or a run's options.json; alone: list the recipes"))
 
     def _declare(self, one: Group) -> None:
         section = self.parser.add_argument_group(one.title)
 
         def add(*names: str, **arguments) -> None:
             default = arguments.pop('default', False if arguments.get('action') == 'store_true' else None)
-            if default not in (None, False, '') and '(default' not in arguments['help']:
-                arguments['help'] += f' (default: {shown(default)})'
+            unsaid = default is None or default is False or default in ('', [])
+            if not unsaid and '(default' not in arguments['help']:
+                arguments['help'] += f' (default: {"on" if default is True else shown(default)})'
             if arguments.get('action') is not argparse.BooleanOptionalAction and names[0].startswith('-'):
                 arguments.setdefault('metavar', _metavar(names) if 'action' not in arguments else None)
             if arguments.get('metavar') is None:

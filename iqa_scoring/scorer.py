@@ -24,7 +24,7 @@ from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weigh
 from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Command, Options
-from iqa_training.options import network as network_group
+from iqa_training.options import NETWORK
 from IQAmodel import NETWORKS, create_model
 
 
@@ -112,7 +112,7 @@ def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, di
     `given` are the options of the user: for a checkpoint of the original package, which holds none, the others are the
     defaults; for any other, UserError if they contradict it.
     """
-    command = Command('', [network_group])
+    command = Command('', NETWORK)
     given = command.stored(given, 'options of the network')
     if 'network' not in checkpoint:
         own = {'architecture': command.defaults['architecture'], **given}
@@ -129,7 +129,7 @@ def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, di
 
 def given_network(args: Options) -> dict:
     """Return the options of the network that the user gave, by name."""
-    return {name: getattr(args, name) for name in sorted(args.given & args.command.names(network_group))
+    return {name: getattr(args, name) for name in sorted(args.given & args.command.names(*NETWORK))
             if name != 'weights'}
 
 

@@ -33,17 +33,25 @@ def network(add) -> None:
     add('--dropout', type=number(float, 0, 1), help="probability of dropout (default: the network's own)")
     add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
                                              'torchvision or pyiqa')
+    add('--img_size', type=of_data.SIDE,
+        help="height and width of the images: a multiple of 64 for MANIQA (of 32 for maniqa_224), of 16 for ASNA "
+             '(default: the number in the name of a MANIQA; ASNA 288)')
+    add('--checkpoint_activations', action='store_true',
+        help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
+
+
+@group('svd', 'SVD-CNNIQA: factored layers', trained=True)
+def svd(add) -> None:
     add('--svd', metavar='PATTERN', help="factor the linear layers and convolutions of such names, as 'fc*' or "
                                          "'features.*conv*', and train only the singular values of each")
     add('--svd_scale', type=positive, help='factor of what is added to the singular values (default: 1)')
     add('--svd_bias', action='store_true', default=None, help='train the biases of factored layers too')
     add('--svd_legacy_init', action='store_true', help='as the published SVD-CNNIQA: load neither the biases of '
                                                        'factored layers nor the weight of fc3')
-    add('--img_size', type=of_data.SIDE,
-        help='height and width of the images: MANIQA: a multiple of 64 (maniqa_224: of 32; default: the number in its '
-             'name); ASNA: a multiple of 16 (default: 288)')
-    add('--checkpoint_activations', action='store_true',
-        help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
+
+
+@group('asna', 'ASNA: the sizes of its layers', trained=True)
+def asna(add) -> None:
     add('--nfs', type=CHANNELS, nargs=10, metavar='N',
         help='ASNA: channels of its convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16)')
     add('--kss', type=LEVELS, nargs=4, metavar='K', help='ASNA: kernel sizes of the encoder (default: 5 5 3 3)')
@@ -101,17 +109,14 @@ def training(add) -> None:
     add('-e', '--epochs', type=count, default=30, help='epochs')
     add('--optimizer', type=choice('iqa_training.optimizers:OPTIMIZERS', 'optimizer'), default='adam',
         help='adam, adam-keras, adamw, sgd, adadelta')
-    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
-    add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
-    add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
-    add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
-    add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
     add('--freeze', nargs='+', metavar='PATTERN',
         help="leave parameters and layers of such names, as 'features.0*', as they are")
-    add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
-        help='validate and save an exponential moving average of the weights, as of .999')
-    add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
-        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
+    add('--seed', type=seed, default=19920517, help='seed of all random numbers')
+    add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
+
+
+@group('validation', 'choosing the best epoch', trained=True)
+def validation(add) -> None:
     add('-valc', '--val_criterion', type=choice('iqa_training.record:VAL_CRITERIA', 'criterion'), default='SROCC',
         help='chooses the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
     add('--later_wins', action='store_true', help='of validations that are equally good, keep the later one')
@@ -119,13 +124,28 @@ def training(add) -> None:
     add('--patience', type=count, help='end after so many validations in a row without a better one')
     add('--line', type=choice(LINES, 'line'), metavar=among(LINES), default='fitted',
         help='how predictions become MOS: by least squares, or as --target says')
-    add('--seed', type=seed, default=19920517, help='seed of all random numbers')
-    add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
-    add('--sync_bn', action='store_true',
-        help='batch normalisation over the whole batch if several processes share it')
+
+
+@group('optimizer', 'the steps of the optimizer', trained=True)
+def optimizer(add) -> None:
+    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
+    add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
+    add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
+    add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
+    add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
+    add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
+        help='validate and save an exponential moving average of the weights, as of .999')
+
+
+@group('computing', 'precision and processes', trained=True)
+def computing(add) -> None:
+    add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
+        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
     add('--amp_backend', type=choice(AMP_BACKENDS, 'backend'), metavar=among(AMP_BACKENDS), default='torch',
         help="whose mixed precision: apex's own is for an old apex that still has it")
-    add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
+    add('--sync_bn', action='store_true',
+        help='batch normalisation over the whole batch if several processes share it')
+    add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
 
 
 @group('schedule', 'the schedule of the learning rate', trained=True)
@@ -143,8 +163,8 @@ def schedule(add) -> None:
     add('--decay_every', type=count, help='epochs between decays (default: step: as --overall_lr_decay says; '
                                           'step_decay: 10)')
     add('--milestones', type=count, nargs='+', metavar='EPOCH', help='epochs after which multistep decays')
-    add('--sched_gamma', type=positive, help="factor at each milestone (default: .1), or of the peak from cycle to "
-                                             'cycle (default: 1)')
+    add('--sched_gamma', type=positive, help='factor at each milestone, or of the peak from cycle to cycle '
+                                             '(default: .1, or 1)')
     add('--first_cycle_steps', type=count, help='iterations of the first cycle (default: the whole run)')
     add('--warmup_steps', type=whole, help='iterations of the rise in each cycle (default: 0)')
     add('--cycle_mult', type=positive, help='growth of the cycles (default: 1)')
@@ -172,11 +192,15 @@ def recording(add) -> None:
     add('--list_models', nargs='?', const='*', metavar='PATTERN', help='no training: list the networks, as resnet*')
 
 
+NETWORK = (network, svd, asna)
+TRAINING = (training, validation, optimizer, computing, schedule)
+
 TRAIN = Command("""Train a network, or with --evaluate test the trained one.
 
     python main.py --dataset demo -arch resnet18 --weights none
     python main.py --dataset KonIQ-10k --resize --loss_type norm-in-norm
     python main.py --recipe linearity_iqa
     torchrun --nproc_per_node=4 main.py --resize -bs 32
-""", [of_data.data, training, recording],
-                [schedule, network, loss, of_data.split, of_data.preprocessing, of_data.places, machine])
+""", [of_data.data, training, validation, recording],
+                [schedule, optimizer, *NETWORK, loss, of_data.split, of_data.preprocessing, computing, of_data.places,
+                 machine])

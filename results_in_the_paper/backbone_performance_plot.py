@@ -15,9 +15,11 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_runtime.options import Command, group
 from iqa_studies import figures
-from results_in_the_paper.driver import places, plotting
+from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import Cell, cells
+from results_in_the_paper.driver.options import add_results, figure
 from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import LOSS_NAMES
 from results_in_the_paper.tables import missing
@@ -65,12 +67,13 @@ def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
     ax.grid(visible=False, axis='x')
 
 
+FIGURE6 = Command(__doc__, [figure, group('results', 'the results that are drawn')(add_results)])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the results, draw, save, and name missing results."""
-    parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
-    args = parser.parse_args(argv)
+    args = FIGURE6.parse(argv)
     results, bars = places.results(args.result_dir), cells('figure6')
     figures.save(draw(bars, results), args.out_dir, 'figure6')
     if lines := missing(bars, results):

@@ -24,9 +24,11 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
+from iqa_runtime.options import Add, Command, group
 from iqa_runtime.tables import Table
 from iqa_studies import figures
-from results_in_the_paper.driver import places, plotting
+from results_in_the_paper.driver import places
+from results_in_the_paper.driver.options import figure
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
 STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
@@ -125,13 +127,19 @@ def draw_epochs(epochs: np.ndarray, means: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@group('log', 'the log that is read')
+def logged(add: Add) -> None:
+    add('log', nargs='?', metavar='LOG', help='bhat.csv of a run, or a log of the original package (default: the '
+                                              'latest runs/*/bhat.csv, or else bhat.log)')
+
+
+BHAT = Command(__doc__, [logged, figure])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the log, draw, save, and print its summary."""
-    parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('log', nargs='?', help='bhat.csv of a run, or a log of the original package (default: the '
-                                               'latest runs/*/bhat.csv, or else bhat.log)')
-    args = parser.parse_args(argv)
+    args = BHAT.parse(argv)
     path = args.log or find_log()
     check_outputs({'--out_dir': figures.files(args.out_dir, 'figureA1', 'figureA2')}, {'log': path})
     log = read_log(path)

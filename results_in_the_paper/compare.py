@@ -1,31 +1,55 @@
 """Compare models by their predictions: SROCC, PLCC, KROCC, RMSE, outlier ratio with 95 % bootstrap intervals.
 
-`python results_in_the_paper/compare.py A.csv B.csv ...`: files of predictions on the same images. Each model is judged
-as saved, after a linear refit, and after logistic mappings with 4 and 5 parameters; each pair of models by the paired
-bootstrap of the difference, and by Williams' and Steiger's tests for correlations that share the MOS. A mapping is
-fitted once, on all images, and kept in the resamples: the intervals are over images, not over fits. For SROCC the two
-tests are an approximation, as they suppose normally distributed scores.
-"""
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
+    python results_in_the_paper/compare.py results/A.csv results/B.csv          files of predictions on the same images
+    python results_in_the_paper/compare.py A.csv B.csv --format latex --out comparison.tex
 
-import numpy as np
-from scipy.stats import rankdata
+Each model is judged as saved, after a linear refit, and after logistic mappings with 4 and 5 parameters; each pair of
+models by the paired bootstrap of the difference, and by Williams' and Steiger's tests for correlations that share the
+MOS. A mapping is fitted once, on all images, and kept in the resamples: the intervals are over images, not over fits.
+For SROCC the two tests are an approximation, as they suppose normally distributed scores.
+"""
+import sys
+from pathlib import Path
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_runtime.option_types import choice, number
+from iqa_runtime.options import Add, Command, group
+from results_in_the_paper.driver.options import add_format
+
+HEADS = 'results_in_the_paper.driver.results:HEADS'
+
+
+@group('comparison', 'the models, and how they are compared')
+def comparison(add: Add) -> None:
+    add('files', nargs='+', metavar='FILE', help='predictions: results/NAME.csv, or an .npy file of the original')
+    add('--names', nargs='+', metavar='NAME', help='a name for each file')
+    add('--head', type=choice(HEADS, 'head'), default='pq', help='pq: final score; pq1: level 6; pq2: level 7')
+    add('--resamples', type=number(int, 100, 10 ** 7), default=2000, help='bootstrap resamples')
+    add('--seed', type=number(int, 0, 2 ** 32 - 1), default=0, help='seed of the bootstrap')
+    add_format(add)
+    add('--out', metavar='FILE', help='file to write (default: the screen)')
+
+
+COMPARE = Command(__doc__, [comparison])
+
+if __name__ == '__main__':
+    COMPARE.begin()  # --help and mistakes end here, before scipy and torch are imported
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.stats import rankdata
+
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
-from iqa_runtime.option_types import choice
 from iqa_studies import iqa_statistics as st
-from iqa_studies.table_formats import FORMATS, render
+from iqa_studies.table_formats import render
 from IQAperformance import CRITERIA, interval
-from results_in_the_paper.driver.results import HEADS, Predictions, read_predictions
+from results_in_the_paper.driver.results import Predictions, read_predictions
 
 OUTLIERS = 'outlier ratio'
 BY_RANK = ('SROCC', 'KROCC')
@@ -152,18 +176,7 @@ def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the predictions, print the tables or write them to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('files', nargs='+', help="predictions: results/NAME.csv, or an .npy file of the original")
-    parser.add_argument('--names', nargs='+', help='a name for each file')
-    parser.add_argument('--head', type=choice(HEADS, 'head'), default='pq', help='final score, level 6 or level 7')
-    parser.add_argument('--resamples', type=int, default=2000, help='bootstrap resamples')
-    parser.add_argument('--seed', type=int, default=0, help='seed of the bootstrap')
-    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
-    parser.add_argument('--out', help='file to write (default: the screen)')
-    args = parser.parse_args(argv)
-    if args.resamples < 100:
-        raise UserError(f'--resamples {args.resamples}: expected 100 or more')
+    args = COMPARE.parse(argv)
     check_outputs({'--out': args.out}, {'files': args.files})
     models = {label: read_predictions(path, args.head)
               for label, path in zip(_labels(args.files, args.names), args.files, strict=True)}

@@ -4,7 +4,6 @@
 reads, as its options say; any other run gets names that begin with its run name. The scripts of
 figures also read runs/ by themselves.
 """
-import argparse
 import ast
 import json
 import re
@@ -20,6 +19,7 @@ from iqa_data.info import dataset_name
 from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, read_text, write_text
+from iqa_runtime.options import Add, Command, group
 from iqa_studies.curves import read_scalars
 from results_in_the_paper.driver.figure_runs import figure_runs
 from results_in_the_paper.driver.settings import PAPER, differences
@@ -95,15 +95,21 @@ def base_of(words: Iterable[str]) -> dict:
     return base
 
 
+@group('curves', 'the runs whose curves are written')
+def curves(add: Add) -> None:
+    add('run_dir', nargs='+', metavar='RUN_DIR', help='folder of a run: its event file and its options.json')
+    add('--csv_dir', metavar='DIR', default=CSV_DIR, help='folder for the CSV files')
+    add('--base', nargs='*', default=[], metavar='NAME=VALUE',
+        help='what is not as in the paper for all runs of a figure, as dataset=demo epochs=5')
+
+
+EXPORT_CSV = Command(__doc__, [curves])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Export the runs and print the files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('run_dir', nargs='+', help='folder of a run: its event file and its options.json')
-    parser.add_argument('--csv_dir', default=CSV_DIR, help='folder for the CSV files (default: %(default)s)')
-    parser.add_argument('--base', nargs='*', default=[], metavar='NAME=VALUE',
-                        help="what is not as in the paper for all runs of a figure, as dataset=demo epochs=5")
-    args = parser.parse_args(argv)
+    args = EXPORT_CSV.parse(argv)
     base = base_of(args.base)
     files = {run_dir: csv_files(run_dir, args.csv_dir, base) for run_dir in args.run_dir}
     check_outputs({run_dir: list(texts) for run_dir, texts in files.items()},

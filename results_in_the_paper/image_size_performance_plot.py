@@ -9,9 +9,12 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_runtime.options import Command
 from iqa_studies import figures
 from iqa_studies.curves import Curve
 from results_in_the_paper.driver import plotting
+from results_in_the_paper.driver.options import curves as curve_options
+from results_in_the_paper.driver.options import figure
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
@@ -22,10 +25,13 @@ def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
                                 width=figures.COLUMN, height=1.9)
 
 
+IMAGE_SIZE = Command(__doc__, [figure, curve_options])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the best values."""
-    args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
+    args = IMAGE_SIZE.parse(argv)
     runs = plotting.read_figure('image_size', args)
     curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
     figures.save(draw(curves), args.out_dir, 'image_size')

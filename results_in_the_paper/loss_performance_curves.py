@@ -13,10 +13,13 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
+from iqa_runtime.options import Command
 from iqa_studies import figures
 from iqa_studies.curves import DIRECTIONS, Curve, first_reaching, last_epoch
 from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.figure_runs import METRICS, PARTS
+from results_in_the_paper.driver.options import curves as curve_options
+from results_in_the_paper.driver.options import figure
 from results_in_the_paper.driver.settings import LOSS_NAMES
 
 PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
@@ -70,10 +73,13 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': .8, 'pad': .5})
 
 
+FIGURE1 = Command(__doc__, [figure, curve_options])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the epochs."""
-    args = plotting.curve_parser(__doc__.splitlines()[0]).parse_args(argv)
+    args = FIGURE1.parse(argv)
     curves = {key[0]: value for key, value in plotting.read_figure('figure1', args).items()}
     figures.save(draw(curves), args.out_dir, 'figure1')
     print('The epoch at which each loss first reaches what Norm-in-Norm has after its first:')

@@ -4,20 +4,36 @@ Read from results/*.csv beside their results/*.json, or from the .npy files of t
 no code in them is run, for they are read by an unpickler that knows numpy's arrays and numbers alone.
 """
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_runtime.options import Add, Command, group
+from results_in_the_paper.driver.options import figure
+
+
+@group('predictions', 'the predictions that are drawn')
+def drawn(add: Add) -> None:
+    add('--result_dir', metavar='DIR', help='folder of the results (NAME.json and NAME.csv)')
+    add('--npy_dir', metavar='DIR', help="folder of the authors' .npy files (default: results, or else npy/)")
+
+
+FIGURE7 = Command(__doc__, [drawn, figure])
+
+if __name__ == '__main__':
+    FIGURE7.begin()  # --help and mistakes end here, before torch and matplotlib are imported
+
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from iqa_runtime.errors import UserError, command
 from iqa_studies import figures
 from IQAperformance import CRITERIA
-from results_in_the_paper.driver import places, plotting
+from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import cells
 from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions
 from results_in_the_paper.driver.settings import LOSS_NAMES
@@ -93,10 +109,7 @@ def predictions(result_dir: str | None, npy_dir: str | None) -> dict[str, dict[s
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the predictions, draw and save."""
-    parser = plotting.parser(__doc__.splitlines()[0])
-    parser.add_argument('--result_dir', help='folder of the results (NAME.json and NAME.csv)')
-    parser.add_argument('--npy_dir', help="folder of the authors' .npy files (default: results, or else npy/)")
-    args = parser.parse_args(argv)
+    args = FIGURE7.parse(argv)
     figures.save(draw(predictions(args.result_dir, args.npy_dir)), args.out_dir, 'figure7')
 
 

@@ -9,27 +9,38 @@ learning rates, of which the better one on 64 validation images counts, and is t
 contents. It draws svd-demo.png and prints the table. Run again, it goes on where it was stopped.
 """
 import sys
+from dataclasses import replace
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_runtime.options import Command
+from iqa_training.options import TRAIN
+from results_in_the_paper.driver.options import figure
+
+# what goes together depends on the run: its own command checks it
+SVD_DEMO = Command(__doc__, [figure], [replace(one, check=None) for one in TRAIN.groups])
+
+if __name__ == '__main__':
+    SVD_DEMO.begin()  # --help and mistakes end here, before torch and matplotlib are imported
+
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_data.demo import OUT_DIR, make_demo
 from iqa_data.info import Info, read_info
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
+from iqa_runtime.options import words_of
 from iqa_studies import figures
 from iqa_studies.table_formats import render
 from iqa_training.naming import checkpoint_file
-from iqa_training.options import TRAIN
-from results_in_the_paper.driver import plotting
 
 SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast', 'quantisation')
 SIZES, CHOICES = (50, 100, 200), (1, 2, 3)
@@ -129,8 +140,8 @@ def rows_of(table: pd.DataFrame) -> list[list[str]]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Train the missing networks, draw, and print the table."""
-    parser = plotting.parser(__doc__.splitlines()[0])
-    args, further = parser.parse_known_args(argv)
+    args = SVD_DEMO.parse(argv)
+    further = words_of({name: args.values[name] for name in args.given if name != 'out_dir'})
     info_file = OUT_DIR / 'demoinfo.mat'
     write_tables(read_info(info_file if info_file.exists() else make_demo()), TABLES)
     pretrained, source = trained('source', ['-arch', 'cnniqa', '-e', '60', '--milestones', '40', '-bs', '32', '-lr',

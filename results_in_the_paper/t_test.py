@@ -1,5 +1,4 @@
 """Is Norm-in-Norm better than MAE and MSE beyond chance? Paired t-tests on PLCC over ten splits of CLIVE, ResNet-18."""
-import argparse
 import math
 import sys
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.option_types import choice
-from iqa_studies.table_formats import FORMATS, render
+from iqa_runtime.options import Add, Command, group
+from iqa_studies.table_formats import render
 from results_in_the_paper.driver import places
+from results_in_the_paper.driver.options import add_format, add_results
 from results_in_the_paper.driver.results import Result, find
 from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER
 from results_in_the_paper.driver.settings import command as training_command
@@ -72,13 +72,19 @@ def draw(plcc: Mapping[str, Mapping[int, float]], style: str = 'text') -> str:
                       render(['losses', 'splits', 't', 'p (two-sided)'], tests, style)])
 
 
+@group('tests', 'the results that are compared')
+def compared(add: Add) -> None:
+    add_results(add)
+    add_format(add)
+
+
+T_TEST = Command(__doc__, [compared])
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the results of the 30 runs, print values and tests, and the commands of those that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
-    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
-    args = parser.parse_args(argv)
+    args = T_TEST.parse(argv)
     results = places.results(args.result_dir)
     plcc = read_plcc(results)
     missing = [training_command(run_options(loss, split)) for loss in LOSS_NAMES for split in SPLITS

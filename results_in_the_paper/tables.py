@@ -1,5 +1,4 @@
 """Tables 1, 2, A1 and A2, with the paper's numbers, ours and the difference, as text, Markdown and LaTeX."""
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -10,13 +9,24 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
-from iqa_runtime.option_types import choice
+from iqa_runtime.options import Add, Command, group
 from iqa_studies.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
+from results_in_the_paper.driver.options import add_format, add_results
 from results_in_the_paper.driver.results import Result
 
-TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
+
+@group('tables', 'the tables and their results')
+def tables(add: Add) -> None:
+    add('tables', nargs='*', default=('table1', 'table2', 'tableA1', 'tableA2'), metavar='TABLE',
+        help=f'any of {", ".join(HEADERS)}')
+    add_results(add)
+    add_format(add)
+    add('--out_dir', metavar='DIR', help='also write each table there, as text, Markdown, LaTeX and CSV')
+
+
+TABLES = Command(__doc__, [tables])
 
 
 def draw(rows_of: Sequence[Cell], results: list[Result], style: str = 'text') -> str:
@@ -45,12 +55,7 @@ def missing(rows_of: Sequence[Cell], results: list[Result]) -> list[str]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Print the tables, with the commands that make missing results; write them if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('tables', nargs='*', default=TABLES, metavar='TABLE', help=f'any of {", ".join(HEADERS)}')
-    parser.add_argument('--result_dir', help='folder of results of tests (default: results, here or in the repository)')
-    parser.add_argument('--format', type=choice(FORMATS, 'format'), default='text', help=', '.join(FORMATS))
-    parser.add_argument('--out_dir', help='also write each table there, as text, Markdown, LaTeX and CSV')
-    args = parser.parse_args(argv)
+    args = TABLES.parse(argv)
     results = places.results(args.result_dir)
     names = [pick(HEADERS, name, 'table') for name in args.tables]
     written = {(name, style): Path(args.out_dir or '', name + SUFFIXES[style]) for name in names for style in FORMATS}

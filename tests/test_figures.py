@@ -306,7 +306,7 @@ def test_curves_are_read_from_the_logs_of_runs(elsewhere, capsys, fails):
         write_log(elsewhere / f'runs/{i}', run, [.1 * i, .5])
     (elsewhere / 'runs/broken').mkdir()
     (elsewhere / 'runs/broken/options.json').write_text('{')
-    curves = plotting.read_figure('figure4', plotting.curve_parser('').parse_args([]))
+    curves = plotting.read_figure('figure4', bnMSE.FIGURE4.parse([]))
     assert capsys.readouterr().out == 'Curves of the logs in runs/\n'
     for i, run in enumerate(runs):
         assert curves[run.key]['val', 'PLCC'].values == pytest.approx([.1 * i, .5])

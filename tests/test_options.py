@@ -59,8 +59,11 @@ def helped(line: str, command, capsys) -> str:
 def test_help_is_short_and_names_the_other_groups(word, command, capsys):
     text = helped(word, command, capsys)
     assert text.startswith(command.doc.strip())
-    for group in command.groups:
-        assert group in command.shown or f'--help {group.title}' in text
+    for group in command.others:
+        assert f'--help {group.title}' in text
+    for group in command.accepted:
+        assert f'\n{group.title}:' not in text
+        assert helped(f'--help {group.title}', command, capsys).startswith(f'{group.title}:')
 
 
 @pytest.mark.parametrize('command', COMMANDS.values())

@@ -219,7 +219,7 @@ def test_models_of_other_images_are_refused(tmp_path, fails):
     moved = predictions()._replace(mos=predictions().mos + 1)
     assert 'differ in the MOS of image 1' in fails(compare.main, a, write(tmp_path / 'd.csv', moved))
     assert '2 files' in fails(compare.main, a, a, '--names', 'x')
-    assert '100 or more' in fails(compare.main, a, '--resamples', '5')
+    assert 'at least 100' in fails(compare.main, a, '--resamples', '5')
 
 
 def test_tables_survive_the_characters_of_names():

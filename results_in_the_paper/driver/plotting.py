@@ -1,16 +1,15 @@
-"""Read the curves of the paper's figures; the colours of the losses; the options of the figures' scripts."""
-import argparse
+"""Read the curves of the paper's figures, and the colours of the losses."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from iqa_runtime.files import check_outputs
+from iqa_runtime.options import Options
 from iqa_studies.curves import Curve, as_curve, best, read_curve
 from iqa_studies.figures import files
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
-from results_in_the_paper.driver.settings import PAPER
 
 LOSS_STYLES = {'mae': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
                'mse': {'color': '#D55E00', 'linestyle': (0, (1.2, 1.2))},
@@ -29,23 +28,7 @@ def print_best(curves: Mapping[str, Mapping[str, Curve]]) -> None:
         print(f'best {metric}: ' + ', '.join(f'{label} {best(curve, metric):.3f}' for label, curve in panel.items()))
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every figure has."""
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    result.add_argument('--out_dir', default=places.out_dir(), help='folder for the PDF and the PNG')
-    return result
-
-
-def curve_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser for the figures that are drawn from curves."""
-    result = parser(description)
-    result.add_argument('--csv_dir', help='folder of the curves as CSV files, that of export_csv.py or of the authors '
-                                          '(default: where they are: results/csv, runs/, csv/)')
-    result.add_argument('--dataset', default=PAPER['dataset'], help='data set of the runs')
-    return result
-
-
-def read_figure(figure: str, args: argparse.Namespace) -> dict[tuple, Curves]:
+def read_figure(figure: str, args: Options) -> dict[tuple, Curves]:
     """Read all curves of a figure: {key of the run: {(part, metric): curve}}.
 
     From --csv_dir, or else from the first place that has them all: results/csv and runs/, which main.py and

@@ -3,9 +3,12 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from iqa_runtime.options import Command
 from iqa_studies import figures
 from iqa_studies.curves import Curve, best
 from results_in_the_paper.driver import paper, plotting
+from results_in_the_paper.driver.options import curves as curve_options
+from results_in_the_paper.driver.options import figure
 from results_in_the_paper.driver.settings import LOSS_NAMES
 
 
@@ -20,7 +23,7 @@ def draw(curves: Mapping[str, Mapping[str, Curve]], name: str) -> Figure:
 
 def run(option: str, name: str, description: str, argv: list[str] | None = None) -> None:
     """Read the curves of one option (lr, bs, ft_lr_ratio), draw, save, and print the best values beside the paper's."""
-    args = plotting.curve_parser(description.splitlines()[0]).parse_args(argv)
+    args = Command(description, [figure, curve_options]).parse(argv)
     curves = {}
     for (loss, value), run_curves in plotting.read_figure(f'figure5_{option}', args).items():
         curves.setdefault(loss, {})[value] = run_curves['val', 'PLCC']

@@ -1,0 +1,94 @@
+"""--help of every script: short, in groups that can be taken in, each default once."""
+import re
+import runpy
+import sys
+
+import pytest
+from conftest import ROOT
+
+from iqa_runtime.commands import SUBCOMMANDS
+from iqa_scoring.options import ENSEMBLE, EXPORT, PREDICT, SCORE, TEST
+from iqa_training.options import TRAIN
+from iqa_training.train_ranker import TRAIN_RANKER
+from results_in_the_paper.reproduce import REPRODUCE
+
+SCRIPTS = sorted({*(module for module, _ in SUBCOMMANDS.values()),
+                  *(f'results_in_the_paper.{path.stem}' for path in (ROOT / 'results_in_the_paper').glob('*.py'))})
+COMMANDS = {'train': TRAIN, 'test': TEST, 'score': SCORE, 'export': EXPORT, 'ensemble': ENSEMBLE, 'predict': PREDICT,
+            'ranker': TRAIN_RANKER, 'reproduce': REPRODUCE}
+
+
+def help_of(module: str, monkeypatch, capsys, *words: str) -> str:
+    """Return what a script prints."""
+    monkeypatch.setattr(sys, 'argv', [module, *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / f'{module.replace(".", "/")}.py'), run_name='__main__')
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+def groups_in(text: str) -> dict[str, list[str]]:
+    """Return title -> the options under it, each with its description."""
+    groups, title = {}, None
+    for line in text.splitlines():
+        heading = re.fullmatch(r'(\w[\w ]*):', line)
+        if heading:
+            title = heading[1]
+            groups[title] = []
+        elif title and re.match(r'  \S', line):
+            groups[title].append(line)
+        elif title and line.startswith('   ') and groups[title]:
+            groups[title][-1] += f' {line.strip()}'
+        elif line.strip():
+            title = None
+    return groups
+
+
+@pytest.mark.parametrize('module', SCRIPTS)
+def test_help_is_short(module, monkeypatch, capsys):
+    text = help_of(module, monkeypatch, capsys, '--help')
+    assert text.count('\n') <= 70
+    assert max(map(len, text.splitlines())) <= 120
+    groups = groups_in(text)
+    assert groups
+    for title, options in groups.items():
+        assert title == 'more options' or len(options) <= 15, title
+        for option in options:
+            assert option.lower().count('default:') + option.count('(default)') <= 1, option
+
+
+@pytest.mark.parametrize('module', SCRIPTS)
+def test_examples_are_shown_as_they_are_typed(module, monkeypatch, capsys):
+    source = (ROOT / f'{module.replace(".", "/")}.py').read_text()
+    text = help_of(module, monkeypatch, capsys, '--help')
+    for line in re.findall(r'^    python \S.*', source, re.M):
+        assert line in text
+
+
+@pytest.mark.parametrize('command', COMMANDS.values(), ids=COMMANDS)
+def test_every_group_can_be_taken_in_and_says_each_default_once(command, capsys):
+    for group in command.groups:
+        with pytest.raises(SystemExit):
+            command.parse(['--help', group.title])
+        options = groups_in(capsys.readouterr().out)[group.title]
+        assert len(options) <= 15, group.title
+        names = [name for name, title in command.titles.items() if title == group.title]
+        for name, option in zip(names, options, strict=True):
+            unsaid = command.defaults[name] in (None, [], '') or command.defaults[name] is False
+            said = option.lower().count('default:') + option.count('(default)')
+            assert said <= 1 if unsaid else said == 1, option
+
+
+def test_scoring_lists_no_option_of_training(monkeypatch, capsys):
+    for module in ('test_demo', 'iqa_scoring.export'):
+        text = help_of(module, monkeypatch, capsys, '--help')
+        listed = {word for options in groups_in(text).values() for option in options
+                  for word in re.findall(r'^  (-\S+(?:, -\S+)*)', option)[0].split(', ')}
+        assert not listed & {word for name in TRAIN.names() for word in TRAIN.actions[name].option_strings}
+        assert 'Options of main.py' in text
+    assert SCORE.parse(['--img', 'x', '-arch', 'resnet18', '--resize']).architecture == 'resnet18'
+
+
+def test_a_group_that_is_not_there_names_the_nearest(fails):
+    assert 'did you mean training?' in fails(TRAIN.parse, '--help', 'trainning')
