@@ -54,6 +54,7 @@ def rmse(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
 
 # name -> (predictions, MOS, axis of the images) -> SROCC, PLCC, KROCC in -1..1, RMSE >= 0 in the unit of the MOS
 CRITERIA: dict[str, Callable[..., np.ndarray]] = {'SROCC': srocc, 'PLCC': plcc, 'RMSE': rmse, 'KROCC': krocc}
+CORRELATIONS = ('SROCC', 'PLCC', 'KROCC')
 
 
 def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: int = 1000, seed: int = 0,
@@ -199,8 +200,14 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
 
 
 def results_table(performance: dict, heads: Sequence[str]) -> str:
-    """Return the criteria of all heads as lines of text; `heads`: their names, the scored head first."""
-    lines = [f'{"":12}' + ''.join(f'{name:>9}' for name in CRITERIA)]
+    """Return the criteria of all heads as lines of text; `heads`: their names, the scored head first.
+
+    Of correlations the magnitude is shown, and a last line names the heads whose scores fall as MOS rises.
+    """
+    lines = [f'{"":12}' + ''.join(f'{f"|{name}|" if name in CORRELATIONS else name:>9}' for name in CRITERIA)]
     for i, head in enumerate(heads):
-        lines.append(f'{head:12}' + ''.join(f'{performance[name + str(i or "")]:9.4f}' for name in CRITERIA))
+        lines.append(f'{head:12}' + ''.join(f'{abs(performance[name + str(i or "")]):9.4f}' for name in CRITERIA))
+    falling = [head for i, head in enumerate(heads) if performance[f'SROCC{i or ""}'] < 0]
+    if falling:
+        lines.append(f'SROCC is negative, the scores fall as MOS rises: {", ".join(falling)}')
     return '\n'.join(lines)

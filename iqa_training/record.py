@@ -1,5 +1,6 @@
 """The record of a run's validations: which was the best so far, and whether to go on."""
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,22 @@ VAL_CRITERIA: dict[str, Callable[[dict], float]] = {
     'main_score': _magnitude('SROCC', 'PLCC'),  # NTIRE's name of the sum
     'loss': _least('loss'),
 }
+
+
+def name_printed(name: str) -> str:
+    """Return the name of a criterion as it is printed: correlations between bars, for their magnitude counts.
+
+    >>> name_printed('SROCC+PLCC')
+    '|SROCC|+|PLCC|'
+    """
+    return re.sub(r'(?:SROCC|PLCC|KROCC)[12]?', r'|\g<0>|', name)
+
+
+def value_printed(name: str, value: float | None) -> str:
+    """Return the value of a criterion as it is printed: 'none' if there is none, errors and losses not negated."""
+    if value is None:
+        return 'none'
+    return f'{-value if name == "loss" or name.startswith("RMSE") else value:.4f}'
 
 
 @dataclass

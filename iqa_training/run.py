@@ -16,9 +16,10 @@ from iqa_networks.svd_layers import count_parameters
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
+from iqa_training.clock import Clock, in_words
 from iqa_training.evaluation import Evaluation
 from iqa_training.log import Log
-from iqa_training.record import Record
+from iqa_training.record import Record, name_printed, value_printed
 from iqa_training.state import Skipping, gradients_of, random_states, restore, write_state
 from IQAdataset import Data
 from IQAloss import NotFiniteError, bhat
@@ -88,7 +89,7 @@ class Run:
         """
         if self.plan.pbar and is_main():
             bar = ProgressBar(desc='Training', persist=False)
-            bar.attach(trainer, output_transform=lambda output: {'loss': output['loss']})
+            bar.attach(trainer, output_transform=lambda output: {'loss': output['loss'], 'run ends in': self.left()})
         trainer.add_event_handler(Events.EPOCH_STARTED, self.begin_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.log_loss)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.watch_scale)
@@ -124,6 +125,7 @@ class Run:
         options = {'run_name': self.name, 'split_hash': self.split_hash, **self.about['options']}
         with self.log.open(options, self.data.names):
             if self.iteration < total and not self.record.exhausted:
+                self.clock = Clock(total, self.iteration)
                 self._run(loader)
             return self.finish()
 
@@ -210,10 +212,15 @@ class Run:
         epoch, length = engine.state.epoch, engine.state.epoch_length
         loss = np.mean(self.log.values('train/loss', min(length, self.iteration)))
         place = f'Epoch {epoch}/{self.plan.epochs}' + (f' iteration {self.iteration}' if self.plan.val_every else '')
-        value = val.get(self.plan.val_criterion, self.record.criterion(val))
-        best = 'none' if self.record.best is None else f'{abs(self.record.best):.4f}'
-        print(f'{place}  loss {loss:.4f}  val {self.plan.val_criterion} {value:.4f}  best {best} (epoch '
-              f'{self.record.epoch})  {time.perf_counter() - self.epoch_started:.1f} s', flush=True)
+        name = self.plan.val_criterion
+        value, best = (value_printed(name, value) for value in (self.record.criterion(val), self.record.best))
+        left = f', {self.left()} left' if self.iteration < self.clock.total else ''
+        print(f'{place}  loss {loss:.4f}  val {name_printed(name)} {value}  best {best} (epoch {self.record.epoch})  '
+              f'{time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
+
+    def left(self) -> str:
+        """Return the time that the run still takes, in words."""
+        return in_words(self.clock.left(self.trainer.state.iteration))
 
     def keep_state(self, engine: Engine) -> None:
         """Write the state after an epoch, once the learning rate is set for the next one; leave if a signal asks.
