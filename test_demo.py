@@ -26,11 +26,13 @@ from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
 from iqa_scoring.inputs import SUFFIXES
 from iqa_scoring.maps import check_maps, small_map, write_map
+from iqa_scoring.parts import Parts, units_of
 from iqa_scoring.picture import write_picture
 from iqa_scoring.references import Item, files_of, find_items, path_of, with_references
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
-from iqa_scoring.stream import Reader, Sample, row_of, score_files
+from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
+from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
 from iqa_training.naming import find_checkpoints
 from IQAperformance import CRITERIA
@@ -66,7 +68,8 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
     """Return the files that are written, by option; `file` is the checkpoint that scores."""
     out = (args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')) if args.calibrate else None
     return {'--csv': args.csv, '--json': args.json, '--report': args.report, '--out': out, '--picture': args.picture,
-            '--map': Path(args.map, 'NAME.png') if args.map else None}
+            '--map': Path(args.map, 'NAME.png') if args.map else None,
+            '--parquet': Path(args.parquet, 'NAME.parquet') if args.parquet else None}
 
 
 class Scoring:
@@ -76,7 +79,10 @@ class Scoring:
         self.args, self.scorer, self.model = args, scorer, model_of(checkpoints, args.views)
         self.outputs = outputs_of(args, checkpoints[0])
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
-        self.scored, self.unreadable, self.entries = 0, [], []
+        self.scored, self.failed, self.broken = 0, 0, 0  # images, images without a score, broken shards
+        self.skipped = 0                                 # images with a score already
+        self.unreadable, self.entries = [], []           # for the report
+        self.parts: Parts | None = None                  # of --parquet
         self.rows: list[dict] = []        # those that wait until the end
         self.kept: dict[int, tuple] = {}  # of images in flight: the path of the map, and its cells for the report
 
@@ -87,35 +93,70 @@ class Scoring:
                                      sys.stdin.buffer if '-' in args.img else ())
         check_outputs(self.outputs, {'--img': files_of(items)})
         paths = [path_of(item) for item in items]
-        self.alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
+        self.shards = list(filter(is_shard, paths))
+        one = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
+        self.alone = one and not self.shards and not args.parquet
+        self._check()
+        if repeated and is_main():
+            print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
+        mine = self._mine(items)
+        self.on_screen = not self.files and not self.parts and not self.alone
+        folders = [folder for folder in (args.parquet, args.map) if folder]
+        self.written = [*self.files.values(), *filter(None, [args.report]), *folders]
+        on_stdout = self.on_screen or any(is_device(path) for path in self.written if path not in folders)
+        self.messages = sys.stderr if on_stdout else sys.stdout
+        if self.on_screen:
+            print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
+        total = None if self.shards or self.parts else len(mine)
+        with signals_wait() as stop, tqdm(total=total, desc='Scoring', unit='image', leave=False,
+                                          disable=not args.pbar or self.alone) as self.bar:
+            for sample in self._samples(mine, lambda: stop.signal is not None):
+                self._take(sample)
+                self.bar.update(not sample.ended)
+        self.tables.close()
+        return self._finish(stop.signal)
+
+    def _check(self) -> None:
+        """Refuse options that do not go with these images."""
+        args = self.args
         if args.picture and not self.alone:
             raise UserError('--picture draws one image: give one --img')
         if args.map:
             check_maps(self.scorer)
-        if repeated and is_main():
-            print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
-        self.tables = Tables(self.files, args.resume, self.model)
-        todo = [item for item in items if self.tables.lack(text(path_of(item)))]
-        self.on_screen = not self.files and not self.alone
-        self.written = [*self.files.values(), *filter(None, (args.report, args.map))]
-        on_stdout = self.on_screen or any(is_device(path) for path in self.written if path != args.map)
-        self.messages = sys.stderr if on_stdout else sys.stdout
-        if self.on_screen:
-            print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
-        mine = todo[idist.get_rank()::idist.get_world_size()]
-        with signals_wait() as stop, tqdm(total=len(mine), desc='Scoring', unit='image', leave=False,
-                                          disable=not args.pbar or self.alone) as self.bar:
-            for sample in self._samples(mine, lambda: stop.signal is not None):
-                self._take(sample)
-                self.bar.update()
-        self.tables.close()
-        return self._finish(stop.signal, len(paths) - len(todo))
+        if self.shards and idist.get_world_size() > 1 and not args.parquet:
+            raise UserError(f'--img {text(self.shards[0])}: under torchrun, scores of shards need --parquet')
+        folder = os.path.realpath(args.parquet) if args.parquet else ''
+        for shard in self.shards if folder else ():
+            if os.path.dirname(os.path.realpath(shard)) == folder:
+                raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another one')
 
-    def _samples(self, items: list[Item], stop: Callable[[], bool]) -> Iterator[Sample]:
+    def _mine(self, items: list[Item]) -> list[Work]:
+        """Return the part of this process in the images and shards that are to be done."""
+        args = self.args
+        self.tables = Tables(self.files, args.resume, self.model)
+        if args.parquet:
+            self.parts = Parts(args.parquet, list(units_of(items)), args.resume, self.model)
+            self.skipped = self.parts.scored
+            self.failed = self.parts.failed if is_main() else 0
+            return [item for unit in self.parts.mine for item in unit.items]
+        todo = [item for item in items if self.tables.lack(text(path_of(item)))]
+        self.skipped = len(items) - len(todo)
+        return todo[idist.get_rank()::idist.get_world_size()]
+
+    def _images(self, items: list[Work]) -> Iterator[Work]:
+        """Yield the items, and of shards the images that the tables lack, and their ends."""
+        for item in open_shards(items, self.args.image_column, self.args.max_bytes):
+            if isinstance(item, Packed) and not self.tables.lack(text(item.path)):
+                self.skipped += 1
+            else:
+                yield item
+
+    def _samples(self, items: list[Work], stop: Callable[[], bool]) -> Iterator[Sample]:
         args = self.args
         read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
         window = args.map_window if args.map or (args.report and self._maps_in_report()) else 0
-        return score_files(self.scorer, items, read, args.batch_size, args.num_workers, window, self._keep, stop)
+        images = prefetched(self._images(items))
+        return score_files(self.scorer, images, read, args.batch_size, args.num_workers, window, self._keep, stop)
 
     def _maps_in_report(self) -> bool:
         return self.args.report_maps and self.scorer.has_maps
@@ -139,15 +180,17 @@ class Scoring:
     def _take(self, sample: Sample) -> None:
         """Add a result to the tables, the pictures or the screen."""
         if sample.error:
-            if self.alone:
-                raise UserError(f'--img {text(sample.path)}: {sample.error}')
-            self.unreadable.append(f'{text(sample.path)}: {sample.error}')
-            self.bar.write(self.unreadable[-1], file=sys.stderr)
+            self._tell(sample)
+        if sample.ended and self.parts:
+            self.parts.end(sample.error)
+        if sample.error or sample.ended:
             return
         path, small = self.kept.pop(sample.index, (None, b''))
         row = row_of(sample, self.scorer, self.model, self.args.clamp, path)
         self.scored += 1
         self.tables.write(row)
+        if self.parts:
+            self.parts.write(row)
         if self.args.report:
             self.entries.append(entry_of(row, sample, small))
         if self.alone or (self.on_screen and self.args.sort):
@@ -156,27 +199,42 @@ class Scoring:
             self.bar.write(screen_line(row), file=sys.stdout)
             sys.stdout.flush()
 
-    def _finish(self, signal: int | None, skipped: int) -> float | int:
+    def _tell(self, sample: Sample) -> None:
+        """Name an image that has no score, or a broken shard, and count it."""
+        if self.alone:
+            raise UserError(f'--img {text(sample.path)}: {sample.error}')
+        line = f'{text(sample.path)}: {sample.error}'
+        self.bar.write(line, file=sys.stderr)
+        self.broken, self.failed = self.broken + sample.ended, self.failed + (not sample.ended)
+        if self.args.report:
+            self.unreadable.append(line)
+        if self.parts and not sample.ended:
+            self.parts.write({'name': text(sample.path), 'model': self.model, 'shard': text(sample.shard),
+                              'key': text(sample.key), 'error': sample.error})
+
+    def _finish(self, signal: int | None) -> float | int:
         """Add up the counts of the processes, print them, and end with the status that fits."""
-        gathered = gather_objects((self.scored, self.unreadable, self.entries))
-        scored, unreadable, entries = (sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
+        gathered = gather_objects((self.scored, self.failed, self.broken, self.unreadable, self.entries))
+        scored, failed, broken, unreadable, entries = (
+            sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
         if is_main():
-            self._conclude(scored, unreadable, entries)
+            self._conclude(unreadable, entries)
             if not self.alone:
                 written = ', '.join(text(path) for path in self.written)
-                print(f'{scored} images scored' + (f', {skipped} were there already' if skipped else '')
-                      + (f', {len(unreadable)} could not be' if unreadable else '')
+                print(f'{scored} images scored' + (f', {self.skipped} were there already' if self.skipped else '')
+                      + (f', {failed} could not be' if failed else '')
+                      + (f', broken shards: {broken}' if broken else '')
                       + (f': {written}' if written else ''), file=self.messages)
         idist.barrier()  # torchrun ends all processes when one ends with an error
         if signal:
-            print('Interrupted' + ('; with --resume, the same command does the rest' if self.files else ''),
-                  file=sys.stderr)
+            again = self.files or self.parts
+            print('Interrupted' + ('; with --resume, the same command does the rest' if again else ''), file=sys.stderr)
             raise SystemExit(128 + signal)
-        if unreadable:
+        if failed or broken:
             raise SystemExit(1)
         return self.rows[0]['score'] if self.alone else self.scored
 
-    def _conclude(self, scored: int, unreadable: list[str], entries: list) -> None:
+    def _conclude(self, unreadable: list[str], entries: list) -> None:
         """Finish the files, show the sorted scores, and write the report."""
         sign = -1 if self.scorer.scale.higher_is_better is not False else 1
 

@@ -48,7 +48,7 @@ def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
     except UserError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on a broken file
-        raise ImageError(_reason(error, path), path) from error
+        raise ImageError(_reason(error, file), path) from error
 
 
 @cache
@@ -61,21 +61,24 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in (*FORMATS[:-1], 'HEIF', FORMATS[-1]) if name in Image.OPEN)
 
 
-def _reason(error: Exception, path: str | bytes) -> str:
+def _reason(error: Exception, file: str | Path | BinaryIO) -> str:
     """Return a decoder's error in words."""
     if isinstance(error, FileNotFoundError):
         return 'no such file'
     if isinstance(error, MemoryError):
         return 'not enough memory to decode it'
     if isinstance(error, UnidentifiedImageError):
-        return HEIF_HINT if path and 'HEIF' not in _formats() and _is_heif(path) else 'cannot identify image file'
+        return HEIF_HINT if 'HEIF' not in _formats() and _is_heif(file) else 'cannot identify image file'
     system = error.strerror if isinstance(error, OSError) else None
     return system or (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _is_heif(path: str | bytes) -> bool:
-    with open(path, 'rb') as file:
-        start = file.read(12)
+def _is_heif(file: str | Path | BinaryIO) -> bool:
+    if not hasattr(file, 'read'):
+        with open(file, 'rb') as stream:
+            return _is_heif(stream)
+    file.seek(0)
+    start = file.read(12)
     return start[4:8] == b'ftyp' and start[8:] in HEIF_BRANDS
 
 

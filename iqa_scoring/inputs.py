@@ -1,24 +1,32 @@
-"""Which images are meant, and how their names are written.
+"""Which images and shards are meant, and how their names are written.
 
 A file name is written as valid UTF-8 on one line: bytes that are not UTF-8 become \\xNN, control characters and other
 invisible ones their escapes (see `text`). It is the path as it was given (or found below a folder that was given),
 without a leading ./; --resume recognises images by it.
 """
+import difflib
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
+from iqa_scoring.shards import is_shard
+
+MOST = 1_000_000  # names that braces may mean
+RANGE = re.compile(r'\{(-?\d+)\.\.(-?\d+)')
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:
-    """Return the image files that `words` mean, each once, in the order of `words`; and how often one came again.
+    """Return the files that `words` mean, each once, in the order of `words`; and how often one came again.
 
     A word is a file (whatever its suffix), a folder (its images, sorted, hidden ones left out; `recursive`: below it
-    too), a glob pattern (** crosses folders), or - for a list on stdin, one path a line. A file that is named but not
-    there is kept: whoever reads it reports it. Raises UserError if a folder or a pattern has no images.
+    too), a glob pattern (** crosses folders), a pattern of braces ({00..99}, {a,b}), or - for a list on stdin, one path
+    a line. A file that is named but not there is kept: whoever reads it reports it. Raises UserError if a folder or a
+    pattern has no images, or a shard that is named is not there.
     """
     found: dict[str, str] = {}
     count = 0
@@ -37,16 +45,63 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
     elif os.path.isdir(word):
         images = list(_inside(word, recursive))
         if not images:
-            below = '' if recursive else '; --recursive looks into the folders below it'
-            raise UserError(f'--img {text(word)}: the folder has no images ({" ".join(sorted(SUFFIXES))}){below}')
+            raise UserError(f'--img {text(word)}: the folder has no images ({" ".join(sorted(SUFFIXES))})'
+                            + _others(word, recursive))
         yield from images
+    elif '{' in word and not os.path.lexists(word) and (names := expanded(word)) != [word]:
+        if not any(glob.has_magic(name) or os.path.lexists(name) for name in names):
+            raise UserError(f'--img {text(word)}: no file matches{nearest(names[0])}')
+        for name in names:
+            yield from _meant(name, recursive, stdin) if glob.has_magic(name) else (name,)
     elif glob.has_magic(word) and not os.path.lexists(word):
         images = [path for path in sorted(glob.iglob(word, recursive=True)) if os.path.isfile(path)]
         if not images:
-            raise UserError(f'--img {text(word)}: no file matches')
+            raise UserError(f'--img {text(word)}: no file matches{nearest(word)}')
         yield from images
+    elif is_shard(word) and not os.path.lexists(word):
+        raise UserError(f'--img {text(word)}: no such file{nearest(word)}')
     else:
         yield word
+
+
+def expanded(word: str) -> list[str]:
+    """Return the names that braces mean, as in a shell: {08..10} is 08, 09, 10; {a,b} is a, b; others stay as they are.
+
+    Raises UserError if there are more than MOST.
+    """
+    from braceexpand import braceexpand
+    try:
+        few = all(abs(int(last) - int(first)) < MOST for first, last in RANGE.findall(word))
+        names = list(islice(braceexpand(word, escape=False), MOST + 1)) if few else []
+    except (ValueError, RecursionError):  # braces that do not close
+        return [word]
+    if not 0 < len(names) <= MOST:
+        raise UserError(f'--img {text(word[:200])}: the braces mean more than {MOST} names')
+    return names
+
+
+def nearest(word: str) -> str:
+    """Return words for an error that name the files nearest to a path that is not there, '' if there are none."""
+    folder, name = os.path.split(word)
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    try:
+        there = sorted(islice((entry.name for entry in os.scandir(folder or '.')), MOST))
+    except OSError:
+        return ''
+    suffix = os.path.splitext(name)[1]
+    alike = [other for other in there if suffix and other.endswith(suffix)]
+    known = {other.casefold(): other for other in there[:10_000]}
+    close = [known[other] for other in difflib.get_close_matches(name.casefold(), known, 3, .5)] or alike[:3]
+    return '; nearest to it: ' + ', '.join(text(os.path.join(folder, other)) for other in close) if close else ''
+
+
+def _others(folder: str, recursive: bool) -> str:
+    """Return words that say what else may be meant by a folder without images."""
+    shards = sorted({os.path.splitext(name)[1].lower() for name in os.listdir(folder) if is_shard(name)})
+    if shards:
+        return ''.join(f'; its shards are {text(os.path.join(folder, "*" + suffix))}' for suffix in shards)
+    return '' if recursive else '; --recursive looks into the folders below it'
 
 
 def _inside(folder: str, recursive: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ CURVES = ('linear', 'logistic')
 READABLE = ('challenge', 'full')  # forms of tables that the ensemble reads
 HOW = ('iqr', 'mean', 'median')
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
+MAX_BYTES = 1 << 28       # of an image in a shard
 WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
 
 
@@ -36,12 +37,14 @@ def check_input(args: Options) -> None:
         raise UserError('--calibrate fits the scores of one checkpoint, without --views')
     if bool(args.img) == bool(args.calibrate):
         raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
-    if args.resume and not (args.csv or args.json):
-        raise UserError('--resume needs --csv or --json, the file to go on with')
+    if args.resume and not (args.csv or args.json or args.parquet):
+        raise UserError('--resume needs --csv, --json or --parquet, which it goes on with')
+    if args.parquet and (args.csv or args.json or args.sort):
+        raise UserError('--parquet is the only table, in the order of the images: leave out --csv, --json and --sort')
     if args.resume and args.report:
         raise UserError('--report shows the images that are scored in this run: leave out --resume')
-    if launched() > 1 and args.img and not (args.csv or args.json):
-        raise UserError('under torchrun, give --csv or --json: one file for all processes')
+    if launched() > 1 and args.img and not (args.csv or args.json or args.parquet):
+        raise UserError('under torchrun, give --csv, --json or --parquet, which all processes write to')
     for name, path in (('csv', args.csv), ('json', args.json)):
         again = args.resume or args.sort or launched() > 1 or args.columns != 'full'
         if path and is_device(path) and again:
@@ -52,12 +55,16 @@ def check_input(args: Options) -> None:
 @group('input', 'the images to score', check=check_input)
 def images(add) -> None:
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
-        help='files, folders, glob patterns, or - for a list on stdin')
+        help='files, folders, glob patterns, patterns of braces, shards (.tar, .parquet), or - for a list on stdin')
     add('--ref', metavar='REFERENCE',
         help='for a full-reference network: the reference image, or a folder of them, of the name of an image or of '
              'the part before an underscore; without it, --img - reads a table image,reference')
     add('--recursive', action='store_true', help='look into the folders below a folder too')
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
+    add('--max_bytes', type=count, default=MAX_BYTES, help='pass over larger images in shards')
+    add('--image_column', metavar='NAME',
+        help='column of the images in a Parquet (default: image, jpg, jpeg, png, webp or bytes), or their extension in '
+             'a tar (default: all images)')
 
 
 @group('views', 'the views of an image whose scores are averaged')
@@ -77,10 +84,11 @@ def check_output(args: Options) -> None:
 def output(add) -> None:
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
+    add('--parquet', metavar='DIR', help='write a folder of Parquet files, one of each shard')
     add('--columns', type=choice('iqa_scoring.tables:FORMS', 'form of the table'), default='full',
         help="form of the finished --csv: full; ntire: that challenge's output.txt, lines FILE,SCORE in its order; "
              "challenge: the 2023 Samsung AI Challenge's, img_name,mos,comments, the scores cut to 0..10")
-    add('--resume', action='store_true', help='score only what --csv or --json lack')
+    add('--resume', action='store_true', help='score only what --csv, --json or --parquet lack')
     add('--sort', action='store_true', help='best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
     add('--picture', metavar='FILE', help='draw the one image, its reference and its score, as PNG')
@@ -160,6 +168,7 @@ SCORE = Command("""Score images.
     python test_demo.py --img folder 'more/*.png' --trained_model_file ... --csv out.csv  many
     python test_demo.py --img D.png --ref R.png --trained_model_file ...                  one, with its reference
     python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
+    python test_demo.py --img 's/{000..999}.tar' --trained_model_file ... --parquet out   shards
     python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
 
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to

@@ -30,6 +30,7 @@ from iqa_runtime.names import text
 from iqa_scoring import ensemble
 from iqa_scoring.inputs import find_images
 from iqa_scoring.scorer import Scorer, load_scorer
+from iqa_scoring.shards import is_shard
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import Tables
 from IQAmodel import list_models
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     args = PREDICT.parse(argv)
     files = checkpoints_in(args.models)
     paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
+    for path in filter(is_shard, paths):
+        raise UserError(f'--img {text(path)}: expected image files; test_demo.py scores shards')
     tables = [Path(args.out, f'{file.stem}.csv') for file in files]
     for i, (file, table) in enumerate(zip(files, tables, strict=True), 1):
         if table.exists():

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
 from iqa_scoring.inputs import find_images
+from iqa_scoring.shards import is_shard
 
 Item = str | tuple[str, str]  # a path, or a pair of them: reference, distorted
 COLUMNS = ['image', 'reference']
@@ -43,6 +44,10 @@ def with_references(paths: Sequence[str], reference: str | None, inputs: int, re
     if inputs == 2 and not reference:
         raise UserError('this network compares an image with its reference: give --ref, a file or folder, or --img - '
                         'and a table on stdin, with an image and its reference in each row')
+    shard = next(filter(is_shard, paths), None)
+    if inputs == 2 and shard:
+        raise UserError(f'--img {text(shard)}: shards hold images without references, and this network compares an '
+                        'image with its reference: give files')
     return list(paths) if inputs == 1 else match(paths, reference, recursive)
 
 

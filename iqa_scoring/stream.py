@@ -1,14 +1,15 @@
 """Scoring any number of image files: decoded in parallel, batched by size, in the order of the list, in bounded memory.
 
-At most `workers + batch_size` images are decoded ahead, and at most WAITING bytes wait for others of their size.
+At most `workers + batch_size` images are decoded ahead, at most WAITING bytes wait to be decoded, and as many decoded
+ones for others of their size.
 """
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from iqa_scoring.maps import quality_maps
 from iqa_scoring.options import MAX_PIXELS
 from iqa_scoring.references import Item
 from iqa_scoring.scorer import Scorer
+from iqa_scoring.shards import End, Packed
 
-WAITING = 1 << 28   # bytes of decoded images that wait for others of their size
+Work = Item | Packed | End
+WAITING = 1 << 28   # bytes of images in shards that wait to be decoded; of decoded ones that wait for others of a size
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order
 
 
@@ -45,6 +48,19 @@ class Sample:
     reference_pixels: torch.Tensor | None = None
     reference_thumbnail: bytes = b''
     difference_thumbnail: bytes = b''
+    shard: str = ''                      # of an image in a shard, and its name there
+    key: str = ''
+    ended: bool = False                  # no image, but the end of a shard (see shards.End)
+
+    @classmethod
+    def of(cls, index: int, item: Work) -> 'Sample':
+        """Return the sample of an item that has not been read."""
+        if isinstance(item, End):
+            return cls(index, item.path, error=item.error, ended=True)
+        if isinstance(item, Packed):
+            return cls(index, item.path, shard=item.shard, key=item.key)
+        reference, path = ('', item) if isinstance(item, str) else item
+        return cls(index, path, reference=reference)
 
     @property
     def inputs(self) -> tuple[torch.Tensor, ...]:
@@ -62,9 +78,10 @@ class Sample:
 
 
 class Reader:
-    """Reads image files into samples; `index, path -> Sample`, whose `error` says what is wrong. Never raises.
+    """Reads images into samples; `index, path -> Sample`, whose `error` says what is wrong. Never raises.
 
-    Instead of a path, a pair of paths, (reference, distorted), gives a sample of both.
+    Instead of a path, a pair of paths, (reference, distorted), gives a sample of both; an image in a shard and the end
+    of a shard give theirs.
 
     Args:
         preprocess: path -> PIL image (see iqa_data.transforms.Preprocess).
@@ -75,25 +92,26 @@ class Reader:
     def __init__(self, preprocess: Preprocess, max_pixels: int = MAX_PIXELS, thumbnail: int = 0):
         self.preprocess, self.max_pixels, self.thumbnail = preprocess, max_pixels, thumbnail
 
-    def __call__(self, index: int, path: Item) -> Sample:
-        reference, path = ('', path) if isinstance(path, str) else path
-        sample = Sample(index, path, reference=reference)
+    def __call__(self, index: int, item: Work) -> Sample:
+        sample = Sample.of(index, item)
+        if sample.ended:
+            return sample
         try:
-            image = self._read(path, sample)
+            image = self._read(io.BytesIO(item.bytes()) if isinstance(item, Packed) else sample.path, sample)
         except ImageError as error:
             sample.error = error.reason
             return sample
-        if reference:
+        if sample.reference:
             try:
-                self._compare(image, self._read(reference, Sample(index, reference)), sample)
+                self._compare(image, self._read(sample.reference, Sample(index, sample.reference)), sample)
             except ImageError as error:
-                sample.error = f'its reference {text(reference)}: {error.reason}'
+                sample.error = f'its reference {text(sample.reference)}: {error.reason}'
         sample.pixels = None if sample.error else pil_to_tensor(image)
         return sample
 
-    def _read(self, path: str, sample: Sample) -> Image.Image:
+    def _read(self, file: str | BinaryIO, sample: Sample) -> Image.Image:
         """Return the preprocessed image; put a note and the thumbnail into the sample."""
-        with opened(path) as image:
+        with opened(file) as image:
             width, height = image.size
             if width * height > self.max_pixels:
                 raise ImageError(f'{width}x{height} pixels are more than {self.max_pixels}, as in a decompression '
@@ -132,15 +150,24 @@ def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
     return buffer.getvalue()
 
 
-def decode(paths: Iterable[Item], read: Callable[[int, Item], Sample], workers: int, ahead: int) -> Iterator[Sample]:
-    """Yield read(index, path) of every path, in order, by `workers` threads, at most `ahead` of the consumer."""
-    numbered = enumerate(paths)
+def decode(items: Iterable[Work], read: Callable[[int, Work], Sample], workers: int, ahead: int) -> Iterator[Sample]:
+    """Yield read(index, item) of every item, in order, by `workers` threads, at most `ahead` of the consumer.
+
+    At most WAITING bytes of images in shards are held, or one image.
+    """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            running = deque(pool.submit(read, *one) for one in islice(numbered, ahead))
+            running, held = deque(), 0
+            for index, item in enumerate(items):
+                size = len(item.content) if isinstance(item, Packed) else 0
+                while running and (len(running) == ahead or held + size > WAITING):
+                    future, done = running.popleft()
+                    yield future.result()
+                    held -= done
+                running.append((pool.submit(read, index, item), size))
+                held += size
             while running:
-                yield running.popleft().result()
-                running.extend(pool.submit(read, *one) for one in islice(numbered, 1))
+                yield running.popleft()[0].result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -169,13 +196,14 @@ def batches(samples: Iterable[Sample], batch_size: int, waiting: int = WAITING) 
     yield from groups.values()
 
 
-def score_files(scorer: Scorer, paths: Iterable[Item], read: Callable[[int, Item], Sample], batch_size: int = 8,
+def score_files(scorer: Scorer, paths: Iterable[Work], read: Callable[[int, Work], Sample], batch_size: int = 8,
                 workers: int = 2, window: int = 0, keep: Callable[[Sample], None] = lambda sample: None,
                 stop: Callable[[], bool] = lambda: False) -> Iterator[Sample]:
     """Score files; yields their samples, without pixels, in the order of `paths`.
 
     Args:
-        paths: files, or pairs of files (reference, distorted).
+        paths: files, pairs of files (reference, distorted), or images in shards and ends of shards (see shards.py);
+            an end comes only after all images before it.
         read: see Reader.
         window: side of the windows of a quality map (see iqa_scoring/maps.py); 0 makes none.
         keep: called with each scored sample while it still has its pixels.
@@ -187,7 +215,7 @@ def score_files(scorer: Scorer, paths: Iterable[Item], read: Callable[[int, Item
         if batch[0].pixels is not None:
             _score(scorer, batch, window)
         for sample in batch:
-            if not sample.error:
+            if not sample.error and not sample.ended:
                 keep(sample)
             sample.let_go()
             done[sample.index] = sample
@@ -196,7 +224,7 @@ def score_files(scorer: Scorer, paths: Iterable[Item], read: Callable[[int, Item
             place += 1
         if stop():
             break
-    yield from (done[index] for index in sorted(done))
+    yield from (done[index] for index in sorted(done) if not done[index].ended)
 
 
 def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
@@ -231,4 +259,5 @@ def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
             'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
-            'map': text(map_path) if map_path else None, 'note': sample.note}
+            'map': text(map_path) if map_path else None, 'note': sample.note, 'shard': text(sample.shard),
+            'key': text(sample.key)}

@@ -54,7 +54,7 @@ def _csv_row(line: str) -> dict:
 
 
 def _json_line(row: dict) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + '\n'
+    return json.dumps({name: row[name] for name in COLUMNS}, ensure_ascii=False, allow_nan=False) + '\n'
 
 
 def _check_row(row) -> None:

@@ -1,0 +1,273 @@
+"""Images inside shards: tar files as WebDataset writes them, and Parquet with the bytes of images in a column.
+
+A shard may come from anywhere. It is read forward, one image after the other, and nothing of it is written, executed,
+unpickled or followed (links, paths beside the bytes). Sizes are known before bytes are read, so that memory depends
+neither on the number of images nor on what a header claims: a tar's image of more than `max_bytes` is passed over, and
+a page of a Parquet has at most 2 GiB. An image in a shard has the name SHARD/KEY, of which KEY is the member's path in
+a tar; in a Parquet it is the value in the first of the columns NAMES, else the path beside the bytes, else the number
+of the row, from 0 on.
+
+WebDataset's own reader is not used: it reads members whole before their size can be asked for, and takes
+`pipe:COMMAND` for a name.
+"""
+import os
+import stat
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
+
+from iqa_data.images import SUFFIXES, ImageError
+from iqa_runtime.errors import one_line
+from iqa_scoring.options import MAX_BYTES
+
+T = TypeVar('T')
+HEADER = 1 << 20   # bytes of a tar's extended header
+BLOCK = tarfile.BLOCKSIZE
+LONGEST = 1024     # bytes of a name in a Parquet
+BUFFER = 1 << 20   # bytes of a Parquet that are read at once
+AHEAD = 4          # images that are read before they are asked for
+IMAGES = ('image', 'jpg', 'jpeg', 'png', 'webp', 'bytes')  # columns of bytes, or of {bytes, path} as Hugging Face's
+NAMES = ('path', 'key', '__key__', 'id')
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An image in a shard: its bytes, or why they were not read."""
+
+    shard: str
+    key: str
+    content: bytes = b''
+    error: str = ''
+
+    @property
+    def path(self) -> str:
+        """Return the image's name."""
+        return f'{self.shard}/{self.key}'
+
+    def bytes(self) -> bytes:
+        """Return the bytes; ImageError if they were not read."""
+        if self.error:
+            raise ImageError(self.error)
+        return self.content
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a shard, or of files that are scored as one; `error` says what is wrong with the shard."""
+
+    path: str
+    error: str = ''
+
+
+def is_shard(path: str) -> bool:
+    """Return whether a path is that of a shard, by its suffix."""
+    return os.path.splitext(path)[1].lower() in READERS
+
+
+def open_shards(items: Iterable[T], column: str | None = None,
+                max_bytes: int = MAX_BYTES) -> Iterator[T | Packed | End]:
+    """Yield the items; instead of a path of a shard, its images and its end. See `images_in`."""
+    for item in items:
+        if isinstance(item, str) and is_shard(item):
+            yield from images_in(item, column, max_bytes)
+        else:
+            yield item
+
+
+def images_in(shard: str, column: str | None = None, max_bytes: int = MAX_BYTES) -> Iterator[Packed | End]:
+    """Yield the images in a shard, then its end. Never raises: what cannot be read is an error of the image or the end.
+
+    Args:
+        column: name of the column of a Parquet, or the images' extension in a tar (jpg; left.png of 0001.left.png).
+        max_bytes: larger images are not read.
+    """
+    count, error = 0, ''
+    try:
+        if not stat.S_ISREG(os.stat(shard).st_mode):
+            raise ValueError('not a file')  # a pipe or a device may never end
+        for image in READERS[os.path.splitext(shard)[1].lower()](shard, column, max_bytes):
+            yield image
+            count += 1
+    except Exception as problem:  # a reader raises almost anything on a broken file
+        error = f'{_reason(problem)} ({count} images of it were read)' if count else _reason(problem)
+    yield End(shard, error if error or count else 'no image in it')
+
+
+def _reason(error: Exception) -> str:
+    """Return a reader's error in one line."""
+    if isinstance(error, FileNotFoundError):
+        return 'no such file'
+    system = error.strerror if isinstance(error, OSError) else None
+    return one_line(system or (str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+
+
+def prefetched(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
+    """Yield the items, which a thread takes from their iterator, at most `ahead` before they are asked for."""
+    iterator = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            waiting = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# Tar
+
+class _Forward:
+    """A tar as tarfile reads its headers: never back, and never much at once, whatever sizes they claim."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.last = file, b''
+
+    def read(self, size: int) -> bytes:
+        """Read a block or an extended header."""
+        if not 0 <= size <= HEADER:
+            raise ValueError(f'a header of {size} bytes at byte {self.tell()}: no tar, or damaged')
+        self.last = self.file.read(size)
+        return self.last
+
+    def seek(self, position: int) -> None:
+        """Pass over the rest of a member."""
+        if position < self.tell():
+            raise ValueError(f'a member before byte {self.tell()} again: no tar, or damaged')
+        self.file.seek(position)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self.file.tell()
+
+
+def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
+    """Yield the images of a tar: the members with a suffix of images, or with the extension `column`.
+
+    Folders, hidden members and other kinds (labels, tars) are passed over. Raises an error if it is damaged, or ends
+    without the blocks of zeros that every tar ends with: it was cut off.
+    """
+    with open(shard, 'rb') as file:
+        source, size = _Forward(file), os.fstat(file.fileno()).st_size
+        with closing(tarfile.TarFile(fileobj=source, encoding='utf-8', errors='surrogateescape')) as tar:
+            while member := tar.next():
+                tar.members.clear()      # they would be kept,
+                tar.pax_headers.clear()  # as would be headers for all members
+                if member.offset_data + member.size > size:
+                    raise ValueError(f'cut off in {member.name}: {member.size} bytes, of which '
+                                     f'{max(size - member.offset_data, 0)} are there')
+                if _is_image(member, column):
+                    yield _member(shard, member, file, max_bytes)
+        if source.last != bytes(BLOCK):
+            raise ValueError(f'cut off or damaged at byte {tar.offset}')
+
+
+def _is_image(member: tarfile.TarInfo, column: str | None) -> bool:
+    name = os.path.basename(member.name)
+    if member.isdir() or name.startswith('.'):
+        return False
+    if column:
+        return name.partition('.')[2].lower() == column.lower()
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _member(shard: str, member: tarfile.TarInfo, file: BinaryIO, max_bytes: int) -> Packed:
+    """Return a member's image; one that is not a plain file or too large is not read."""
+    if member.issym() or member.islnk():
+        return Packed(shard, member.name, error='a link, which is not followed')
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
+        return Packed(shard, member.name, error='not a file')
+    if member.size > max_bytes:
+        return Packed(shard, member.name, error=too_large(member.size, max_bytes))
+    file.seek(member.offset_data)
+    return Packed(shard, member.name, file.read(member.size))
+
+
+def too_large(size: int, max_bytes: int) -> str:
+    """Return the error of an image of more than `max_bytes`."""
+    return f'{size} bytes are more than {max_bytes}; if it can be trusted: --max_bytes {size}'
+
+
+# Parquet
+
+def read_parquet(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
+    """Yield the images of a Parquet's rows; one row is in memory at a time.
+
+    Args:
+        column: of bytes or of {bytes, path}; None: the first in IMAGES that is.
+
+    Raises an error if there is no such column, or a row group cannot be read, after all the others.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    with pa.OSFile(shard) as source, pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER) as file:
+        column = _column(file.schema_arrow, column)
+        name = next((name for name in NAMES if name != column and _is_name(file.schema_arrow, name)), None)
+        broken, row = [], 0
+        for group in range(file.num_row_groups):
+            try:
+                batches = file.iter_batches(1, [group], [column, name] if name else [column], use_threads=False)
+                for number, batch in enumerate(batches, row):
+                    yield _row(shard, batch, column, name, number, max_bytes)
+            except (pa.ArrowException, OSError) as error:
+                broken.append(f'row group {group} of {file.num_row_groups}: {_reason(error)}')
+            row += file.metadata.row_group(group).num_rows
+    if broken:
+        raise ValueError(broken[0] + (f', and {len(broken) - 1} more' if len(broken) > 1 else ''))
+
+
+def _column(schema, column: str | None) -> str:
+    """Return the column of the images; ValueError if there is none."""
+    found = [name for name in ([column] if column else IMAGES) if name in schema.names and _holds_bytes(schema, name)]
+    if not found:
+        wanted = f'column {column!r}' if column else f'column {", ".join(IMAGES[:-1])} or {IMAGES[-1]}'
+        raise ValueError(f'no {wanted} with bytes, or with {{bytes, path}}, among: '
+                         f'{", ".join(schema.names)}; --image_column names it')
+    return found[0]
+
+
+def _holds_bytes(schema, name: str) -> bool:
+    import pyarrow as pa
+    kind = schema.field(name).type
+    if pa.types.is_struct(kind) and kind.get_field_index('bytes') >= 0:
+        kind = kind.field('bytes').type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_name(schema, name: str) -> bool:
+    import pyarrow as pa
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+
+
+def _row(shard: str, batch, column: str, name: str | None, number: int, max_bytes: int) -> Packed:
+    """Return the image of a batch of one row, the row `number` of the file."""
+    value, path = batch.column(column)[0], None
+    if hasattr(value, 'keys'):  # a struct
+        path = value['path'] if value.is_valid and 'path' in value else None
+        value = value['bytes'] if value.is_valid else None
+    content = value.as_buffer() if value is not None else None
+    key = _text(batch.column(name)[0]) if name else _text(path) if path is not None else ''
+    key = key or str(number)
+    if content is None:
+        return Packed(shard, key, error='no bytes' + (', only a path, which is not followed' if _text(path) else ''))
+    if content.size > max_bytes:
+        return Packed(shard, key, error=too_large(content.size, max_bytes))
+    return Packed(shard, key, content.to_pybytes())
+
+
+def _text(value) -> str:
+    """Return a text or number of a Parquet, '' if it is null; a text may be no UTF-8, as a path may."""
+    if value is None or not value.is_valid:
+        return ''
+    return os.fsdecode(value.as_buffer()[:LONGEST].to_pybytes()) if hasattr(value, 'as_buffer') else str(value.as_py())
+
+
+# suffix -> reader of (shard, column, max_bytes)
+READERS: dict[str, Callable[[str, str | None, int], Iterator[Packed]]] = {'.tar': read_tar, '.parquet': read_parquet}
