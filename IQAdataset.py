@@ -207,6 +207,14 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
                 preprocess, loading, info.higher_is_better)
 
 
+def source_at(args: Options) -> Source:
+    """Return the source of the data set that the options name; the demo data set is drawn if it is not there."""
+    if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
+        from iqa_data.demo import make_demo  # it draws the images, with more packages
+        make_demo()
+    return named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
+
+
 def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow_outside: bool = False) -> list[Path]:
     """Return the file of the reference image of each of these images; UserError if the set lacks one of them."""
     wants = f'a full-reference network compares images with their references, and {name}'
@@ -242,11 +250,7 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
     `inputs`: images that the network compares; with 2, items are pairs (reference, distorted).
     `outputs`: the files that are to be written: UserError if an image is one of them (see check_outputs).
     """
-    if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
-        from iqa_data.demo import make_demo  # it draws the images, with more packages
-        make_demo()
-
-    source = named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
+    source = source_at(args)
 
     def rows(info: Info) -> dict[str, np.ndarray]:
         parts = choose(info, plan_of(args, source))

@@ -76,8 +76,9 @@ def check_split(args: Options) -> None:
 def split(add) -> None:
     add('--split', type=choice(SPLITS, 'split'), default='official',
         help="official: the info file's own, and if it has none, reference; random: by image; reference: by content; "
-             'kfold: by content, kfold-sorted: images by MOS, dealt to --folds, of which --fold is val; pyiqa: the '
-             "--split_index'th of that toolbox's splits, train and val alone")
+             'all: the whole set by content, train and val alone; kfold: by content, kfold-sorted: images by MOS, '
+             "dealt to --folds, of which --fold is val; pyiqa: the --split_index'th of that toolbox's splits, train "
+             'and val alone')
     add('-eid', '--exp_id', type=whole, default=0, help="which of the info file's permutations; another random split")
     add('-tr', '--train_ratio', type=share, default=.6,
         help='share of training contents; of images with --split random')

@@ -11,7 +11,7 @@ no test part.
 """
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,12 @@ def by_reference(info: Info, plan: SplitPlan) -> Parts:
     return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio)
 
 
+def everything(info: Info, plan: SplitPlan) -> Parts:
+    """Split contents at random into train and val alone, which keep the proportion that --train_ratio gives them."""
+    return by_reference(info, replace(plan, train_ratio=plan.train_ratio / (plan.train_and_val_ratio or 1),
+                                      train_and_val_ratio=1.))
+
+
 def kfold(info: Info, plan: SplitPlan) -> Parts:
     """Split contents at random, dealt to the folds in turn."""
     contents, content = np.unique(info.ref_ids, return_inverse=True)
@@ -137,8 +143,8 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> Parts:
 FOLD_ORDERS = ('slides', 'published')  # of kfold-sorted, see sorted_interleaved_folds
 TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
 SPLITS: dict[str, Callable[[Info, SplitPlan], Parts]] = {
-    'official': official, 'random': by_image, 'reference': by_reference, 'kfold': kfold, 'kfold-sorted': kfold_sorted,
-    'pyiqa': by_pyiqa,
+    'official': official, 'random': by_image, 'reference': by_reference, 'all': everything, 'kfold': kfold,
+    'kfold-sorted': kfold_sorted, 'pyiqa': by_pyiqa,
 }
 
 

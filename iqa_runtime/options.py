@@ -7,7 +7,8 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,17 +183,23 @@ class Command:
             self.parser.error(str(error))
         return options
 
+    @contextmanager
+    def blaming(self, source: str | Path) -> Iterator[None]:
+        """Name the file, or the place in it, that words come from in the messages of the context."""
+        prog, self.parser.prog = self.parser.prog, f'{self.parser.prog}: {source}'
+        try:
+            yield
+        finally:
+            self.parser.prog = prog
+
     def of_recipe(self, name: str) -> dict:
         """Read a recipe (see iqa_runtime/recipes.py); return the options that it gives, by name."""
         path = recipe_file(name)
         if path.suffix == '.json':
             stored = self.stored(options_of_run(path), path)
             return {name: value for name, value in stored.items() if value != self.defaults[name]}
-        prog, self.parser.prog = self.parser.prog, f'{self.parser.prog}: {path}'  # whose mistake it is
-        try:
+        with self.blaming(path):
             given = vars(self.parser.parse_args(words_in(path)))
-        finally:
-            self.parser.prog = prog
         foreign = sorted(set(given) - self.names())
         if foreign:
             raise UserError(f'{path}: --{foreign[0]} is no option of training, and recipes hold these alone')

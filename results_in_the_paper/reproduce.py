@@ -27,7 +27,6 @@ from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, Wanted
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
 OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
-INTERRUPTED = 130
 
 
 def check_targets(args: Options) -> None:
@@ -60,19 +59,16 @@ REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETW
 if __name__ == '__main__':
     REPRODUCE.begin()  # --help and mistakes end here, before torch is imported
 
-import os
 import shlex
 from collections.abc import Iterable
 
-import torch
-
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
+from iqa_runtime.running import INTERRUPTED, Job, Runner, gpus, slots, terminable
 from iqa_scoring.options import TEST
 from iqa_studies.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
-from results_in_the_paper.driver.running import Job, Runner, slots, terminable
 from results_in_the_paper.driver.settings import PAPER
 from results_in_the_paper.driver.shelf import Shelf
 from results_in_the_paper.driver.systems import Setting, System, system_of
@@ -89,16 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
     runs = merge(run for target in targets for run in runs_of(target, shelf.base))
     shelf.look()
-    jobs = [commands for commands in map(shelf.commands, runs) if commands]
+    jobs = [Job(commands) for commands in map(shelf.commands, runs) if commands]
     chains = [[jobs], *map(missing, systems)]
-    left = [words for chain in chains for stage in chain for commands in stage for words in commands]
+    left = [words for chain in chains for stage in chain for job in stage for words in job.commands]
     if args.dry_run:
         print(*map(shlex.join, left), sep='\n', end='\n' if left else '')
         return 0
     tell_what_is_there(len(runs), len(jobs), systems)
     try:
         with terminable():
-            failures = run_chains(chains, slots(args.jobs, gpus(args)))
+            failures = run_chains(chains, slots(args.jobs, [] if 'device' in args.given else gpus()))
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
@@ -113,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def missing(system: System) -> list[list[Job]]:
     """Return the missing steps of a system, stage by stage."""
-    return [[[step.command()] for step in stage] for stage in system.missing()]
+    return [[Job([step.command()]) for step in stage] for stage in system.missing()]
 
 
 def tell_what_is_there(runs: int, lacking: int, systems: Iterable[System]) -> None:
@@ -156,14 +152,6 @@ def shelf_of(args: Options) -> Shelf:
     return Shelf(Path(args.result_dir), Path(args.log_dir), Path(args.checkpoint_dir), base, words_of(others),
                  words_of({name: value for name, value in others.items() if name in tests}),
                  {name: value for name, value in others.items() if name in args.command.names()})
-
-
-def gpus(args: Options) -> list[str]:
-    """Return the GPUs that runs are spread over; no GPU if the user chose a device."""
-    if 'device' in args.given or not torch.cuda.is_available():
-        return []
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    return visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def export(shelf: Shelf, runs: Iterable[WantedRun]) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
+from iqa_runtime import running
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
@@ -24,7 +25,7 @@ from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
 from results_in_the_paper import reproduce
-from results_in_the_paper.driver import running, targets, verdicts
+from results_in_the_paper.driver import targets, verdicts
 from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import PAPER, differences
 from results_in_the_paper.driver.shelf import Shelf
@@ -363,7 +364,8 @@ sys.exit('alone')
 def test_runs_at_once_and_in_turn(tmp_path, capsys):
     meet = ['python', '-c', MEETING, str(tmp_path)]
     failures = running.Runner(running.slots(3, ['0', '5'])).run([
-        [meet], [['python', '-c', 'import sys; sys.exit("no luck")'], meet], [meet]])
+        running.Job([meet]), running.Job([['python', '-c', 'import sys; sys.exit("no luck")'], meet]),
+        running.Job([meet])])
     out = capsys.readouterr().out
     assert sorted(re.findall(r'^\[.*gpu (.)$', out, re.M)) in (['0', '0'], ['0', '5'])  # none after the failure
     assert '[2/3] no luck\n' in out
@@ -382,7 +384,7 @@ def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys, foreground):
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
     with running.terminable(), pytest.raises(KeyboardInterrupt):
-        running.Runner([{}]).run([[stubborn, stubborn], [stubborn]])
+        running.Runner([{}]).run([running.Job([stubborn, stubborn]), running.Job([stubborn])])
     out = capsys.readouterr().out
     assert 'began' not in out
     assert 'ended' not in out

@@ -20,7 +20,7 @@ from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders, plan_of
 
-BY_CONTENT = ('official', 'reference', 'kfold')
+BY_CONTENT = ('official', 'reference', 'kfold', 'all')
 
 
 def info_of(refs, mos=None, **more) -> Info:
@@ -45,7 +45,7 @@ def cases(draw):
 def test_parts_are_disjoint_and_cover_the_set(case):
     info, plan = case
     parts = choose(info, plan)
-    assert list(parts) == ['train', 'val', 'test'][:2 if plan.split == 'pyiqa' else 3]
+    assert list(parts) == ['train', 'val', 'test'][:2 if plan.split in ('pyiqa', 'all') else 3]
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(info.names)))
     assert all((np.diff(rows) > 0).all() for rows in parts.values())
     if plan.split in BY_CONTENT:

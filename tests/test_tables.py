@@ -15,8 +15,8 @@ from scored import PHOTO_SCORE, photo
 
 import test_demo
 from iqa_runtime.process import signals_wait
+from iqa_runtime.running import terminable
 from iqa_scoring.tables import COLUMNS, TableFile, Tables
-from results_in_the_paper.driver.running import terminable
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
 

@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from iqa_data.info import dataset_name
-from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies.curves import read_scalars
+from iqa_studies.steps import is_finished, script
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import PAPER, option_words
 from results_in_the_paper.driver.targets import WantedRun
 from results_in_the_paper.export_csv import export
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -87,8 +85,8 @@ class Shelf:
         if not lacks & {'result', 'curves', 'b-hat'}:
             return commands
         words = ['--resume', 'auto']
-        if self._finished(run):  # what was not recorded cannot be had from it: train anew
-            words = [] if lacks & {'curves', 'b-hat'} else ['--evaluate']
+        if is_finished(Path(self.checkpoint_dir, f'{self._own_name(run)}.pth')):
+            words = [] if lacks & {'curves', 'b-hat'} else ['--evaluate']  # what was not recorded: train anew
         return [['python', script('main.py'), *self._training(run), *words], *commands]
 
     def _training(self, run: WantedRun) -> list[str]:
@@ -96,13 +94,6 @@ class Shelf:
 
     def _own_name(self, run: WantedRun) -> str:
         return run_name(TRAIN.parse(self._training(run)))
-
-    def _finished(self, run: WantedRun) -> bool:
-        file = self.checkpoint_dir / f'{self._own_name(run)}.pth'
-        try:
-            return file.exists() and load_checkpoint(file).get('finished', False)
-        except UserError:  # damaged: main.py says so
-            return False
 
     def _test(self, run: WantedRun, data: str) -> list[str]:
         trained_on, name = run.options['dataset'], self.name(run)
@@ -129,8 +120,3 @@ def _has_bhat(path: Path) -> bool:
     with suppress(OSError), open(path, encoding='utf-8') as file:
         return any(line.startswith('1,') for line in (file.readline(), file.readline()))
     return False
-
-
-def script(name: str) -> str:
-    """Return the path of a script of the project. Commands run where the driver does, as their relative paths mean."""
-    return name if Path.cwd() == ROOT else str(ROOT / name)

@@ -12,45 +12,17 @@ The steps of a stage do not need one another and run side by side; a stage begin
 step that has left its file is not run again, and a training run that was stopped goes on. What is published stands in
 the rows, beside what our steps left, as for the figures of the paper.
 """
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import look_up
 from iqa_runtime.options import words_of
-from iqa_training.naming import checkpoint_file, run_name
+from iqa_studies.steps import Step, training
 from iqa_training.options import TRAIN
 from results_in_the_paper.driver.paper import TOLERANCE
-from results_in_the_paper.driver.shelf import script
 from results_in_the_paper.driver.targets import SYSTEMS
 from results_in_the_paper.driver.verdicts import Row, interval
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command: the script and its words, and the file that it leaves when it is done.
-
-    `checkpoint` is that of a training run, whose file is its results.
-    """
-
-    words: tuple[str, ...]
-    makes: Path
-    checkpoint: Path | None = None
-
-    def command(self) -> list[str]:
-        """Return the words of the command."""
-        return ['python', script(self.words[0]), *self.words[1:]]
-
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics that the step left, by name; empty if it left none."""
-        try:
-            return json.loads(self.makes.read_text(encoding='utf-8'))['metrics']
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{self.makes}: expected results with metrics ({error})') from None
 
 
 @dataclass(frozen=True)
@@ -97,10 +69,7 @@ class Setting:
         """
         for name in sorted(set(vars(TRAIN.parser.parse_args(words))) & set(self.given)):
             raise UserError(f'--{name}: the system chooses it by itself; leave the option out')
-        words = ('--recipe', recipe, *words_of(self.given), *words)
-        options = TRAIN.parse(words)
-        return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{run_name(options)}.json'),
-                    checkpoint_file(options))
+        return training(('--recipe', recipe, *words_of(self.given), *words))
 
     def row(self, label: str, metric: str, known: float | None, step: Step, setting: str = '',
             tolerance: float = TOLERANCE) -> Row:

@@ -1,4 +1,5 @@
 """Run commands side by side, a few at a time, each output line marked with whose it is; end them all on Ctrl-C."""
+import json
 import os
 import queue
 import shlex
@@ -9,13 +10,34 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
+from iqa_runtime.files import locked, write_text
 from iqa_runtime.process import UNCAUGHT
 
-# Commands that follow one another: lists of words, the first of which, `python`, stands for the running interpreter.
-# What comes after one that fails is not run.
-Job = list[list[str]]
+INTERRUPTED = 130  # exit status after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Job:
+    """Commands that follow one another; what comes after one that fails is not run.
+
+    Attributes:
+        commands: lists of words, the first of which, `python`, stands for the running interpreter.
+        log: a file that gets the output of the commands; its seconds are written beside it, NAME.json.
+        lock: a lock file to wait for: a process whose parent was killed may still hold it for a moment.
+    """
+
+    commands: Sequence[Sequence[str]]
+    log: Path | None = None
+    lock: Path | None = None
+
+    def alone(self) -> str | None:
+        """Run the job here and now; return its failure in words."""
+        return next(iter(Runner([{}]).run([self])), None)
 
 
 class Runner:
@@ -30,18 +52,18 @@ class Runner:
     def run(self, jobs: Sequence[Job]) -> list[str]:
         """Run all jobs; return a line for each command that failed.
 
-        KeyboardInterrupt (Ctrl-C) asks the commands to end (SIGTERM), waits for them and is raised again; a second
-        one kills them.
+        KeyboardInterrupt (Ctrl-C) or SystemExit (of a signal's handler) asks the commands to end (SIGTERM), waits for
+        them and is raised again; a second one kills them.
         """
         with ThreadPoolExecutor(self.count) as pool:
             futures = [pool.submit(self._job, job, f'[{i}/{len(jobs)}]') for i, job in enumerate(jobs, 1)]
             try:
                 failures = [future.result() for future in futures]
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 self._stop(signal.SIGTERM)
                 try:
                     wait(futures)
-                except KeyboardInterrupt:
+                except (KeyboardInterrupt, SystemExit):
                     self._stop(signal.SIGKILL)
                 raise
         return [failure for failure in failures if failure]
@@ -53,16 +75,22 @@ class Runner:
                 child.send_signal(number)
 
     def _job(self, job: Job, mark: str) -> str | None:
-        slot = self.free.get()
+        slot, began = self.free.get(), time.perf_counter()
         try:
-            for words in job:
-                if failure := self._command(words, slot, mark):
-                    return failure
+            if job.lock and not self.stopping:
+                with locked(job.lock, wait=True):
+                    pass
+            with log_of(job) as log:
+                for words in job.commands:
+                    if failure := self._command(words, slot, mark, log):
+                        return failure + (f' (log: {job.log})' if job.log else '')
         finally:
             self.free.put(slot)
+        if job.log and not self.stopping:
+            write_text(job.log.with_suffix('.json'), json.dumps({'seconds': time.perf_counter() - began}))
         return None
 
-    def _command(self, words: list[str], slot: Mapping[str, str], mark: str) -> str | None:
+    def _command(self, words: Sequence[str], slot: Mapping[str, str], mark: str, log: TextIO | None) -> str | None:
         """Run a command; return its failure in words, with the last line of its output."""
         began, last = time.perf_counter(), 'no output'
         with self.lock:
@@ -75,10 +103,11 @@ class Runner:
                                      env={**os.environ, 'PYTHONUNBUFFERED': '1', **slot})
             self.children.add(child)
         with child:
-            for line in child.stdout:
-                if line.strip():
-                    last = line.strip()
-                    print(mark, line.rstrip(), flush=True)
+            for line in filter(str.strip, child.stdout):
+                last = line.strip()
+                print(mark, line.rstrip(), flush=True)
+                if log:
+                    log.write(line)
         with self.lock:
             self.children.discard(child)
         seconds = time.perf_counter() - began
@@ -90,6 +119,14 @@ class Runner:
         return f'{shlex.join(words)}: exit status {child.returncode}: {last}'
 
 
+def log_of(job: Job) -> AbstractContextManager[TextIO | None]:
+    """Return the log of a job, open for what comes after what is there; None if it has none."""
+    if not job.log:
+        return nullcontext()
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    return open(job.log, 'a', encoding='utf-8', buffering=1)
+
+
 def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """Return the environments of `count` slots: a GPU each in turn, or on a CPU its share of the cores."""
     if count == 1:
@@ -98,6 +135,15 @@ def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
         return [{'CUDA_VISIBLE_DEVICES': gpus[i % len(gpus)]} for i in range(count)]
     threads = os.environ.get('OMP_NUM_THREADS') or str(max(1, (os.cpu_count() or 1) // count))
     return [{'OMP_NUM_THREADS': threads} for _ in range(count)]
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process sees, by number or identifier."""
+    import torch
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if not torch.cuda.is_available():
+        return []
+    return visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
 @contextmanager

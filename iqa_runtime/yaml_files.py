@@ -1,0 +1,46 @@
+"""Read YAML files: plain values, no key twice; packages that only some commands need."""
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import read_text
+
+LARGEST = 1 << 18  # bytes
+
+
+def needed(module: str, package: str, what: str) -> ModuleType:
+    """Import a module; UserError that names the package to install if it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(f'{what} needs {package}: pip install {package}') from None
+
+
+def read_yaml(path: str | Path):
+    """Return the content of a YAML file; UserError if it is no YAML, or holds anything but plain values."""
+    yaml = needed('yaml', 'pyyaml', f'{path}: reading YAML')
+    text = read_text(path, LARGEST)
+    try:
+        _check_keys(yaml.compose(text, yaml.SafeLoader), set())
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        place = f' line {error.problem_mark.line + 1}' if error.problem_mark else ''
+        raise UserError(f'{path}{place}: no YAML: {error.problem}') from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f'{path}: no YAML: {str(error)[:200]}') from None
+
+
+def _check_keys(node, seen: set[int]) -> None:
+    """Raise ValueError if a mapping has a key twice, of which YAML would silently take the last."""
+    if not isinstance(getattr(node, 'value', None), list) or id(node) in seen:
+        return
+    seen.add(id(node))
+    keys = set()
+    for item in node.value:
+        for child in item if isinstance(item, tuple) else (item,):
+            _check_keys(child, seen)
+        if isinstance(item, tuple) and isinstance(item[0].value, str):
+            if item[0].value in keys:
+                raise ValueError(f'the key {item[0].value!r} twice (line {item[0].start_mark.line + 1})')
+            keys.add(item[0].value)

@@ -1,0 +1,102 @@
+"""Engines that run the jobs of a study: processes of this machine, Slurm through submitit, or a Ray cluster.
+
+All of them work in one folder on a file system that their machines share: what is done is told by its files, and what
+was stopped goes on by main.py's --resume auto.
+"""
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iqa_runtime.errors import one_line
+from iqa_runtime.running import Job, Runner, gpus, slots
+from iqa_runtime.yaml_files import needed
+from iqa_studies.steps import ROOT
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the jobs of an engine get.
+
+    Attributes:
+        at_once: jobs at once; None: one here, elsewhere as many as there is room for.
+        gpus: GPUs of each job; None: one if there are any.
+        minutes: time limit of a job of Slurm, after which it is queued again and goes on.
+        partition: the partition of Slurm.
+    """
+
+    at_once: int | None = None
+    gpus: int | None = None
+    minutes: int = 24 * 60
+    partition: str | None = None
+
+
+def local(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
+    """Run jobs as processes of this machine, each on a GPU of its own if there are GPUs; return the failures."""
+    return Runner(slots(resources.at_once or 1, [] if resources.gpus == 0 else gpus())).run(jobs)
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The function that a job of Slurm calls; preempted or out of time, it is queued again."""
+
+    place: str = '.'
+
+    def __call__(self, job: Job) -> str | None:
+        """Run a job in the folder where the study was started; return its failure."""
+        os.chdir(self.place)
+        return job.alone()
+
+    def checkpoint(self, job: Job):
+        """Return what submitit is to queue again."""
+        from submitit.helpers import DelayedSubmission
+        return DelayedSubmission(self, job)
+
+
+def slurm(jobs: Sequence[Job], folder: Path, resources: Resources, cluster: str = 'slurm') -> list[str]:
+    """Run jobs as an array of Slurm and wait for them; return the failures. `cluster`: a name of submitit's."""
+    submitit = needed('submitit', 'submitit', '--engine slurm')
+    executor = submitit.AutoExecutor(folder / 'slurm', cluster)
+    more = {'slurm_partition': resources.partition} if resources.partition else {}
+    executor.update_parameters(timeout_min=resources.minutes, gpus_per_node=1 if resources.gpus is None else
+                               resources.gpus, slurm_array_parallelism=resources.at_once or len(jobs), name='study',
+                               slurm_additional_parameters={'requeue': True}, **more)
+    handles = executor.map_array(Queued(os.getcwd()), jobs)
+    try:
+        return [failure for job, handle in zip(jobs, handles, strict=True)
+                if (failure := result_of(handle.result, job))]
+    except BaseException:
+        for handle in handles:
+            handle.cancel()
+        raise
+
+
+def ray(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
+    """Run a task per job on the Ray cluster that RAY_ADDRESS names, or on one of this machine; return the failures.
+
+    A task whose machine is lost is run again on another one.
+    """
+    ray = needed('ray', 'ray', '--engine ray')
+    ray.init(ignore_reinit_error=True, runtime_env={'env_vars': {'PYTHONPATH': str(ROOT)}})
+    share = int('GPU' in ray.cluster_resources()) if resources.gpus is None else resources.gpus
+    task = ray.remote(num_cpus=1, num_gpus=share, max_retries=-1)(Queued(os.getcwd()).__call__)
+    waiting, running, failures = list(jobs), {}, []
+    while waiting or running:
+        while waiting and len(running) < (resources.at_once or len(jobs)):
+            job = waiting.pop(0)
+            running[task.remote(job)] = job
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        if failure := result_of(lambda done=done: ray.get(done), running.pop(done)):
+            failures.append(failure)
+    return failures
+
+
+def result_of(result: Callable[[], str | None], job: Job) -> str | None:
+    """Return the failure of a job, also if its engine lost it."""
+    try:
+        return result()
+    except Exception as error:  # each engine has its own kinds
+        return f'{type(error).__name__}: {one_line(str(error))[-300:]} (log: {job.log})'
+
+
+ENGINES: dict[str, Callable[[Sequence[Job], Path, Resources], list[str]]] = {'local': local, 'slurm': slurm, 'ray': ray}

@@ -1,0 +1,228 @@
+"""Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from iqa_data.info import Info, Source, dataset_name, read_info, require
+from iqa_data.splits import choose, shared_contents, split_hash
+from iqa_runtime.errors import UserError
+from iqa_runtime.running import Job
+from iqa_runtime.tables import Table
+from iqa_studies.outcome import Outcome
+from iqa_studies.steps import Step, is_finished, training
+from iqa_studies.study import Given, Study, parsed, words_for
+from IQAdataset import plan_of, references_of, source_at
+from IQAmodel import NETWORKS
+from IQAperformance import agreement, write_results
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set of the study: its name, its options, and what its info file says."""
+
+    name: str
+    given: Given
+    source: Source
+    info: Info
+
+    def files(self) -> set[str]:
+        """Return the real paths of all images and references, by which data sets are compared."""
+        paths = [Path(self.source.im_dir, name) for name in self.info.names]
+        folder = self.source.ref_dir or self.source.im_dir
+        paths += [Path(folder, name) for name in set(self.info.references or ()) - {''}]
+        return set(map(os.path.realpath, paths))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training run of a setting, and its tests on other data sets, by name; `tested`: whether it has a test part."""
+
+    setting: str
+    split: str
+    seed: int
+    trained_on: str
+    training: Step
+    tests: Mapping[str, Step]
+    tested: bool
+    folder: Path
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcomes that are there."""
+        results = {self.trained_on: self.training} if self.tested else {}
+        name = self.training.checkpoint.stem
+        return [Outcome(self.setting, self.split, self.seed, self.trained_on, data, step.makes,
+                        self.folder / 'runs' / name, self.training.checkpoint)
+                for data, step in {**results, **self.tests}.items() if step.makes.exists()]
+
+    def job(self) -> Job | None:
+        """Return what is missing; None if nothing is."""
+        tests = [step for step in self.tests.values() if not step.makes.exists()]
+        trained = is_finished(self.training.checkpoint) if tests else True
+        missing = not trained or (self.tested and not self.training.makes.exists())
+        steps = [self.training] * missing + tests
+        return Job([step.command() for step in steps], self.log, Path(f'{self.training.checkpoint}.lock')
+                   ) if steps else None
+
+    @property
+    def log(self) -> Path:
+        """Return the file of the output of its commands."""
+        return self.folder / 'logs' / f'{self.training.checkpoint.stem}.log'
+
+
+@dataclass
+class Plan:
+    """The cells of a study; the hash and the sizes of each split; what is left out, and why."""
+
+    cells: list[Cell] = field(default_factory=list)
+    splits: dict[tuple[str, str], str] = field(default_factory=dict)  # data set, label -> in words
+    left_out: list[str] = field(default_factory=list)
+    others: list[Outcome] = field(default_factory=list)  # predictions that were not made here
+
+    def outcomes(self) -> list[Outcome]:
+        """Return all outcomes that are there."""
+        return [outcome for cell in self.cells for outcome in cell.outcomes()] + self.others
+
+    def jobs(self) -> list[Job]:
+        """Return the missing runs, each once."""
+        jobs = {cell.log: cell.job() for cell in self.cells}
+        return [job for job in jobs.values() if job]
+
+
+def plan(study: Study, folder: Path) -> Plan:
+    """Plan the runs; UserError if data are missing, or a content would be trained on and tested."""
+    made, common = Plan(), next(iter(study.settings.values()))
+    datasets, tests = ([place_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
+    check_apart(datasets, tests, study)
+    for place in datasets:
+        parts = {label: split_of(place, {**common, **split}, study) for label, split in study.splits.items()}
+        for label, split in parts.items():
+            made.splits[place.name, label] = in_words(place.info, split)
+        for cell in cells_of(study, place, tests, parts, folder, made.left_out):
+            made.cells.append(cell)
+        made.others += list(others(study, place, {label: split['test'] for label, split in parts.items()
+                                                  if 'test' in split}, folder))
+    for place in tests:
+        made.others += list(others(study, place, {'all': np.arange(len(place.info.names))}, folder))
+    if not made.cells and not made.others:
+        raise UserError(f'{study.at}: nothing is left to train: ' + '; '.join(made.left_out))
+    return made
+
+
+def place_of(given: Given, common: Given, study: Study) -> Place:
+    """Read a data set's info file; UserError if it or the folder of the images is not there."""
+    options = parsed(words_for(common, given), str(study.at))
+    source, name = source_at(options), dataset_name(options.dataset)
+    require(source, name)
+    return Place(name, given, source, read_info(source.info))
+
+
+def check_apart(datasets: list[Place], tests: list[Place], study: Study) -> None:
+    """Raise UserError if two data sets have one name, or if one is tested with images or references of another."""
+    files: dict[str, set[str]] = {}
+    for place in (*datasets, *tests):
+        known = next((one for one in (*datasets, *tests) if one.name == place.name), place)
+        if dict(known.given) != dict(place.given):
+            raise UserError(f'{study.at}: two data sets are called {place.name}, as their results would be')
+        files[place.name] = place.files()
+    for one, other in ((one, other) for one in datasets for other in tests if one.name != other.name):
+        if shared := files[one.name] & files[other.name]:
+            raise UserError(f'{study.at}: {other.name} is to test what is trained on {one.name}, and has {len(shared)} '
+                            f'of its images or references, as {min(shared)}')
+
+
+def split_of(place: Place, options: Given, study: Study) -> dict[str, np.ndarray]:
+    """Return the parts of a split; UserError if there is nothing to test on, or a content is trained on and tested."""
+    args = parsed(words_for(options, place.given), str(study.at))
+    parts = choose(place.info, plan_of(args, place.source))
+    if 'test' not in parts:
+        if args.split != 'all':
+            raise UserError(f'{study.at}: {place.name}: --split {args.split} leaves no test part: what chose the epoch '
+                            'would be reported')
+        return parts
+    seen = {'seen': np.concatenate([parts['train'], parts['val']]), 'test': parts['test']}
+    if shared := shared_contents(place.info, seen):
+        raise UserError(f'{study.at}: {place.name}: --split {args.split} has {len(shared)} contents in train or val '
+                        'and in test too; repeats: N and folds: N keep them apart')
+    return parts
+
+
+def in_words(info: Info, parts: Mapping[str, np.ndarray]) -> str:
+    """Return the sizes of the parts and the hash of a split."""
+    names = {part: [info.names[i] for i in rows] for part, rows in parts.items()}
+    return ', '.join(f'{len(some)} {part}' for part, some in names.items()) + f', hash {split_hash(names)}'
+
+
+def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[str], folder: Path, left_out: list[str]
+             ) -> Iterator[Cell]:
+    """Yield the cells of a data set; a full-reference setting is left out if the set has no references."""
+    for label, options in study.settings.items():
+        where = f'{study.at}: {label}'
+        inputs = NETWORKS[parsed(words_for(options, place.given), where).architecture].inputs
+        if why := lack_of(place, inputs):
+            left_out.append(f'{label}: {why}')
+            continue
+        tested = [other for other in tests if other.name != place.name]
+        missing = {other.name: why for other in tested if (why := lack_of(other, inputs))}
+        left_out += [f'{label}: {why}' for why in missing.values()]
+        for split in splits:
+            for seed in study.seeds:
+                words = words_for(options, place.given, study.splits[split], {} if seed is None else {'seed': seed}, {
+                    'checkpoint_dir': str(folder / 'checkpoints'), 'result_dir': str(folder / 'results'),
+                    'log_dir': str(folder / 'runs')})
+                args = parsed(words, where)
+                yield Cell(label, split, args.seed, place.name, step := training(words),
+                           {other.name: test_of(step, other, args, folder) for other in tested
+                            if other.name not in missing}, split != 'all', folder)
+
+
+def lack_of(place: Place, inputs: int) -> str:
+    """Return why a network of so many inputs cannot be used on a data set, '' if it can."""
+    try:
+        if inputs == 2:
+            references_of(place.source, place.name, place.info, np.arange(len(place.info.names)), allow_outside=True)
+    except UserError as error:
+        return str(error)
+    return ''
+
+
+def test_of(step: Step, place: Place, args, folder: Path) -> Step:
+    """Return the step that tests a checkpoint on the whole of another data set."""
+    machine = {name: args.values[name] for name in ('device', 'batch_size', 'cache', 'cache_dir', 'num_workers')
+               if name in args.given}
+    words = words_for(place.given, machine, {'result_dir': str(folder / 'results'), 'part': 'all'})
+    return Step(('test_dataset.py', '--trained_model_file', str(step.checkpoint), *words),
+                folder / 'results' / f'{step.checkpoint.stem}-on-{place.name}-all.json')
+
+
+def others(study: Study, place: Place, parts: Mapping[str, np.ndarray], folder: Path) -> Iterator[Outcome]:
+    """Write others' predictions as results, of the images that are tested; yield their outcomes.
+
+    A table counts for a data set if it has any of the tested images; UserError if it then lacks some of them.
+    """
+    for label, file in study.predictions.items():
+        table = Table.read(file)
+        table.needs('image', 'score')
+        score = dict(zip(table.images(), table.numbers('score'), strict=True))
+        for split, rows in parts.items():
+            names = [place.info.names[i] for i in rows]
+            missing = [name for name in names if name not in score]
+            if len(missing) == len(names):
+                continue
+            if missing:
+                raise UserError(f'{file}: it lacks {len(missing)} of the {len(names)} images of {place.name} that are '
+                                f'tested, as {missing[0]}')
+            yield Outcome(label, split, 0, '', place.name, written(label, place, split, rows, names, score, folder))
+
+
+def written(label: str, place: Place, split: str, rows: np.ndarray, names: list[str], score: Mapping[str, float],
+            folder: Path) -> Path:
+    """Write the results of others' predictions; return the file."""
+    mos, pq = place.info.mos[rows], np.array([score[name] for name in names])
+    about = {'dataset': place.name, 'part': 'test', 'options': {}, 'run_name': label}
+    performance = {'sq': mos, 'sq_std': place.info.std[rows], 'pq': pq, 'pq_before': pq, 'k': [1.], 'b': [0.],
+                   **agreement(pq, mos)}
+    name = f'{label}-{place.name}-{split}'.replace('/', '_')
+    return write_results(folder / 'predictions', name, names, performance, about)[1]

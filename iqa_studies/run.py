@@ -1,0 +1,110 @@
+"""Run a study: train what is missing, test it, and write its tables, figures and page.
+
+    python iqa_studies/run.py iqa_studies/four_systems.yaml --dry_run     what it would do, and the commands
+    python iqa_studies/run.py iqa_studies/four_systems.yaml --jobs 4      four runs at once, one per GPU
+    python iqa_studies/run.py mine.yaml --engine slurm --time_limit 240   a job of an array for each run
+
+iqa_studies/study.py says what the file may hold. Run again, it goes on where it was stopped, and trains nothing twice.
+"""
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_runtime.option_types import choice, count, number
+from iqa_runtime.options import Command, group
+
+ENGINE_NAMES = ('local', 'slurm', 'ray')
+
+
+@group('study', 'the study, and where its runs are trained')
+def study(add) -> None:
+    add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study.py)')
+    add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
+    add('--dry_run', action='store_true', help='say what there is to do, print the commands, and do nothing')
+    add('--yes', action='store_true', help='more than 10,000 training runs are meant')
+    add('--engine', type=choice(ENGINE_NAMES, 'engine'), default='local',
+        help='local: processes here; slurm: an array of jobs, by submitit; ray: a task per run on a Ray cluster')
+    add('--jobs', type=count, help='runs at once (default: local 1, else as many as there is room for)')
+    add('--gpus', type=number(int, 0, 64), help='GPUs of each run on slurm and ray (default: 1 if there are any)')
+    add('--time_limit', type=count, default=24 * 60, metavar='MINUTES', help='slurm: after it, a run is queued again')
+    add('--partition', metavar='NAME', help='slurm: the partition')
+
+
+STUDY = Command(__doc__, [study])
+
+if __name__ == '__main__':
+    STUDY.begin()  # --help and mistakes end here, before torch is imported
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from statistics import mean
+
+from iqa_runtime.errors import command
+from iqa_runtime.files import locked
+from iqa_runtime.running import INTERRUPTED, Job, terminable
+from iqa_studies.engines import ENGINES, Resources
+from iqa_studies.plan import Cell, Plan, plan
+from iqa_studies.study import read_study
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Parse the options and run the study; return the exit status, 1 if a run failed."""
+    args = STUDY.parse(argv)
+    wanted = read_study(args.study, args.yes)
+    folder = Path(args.folder or Path('studies', Path(args.study).stem))
+    planned = plan(wanted, folder)
+    jobs = planned.jobs()
+    tell(wanted.title, planned, jobs)
+    if args.dry_run:
+        print(*(shlex.join(words) for job in jobs for words in job.commands), sep='\n', end='\n' if jobs else '')
+        return 0
+    try:
+        with locked(folder / '.lock'), terminable():
+            failures = ENGINES[args.engine](jobs, folder, Resources(args.jobs, args.gpus, args.time_limit,
+                                                                    args.partition))
+    except KeyboardInterrupt:
+        print('Stopped; the same command goes on from there')
+        return INTERRUPTED
+    from iqa_studies.report import write_report  # slow to import: it draws
+    outcomes = planned.outcomes()
+    written = write_report(wanted.title, outcomes, folder) if outcomes else []
+    print(*written, sep='\n')
+    if planned.left_out:
+        print('Left out:', *planned.left_out, sep='\n  ')
+    if failures:
+        print('Failed:', *failures, sep='\n  ')
+    return 1 if failures else 0
+
+
+def tell(title: str, planned: Plan, jobs: Sequence[Job]) -> None:
+    """Print the splits, what is left out, how much there is to do, and how long that took before."""
+    print(title)
+    for (data, label), words in planned.splits.items():
+        print(f'  {data}, split {label}: {words}')
+    for why in planned.left_out:
+        print(f'  left out: {why}')
+    logs = {job.log for job in jobs}
+    cells = {cell.log: cell for cell in planned.cells}
+    print(f'{len(cells) - len(jobs)} of {len(cells)} runs are there'
+          + (f'; to do: {how_long([cells[log] for log in logs], list(cells.values()))}' if jobs else ''), flush=True)
+
+
+def how_long(left: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """Return how long runs will take one after the other, by the mean of those of the same setting and data set."""
+    seconds = {}
+    for cell in cells:
+        with suppress(OSError, ValueError, KeyError):
+            took = json.loads(cell.log.with_suffix('.json').read_text(encoding='utf-8'))['seconds']
+            seconds.setdefault((cell.setting, cell.trained_on), []).append(float(took))
+    known = [mean(seconds[key]) for cell in left if (key := (cell.setting, cell.trained_on)) in seconds]
+    words = [f'{len(known)} runs of about {sum(known) / 60:.1f} minutes together, as measured'] * bool(known)
+    return ' and '.join(words + [f'{len(left) - len(known)} not measured yet'] * (len(left) > len(known)))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Read a study: a YAML file that says which settings are trained on which data, splits and seeds, and tested where.
+
+    title: Losses on two data sets
+    options: -e 30 -bs 8               # of main.py, for all settings: as it is typed, or option: value
+    settings:                          # label: a recipe and options, which win
+      LinearityIQA: {recipe: linearity_iqa, architecture: resnet50}
+      CNNIQA: --recipe cnniqa_koniq
+    vary: {lr: [1e-3, 1e-4]}           # a grid: every setting with every value
+    dataset: [KonIQ-10k, CLIVE]        # trained on each
+    splits: {repeats: 10}              # by content; or {folds: 5}, official, all (no test part: see tests)
+    seeds: [1, 2, 3]                   # default: that of the options
+    tests: [CLIVE, {dataset: mine.csv, im_dir: photos}]   # other data sets, tested as a whole
+    predictions: {NIQE: niqe.csv}      # others' scores of the same images: columns image, score
+
+Every value is checked as on the command line. What decides the data and the split is the study's, not the recipes'.
+"""
+import math
+import shlex
+from argparse import ArgumentTypeError
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from iqa_data import options as of_data
+from iqa_runtime.checks import whole
+from iqa_runtime.errors import UserError, pick
+from iqa_runtime.options import Options, machine, shown, words_of
+from iqa_runtime.yaml_files import read_yaml
+from iqa_training.options import TRAIN, recording
+
+MOST_RUNS = 10_000
+KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions')
+PLACES = ('dataset', 'data_info', 'im_dir', 'ref_dir')  # of a data set
+SHARES = ('train_ratio', 'train_and_val_ratio', 'split_seed')  # of all splits: in `options` alone
+OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)
+FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {
+    *PLACES, 'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resume', 'evaluate', 'list_models'}
+SPELLINGS = {word.lstrip('-'): name for name, action in TRAIN.actions.items() for word in action.option_strings}
+Given = Mapping[str, object]  # options, name -> value
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study says; options are name -> value, checked.
+
+    Attributes:
+        title: heading of the report.
+        settings: label -> options; the grid is multiplied out.
+        datasets, tests: places of the data sets to train on, and of others to test on.
+        splits: label -> options.
+        seeds: seeds of each run; None: that of the options.
+        predictions: label -> table of others' scores.
+        at: the file, for error messages.
+    """
+
+    title: str
+    settings: Mapping[str, Given]
+    datasets: Sequence[Given]
+    splits: Mapping[str, Given]
+    seeds: Sequence[int | None]
+    tests: Sequence[Given]
+    predictions: Mapping[str, Path]
+    at: Path
+
+    @property
+    def runs(self) -> int:
+        """Return the number of training runs."""
+        return math.prod(map(len, (self.settings, self.datasets, self.splits, self.seeds)))
+
+
+def read_study(path: str | Path, large: bool = False) -> Study:
+    """Read a study; UserError for what it cannot mean, and unless `large`, for more than MOST_RUNS runs."""
+    path, content = Path(path), read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: expected a study: {", ".join(KEYS)}')
+    study = {pick(KEYS, str(key), f'key of the study {path}'): value for key, value in content.items()}
+    for key in ('settings', 'dataset'):
+        if not study.get(key):
+            raise UserError(f'{path}: {key}: expected at least one')
+    splits, seeds = splits_of(study.get('splits', 'official'), path), seeds_of(study.get('seeds'), path)
+    settings, grid = mapping(study['settings'], f'{path}: settings'), mapping(study.get('vary') or {}, f'{path}: vary')
+    lists = {name: a_list(values, f'{path}: vary: {name}') for name, values in grid.items()}
+    datasets = a_list(study['dataset'], f'{path}: dataset')
+    runs = math.prod(map(len, (settings, *lists.values(), datasets, splits, seeds)))
+    if runs > MOST_RUNS and not large:
+        raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
+    fixed = {'seed'} if seeds != [None] else set()
+    common = options_in(study.get('options') or '', f'{path}: options', FREE | set(SHARES) - fixed)
+    data = [options_in({'dataset': one} if isinstance(one, str) else one, f'{path}: dataset', PLACES)
+            for one in datasets]
+    tests = [options_in({'dataset': one} if isinstance(one, str) else one, f'{path}: tests', PLACES)
+             for one in a_list(study.get('tests') or [], f'{path}: tests')]
+    if 'all' in splits and not tests:
+        raise UserError(f'{path}: splits: all leaves no test part: name other data sets in tests')
+    return Study(str(study.get('title') or path.stem), dict(settings_of(settings, lists, common, path, FREE - fixed)),
+                 data, splits, seeds, tests, predictions_of(study.get('predictions') or {}, path), path)
+
+
+def mapping(value, where: str) -> dict[str, object]:
+    """Return a mapping whose keys are texts or numbers; UserError otherwise."""
+    if not isinstance(value, dict) or not all(isinstance(key, (str, int, float)) for key in value):
+        raise UserError(f'{where}: expected name: value')
+    return {str(key): one for key, one in value.items()}
+
+
+def a_list(value, where: str) -> list:
+    """Return a list, or a single value as a list; UserError for no value, or None among them."""
+    values = value if isinstance(value, list) else [value]
+    if (not values and value != []) or None in values:
+        raise UserError(f'{where}: expected one or several')
+    return values
+
+
+def options_in(value, where: str, allowed) -> dict[str, object]:
+    """Return the options in a text of words, or in a mapping, each as checked by the command line; `recipe`: a list."""
+    if isinstance(value, str):
+        with TRAIN.blaming(where):
+            try:
+                given = vars(TRAIN.parser.parse_args(shlex.split(value)))
+            except ValueError as error:
+                raise UserError(f'{where}: {error}') from None
+    else:
+        given = {}
+        for key, one in mapping(value, where).items():
+            name = 'recipe' if key == 'recipe' else SPELLINGS[pick(SPELLINGS, key, f'option ({where})')]
+            try:
+                given[name] = a_list(one, where) if name == 'recipe' else TRAIN.checked(name, one)
+            except (ArgumentTypeError, ValueError) as error:
+                raise UserError(f'{where}: the option {key!r}: {error}') from None
+    for name in given:
+        if name not in allowed:
+            raise UserError(f'{where}: {name}: the study chooses it for each run (keys: {", ".join(KEYS)})')
+    return given
+
+
+def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path: Path, allowed
+                ) -> Iterator[tuple[str, dict]]:
+    """Yield the label and the options of every setting with every combination of the grid."""
+    steps = [[options_in({name: value}, f'{path}: vary', allowed) for value in values]
+             for name, values in grid.items()]
+    for label, value in settings.items():
+        own = options_in(value or '', f'{path}: {label}', allowed)
+        for varied in product(*steps):
+            change = {name: one for step in varied for name, one in step.items()}
+            marks = [f'{name} {shown(one)}' for name, one in change.items()]
+            yield ', '.join([label, *marks]), merged(common, own, change)
+
+
+def merged(*layers: Given) -> dict[str, object]:
+    """Return the options of layers, later ones winning, over those of their recipes."""
+    values = {}
+    for recipe in (name for layer in layers for name in layer.get('recipe', ())):
+        values |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
+    for layer in layers:
+        values |= layer
+    return {name: value for name, value in values.items() if name != 'recipe'}
+
+
+def splits_of(value, path: Path) -> dict[str, dict]:
+    """Return label -> options of the splits that are repeated, folds, official, or the whole set."""
+    if isinstance(value, str):
+        kind = pick(('official', 'all'), value, f'kind of splits ({path}; or repeats: N, folds: N)')
+        return {kind: {'split': kind}}
+    (kind, count), *more = mapping(value, f'{path}: splits').items() or [('', 0)]
+    kind = pick(('repeats', 'folds'), kind, f'kind of splits ({path}; or official, all)')
+    if more or isinstance(count, bool) or not isinstance(count, int) or not 1 + 2 * (kind == 'folds') <= count <= 1000:
+        raise UserError(f'{path}: splits: expected repeats: 1 to 1000, or folds: 3 to 1000')
+    if kind == 'repeats':
+        return {str(i): {'split': 'reference', 'exp_id': i} for i in range(count)}
+    return {str(i): {'split': 'kfold', 'folds': count, 'fold': i} for i in range(count)}
+
+
+def seeds_of(value, path: Path) -> list[int | None]:
+    """Return the seeds, each once; [None] if the study names none."""
+    if value is None:
+        return [None]
+    try:
+        return list(dict.fromkeys(TRAIN.checked('seed', whole(one)) for one in a_list(value, f'{path}: seeds')))
+    except (ArgumentTypeError, ValueError) as error:
+        raise UserError(f'{path}: seeds: {error}') from None
+
+
+def predictions_of(value, path: Path) -> dict[str, Path]:
+    """Return label -> table of others' predictions; UserError if a file is not there."""
+    tables = {Path(value).stem: value} if isinstance(value, str) else mapping(value, f'{path}: predictions')
+    for file in tables.values():
+        if not isinstance(file, str) or not Path(file).is_file():
+            raise UserError(f'{path}: predictions: {str(file)[:80]} not found')
+    return {label: Path(file) for label, file in tables.items()}
+
+
+def words_for(*layers: Given) -> list[str]:
+    """Return options as words, later layers winning, without those that are off or at no value."""
+    values = {name: value for layer in layers for name, value in layer.items()}
+    off = {name for name, value in values.items() if value is None or value is TRAIN.defaults.get(name) is False}
+    return words_of({name: value for name, value in values.items() if name not in off})
+
+
+def parsed(words: Sequence[str], where: str) -> Options:
+    """Parse the words of a run, as main.py will; a mistake ends the process and names `where`."""
+    with TRAIN.blaming(where):
+        return TRAIN.parse(words)
