@@ -68,20 +68,41 @@ def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
     return torch.float16 if opt_level != 'O0' and device.startswith('cuda') else None
 
 
+def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
+    """Return a function that computes what the model does, compiled by torch.compile when it is first called.
+
+    The model itself, its parameters and their names stay as they are. The function raises UserError if there is no
+    compiler for the device, or if torch cannot compile the model.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+    fast = torch.compile(model)
+
+    def run(*images: Tensor) -> tuple[Tensor, ...]:
+        try:
+            return fast(*images)
+        except TorchDynamoException as error:
+            reason = ' '.join(str(error).split('\n\n')[0].split())[:200]
+            raise UserError(f'--compile: torch cannot compile the network on this machine ({reason}): it needs a C++ '
+                            'compiler, and Triton on a GPU; leave the option out to train without') from error
+    return run
+
+
 def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, prepare: Callable,
                               device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0',
-                              amp_backend: str = 'torch') -> Engine:
+                              amp_backend: str = 'torch', compile_model: bool = False) -> Engine:
     """Return an engine that trains one batch an iteration; its output is {'loss': float, 'outputs': detached heads}.
 
     `prepare`: see `preparing`. With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see
     autocast_dtype); with float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients.
-    With 'apex', the model and the optimizer come from `initialize_apex`, and apex does both.
+    With 'apex', the model and the optimizer come from `initialize_apex`, and apex does both. `compile_model`: see
+    `compiled`.
     """
+    network = compiled(model) if compile_model else model
     dtype = autocast_dtype(opt_level, device) if amp_backend == 'torch' else None
 
     def forward(model: nn.Module, images: tuple[Tensor, ...]):
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
-            return model(*images)
+            return network(*images)
 
     def output(x, y, y_pred, loss: Tensor) -> dict:
         return {'loss': loss.item() / idist.get_world_size(), 'outputs': [head.detach() for head in y_pred]}

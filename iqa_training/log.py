@@ -1,8 +1,8 @@
-"""The log of a run: its scalars, in TensorBoard's format and in memory for the state; its options and its split."""
+"""The log of a run: its scalars, for loggers and in memory for the state; its options and its split."""
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 from iqa_data.splits import write_split
 from iqa_runtime.distributed import is_main
 from iqa_runtime.files import locked, replacing, write_text, writing
+from iqa_training.loggers import LOGGERS, open_loggers
 
 
 @contextmanager
@@ -30,10 +31,20 @@ def _thread_errors_once() -> Iterator[None]:
 
 
 class Log:
-    """The scalars of a run, tag -> [step, value, time] of each; only the first process writes them to `folder`."""
+    """The scalars of a run, `history`: tag -> [step, value, time] of each.
 
-    def __init__(self, folder: Path):
-        self.folder, self.history, self.writer = folder, {}, None
+    Args:
+        folder: where the log is written, by the first process alone; its name is the run's.
+        loggers: names in LOGGERS.
+    """
+
+    def __init__(self, folder: Path, loggers: Sequence[str] = ('tensorboard',)):
+        self.folder, self.history, self.names, self.loggers = folder, {}, tuple(loggers), []
+
+    @property
+    def title(self) -> str:
+        """Return the names of the loggers, as on the screen."""
+        return ' and '.join(LOGGERS[name].title for name in self.names)
 
     @contextmanager
     def open(self, options: dict, split: dict[str, list[str]]) -> Iterator[None]:
@@ -50,27 +61,28 @@ class Log:
             try:
                 yield
             finally:
-                with suppress(OSError):  # what could not be written has been an error before
-                    self.writer.close()
+                for logger in self.loggers:
+                    with suppress(OSError):  # what could not be written has been an error before
+                        logger.close()
 
     def _begin(self, options: dict, split: dict[str, list[str]]) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-        for old in self.folder.glob('events.out.tfevents.*'):
-            old.unlink()
         write_text(self.folder / 'options.json', json.dumps(options, indent=2) + '\n')
         write_split(self.folder / 'split.csv', split)
-        self.writer = SummaryWriter(str(self.folder))
+        self.loggers = open_loggers(self.names, self.folder, self.folder.name, options)
         for tag, rows in self.history.items():
             for step, value, seconds in rows:
-                self.writer.add_scalar(tag, value, int(step), seconds)
+                self._write(tag, value, int(step), seconds)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Log a scalar."""
         now = time.time()
         self.history.setdefault(tag, []).append([step, value, now])
-        if self.writer:
-            with writing(self.folder):
-                self.writer.add_scalar(tag, value, step, now)
+        with writing(self.folder):
+            self._write(tag, value, step, now)
+
+    def _write(self, tag: str, value: float, step: int, seconds: float) -> None:
+        for logger in self.loggers:
+            logger.write(tag, value, step, seconds)
 
     def values(self, tag: str, last: int = 0) -> list[float]:
         """Return the values of a tag, or the last ones."""
@@ -78,14 +90,14 @@ class Log:
 
     def flush(self) -> None:
         """Hand the logged scalars to the operating system."""
-        if self.writer:
-            with writing(self.folder):
-                self.writer.flush()
+        with writing(self.folder):
+            for logger in self.loggers:
+                logger.flush()
 
     def write_bhat(self, epoch_length: int) -> None:
         """Write bhat.csv, the norm of the centred predictions of each head in each iteration, if it was logged."""
         tags = [tag for tag in self.history if tag.startswith('train/bhat')]
-        if not tags or not self.writer:
+        if not tags or not self.loggers:
             return
         iterations = [int(step) for step, _, _ in self.history[tags[0]]]
         columns = {tag.removeprefix('train/'): self.values(tag) for tag in tags}

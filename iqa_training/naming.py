@@ -65,9 +65,10 @@ def name_of(args: Options) -> str:
 def outputs_of(args: Options) -> dict[str, Paths]:
     """Return the files that a run writes, by the option that names their place."""
     name = name_of(args)
+    logged = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv')
     return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': checkpoint_file(args),
             '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],
-            '--log_dir': [Path(args.log_dir, name, file) for file in ('options.json', 'split.csv', 'bhat.csv')]}
+            '--log_dir': [Path(args.log_dir, name, file) for file in logged]}
 
 
 def inputs_of(args: Options) -> dict[str, Paths]:

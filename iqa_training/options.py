@@ -145,6 +145,7 @@ def computing(add) -> None:
         help="whose mixed precision: apex's own is for an old apex that still has it")
     add('--sync_bn', action='store_true',
         help='batch normalisation over the whole batch if several processes share it')
+    add('--compile', action='store_true', help='compile the training step: slow to start, then faster')
     add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
 
 
@@ -172,7 +173,9 @@ def schedule(add) -> None:
 
 
 def check_recording(args: Options) -> None:
-    """Refuse a folder that TensorBoard cannot write to."""
+    """Refuse a folder that TensorBoard cannot write to, and loggers that are not installed."""
+    from iqa_training.loggers import check_loggers
+    check_loggers(args.logger)
     try:
         args.log_dir.encode()
     except UnicodeEncodeError:
@@ -181,7 +184,9 @@ def check_recording(args: Options) -> None:
 
 @group('recording', 'recording, resuming and stopping', check=check_recording)
 def recording(add) -> None:
-    add('-logd', '--log_dir', metavar='DIR', default='runs', help='TensorBoard logs')
+    add('-logd', '--log_dir', metavar='DIR', default='runs', help="folder of the runs' logs")
+    add('--logger', nargs='+', type=choice('iqa_training.loggers:LOGGERS', 'logger'), metavar='NAME',
+        default=['tensorboard'], help='where scalars are logged: tensorboard, csv, wandb, mlflow')
     add('-tdt', '--test_during_training', action='store_true',
         help='evaluate the training and test images after each epoch too')
     add('--log_bhat', action='store_true', help='record the norm of the centred predictions')

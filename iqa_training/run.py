@@ -41,6 +41,7 @@ class Plan:
         bhat: the exponent q of the norm of the centred predictions that is logged; None: not logged.
         accumulation: batches in an optimizer step.
         keep: how many of the last states are kept.
+        loggers: where scalars are logged (see iqa_training/loggers.py).
         pbar: show progress bars.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     bhat: float | None = None
     accumulation: int = 1
     keep: int = 1
+    loggers: tuple[str, ...] = ('tensorboard',)
     pbar: bool = False
 
 
@@ -78,7 +80,7 @@ class Run:
         self.about, self.data, self.evaluation, self.record = about, data, evaluation, record
         self.model, self.trainer, self.stop = model, trainer, stop
         self.parts = {part: value for part, value in parts.items() if value is not None}
-        self.log, self.split_hash = Log(log_dir / name), split_hash(data.names)
+        self.log, self.split_hash = Log(log_dir / name, plan.loggers), split_hash(data.names)
         self.iteration, self.skipped = 0, 0
         self._attach(trainer)
 
@@ -309,7 +311,7 @@ class Run:
         if performance:
             tested = (f'On the {len(performance["sq"])} {self.data.tested} images of {self.data.name}:\n'
                       f'{results_table(performance, heads)}')
-        print(f'Best epoch {epoch}. {tested}\nTensorBoard log: {self.log.folder}\nCheckpoint: {self.checkpoint}'
+        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: {self.checkpoint}'
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 
 

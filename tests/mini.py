@@ -1,9 +1,10 @@
-"""A network that is small enough for dozens of training runs."""
+"""A network that is small enough for dozens of training runs, and a way to stop them."""
 from functools import partial
 
 from torch import nn
 
 from iqa_networks.backbone import Backbone
+from iqa_training.run import Run
 from IQAmodel import BACKBONES, NETWORKS, Entry, LinearityIQA
 
 MINI = ['-arch', 'mini']
@@ -20,3 +21,14 @@ class Mini(nn.Module):
 
 BACKBONES['mini'] = Backbone(Mini, (2, 4), (8, 8))
 NETWORKS['mini'] = Entry('LinearityIQA', partial(LinearityIQA, 'mini'))
+
+
+def stop_at(monkeypatch, *iterations: int) -> None:
+    """Let the next runs be asked to stop, each at its iteration."""
+    log_loss, waiting = Run.log_loss, list(iterations)
+
+    def log_and_stop(self, engine):
+        log_loss(self, engine)
+        if waiting and engine.state.iteration == waiting[0]:
+            self.stop.signal = waiting.pop(0)
+    monkeypatch.setattr(Run, 'log_loss', log_and_stop)

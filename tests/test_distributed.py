@@ -153,6 +153,22 @@ def test_two_processes_train_the_singular_values_of_one(tiny):
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_two_processes_freeze_clip_and_average_as_one(tiny):
+    words = [*tiny, *SMALL, '-e', '1', '-bs', '7', '-optl', 'O0', '--sync_bn', '--loss_type', 'mse', '--target', '0',
+             '100', '--freeze', 'features', '--ema', '.5', '--clip_grad', '.1', '-lr', '1e-3', '--optimizer', 'sgd']
+    main.main([*words, '-modelfile', 'one.pth'])
+    run = torchrun(*words, '-modelfile', 'two.pth', '--result_dir', 'two', '--log_dir', 'two-runs')
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, out
+    assert out.count('parameters and 20 batch normalisations are frozen') == 1
+    one, two = (torch.load(file, weights_only=True)['model'] for file in ('one.pth', 'two.pth'))
+    for name, tensor in one.items():
+        if name.startswith('features'):
+            assert torch.equal(two[name], tensor), name
+        else:
+            torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize(('script', 'options', 'images'), [
     pytest.param(main, ['--evaluate', '-e', '1'], 5, marks=pytest.mark.slow),
     (test_dataset, ['--part', 'all', '--dataset', 'demo'], 24)])

@@ -1,4 +1,4 @@
-"""Options beside the plain training step: averaged weights, frozen layers, clipped gradients, a warm-up in epochs."""
+"""Options beside the plain step: averaged weights, frozen layers, clipped gradients, a warm-up in epochs, compiling."""
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
-from mini import MINI
+from mini import MINI, stop_at
 from torch import nn
 from torch.amp import GradScaler
 
@@ -19,7 +19,6 @@ from iqa_training.freezing import freeze
 from iqa_training.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from iqa_training.options import TRAIN
 from iqa_training.record import VAL_CRITERIA
-from iqa_training.run import Run
 from iqa_training.schedules import SCHEDULES, build_schedule
 from IQAmodel import create_model
 
@@ -56,13 +55,7 @@ def without_times(state: dict) -> dict:
 def test_a_stopped_run_ends_as_the_whole_one(tiny, monkeypatch, options, stops):
     words = [*tiny, *WORDS, *options.split()]
     main.main([*words, '--checkpoint_dir', 'whole', '--log_dir', 'other-runs'])
-    log_loss, waiting = Run.log_loss, list(stops)
-
-    def log_and_stop(self, engine):
-        log_loss(self, engine)
-        if waiting and engine.state.iteration == waiting[0]:
-            self.stop.signal = waiting.pop(0)
-    monkeypatch.setattr(Run, 'log_loss', log_and_stop)
+    stop_at(monkeypatch, *stops)
     for _ in stops:
         with pytest.raises(SystemExit):
             main.main([*words, '--resume', 'auto'])
@@ -285,3 +278,44 @@ def test_a_warm_up_in_epochs_is_one_of_their_iterations(name):
 
 def test_two_warm_ups(tiny, fails):
     assert 'give one of them' in fails(main.main, *tiny, *WORDS, '--warmup', '3', '--warmup_epochs', '1')
+
+
+# Compiled
+
+@pytest.mark.usefixtures('one_thread')
+def test_a_compiled_run_has_the_names_and_numbers_of_the_plain_one(tiny, monkeypatch):
+    words = [*tiny, *WORDS, '--ema', '.9', '--clip_grad', '1', '--freeze', 'features.0', '-e', '1']
+    main.main([*words, '--checkpoint_dir', 'plain'])
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend='eager'))  # traced, but not rewritten
+    main.main([*words, '--compile', '--checkpoint_dir', 'compiled'])
+    plain, traced = state_of('plain'), state_of('compiled')
+    for part in ('model', 'ema'):
+        assert list(plain[part]) == list(traced[part])
+        assert all(torch.equal(tensor, traced[part][name]) for name, tensor in plain[part].items())
+    saved = load_checkpoint(next(Path('compiled').glob('*.pth')))
+    create_model('mini').load_state_dict(saved['model'])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('one_thread')
+def test_a_compiled_step_learns_what_the_plain_one_does_and_goes_on(tiny, monkeypatch):
+    words = [*tiny, *WORDS, '-lr', '1e-5']
+    main.main([*words, '--checkpoint_dir', 'plain'])
+    main.main([*words, '--compile', '--checkpoint_dir', 'whole'])
+    stop_at(monkeypatch, 3)
+    with pytest.raises(SystemExit):
+        main.main([*words, '--compile'])
+    main.main([*words, '--compile', '--resume', 'auto'])
+    assert without_times(state_of('whole')) == without_times(state_of('checkpoints'))
+    plain = state_of('plain')['model']
+    for name, tensor in state_of('whole')['model'].items():
+        torch.testing.assert_close(tensor, plain[name], rtol=1e-3, atol=1e-4)
+
+
+def test_no_compiler_is_one_line(tiny, monkeypatch, fails):
+    def missing(*_):
+        raise FileNotFoundError('no g++ here')
+    monkeypatch.setattr(torch, 'compile', partial(torch.compile, backend=missing))
+    error = fails(main.main, *tiny, *WORDS, '--compile')
+    assert '--compile: torch cannot compile the network on this machine' in error
+    assert 'no g++ here' in error
