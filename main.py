@@ -28,6 +28,7 @@ from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
+from iqa_training.summary import summarise, summarise_if_possible
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
 from IQAmodel import NETWORKS, build_model, network_options
@@ -44,6 +45,9 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     if args.evaluate:
         return test(args, part='test')
+    if args.summary:
+        print(*summarise(args), sep='\n')
+        return None
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
         lock = locked(f'{checkpoint_file(args)}.lock') if is_main() else nullcontext()
@@ -76,7 +80,10 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     if run.evaluation.head != len(model.heads) - 1:
         print(f'The head that is scored is {model.heads[run.evaluation.head]!r}, for --beta leaves '
               f'{model.heads[-1]!r} untrained')
-    return run.train(loader, state)
+    performance = run.train(loader, state)
+    if is_main() and args.summary is not False:
+        summarise_if_possible(args, run.log.history)
+    return performance
 
 
 def assemble(args: Options, data: Data, model: Network, loader: DataLoader, device: str, stop: SimpleNamespace) -> Run:

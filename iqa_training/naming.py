@@ -10,6 +10,8 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
 from iqa_runtime.options import Options, shown
 
+# files of a log, beside its events
+LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
 LONGEST = 120  # characters of a name, its digest aside
 ALWAYS = ('architecture', 'loss_type', 'dataset')
 SHORT = {'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e', 'ft_lr_ratio': 'ft', 'exp_id': 'exp',
@@ -65,10 +67,9 @@ def name_of(args: Options) -> str:
 def outputs_of(args: Options) -> dict[str, Paths]:
     """Return the files that a run writes, by the option that names their place."""
     name = name_of(args)
-    logged = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv')
     return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': checkpoint_file(args),
             '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],
-            '--log_dir': [Path(args.log_dir, name, file) for file in logged]}
+            '--log_dir': [Path(args.log_dir, name, file) for file in LOGGED]}
 
 
 def inputs_of(args: Options) -> dict[str, Paths]:

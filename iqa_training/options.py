@@ -173,9 +173,11 @@ def schedule(add) -> None:
 
 
 def check_recording(args: Options) -> None:
-    """Refuse a folder that TensorBoard cannot write to, and loggers that are not installed."""
+    """Refuse what cannot be written to or is not installed, and two things at once instead of training."""
     from iqa_training.loggers import check_loggers
     check_loggers(args.logger)
+    if args.summary and args.evaluate:
+        raise UserError('--summary and --evaluate are two things: give one')
     try:
         args.log_dir.encode()
     except UnicodeEncodeError:
@@ -194,6 +196,8 @@ def recording(add) -> None:
         help='go on from a state, or with auto from the last one of the run with these options, if any')
     add('--keep', type=count, default=1, help='how many of the last states are kept')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
+    add('--summary', action=BooleanOptionalAction,
+        help='no training: make summary.html and curves.png in the log of a run anew; --no-summary trains without them')
     add('--list_models', nargs='?', const='*', metavar='PATTERN', help='no training: list the networks, as resnet*')
 
 

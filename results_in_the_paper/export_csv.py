@@ -20,7 +20,7 @@ from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, read_text, write_text
 from iqa_runtime.options import Add, Command, group
-from iqa_studies.curves import read_scalars
+from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.figure_runs import figure_runs
 from results_in_the_paper.driver.settings import PAPER, differences
 

@@ -13,6 +13,7 @@ from PIL import Image
 from scored import save_photos, saved
 
 from iqa_data.info import write_info
+from iqa_training.options import TRAIN
 
 ROOT = Path(__file__).parent.parent
 SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',
@@ -36,6 +37,12 @@ def shared() -> Path:
 def seeded() -> None:
     """Seed torch before each test, so that none depends on those that ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_summary(monkeypatch) -> None:
+    """Let runs write no summary: hundreds are trained here, and it takes longer than such a run."""
+    monkeypatch.setitem(TRAIN.defaults, 'summary', False)
 
 
 def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:

@@ -5,8 +5,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
-from iqa_studies.curves import read_scalars
 from iqa_training.options import TRAIN
+from iqa_training.scalars import read_scalars
 from results_in_the_paper import export_csv
 from results_in_the_paper.driver import figure_runs, plotting, settings
 from results_in_the_paper.driver.settings import PAPER

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_studies.curves import read_scalars
+from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.figure_runs import FigureRun
 from results_in_the_paper.driver.results import Result, read_results
 from results_in_the_paper.driver.settings import differences

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
-from iqa_studies.curves import read_scalars
 from iqa_studies.steps import is_finished, script
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
+from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.results import Result, find, read_results
 from results_in_the_paper.driver.settings import PAPER, option_words
 from results_in_the_paper.driver.targets import WantedRun

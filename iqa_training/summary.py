@@ -1,0 +1,136 @@
+"""The summary of a run, beside its log: its learning curves as a picture, and a page that needs no network.
+
+All comes from what a run leaves: options.json and the scalars of its log, its checkpoint, and the table of its results.
+So the summary of a run can be made again, and that of one that is still training or was stopped.
+"""
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from iqa_runtime.charts import SERIES, THEME, Panel, Scatter, png, svg
+from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checks import checked_value, dict_of, plain
+from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.files import replacing, write_text
+from iqa_runtime.options import Options, shown, words_of
+from iqa_runtime.recipes import options_of_run
+from iqa_runtime.tables import Table
+from iqa_training.naming import checkpoint_file, name_of
+from iqa_training.options import TRAIN
+from iqa_training.scalars import read_scalars
+from IQAperformance import CORRELATIONS, CRITERIA
+
+TEMPLATES = Path(__file__).parent / 'templates'
+PAGE, PICTURE = 'summary.html', 'curves.png'
+PARTS = ('train', 'val', 'test')
+History = Mapping[str, list]  # tag -> rows of step, value, time
+
+
+def summarise(args: Options, history: History | None = None) -> list[Path]:
+    """Write the page and the picture of the run that the options name; return their paths.
+
+    Args:
+        args: options of main.py.
+        history: scalars of the log; without them they are read from it.
+    """
+    folder = Path(args.log_dir, name_of(args))
+    file = folder / 'options.json'
+    if not file.is_file():
+        raise UserError(f'no log of a run with these options: {folder}; train it with main.py, or give '
+                        '--trained_model_file and --log_dir')
+    options = checked_value(file, 'options', dict_of(plain), options_of_run(file))
+    if history is None:
+        history = {tag: [(step, value, seconds) for seconds, step, value in rows]
+                   for tag, rows in read_scalars(folder).items()}
+    checkpoint = load_checkpoint(checkpoint_file(args)) if checkpoint_file(args).is_file() else {}
+    scatter = predictions(Path(args.result_dir, f'{folder.name}.csv')) if checkpoint.get('finished') else None
+    panels = panels_of(history, options, checkpoint)
+    picture, page = folder / PICTURE, folder / PAGE
+    if panels:
+        with replacing(picture) as temporary:
+            temporary.write_bytes(png(panels))
+    write_text(page, rendered(folder.name, options, checkpoint, panels, scatter))
+    return [page, picture] if panels else [page]
+
+
+def summarise_if_possible(args: Options, history: History) -> None:
+    """Write the summary of a run that has ended; print why, if it cannot be: the results are there without it."""
+    try:
+        print(f'Summary: {summarise(args, history)[0]}')
+    except Exception as error:  # matplotlib, Jinja2 and the disk raise many kinds
+        print(f'WARNING: no summary is written ({type(error).__name__}: {one_line(str(error))}); the run is complete, '
+              'and --summary makes it', flush=True)
+
+
+def predictions(table: Path) -> Scatter | None:
+    """Return the scatter plot of a run's results; None if there are none."""
+    if not table.is_file():
+        return None
+    results = Table.read(table)
+    results.needs('mos', 'pq')
+    return Scatter(results.numbers('mos'), results.numbers('pq'))
+
+
+def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[Panel]:
+    """Return the learning curves of a run: the loss, the correlations and the error, as far as they are logged."""
+    def curve(tag: str, magnitude: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.array(history[tag], float).reshape(-1, 3)
+        return rows[:, 0], np.abs(rows[:, 1]) if magnitude else rows[:, 1]
+
+    def of_parts(criteria: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return the criteria of val, and the first of them for each other part."""
+        found = {}
+        for tag in sorted(history, key=lambda tag: tag.partition('/')[0] != 'val'):
+            part, criterion = tag.partition('/')[0], tag.rpartition('/')[2]
+            if part in PARTS and criterion in (criteria if part == 'val' else criteria[:1]):
+                label = f'|{criterion}|' if criterion in CORRELATIONS else criterion
+                found[f'{part} {label}'] = curve(tag, criterion in CORRELATIONS)
+        return dict(list(found.items())[:len(SERIES)])
+
+    unit = 'iteration' if options.get('val_every') else 'epoch'
+    best = checkpoint.get('epoch') if unit == 'epoch' else None
+    panels = []
+    if 'train/loss' in history:
+        panels.append(Panel('Training loss', 'iteration', curves={'loss': curve('train/loss')}))
+    for title, criteria in (('Correlation with MOS', CORRELATIONS), ('Error in MOS units', ('RMSE',))):
+        curves = of_parts(criteria)
+        if curves:
+            panels.append(Panel(title, unit, '' if len(curves) > 1 else next(iter(curves)), curves, best))
+    return panels
+
+
+def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
+    """Return rows of the table of metrics: the part, and each criterion as text."""
+    def cell(metrics: Mapping, name: str) -> str:
+        value = metrics.get(name)
+        return '-' if value is None or not np.isfinite(value) else f'{abs(value):.4f}'
+
+    found = checkpoint.get('metrics', {})
+    return [(part, [cell(found[part], name) for name in CRITERIA]) for part in PARTS if part in found]
+
+
+def rendered(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
+    """Return the page; all text in it is escaped by Jinja2."""
+    import jinja2  # slow to import, as the charts are
+    from markupsafe import Markup
+    changed = {option: value for option, value in options.items() if value != TRAIN.defaults.get(option)}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template('summary.html').render(
+        title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
+        scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
+        criteria=[f'|{criterion}|' if criterion in CORRELATIONS else criterion for criterion in CRITERIA],
+        metrics=metrics_of(checkpoint), epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
+        epochs=options.get('epochs'), dataset=checkpoint.get('dataset', options.get('dataset')),
+        split={part: len(names) for part, names in checkpoint.get('split', {}).items()},
+        split_hash=checkpoint.get('split_hash'), mos=checkpoint.get('mos'),
+        command=['python main.py', *(shlex.join(words_of({option: value})) for option, value in changed.items())],
+        changed={option: in_words(value) for option, value in changed.items()},
+        others={option: in_words(value) for option, value in options.items() if option not in changed})
+
+
+def in_words(value) -> str:
+    """Return the value of an option as the page shows it."""
+    return {None: '-', True: 'on', False: 'off'}[value] if value is None or isinstance(value, bool) else shown(value)
