@@ -125,7 +125,7 @@ class Command:
         if self.names():
             self.general.append(self.parser.add_argument(
                 '--recipe', nargs='?', const='', metavar='NAME', action='append', default=argparse.SUPPRESS,
-                help="options from recipes/NAME.txt, a file, or a run's options.json; alone: list the recipes"))
+                help="options from recipes/NAME.txt, a file, or a run's options.json; alone: list them"))
 
     def _declare(self, one: Group) -> None:
         section = self.parser.add_argument_group(one.title)

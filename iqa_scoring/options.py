@@ -63,8 +63,8 @@ def images(add) -> None:
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
     add('--max_bytes', type=count, default=MAX_BYTES, help='pass over larger images in shards')
     add('--image_column', metavar='NAME',
-        help='column of the images in a Parquet (default: image, jpg, jpeg, png, webp or bytes), or their extension in '
-             'a tar (default: all images)')
+        help='column of the images in a Parquet, or their extension in a tar (default: image, jpg, jpeg, png, webp or '
+             'bytes; all images of a tar)')
 
 
 @group('views', 'the views of an image whose scores are averaged')
