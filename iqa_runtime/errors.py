@@ -14,6 +14,8 @@ WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # w
 
 def one_line(text: str) -> str:
     """Return a text on one line, in characters that a terminal shows: all others (ESC, newline ...) are escaped."""
+    if text.isprintable():  # as nearly all are, and a name of every image comes here
+        return text
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 

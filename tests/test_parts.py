@@ -1,6 +1,8 @@
 """Scores as a folder of Parquet files: a part for each shard, gone on with, shared, and broken shards on the way."""
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from iqa_scoring.parts import KEY, Parts, about_part, units_of
 from iqa_scoring.references import with_references
 from iqa_scoring.shards import End
 from iqa_scoring.tables import COLUMNS
+
+COMMANDS = re.findall(r'^(?:python|torchrun \S+) test_demo\.py (--img .*(?:shards/|\.parquet).*)$',
+                      (ROOT / 'README.md').read_text(encoding='utf-8'), re.M)
 
 
 @pytest.fixture
@@ -161,6 +166,23 @@ def test_reports_maps_and_the_screen_take_shards(shards, capsys):
     capsys.readouterr()
     assert test_demo.main(['--img', 's/0.tar', 'images', *shards, '--csv', 'out.csv', '--resume']) == 14
     assert '14 images scored, 2 were there already' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('line', COMMANDS)
+def test_commands_of_the_readme(shards, line):
+    Path('s').rename('shards')
+    for i, shard in enumerate(sorted(Path('shards').iterdir())):
+        shard.rename(f'shards/{i:04d}.tar')
+    for path in ('images.parquet', 'more/1.parquet'):
+        save_parquet(path, jpg=[png(0)])
+    Path('checkpoints').mkdir()
+    Path('checkpoints/NAME.pth').symlink_to(shards[1])
+    words = shlex.split(line.replace('{0000..0999}', '{0000..0002}'))
+    assert test_demo.main([*words, *shards[2:]]) == (12 if 'tar' in line else 2)
+
+
+def test_the_readme_has_commands_for_shards():
+    assert len(COMMANDS) == 3
 
 
 def test_two_processes_take_whole_shards(shards):
