@@ -1,1 +1,1 @@
-"""Scores of images: the scorer, inputs, tables, reports, maps, calibration, export."""
+"""Scores of images: the scorer, inputs, tables, reports, maps, calibration, statistics, export."""

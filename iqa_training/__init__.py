@@ -1,1 +1,1 @@
-"""The training run: logs, states, schedules, optimizers, names."""
+"""The training run: logs, curves and their figures, states, schedules, optimizers, names."""

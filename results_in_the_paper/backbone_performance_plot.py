@@ -16,7 +16,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
-from iqa_studies import figures
+from iqa_training import figures
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import Cell, cells
 from results_in_the_paper.driver.options import add_results, figure

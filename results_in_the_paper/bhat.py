@@ -26,7 +26,7 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Add, Command, group
 from iqa_runtime.tables import Table
-from iqa_studies import figures
+from iqa_training import figures
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.options import figure
 

@@ -46,8 +46,8 @@ from scipy.stats import rankdata
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
-from iqa_studies import iqa_statistics as st
-from iqa_studies.table_formats import render
+from iqa_runtime.table_formats import render
+from iqa_scoring import iqa_statistics as st
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper.driver.results import Predictions, read_predictions
 

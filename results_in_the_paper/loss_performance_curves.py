@@ -14,8 +14,8 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
-from iqa_studies import figures
-from iqa_studies.curves import DIRECTIONS, Curve, first_reaching, last_epoch
+from iqa_training import figures
+from iqa_training.curves import DIRECTIONS, Curve, first_reaching, last_epoch
 from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.figure_runs import METRICS, PARTS
 from results_in_the_paper.driver.options import curves as curve_options

@@ -65,8 +65,8 @@ from collections.abc import Iterable
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_runtime.running import INTERRUPTED, Job, Runner, gpus, slots, terminable
+from iqa_runtime.table_formats import FORMATS, SUFFIXES, render
 from iqa_scoring.options import TEST
-from iqa_studies.table_formats import FORMATS, SUFFIXES, render
 from results_in_the_paper.driver import verdicts
 from results_in_the_paper.driver.drawing import draw
 from results_in_the_paper.driver.settings import PAPER

@@ -31,7 +31,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqa_runtime.errors import UserError, command
-from iqa_studies import figures
+from iqa_training import figures
 from IQAperformance import CRITERIA
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import cells

@@ -38,8 +38,8 @@ from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
 from iqa_runtime.options import words_of
-from iqa_studies import figures
-from iqa_studies.table_formats import render
+from iqa_runtime.table_formats import render
+from iqa_training import figures
 from iqa_training.naming import checkpoint_file
 
 SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast', 'quantisation')

@@ -12,7 +12,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.options import Add, Command, group
-from iqa_studies.table_formats import render
+from iqa_runtime.table_formats import render
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.options import add_format, add_results
 from results_in_the_paper.driver.results import Result, find

@@ -8,8 +8,8 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
-from iqa_studies import figures
-from iqa_studies.curves import Curve, best, first_reaching, read_curve
+from iqa_training import figures
+from iqa_training.curves import Curve, best, first_reaching, read_curve
 from results_in_the_paper import (
     backbone_performance_plot,
     bhat,

@@ -18,7 +18,7 @@ from iqa_data.info import Info, read_info, write_info
 from iqa_data.splits import read_split, write_split
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.names import cell, from_cell, text
-from iqa_studies.table_formats import render
+from iqa_runtime.table_formats import render
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
 from results_in_the_paper.driver.results import read_predictions

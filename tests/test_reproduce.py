@@ -20,7 +20,7 @@ from iqa_runtime import running
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
-from iqa_studies.figures import STYLE
+from iqa_training.figures import STYLE
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import write_results

@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from iqa_studies import iqa_statistics as st
-from iqa_studies.table_formats import FORMATS, render
+from iqa_runtime.table_formats import FORMATS, render
+from iqa_scoring import iqa_statistics as st
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper import compare
 from results_in_the_paper.driver.results import Predictions, read_predictions

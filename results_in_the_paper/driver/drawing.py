@@ -4,8 +4,8 @@ from pathlib import Path
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import write_text
-from iqa_studies import figures
-from iqa_studies.table_formats import FORMATS, SUFFIXES
+from iqa_runtime.table_formats import FORMATS, SUFFIXES
+from iqa_training import figures
 from results_in_the_paper import (
     backbone_performance_plot,
     batch_size_performance_plot,

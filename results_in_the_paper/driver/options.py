@@ -1,7 +1,7 @@
 """Declare the options of the scripts that draw figures and print tables."""
 from iqa_runtime.option_types import choice
 from iqa_runtime.options import Add, Options, group
-from iqa_studies.table_formats import FORMATS
+from iqa_runtime.table_formats import FORMATS
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.settings import PAPER
 

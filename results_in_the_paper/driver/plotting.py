@@ -6,8 +6,8 @@ import numpy as np
 
 from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Options
-from iqa_studies.curves import Curve, as_curve, best, read_curve
-from iqa_studies.figures import files
+from iqa_training.curves import Curve, as_curve, best, read_curve
+from iqa_training.figures import files
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
 

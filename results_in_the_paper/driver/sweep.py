@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from iqa_runtime.options import Command
-from iqa_studies import figures
-from iqa_studies.curves import Curve, best
+from iqa_training import figures
+from iqa_training.curves import Curve, best
 from results_in_the_paper.driver import paper, plotting
 from results_in_the_paper.driver.options import curves as curve_options
 from results_in_the_paper.driver.options import figure

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_runtime.errors import UserError
-from iqa_studies.curves import best
+from iqa_training.curves import best
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
 from results_in_the_paper import t_test

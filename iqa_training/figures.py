@@ -13,7 +13,7 @@ from PIL import Image
 
 from iqa_data.images import opened
 from iqa_runtime.files import replacing
-from iqa_studies.curves import Curve, last_epoch
+from iqa_training.curves import Curve, last_epoch
 
 COLUMN, PAGE = 3.33, 7.0  # inches: a column and the width of the text of the paper's format
 STYLE = {
