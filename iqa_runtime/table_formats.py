@@ -10,6 +10,8 @@ LATEX_ESCAPES = str.maketrans({'\\': r'\textbackslash{}', '_': r'\_', '&': r'\&'
                                '{': r'\{', '}': r'\}', '^': r'\^{}', '~': r'\~{}', '<': r'\textless{}',
                                '>': r'\textgreater{}', '|': r'\textbar{}'})
 
+MARKDOWN_ESCAPES = str.maketrans({'|': r'\|', '<': '&lt;'})
+
 
 def _text(header: Row, rows: Sequence[Row]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
@@ -20,7 +22,7 @@ def _text(header: Row, rows: Sequence[Row]) -> str:
 
 def _markdown(header: Row, rows: Sequence[Row]) -> str:
     lines = [header, ['---'] * len(header), *rows]
-    return ''.join('| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |\n' for row in lines)
+    return ''.join('| ' + ' | '.join(cell.translate(MARKDOWN_ESCAPES) for cell in row) + ' |\n' for row in lines)
 
 
 def _latex(header: Row, rows: Sequence[Row]) -> str:

@@ -44,9 +44,9 @@ class ReportEntry:
         """Return the fields that the template shows."""
         with opened(io.BytesIO(self.thumbnail)) as image:
             size = image.size
-        return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': _data('image/jpeg', self.thumbnail),
-                'map': _data('image/png', self.small_map) if self.small_map else '',
-                'others': [_data('image/jpeg', other) for other in (self.reference, self.difference) if other]}
+        return {**self.row, 'mos': self.mos, 'size': size, 'thumbnail': data_uri('image/jpeg', self.thumbnail),
+                'map': data_uri('image/png', self.small_map) if self.small_map else '',
+                'others': [data_uri('image/jpeg', other) for other in (self.reference, self.difference) if other]}
 
 
 def entry_of(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> ReportEntry:
@@ -73,22 +73,29 @@ def write_report(path: str | Path, entries: Sequence[ReportEntry], scale: Scale,
     labelled = bool(cards) and all(card['mos'] is not None for card in cards)
     scores = np.array([card['score'] for card in cards])
     norm, colormap = colours(scale, scores if len(scores) else np.zeros(1))
-    script = (TEMPLATES / 'report.js').read_text(encoding='utf-8')
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
-    write_text(path, environment.get_template('report.html').render(
-        title=title, scale=str(scale), cards=cards, labelled=labelled, unreadable=unreadable, metrics=metrics,
+    write_page(
+        path, TEMPLATES / 'report.html', title=title, scale=str(scale), cards=cards, labelled=labelled,
+        unreadable=unreadable, metrics=metrics,
         outside=sum(bool(card['outside']) for card in cards), histogram=_histogram(scores, scale),
         pairs=any(card['others'] for card in cards),
         scatter=_scatter(scores, np.array([card['mos'] for card in cards])) if labelled else '',
         worst=sorted(cards, key=lambda card: -abs(card['score'] - card['mos']))[:WORST] if labelled else [],
         maps=any(card['map'] for card in cards), low=norm.vmin, high=norm.vmax, side=THUMBNAIL,
-        legend=[to_hex(colormap(x)) for x in np.linspace(0, 1, 9)],
-        script=Markup(script),  # the report's own: there is no input in it
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()))
+        legend=[to_hex(colormap(x)) for x in np.linspace(0, 1, 9)])
 
 
-def _data(kind: str, content: bytes) -> str:
+def write_page(path: str | Path, template: Path, **values) -> None:
+    """Write an HTML page from a template, NAME.html, and its script beside it, NAME.js; values are escaped in it."""
+    script = template.with_suffix('.js').read_text(encoding='utf-8')
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(template.parent), autoescape=True,
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    write_text(path, environment.get_template(template.name).render(  # the script has no input in it
+        **values, script=Markup(script), script_hash=script_hash))
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return bytes of a media type as an address that holds them itself."""
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
@@ -98,10 +105,11 @@ def _figure(width: float, height: float) -> 'Figure':
     return Figure(figsize=(width, height), layout='constrained')
 
 
-def _svg(figure: 'Figure') -> str:
+def svg_uri(figure: 'Figure') -> str:
+    """Return a figure as an address that holds it as SVG; the same each time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg')
-    return _data('image/svg+xml', buffer.getvalue())
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+    return data_uri('image/svg+xml', buffer.getvalue())
 
 
 def _histogram(scores: np.ndarray, scale: Scale) -> str:
@@ -117,7 +125,7 @@ def _histogram(scores: np.ndarray, scale: Scale) -> str:
                 axes.hist(values, edges, weights=np.full(len(values), 100 / len(values)), label=label, **style)
         axes.legend()
     axes.set(xlabel='MOS scale', ylabel='% of the images')
-    return _svg(figure)
+    return svg_uri(figure)
 
 
 def _scatter(scores: np.ndarray, mos: np.ndarray) -> str:
@@ -127,4 +135,4 @@ def _scatter(scores: np.ndarray, mos: np.ndarray) -> str:
     axes.plot(ends, ends, color='.7', linewidth=1)
     axes.scatter(mos, scores, s=6, alpha=.5, linewidths=0, rasterized=True)
     axes.set(xlabel='MOS', ylabel='score', aspect='equal')
-    return _svg(figure)
+    return svg_uri(figure)

@@ -84,9 +84,10 @@ def metric(value) -> float:
     return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
 
 
-OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}}
+OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': ''}
 _summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
-                  versions=dict_of(text), parameters=dict_of(whole))
+                  versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
+                  trained_on=text)
 
 
 def read_summary(path: Path) -> dict:

@@ -23,6 +23,7 @@ STYLE = {
     'ytick.major.size': 2.5, 'xtick.direction': 'in', 'ytick.direction': 'in', 'legend.frameon': False,
     'legend.handlelength': 2.2, 'axes.grid': True, 'grid.color': '.9', 'grid.linewidth': .4, 'axes.axisbelow': True,
     'axes.titlepad': 4, 'hatch.linewidth': .5, 'pdf.fonttype': 42, 'ps.fonttype': 42, 'savefig.dpi': 300,
+    'svg.hashsalt': 'IQA',
 }
 styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
@@ -94,7 +95,37 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
         ax.set(title=title, xlabel='epoch')
     for group in ([axes] if share else [[ax] for ax in axes]):
         spread_correlations(group)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=len(styles))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(styles)))
+    return figure
+
+
+@styled
+def draw_critical_difference(labels: Sequence[str], ranks: np.ndarray, critical: float) -> Figure:
+    """Draw mean ranks, 1 the best, on a line; bars join those that are less than `critical` apart (Demsar 2006)."""
+    order, k = np.argsort(ranks), len(ranks)
+    half = (k + 1) // 2
+    figure = new_figure(PAGE, .6 + .21 * half)
+    ax = figure.add_subplot()
+    ax.set(xlim=(.5, k + .5), xticks=range(1, k + 1), yticks=[])
+    ax.spines[['left', 'right', 'bottom']].set_visible(False)
+    ax.spines.top.set_position(('data', 0))
+    ax.xaxis.set_ticks_position('top')
+    ax.grid(False)
+    level = -.25
+    ends = [max(place for place in range(k) if ranks[order[place]] - ranks[i] < critical) for i in order]
+    for start, end in enumerate(ends):
+        if end > start and (start == 0 or end > ends[start - 1]):
+            ax.plot(ranks[order[[start, end]]] + [-.03, .03], [level, level], color='#D55E00', linewidth=2.2)
+            level -= .22
+    for place, i in enumerate(order):
+        left = place < half
+        depth, end = level - .4 - (place if left else k - 1 - place), .75 if left else k + .25
+        ax.plot([ranks[i], ranks[i], end], [0, depth, depth], color='black', linewidth=.6)
+        word = f'{labels[i]}  {ranks[i]:.2f} ' if left else f' {labels[i]}  {ranks[i]:.2f}'
+        ax.text(end, depth, word, va='center', ha='right' if left else 'left')
+    ax.set_ylim(level - half, 1.6)
+    ax.plot([1, 1 + critical], [1.2, 1.2], '|-', color='black', markersize=4)
+    ax.text(1 + critical, 1.2, f'  critical difference {critical:.2f}', va='center')
     return figure
 
 

@@ -1,0 +1,97 @@
+"""Check results: every number is computed again from the predictions of each image, and every split is looked at.
+
+`python iqa_studies/check.py RESULT ...`: NAME.json that main.py or test_dataset.py wrote, folders of them, or the
+folder of a study, whose tables are made again. It says which numbers do not hold, and which images or contents are
+both trained and tested on. Exit status 1 means that something does not hold. What it cannot look at it names: a split
+needs the run's log, contents need the info file of the data set.
+"""
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from iqa_runtime.checks import checked_value, dict_of, fields, list_of, plain
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import read_text
+from iqa_runtime.table_formats import render
+from iqa_studies.honesty import check
+from iqa_studies.outcome import Outcome
+
+OUTCOMES, FILES = 'outcomes.json', ('result', 'log', 'checkpoint')
+
+
+def outcome_of(result: Path) -> Outcome:
+    """Return the outcome of a results file, with its run's log if that lies in runs/ beside its folder, or here."""
+    outcome = Outcome(result.stem, '', 0, '', '', result)
+    name = outcome.summary['run_name']
+    logs = (folder / 'runs' / name for folder in (result.parent.parent, Path())) if name else ()
+    log = next((log for log in logs if log.is_dir()), None)
+    return replace(outcome, trained_on=outcome.summary['trained_on'], tested_on=outcome.summary['dataset'], log=log)
+
+
+def study_outcomes(folder: Path) -> list[Outcome]:
+    """Return the outcomes of a study's report, from its outcomes.json."""
+    path = folder / OUTCOMES
+    try:
+        rows = checked_value(path, 'outcomes', fields(outcomes=list_of(dict_of(plain))), json.loads(read_text(path)))
+        return [Outcome(**{name: folder / value if name in FILES and value else value for name, value in row.items()})
+                for row in rows['outcomes']]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f'{path}: expected the outcomes of a study: {str(error)[:200]}') from None
+
+
+def tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the tables of a study that are not those of its outcomes."""
+    from iqa_studies.study_tables import TABLES, Study, costs  # slow to import
+    study = Study(outcomes)
+    for table in (make(study) for make in TABLES if make is not costs):  # which has times of another machine
+        path = folder / f'{table.name}.csv'
+        wanted = render(table.header, table.rows, 'csv').splitlines()
+        found = read_text(path).splitlines() if path.exists() else []
+        rows = [i for i, pair in enumerate(zip_longest(found, wanted), 1) if pair[0] != pair[1]]
+        if rows and table.rows:
+            yield f'{path.name} is not the table of these results, from row {rows[0]} on'
+
+
+def named(path: Path) -> list[Outcome]:
+    """Return the outcomes of a results file, of a study's folder, or of all results in a folder."""
+    if not path.is_dir():
+        return [outcome_of(path)]
+    if (path / OUTCOMES).exists():
+        return study_outcomes(path)
+    found = [outcome_of(file) for file in sorted(path.rglob('*.json')) if file.with_suffix('.csv').exists()]
+    if not found:
+        raise UserError(f'{path}: no results in it (NAME.json beside NAME.csv)')
+    return found
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Check the results that are named, print what was found, and end with status 1 if something does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('results', nargs='+', type=Path, help='NAME.json, a folder of them, or the folder of a study')
+    failed = 0
+    for path in parser.parse_args(argv).results:
+        outcomes = named(path)
+        for outcome in outcomes:
+            wrong, unseen = check(outcome)
+            marked = ['tested on the images that chose the epoch'] if outcome.summary['part'] == 'val' else []
+            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  {outcome.result}', *wrong,
+                              *(f'({line})' for line in [*marked, *(f'not looked at: {what}' for what in unseen)])]))
+            failed += bool(wrong)
+        if (path / OUTCOMES).exists():
+            wrong = list(tables(path, outcomes))
+            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  the tables of {path}', *wrong]))
+            failed += bool(wrong)
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

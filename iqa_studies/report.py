@@ -1,0 +1,197 @@
+"""Write the report of a study: its tables, its figures, and one HTML page that needs no network.
+
+The files: NAME.csv, NAME.md, NAME.tex (booktabs) of each table of study_tables.TABLES; curves and
+critical-difference as PDF and PNG; study.html with all of them; outcomes.json, the list that iqa_studies/check.py
+reads. The page is made of templates/study.html; the page of a run links to the run's own files.
+"""
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from iqa_data.info import DATASETS, dataset_name
+from iqa_runtime.charts import THEME, Scatter, svg
+from iqa_runtime.checks import json_text
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import write_text
+from iqa_runtime.table_formats import SUFFIXES, render
+from iqa_scoring import iqa_statistics as st
+from iqa_scoring.report import THUMBNAIL, data_uri, svg_uri, write_page
+from iqa_scoring.stream import Preprocess, Reader
+from iqa_studies.honesty import check
+from iqa_studies.outcome import Outcome
+from iqa_studies.study_tables import MAPPED, TABLES, Study, over_units
+from iqa_training import figures
+from iqa_training.curves import Curve, as_curve
+from iqa_training.scalars import read_scalars
+
+STYLES = ('csv', 'markdown', 'latex')
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#000000')  # Okabe and Ito
+DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
+PLAIN = {'text.parse_math': False}  # of matplotlib: a name may have a $
+PIXELS = 130  # of an inch of a figure on the page
+MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings side by side, and images of a pair
+
+
+def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
+                 images: Mapping[str, Path] | None = None) -> list[Path]:
+    """Write the files of a study's report (see the module) into a folder; return their paths.
+
+    Args:
+        study_title: title of the page.
+        outcomes: the runs, of which there may be few or none.
+        images: data set as tested -> folder of its images (default: the data set's own), for thumbnails.
+
+    Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
+    """
+    for outcome in outcomes:
+        if wrong := check(outcome)[0]:
+            raise UserError(f'{outcome.result}: {wrong[0]}')
+    study, folder = Study(outcomes), Path(folder)
+    tables = [table for table in (make(study) for make in TABLES) if table.rows]
+    written = [folder / 'outcomes.json']
+    write_text(written[0], outcomes_json(outcomes, folder))
+    for table in tables:
+        for style in STYLES:
+            written.append(folder / (table.name + SUFFIXES[style]))
+            write_text(written[-1], render(table.header, table.rows, style))
+    drawn = drawings(study)
+    for name, (_, figure) in drawn.items():
+        written += figures.save(figure, folder, name)
+    with matplotlib.rc_context({**figures.STYLE, **PLAIN}):
+        pictures = [(text, svg_uri(figure), PIXELS * figure.get_figwidth()) for text, figure in drawn.values()]
+    with matplotlib.rc_context(PLAIN):
+        plots = scatter_plots(study)
+    page = folder / 'study.html'
+    write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, tables=tables,
+               figures=pictures, theme=Markup(THEME), scatter=[(text, Markup(chart)) for text, chart in plots],
+               pairs=disagreements(study, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
+               settings=len(set(study.runs.setting)))
+    return [*written, page]
+
+
+def outcomes_json(outcomes: Sequence[Outcome], folder: Path) -> str:
+    """Return the outcomes as JSON, their files relative to the folder."""
+    rows = [{name: os.path.relpath(value, folder) if isinstance(value, Path) else value
+             for name, value in asdict(outcome).items()} for outcome in outcomes]
+    return json_text({'outcomes': rows}, indent=2) + '\n'
+
+
+def run_card(outcome: Outcome, folder: Path) -> dict:
+    """Return the fields that the page shows of a run: its options, versions, and links relative to the folder."""
+    links = {name: quote(os.path.relpath(path, folder).replace(os.sep, '/')) for name, path in (
+        ('result', outcome.result), ('predictions', outcome.result.with_suffix('.csv')), ('log', outcome.log),
+        ('checkpoint', outcome.checkpoint)) if path is not None}
+    return {'setting': outcome.setting, 'links': links, 'options': outcome.options, 'versions': outcome.versions,
+            'split_hash': outcome.split_hash, 'seed': outcome.seed, 'split': outcome.split}
+
+
+# Figures
+
+def drawings(study: Study) -> dict[str, tuple[str, Figure]]:
+    """Return {name: (caption, figure)} of what can be drawn."""
+    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
+              for i, setting in enumerate(dict.fromkeys(study.runs.setting))}
+    found = {}
+    with matplotlib.rc_context(PLAIN):
+        curves = validation_curves(study)
+        if any(curves.values()):
+            found['curves'] = ('Validation SROCC over epochs, mean of the runs of a setting.', figures.draw_panels(
+                curves, {name: styles[name] for name in dict.fromkeys(n for some in curves.values() for n in some)},
+                figures.PAGE, 2.6))
+        for i, ((trained, tested), ranking, names) in enumerate(rankings(study)):
+            text = (f'Mean ranks by SROCC over splits, trained on {trained}, tested on {tested}: Friedman p '
+                    f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05).')
+            found[f'critical-difference{i or ""}'] = (text, figures.draw_critical_difference(
+                names, ranking.ranks, ranking.critical))
+    return found
+
+
+def validation_curves(study: Study) -> dict[str, dict[str, Curve]]:
+    """Return {data set trained on: {setting: mean curve of validation SROCC}}, up to the shortest run's end."""
+    logs = {}
+    for outcome in study.outcomes:
+        if outcome.log is not None:
+            logs.setdefault((outcome.trained_on, outcome.setting), {})[outcome.log] = outcome
+    curves: dict[str, dict[str, Curve]] = {}
+    for (trained, setting), some in logs.items():
+        rows = [rows for rows in (_validation(log, trained) for log in some) if len(rows)]
+        if rows:
+            length = min(map(len, rows))
+            mean = np.mean([one[:length] for one in rows], 0)
+            curves.setdefault(trained, {})[setting] = as_curve(mean[:, 0], mean[:, 1])
+    return curves
+
+
+def _validation(log: Path, trained: str) -> np.ndarray:
+    """Return steps and validation SROCC, (n, 2), of a run's log; none if there is no log."""
+    try:
+        return np.array([row[1:] for row in read_scalars(log).get(f'val/{dataset_name(trained)}/SROCC', [])], float)
+    except UserError:
+        return np.empty((0, 2))
+
+
+def scatter_plots(study: Study) -> list[tuple[str, str]]:
+    """Return the caption and the SVG of score against MOS, for the first run of each setting."""
+    found = []
+    for (tested, setting), runs in list(study.runs.groupby(['tested', 'setting'], sort=False))[:MOST_PANELS]:
+        row, (mos, score) = runs.iloc[0], study.scores[runs.run.iloc[0]].to_numpy().T
+        if len(mos):
+            chart = Scatter(mos, score if row.trained else _on_mos(score, mos), setting)
+            found.append((f'{setting} on {tested}, split {row["split"]}: SROCC {row.SROCC:.3f}', svg(chart, 3.2, 3)))
+    return found
+
+
+def rankings(study: Study) -> list[tuple[tuple[str, str], st.Ranking, list[str]]]:
+    """Return ((trained, tested), mean ranks, settings) where three settings or more share two splits or more."""
+    found = []
+    for key, some in study.groups():
+        values = {setting: over_units(rows, 'SROCC').dropna() for setting, rows in some.items()}
+        shared = sorted(set.intersection(*(set(one.index) for one in values.values())))
+        if len(values) > 2 and len(shared) > 1:
+            table = np.stack([one.loc[shared].to_numpy() for one in values.values()], 1)
+            found.append((key, st.nemenyi(table), list(values)))
+    return found
+
+
+# Images side by side
+
+def disagreements(study: Study, folders: Mapping[str, Path]) -> list[dict]:
+    """Return the images on which the best setting differs most from each other one, on the first set tested."""
+    for _, some in study.groups():
+        best = sorted(some, key=lambda name: -np.nan_to_num(over_units(some[name], 'SROCC').median(), nan=-2))
+        pairs = [(best[0], other, study.pairs(some[best[0]], some[other])) for other in best[1:MOST_PAIRS + 1]]
+        return [{'names': [a, b], 'images': _differing(study, *runs[0], folders)} for a, b, runs in pairs if runs]
+    return []
+
+
+def _differing(study: Study, a: int, b: int, folders: Mapping[str, Path]) -> list[dict]:
+    """Return the images whose scores, mapped to MOS, differ most between two runs."""
+    mos, outcome = study.scores[a].mos, study.outcomes[a]
+    mapped = [_on_mos(study.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
+    order = np.argsort(-np.abs(mapped[0] - mapped[1]), kind='stable')[:MOST_IMAGES]
+    folder = folders.get(outcome.tested_on) or (
+        DATASETS[outcome.tested_on].im_dir if outcome.tested_on in DATASETS else
+        Path(str(outcome.options.get('dataset', ''))).parent)
+    read = Reader(Preprocess(), thumbnail=THUMBNAIL)
+    return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [scores[i] for scores in mapped],
+             'thumbnail': _thumbnail(read, Path(folder, mos.index[i]))} for i in order]
+
+
+def _on_mos(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    try:
+        return st.mapped(MAPPED, x, y)
+    except st.NoFitError:
+        return x
+
+
+def _thumbnail(read: Reader, path: Path) -> str:
+    """Return the address of a thumbnail; empty if the image is not there or cannot be read."""
+    content = read(0, str(path)).thumbnail if path.is_file() else b''
+    return data_uri('image/jpeg', content) if content else ''

@@ -1,0 +1,210 @@
+"""The tables of a study: quality over splits and across data sets, significance, cost, and the runs behind them."""
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from iqa_scoring import iqa_statistics as st
+from iqa_studies import cost
+from iqa_studies.outcome import Outcome
+from IQAperformance import CRITERIA, agreement
+
+MAPPED = '4-parameter logistic'
+QUALITY = ('SROCC', 'PLCC', 'PLCC mapped', 'KROCC', 'RMSE', 'RMSE mapped')  # mapped: after the logistic
+TESTS = ('Wilcoxon', 'Williams', 'Steiger')
+PARTS = {'test': '', 'all': ', whole', 'val': ', on the validation images, which chose the epoch'}
+
+
+class StudyTable(NamedTuple):
+    """A table of words; `runs` are the numbers of the runs behind each row."""
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: list[list[str]]
+    runs: list[list[int]]
+    note: str = ''
+
+
+class Study:
+    """The outcomes of a study with their quality, computed from the predictions of each image.
+
+    Others' predictions, of outcomes that were trained on nothing, are negated if they fall as the MOS rise.
+
+    Attributes:
+        outcomes: the runs, by number.
+        scores: of each run, the columns mos and score of the images, by name.
+        runs: a row for each run: run, setting, split, seed, trained, tested (the data set and what of it), QUALITY.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome]):
+        self.outcomes = list(outcomes)
+        self.scores = [outcome.predictions().set_index('image').sort_index() for outcome in outcomes]
+        rows = [self._row(run, outcome) for run, outcome in enumerate(self.outcomes)]
+        self.runs = pd.DataFrame(rows, columns=['run', 'setting', 'split', 'seed', 'trained', 'tested', *QUALITY])
+
+    def _row(self, run: int, outcome: Outcome) -> dict:
+        """Return the row of a run; others' predictions are tested on what a run of the study with their images is."""
+        scores, part = self.scores[run], outcome.summary['part']
+        if not outcome.trained_on:
+            same = (one for one, other in zip(self.outcomes, self.scores, strict=True)
+                    if one.trained_on and one.tested_on == outcome.tested_on and other.index.equals(scores.index))
+            part = next((one.summary['part'] for one in same), part)
+            scores['score'] *= -1 if agreement(scores.score.to_numpy(), scores.mos.to_numpy())['SROCC'] < 0 else 1
+        found = quality(scores.score.to_numpy(), scores.mos.to_numpy())
+        if not outcome.trained_on:
+            found['RMSE'] = math.nan  # on a scale of their own
+        whole = ', whole' if outcome.trained_on and outcome.split == 'all' else ''
+        return {'run': run, 'setting': outcome.setting, 'split': outcome.split, 'seed': outcome.seed,
+                'trained': outcome.trained_on + whole, 'tested': outcome.tested_on + PARTS.get(part, f', {part}'),
+                **found}
+
+    def groups(self) -> Iterator[tuple[tuple[str, str], dict[str, pd.DataFrame]]]:
+        """Yield ((trained, tested), {setting: its runs}) of settings that can be compared, others' among them."""
+        for key, rows in self.runs[self.runs.trained != ''].groupby(['trained', 'tested'], sort=False):
+            others = self.runs[(self.runs.trained == '') & (self.runs.tested == key[1])]
+            yield key, dict(list(pd.concat([rows, others]).groupby('setting', sort=False)))
+
+    def pairs(self, a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[int, int]]:
+        """Return the runs of two settings on the same images, with the same split and seed if both were trained."""
+        def paired(x, y) -> bool:
+            both = (x.split, x.seed) == (y.split, y.seed) or '' in (x.trained, y.trained)
+            return both and self.scores[x.run].index.equals(self.scores[y.run].index)
+        found = [(x.run, next((y.run for y in b.itertuples() if paired(x, y)), None)) for x in a.itertuples()]
+        return [(x, y) for x, y in found if y is not None]
+
+
+def quality(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Return QUALITY of scores and MOS, both (N,); nan for what is not defined."""
+    try:
+        fitted = agreement(st.mapped(MAPPED, x, y), y)
+    except st.NoFitError:
+        fitted = dict.fromkeys(CRITERIA, math.nan)
+    return {**agreement(x, y), 'PLCC mapped': fitted['PLCC'], 'RMSE mapped': fitted['RMSE']}
+
+
+def over_units(runs: pd.DataFrame, name: str) -> pd.Series:
+    """Return a criterion by split, the mean over its seeds; by seed if all runs have one split."""
+    unit = 'split' if runs['split'].nunique() > 1 else 'seed'
+    return runs.groupby(unit, sort=False)[name].agg(lambda values: values.to_numpy().mean())
+
+
+def median(runs: pd.DataFrame, name: str) -> float:
+    """Return the median of a criterion over splits; nan if it is not defined in any."""
+    return st.spread(over_units(runs, name)).median
+
+
+def shown(value: float, form: str = '.3f') -> str:
+    """Return a number as a word; - if it is not defined."""
+    return format(value, form) if math.isfinite(value) else '-'
+
+
+def _table(name: str, title: str, header: Sequence[str], rows: list[tuple[list[str], Sequence[int]]], note: str = ''
+           ) -> StudyTable:
+    return StudyTable(name, title, header, [words for words, _ in rows], [list(runs) for _, runs in rows], note)
+
+
+def _by_setting(study: Study) -> Iterator[tuple[list[str], Sequence[int], Mapping[str, st.Spread], str]]:
+    """Yield labels, runs, spread of each criterion, and the number of splits as a word."""
+    for labels, some in study.runs.groupby(['trained', 'tested', 'setting'], sort=False):
+        spreads = {name: st.spread(over_units(some, name)) for name in QUALITY}
+        first = spreads['SROCC']
+        splits = f'{first.count}' if first.defined == first.count else f'{first.defined} of {first.count}'
+        yield list(labels), some.run, spreads, splits
+
+
+def settings(study: Study) -> StudyTable:
+    """Return the median of each criterion over splits, a row for each setting."""
+    rows = [([*labels, splits, *(shown(spread.median) for spread in spreads.values())], runs)
+            for labels, runs, spreads, splits in _by_setting(study)]
+    return _table('settings', 'Settings', ['trained on', 'tested on', 'setting', 'splits', *QUALITY], rows,
+                  'Medians over splits. Mapped: after the logistic curve of four parameters, fitted on the tested '
+                  'images. Predictions of others have no training set here, and no RMSE on their own scale.')
+
+
+def criteria(study: Study) -> StudyTable:
+    """Return median, mean, standard deviation and interval of every criterion of every setting."""
+    rows = [([*labels, name, splits, *map(shown, spread[2:])], runs) for labels, runs, spreads, splits in
+            _by_setting(study) for name, spread in spreads.items()]
+    header = ['trained on', 'tested on', 'setting', 'criterion', 'splits', 'median', 'mean', 'std', 'low', 'high']
+    return _table('criteria', 'Every criterion over splits', header, rows,
+                  "low and high: 95 % interval of the mean over splits, Student's t, over seeds if there is one split. "
+                  'Splits of one data set share training images, so that it is rather too short.')
+
+
+def across(study: Study) -> StudyTable:
+    """Return the matrix of data sets trained and tested on, for each setting; no rows if there is one data set."""
+    runs, rows = study.runs[study.runs.trained != ''], []
+    tested = list(dict.fromkeys(runs.tested))
+    for labels, some in runs.groupby(['setting', 'trained'], sort=False) if len(tested) > 1 else ():
+        cells = [[shown(median(some[some.tested == one], name)) for name in ('SROCC', 'PLCC mapped')] for one in tested]
+        rows.append(([*labels, *(' / '.join(cell) for cell in cells)], some.run))
+    return _table('across', 'Across data sets', ['setting', 'trained on', *tested], rows,
+                  'Medians of SROCC / PLCC mapped. A set that is not the one trained on is tested whole.')
+
+
+def significance(study: Study) -> StudyTable:
+    """Return the tests of each pair of settings on the same splits, corrected by Holm's method in each group."""
+    rows = []
+    for key, some in study.groups():
+        for criterion in ('SROCC', 'PLCC'):
+            names = list(combinations(some, 2))
+            tested = [_tests(study, criterion, some[a], some[b]) for a, b in names]
+            corrected = zip(*(st.holm(p) for p in zip(*(tests for *_, tests in tested), strict=True)), strict=True)
+            for pair, (runs, mean, splits, tests), holm in zip(names, tested, corrected, strict=True):
+                p = [shown(value, '.2g') for both in zip(tests, holm, strict=True) for value in both]
+                rows.append(([*key, criterion, *pair, shown(mean, '+.3f'), str(splits), *p], runs))
+    header = ['trained on', 'tested on', 'criterion', 'setting', 'other', 'difference', 'splits',
+              *(f'{test}{kind}' for test in TESTS for kind in (' p', ' Holm'))]
+    return _table('significance', 'Differences between settings', header, rows,
+                  "Two-sided p, and with Holm's correction over the pairs. Wilcoxon's signed ranks over splits: fewer "
+                  "than six cannot reach .05. Williams' (1959) and Steiger's (1980) tests over images, for several "
+                  'splits twice the median p. Difference: of the means.')
+
+
+def _tests(study: Study, criterion: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[int], float, int, list[float]]:
+    """Return the runs, the mean difference, the number of splits, and the p of TESTS of two settings."""
+    pairs = study.pairs(a, b)
+    paired = study.runs.loc[[x for x, _ in pairs], ['split', 'seed', criterion]]
+    paired['difference'] = paired[criterion] - study.runs.loc[[y for _, y in pairs], criterion].to_numpy()
+    difference = over_units(paired, 'difference').to_numpy()
+    images = [st.dependent(CRITERIA[criterion], *(study.scores[run].score.to_numpy() for run in pair),
+                           study.scores[pair[0]].mos.to_numpy()) for pair in pairs]
+    over_images = [st.over_splits([found[test.lower()][1] for found in images]) for test in TESTS[1:]]
+    return ([run for pair in pairs for run in pair], st.spread(difference).mean, len(difference),
+            [st.signed_rank(difference, 0), *over_images])
+
+
+def costs(study: Study) -> StudyTable:
+    """Return size, work and time of each setting beside its quality on the set that it was trained on."""
+    rows = []
+    for labels, some in study.runs[study.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
+        outcomes = [study.outcomes[run] for run in some.run]
+        seconds = [cost.seconds_per_image(outcome) for outcome in outcomes]
+        numbers = [*(outcomes[0].parameters.get(name, math.nan) / 1e6 for name in ('plain', 'trainable')),
+                   cost.macs(outcomes[0]) / 1e9, 1e3 * st.spread(seconds).median]
+        own = some[some.tested == some.tested.iloc[0]]
+        rows.append(([*labels, *(shown(value, '.4g') for value in numbers),
+                      *(shown(median(own, name)) for name in ('SROCC', 'PLCC mapped'))], some.run))
+    header = ['trained on', 'setting', 'parameters, M', 'trainable, M', 'MACs, G', 'ms a training image', 'SROCC',
+              'PLCC mapped']
+    return _table('cost', 'Cost beside quality', header, rows,
+                  'MACs: of one image of the size that is tested. Time: the median step of training over the batch, '
+                  'loading included, by the clock of the machine that trained.')
+
+
+def provenance(study: Study) -> StudyTable:
+    """Return a row for each run: on what, and the file of its results."""
+    header = ['run', 'setting', 'split', 'seed', 'trained on', 'tested on', 'images', 'SROCC', 'PLCC', 'split hash',
+              'result']
+    rows = [([f'{row.run}', row.setting, row.split, f'{row.seed}', row.trained, row.tested,
+              f'{len(study.scores[row.run])}', shown(row.SROCC, '.4f'), shown(row.PLCC, '.4f'),
+              study.outcomes[row.run].split_hash or '-', study.outcomes[row.run].result.name], [row.run])
+            for row in study.runs.itertuples()]
+    return _table('runs', 'Runs', header, rows)
+
+
+TABLES: tuple[Callable[[Study], StudyTable], ...] = (settings, criteria, across, significance, costs, provenance)

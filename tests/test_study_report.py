@@ -1,0 +1,327 @@
+"""The report of a study and the check of results: numbers against scipy, hostile names, what was tampered with."""
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from mini import MINI
+from numpy.testing import assert_allclose
+from scipy import stats
+from studies import make_set, others, outcomes, split_of, tampered, write_outcome
+from test_report import in_browser
+
+import main
+from iqa_data.splits import split_hash, write_split
+from iqa_runtime.errors import UserError
+from iqa_studies import check
+from iqa_studies.outcome import Outcome
+from iqa_studies.report import write_report
+from iqa_studies.study_tables import Study, quality, significance
+from iqa_training.figures import STYLE
+
+NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
+NOISES = {'good': 5., 'fair': 15., 'poor': 40.}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(STYLE, 'savefig.dpi', 50)
+
+
+def table(name: str, folder: str = 'report') -> list[dict[str, str]]:
+    with open(f'{folder}/{name}.csv', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def page(folder: str = 'report') -> str:
+    return Path(folder, 'study.html').read_text()
+
+
+# The tables
+
+def test_quality_is_scipys():
+    """The mapped PLCC is at least that of a line, since the logistic holds nearly straight lines."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(0, 100, 80)
+    x = np.round(np.tanh((y - 50) / 30) + rng.normal(0, .1, 80), 1)  # with ties
+    found = quality(x, y)
+    assert_allclose([found['SROCC'], found['PLCC'], found['KROCC'], found['RMSE']],
+                    [stats.spearmanr(x, y)[0], stats.pearsonr(x, y)[0], stats.kendalltau(x, y)[0],
+                     np.mean((x - y) ** 2) ** .5], rtol=1e-12)
+    assert found['PLCC'] < found['PLCC mapped'] < 1
+    assert found['RMSE mapped'] == pytest.approx(np.std(y) * np.sqrt(1 - found['PLCC mapped'] ** 2), rel=1e-3)
+
+
+def test_settings_and_criteria_are_of_the_splits():
+    made = outcomes(NOISES)
+    write_report('Three noises', made, Path('report'))
+    for setting in NOISES:
+        values = [one.metrics['SROCC'] for one in made if one.setting == setting]
+        row, = (row for row in table('settings') if row['setting'] == setting)
+        assert (row['SROCC'], row['splits']) == (f'{np.median(values):.3f}', '3')
+        row, = (row for row in table('criteria') if row['setting'] == setting and row['criterion'] == 'SROCC')
+        low, high = stats.t.interval(.95, 2, np.mean(values), stats.sem(values))
+        assert [row[name] for name in ('mean', 'std', 'low', 'high')] == [
+            f'{value:.3f}' for value in (np.mean(values), np.std(values, ddof=1), low, high)]
+    assert len(table('runs')) == 9
+
+
+def test_significance_is_of_the_same_splits_and_images():
+    made = outcomes(NOISES, splits=6)
+    write_report('Three noises', made, Path('report'))
+    rows = {(row['setting'], row['other'], row['criterion']): row for row in table('significance')}
+    row = rows['good', 'poor', 'SROCC']
+    assert row['splits'] == '6'
+    assert row['Wilcoxon p'] == f'{2 / 64:.2g}'
+    assert row['Wilcoxon Holm'] == f'{3 * 2 / 64:.2g}'
+    assert float(row['Steiger Holm']) < .01
+    assert float(row['difference']) > 0
+    assert 'critical-difference.png' in {path.name for path in Path('report').iterdir()}
+
+
+def test_equal_settings_do_not_differ():
+    data = make_set()
+    scores = data[2] + np.random.default_rng(0).normal(0, 10, len(data[2]))
+    made = [write_outcome(setting, number, scores, data) for setting in ('a', 'b') for number in range(3)]
+    for row in significance(Study(made)).rows:
+        assert row[5:] == ['+0.000', '3', *['1'] * 6]
+
+
+def test_settings_on_other_images_are_not_compared():
+    data = make_set()
+    made = [write_outcome('a', 0, data[2] + 1, data), replace(write_outcome('b', 1, data[2] + 1, data), split='0')]
+    assert significance(Study(made)).rows[0][5:] == ['-', '0', *['-'] * 6]
+
+
+def test_seeds_are_averaged_within_a_split():
+    data, rng, made = make_set(), np.random.default_rng(0), []
+    for number in range(2):
+        made += [write_outcome('a', number, data[2] + rng.normal(0, 20, len(data[2])), data, seed=seed)
+                 for seed in range(3)]
+    write_report('Seeds', made, Path('report'))
+    means = [np.mean([one.metrics['PLCC'] for one in made if one.split == split]) for split in ('0', '1')]
+    row, = (row for row in table('criteria') if row['criterion'] == 'PLCC')
+    assert (row['splits'], row['median'], row['std']) == ('2', f'{np.mean(means):.3f}', f'{np.std(means, ddof=1):.3f}')
+
+
+def test_across_data_sets():
+    own, other = make_set('own'), make_set('other')
+    rng = np.random.default_rng(0)
+    made = [write_outcome('a', n, own[2] + rng.normal(0, 9, 80), own) for n in range(2)]
+    made += [write_outcome('a', n, other[2] + rng.normal(0, 30, 80), other, part='all') for n in range(2)]
+    write_report('Two sets', made, Path('report'))
+    row, = table('across')
+    assert list(row) == ['setting', 'trained on', 'own', 'other, whole']
+    assert float(row['own'].split(' / ')[0]) > float(row['other, whole'].split(' / ')[0]) > 0
+    assert {row['tested on'] for row in table('settings')} == {'own', 'other, whole'}
+
+
+def test_others_predictions_are_compared_whatever_their_direction():
+    made = outcomes({'a': 10.}, splits=3)
+    rng = np.random.default_rng(0)
+    made += others('NIQE', made, lambda mos: -np.exp(mos / 30) + rng.normal(0, .5, len(mos)))
+    write_report('With others', made, Path('report'))
+    row = next(row for row in table('settings') if row['setting'] == 'NIQE')
+    assert row['trained on'] == ''
+    assert float(row['SROCC']) > .8
+    assert (row['RMSE'], row['RMSE mapped'] != '-') == ('-', True)
+    pair, = (row for row in table('significance') if row['criterion'] == 'SROCC')
+    assert (pair['setting'], pair['other'], pair['splits']) == ('a', 'NIQE', '3')
+
+
+def test_one_split_has_no_interval():
+    write_report('One', outcomes({'a': 10.}, splits=1), Path('report'))
+    row = table('criteria')[0]
+    assert [row[name] for name in ('splits', 'std', 'low', 'high')] == ['1', '-', '-', '-']
+    assert not Path('report', 'significance.csv').exists()
+
+
+def test_a_constant_prediction_is_shown_as_not_defined():
+    data = make_set()
+    made = [write_outcome('a', n, data[2] + n if n else np.full(80, 5.), data) for n in range(3)]
+    write_report('Constant', made, Path('report'))
+    row, = table('settings')
+    assert (row['splits'], row['SROCC']) == ('2 of 3', '1.000')
+
+
+def test_no_outcome_gives_an_empty_page():
+    write_report('Nothing yet', [], Path('report'))
+    assert '0 runs of 0 settings' in page()
+
+
+def test_the_images_that_chose_the_epoch_are_marked():
+    write_report('On val', outcomes({'a': 10.}, part='val'), Path('report'))
+    assert table('settings')[0]['tested on'] == 'own, on the validation images, which chose the epoch'
+
+
+# The page
+
+def test_names_are_escaped_everywhere():
+    write_report(NASTY, outcomes({NASTY: 10., 'other': 20., 'third': 30.}), Path('report'))
+    html = page()
+    assert html.count('<script') == 1
+    assert r'\$x\_1\$ \& 50\% \{a\}\textbar{}b' in Path('report/settings.tex').read_text()
+    markdown = Path('report/settings.md').read_text()
+    assert '<script' not in markdown
+    assert r'\|b' in markdown
+    assert table('settings')[0]['setting'] == f'./{NASTY}'  # which no spreadsheet computes
+    assert '<title>owned' not in in_browser('report/study.html')
+
+
+def test_every_number_links_to_its_runs_and_every_run_to_its_files():
+    made = outcomes(NOISES)
+    write_report('Links', made, Path('report'))
+    html = page()
+    anchors = set(re.findall(r'id="([^"]+)"', html))
+    links = re.findall(r'href="([^"]+)"', html)
+    assert {link[1:] for link in links if link.startswith('#')} <= anchors
+    assert {f'#run-{i}' for i in range(len(made))} <= set(links)
+    for link in links:
+        assert link.startswith('#') or Path('report', link).exists()
+    assert made[0].split_hash in html
+    assert 'torch 2.0' in html
+
+
+def test_nothing_comes_from_elsewhere():
+    write_report('Alone', outcomes(NOISES), Path('report'))
+    html = page()
+    assert "default-src 'none'" in html
+    assert all(address.startswith('data:') for address in re.findall(r'src="([^"]*)"', html))
+
+
+def test_the_same_outcomes_give_the_same_files():
+    made = outcomes(NOISES)
+    for name in ('one', 'two'):
+        write_report('Again', made, Path(name))
+    for path in Path('one').iterdir():
+        assert path.read_bytes() == Path('two', path.name).read_bytes(), path.name
+
+
+def test_tables_are_sorted_in_a_browser():
+    write_report('Sorted', outcomes(NOISES), Path('report'))
+    click = '''const head = [...document.querySelectorAll('table.sortable th')].find(h => h.textContent === 'SROCC');
+        head.firstElementChild.click(); open();'''
+    html = in_browser('report/study.html', click)
+    assert re.findall(r'<td>(good|fair|poor)</td>', html)[:3] == ['poor', 'fair', 'good']
+    html = in_browser('report/study.html', click + 'head.firstElementChild.click();')
+    assert re.findall(r'<td>(good|fair|poor)</td>', html)[:3] == ['good', 'fair', 'poor']
+
+
+# The check
+
+def checked(capsys, *words: str) -> tuple[int, str]:
+    capsys.readouterr()
+    try:
+        check.main(list(words))
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr().out
+
+
+def test_honest_results_hold(capsys):
+    write_report('Honest', outcomes(NOISES), Path('report'))
+    for words in (['report'], ['results'], [str(path) for path in Path('results').glob('*.json')]):
+        status, text = checked(capsys, *words)
+        assert (status, 'WRONG' in text, 'not looked at' in text) == (0, False, False), text
+
+
+@pytest.mark.parametrize(('changes', 'told'), [
+    ({'metrics': {'SROCC': .99}}, 'SROCC is'), ({'metrics': {'RMSE': None}}, 'RMSE is'),
+    ({'split_hash': '0' * 16}, 'hash'), ({'images': 15}, 'images are predicted')])
+def test_a_number_that_was_changed_is_found(changes, told, capsys):
+    made = outcomes({'a': 10.}, splits=2)
+    tampered(made[1].result, **changes)
+    status, text = checked(capsys, 'results')
+    assert status == 1
+    assert text.count('WRONG') == 1
+    assert told in text
+    with pytest.raises(UserError, match=told):
+        write_report('Tampered', made, Path('report'))
+
+
+def test_a_prediction_that_was_changed_is_found(capsys):
+    outcome, = outcomes({'a': 10.}, splits=1)
+    table = outcome.result.with_suffix('.csv')
+    lines = table.read_text().splitlines()
+    cells = lines[3].split(',')
+    lines[3] = ','.join([*cells[:3], '99.5', *cells[4:]])
+    table.write_text('\n'.join(lines) + '\n')
+    assert checked(capsys, str(outcome.result))[0] == 1
+
+
+def rewritten(outcome: Outcome, split: dict[str, list[str]]) -> None:
+    """Give a run another split, in its log and its results."""
+    write_split(outcome.log / 'split.csv', split)
+    tampered(outcome.result, split_hash=split_hash(split))
+
+
+def test_contents_and_images_that_are_trained_and_tested_are_found(capsys):
+    outcome, = outcomes({'a': 10.}, splits=1)
+    split = split_of(make_set()[1], 0)
+    moved = split['test'].pop()
+    rewritten(outcome, {**split, 'train': [*split['train'], moved]})
+    status, text = checked(capsys, str(outcome.result))
+    assert status == 1
+    assert 'not those of the test part' in text
+    assert f'1 tested images are in train too, as {moved}' in text
+    assert '1 contents are in train and tested too' in text
+
+
+def test_contents_of_the_validation_images_count_too(capsys):
+    data = make_set()
+    split = split_of(data[1], 0)
+    test, val = split['test'], split['val']
+    outcome = write_outcome('a', 0, data[2] + 1, data)
+    swapped = {'train': split['train'], 'val': [test[0], *val[1:]], 'test': [val[0], *test[1:]]}
+    rewritten(outcome, swapped)
+    assert 'contents are in val and tested too' in checked(capsys, str(outcome.result))[1]
+
+
+def test_a_table_that_was_changed_is_found(capsys):
+    write_report('Honest', outcomes(NOISES), Path('report'))
+    path = Path('report/settings.csv')
+    path.write_text(path.read_text().replace('0.9', '0.99', 1))
+    status, text = checked(capsys, 'report')
+    assert status == 1
+    assert 'settings.csv is not the table of these results, from row 2 on' in text
+
+
+def test_what_cannot_be_looked_at_is_named(capsys):
+    outcome, = outcomes({'a': 10.}, splits=1, part='val')
+    Path('own.csv').unlink()
+    status, text = checked(capsys, str(outcome.result))
+    assert (status, 'no info file' in text, 'chose the epoch' in text) == (0, True, True)
+
+
+def test_mistakes_are_named(fails):
+    Path('empty').mkdir()
+    assert 'no results in it' in fails(check.main, 'empty')
+    assert 'cannot be read' in fails(check.main, 'nothing.json')
+    Path('bad').mkdir()
+    for text in ('{}', '[1]', '{"outcomes": [{"result": 3}]}', '{"outcomes": [{}]}'):
+        Path('bad/outcomes.json').write_text(text)
+        assert 'bad/outcomes.json' in fails(check.main, 'bad')
+
+
+# A run
+
+def test_of_a_training_run(tiny, one_thread, capsys):
+    main.main([*tiny, *SMALL, *MINI, '-e', '2', '-bs', '8', '--trained_model_file', 'checkpoints/a.pth'])
+    outcome = Outcome('mini', 'official', 0, 'demo', 'demo', Path('results/a.json'), Path('runs/a'),
+                      Path('checkpoints/a.pth'))
+    write_report('A run', [outcome], Path('report'), {'demo': Path('tiny/images')})
+    assert checked(capsys, 'results/a.json', 'report')[0] == 0
+    row, = table('cost')
+    # convolutions 3 x 3 of 3 to 8 channels with step 4, then 8 to 8 with step 2, of 48 x 64; SPSP and the heads are
+    # linear: 8 channels of features, from 2 levels
+    assert float(row['MACs, G']) * 1e9 > 12 * 16 * 8 * 27 + 5 * 7 * 8 * 72
+    assert float(row['ms a training image']) > 0
+    parameters = json.loads(Path('results/a.json').read_text())['parameters']['plain']
+    assert float(row['parameters, M']) == pytest.approx(parameters / 1e6, rel=1e-3)
+    assert Path('report/curves.pdf').exists()
