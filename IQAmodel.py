@@ -1,4 +1,4 @@
-"""LinearityIQA: a ResNet, ResNeXt, AlexNet or VGG backbone, two pooled levels, and a head for each and for both.
+"""LinearityIQA: a backbone of torchvision or timm, two pooled levels, and a head for each and for both.
 
 `create_model` and `list_models` are the doors to all networks of the toolkit; `load` makes a scorer of a checkpoint.
 """
@@ -7,7 +7,7 @@ import importlib
 import inspect
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from iqa_networks.backbone import Backbone
 from iqa_networks.local import repeated_borders, windows
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
-from iqa_networks.size import check_memory, without_memory
+from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import factor, factored_summary
+from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm, timm_models
 from iqa_runtime.errors import UserError, pick
 
 
@@ -76,18 +77,25 @@ BACKBONES = {
 }
 
 
+def backbone_of(arch: str) -> Backbone | TimmBackbone:
+    """Return the backbone of that name, as LinearityIQA takes it."""
+    if arch.startswith(PREFIX):
+        return TimmBackbone.of(arch.removeprefix(PREFIX))
+    return BACKBONES[pick(BACKBONES, arch, 'architecture')]
+
+
 class LinearityIQA(Network):
     """LinearityIQA. `forward(x)`, x (N, 3, H, W) normalised float, returns (level 6, level 7, both), each (N, 1).
 
     State-dict names and the order of random draws are those of the original package.
 
     Args:
-        arch: a name in BACKBONES.
+        arch: a name in BACKBONES, or timm/NAME: the last two feature levels of that network of timm.
         pool: a name in POOLS.
         use_bn_end: end each head with a batch normalisation.
         P6, P7: pyramid levels of SPSP on level 6 and level 7.
-        weights: 'imagenet' (torchvision's IMAGENET1K_V1, downloaded), None (random, PyTorch's initialisation), or the
-            path of a torchvision state dict of that architecture.
+        weights: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None (random, PyTorch's
+            initialisation), or the path of a torchvision or timm state dict of that architecture.
     """
 
     heads = ('level 6', 'level 7', 'both levels')
@@ -95,9 +103,10 @@ class LinearityIQA(Network):
     def __init__(self, arch: str = 'resnext101_32x8d', pool: str = 'avg', use_bn_end: bool = False, P6: int = 1,
                  P7: int = 1, weights: str | Path | None = None):
         super().__init__()
-        backbone = BACKBONES[pick(BACKBONES, arch, 'architecture')]
+        backbone = backbone_of(arch)
         statistics = len(POOLS[pick(POOLS, pool, 'pool')])
-        self.arch, self.pool, self.P6, self.P7, self.taps = arch, pool, P6, P7, backbone.taps
+        self.arch, self.pool, self.P6, self.P7 = arch, pool, P6, P7
+        self.side, self.normalise = backbone.side, backbone.normalise
         self.features = backbone.features(backbone.load(weights, arch))
         sizes = [statistics * channels * sum(p * p for p in range(1, P + 1))
                  for channels, P in zip(backbone.channels, (P6, P7), strict=True)]
@@ -106,16 +115,14 @@ class LinearityIQA(Network):
 
     @property
     def backbone(self) -> nn.Module:
-        """Return the layers of the torchvision network."""
+        """Return the layers of the torchvision or timm network."""
         return self.features
 
     def other_names(self) -> dict[str, dict[str, str]]:
-        """Return the names of the backbone's tensors in torchvision's state dict of it."""
-        network = without_memory(BACKBONES[self.arch].network)
-        layers = BACKBONES[self.arch].features(network)
-        place = {id(tensor): name for name, tensor in layers.state_dict(keep_vars=True).items()}
-        return {'the torchvision network': {name: f'features.{place[id(tensor)]}' for name, tensor in
-                                            network.state_dict(keep_vars=True).items() if id(tensor) in place}}
+        """Return the names of the backbone's tensors in the state dict of torchvision or timm."""
+        backbone = backbone_of(self.arch)
+        return {f'the {backbone.source} network': {there: f'features.{here}' for there, here in
+                                                   backbone.names().items()}}
 
     @property
     def any_size(self) -> bool:
@@ -124,17 +131,8 @@ class LinearityIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores (level 6, level 7, both) (see the class)."""
-        level6, level7 = self.levels(x)
+        level6, level7 = self.features(x)
         return self.regress(SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool))
-
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of level 6 and level 7."""
-        maps = []
-        for i, layer in enumerate(self.features):
-            x = layer(x)
-            if i in self.taps:
-                maps.append(x)
-        return maps
 
     def regress(self, pooled6: Tensor, pooled7: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores (level 6, level 7, both), each (N, 1), of the two maps after SPSP."""
@@ -150,8 +148,8 @@ class LinearityIQA(Network):
         instead of adding zeros, so that borders look like the cells next to them.
         """
         with repeated_borders(self.features):
-            level6, level7 = self.levels(x)
-        spans = [windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / 2)))
+            level6, level7 = self.features(x)
+        spans = [windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / max(1, round(size6 / size7)))))
                  for size6, size7 in zip(level6.shape[2:], level7.shape[2:], strict=True)]
         pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)
                                        for rows, columns in itertools.product(*spans)])
@@ -241,15 +239,14 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
     ('level 6', 'level 7', 'both levels')
 
     Args:
-        name: one of `list_models()`, or of RANKERS or OTHER_NAMES.
+        name: one of `list_models()`, or of RANKERS or OTHER_NAMES, or timm/NAME.
         weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
         svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
         options: those of the network; UserError for one that it does not take.
     """
-    table = {**NETWORKS, **RANKERS}
-    name = pick([*table, *OTHER_NAMES], name, 'architecture')
-    entry = table[OTHER_NAMES.get(name, name)]
+    name = network_name(name, RANKERS)
+    entry = entry_of(name)
     known, pattern = entry.options(), svd or entry.svd
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -268,8 +265,25 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         raise UserError(f'not enough memory for {name}' + (f' with {changed}' if changed else '')) from None
 
 
+def network_name(name: str, others: Collection[str] = ()) -> str:
+    """Return the name of the network that is meant: in NETWORKS or `others`, or timm/NAME. UserError as errors.pick."""
+    if name.lower().startswith(PREFIX):
+        return PREFIX + find_timm(name[len(PREFIX):])
+    name = pick([*NETWORKS, *others, *OTHER_NAMES, f'{PREFIX}NAME'], name, 'architecture')
+    return OTHER_NAMES.get(name, name)
+
+
+def entry_of(name: str) -> Entry:
+    """Return the row of a network by the name that `network_name` returned."""
+    if name.startswith(PREFIX):
+        return Entry('LinearityIQA', partial(LinearityIQA, name))
+    return {**NETWORKS, **RANKERS}[name]
+
+
 def list_models(pattern: str = '*') -> list[str]:
-    """Return the names of the networks that match a pattern, as `resnet*`."""
+    """Return the names of the networks that match a pattern, as `resnet*`; timm's if it begins with timm/."""
+    if pattern.startswith(PREFIX):
+        return [PREFIX + name for name in timm_models(pattern.removeprefix(PREFIX))]
     return [name for name in NETWORKS if fnmatch.fnmatch(name, pattern)]
 
 
@@ -279,7 +293,7 @@ OF_EVERY_NETWORK = {'architecture', 'weights', 'pretrained', *SVD_OPTIONS, 'svd_
 
 def network_options(args) -> dict:
     """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
-    entry = NETWORKS[args.architecture]
+    entry = entry_of(args.architecture)
     known = entry.options()
     others = {option for option, title in args.command.titles.items() if title == 'network'} - OF_EVERY_NETWORK
     for option in sorted(others & args.given - set(known)):
@@ -292,7 +306,7 @@ def network_options(args) -> dict:
 
 def build_model(args) -> Network:
     """Return the network that the options ask for; print which tensors were loaded and which layers factored."""
-    options, entry = network_options(args), NETWORKS[args.architecture]
+    options, entry = network_options(args), entry_of(args.architecture)
     wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
     weights = args.weights if wanted and args.weights != 'none' else None
     network = create_model(args.architecture, weights, **options)

@@ -31,7 +31,7 @@ from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
 from IQAdataset import Data, get_data_loaders
 from IQAloss import build_loss
-from IQAmodel import NETWORKS, build_model, network_options
+from IQAmodel import build_model, entry_of, network_options
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
 
@@ -70,7 +70,7 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     outputs = outputs_of(args)
     check_outputs(outputs, inputs_of(args))
     seed_everything(args.seed, args.randomness)
-    data = get_data_loaders(args, NETWORKS[args.architecture].inputs, outputs)
+    data = get_data_loaders(args, entry_of(args.architecture).inputs, outputs)
     model = build_model(args).to(device, memory_format=memory_format(data.sizes['train'][0]))
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     run = assemble(args, data, model, loader, device, stop)

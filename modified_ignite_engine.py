@@ -23,7 +23,7 @@ from torchvision.transforms.v2.functional import center_crop
 from iqa_data.target import Target
 from iqa_data.transforms import Normalise
 from iqa_runtime.distributed import WholeBatchLoss
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line
 from IQAperformance import IQAPerformance, in_order
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
@@ -51,7 +51,7 @@ def limits_explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         if isinstance(error, MemoryError) or 'memory' in reason:
             raise UserError(f'not enough memory ({reason}): a smaller --batch_size, --resize_size_h and '
                             '--resize_size_w need less') from error

@@ -22,6 +22,7 @@ from iqa_runtime.files import Paths, check_outputs, is_device
 from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
+from iqa_runtime.yaml_files import needed
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
 from iqa_scoring.inputs import SUFFIXES
@@ -123,6 +124,8 @@ class Scoring:
             raise UserError('--picture draws one image: give one --img')
         if args.map:
             check_maps(self.scorer)
+        if args.parquet or any(shard.lower().endswith('.parquet') for shard in self.shards):
+            needed('pyarrow.parquet', 'pyarrow', 'Parquet')
         if self.shards and idist.get_world_size() > 1 and not args.parquet:
             raise UserError(f'--img {text(self.shards[0])}: under torchrun, scores of shards need --parquet')
         folder = os.path.realpath(args.parquet) if args.parquet else ''
@@ -143,9 +146,11 @@ class Scoring:
         self.skipped = len(items) - len(todo)
         return todo[idist.get_rank()::idist.get_world_size()]
 
-    def _images(self, items: list[Work]) -> Iterator[Work]:
+    def _images(self, items: list[Work], stop: Callable[[], bool]) -> Iterator[Work]:
         """Yield the items, and of shards the images that the tables lack, and their ends."""
         for item in open_shards(items, self.args.image_column, self.args.max_bytes):
+            if stop():  # a shard may have no image that is to be scored
+                return
             if isinstance(item, Packed) and not self.tables.lack(text(item.path)):
                 self.skipped += 1
             else:
@@ -155,7 +160,7 @@ class Scoring:
         args = self.args
         read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
         window = args.map_window if args.map or (args.report and self._maps_in_report()) else 0
-        images = prefetched(self._images(items))
+        images = prefetched(self._images(items, stop))
         return score_files(self.scorer, images, read, args.batch_size, args.num_workers, window, self._keep, stop)
 
     def _maps_in_report(self) -> bool:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.errors import UserError, first_line, one_line
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM', 'PSD', 'QOI', 'PCX', 'SGI',
            'SUN', 'TGA')  # and HEIF, if pillow-heif is installed. The first that fits counts, and TGA fits nearly all
@@ -70,7 +70,7 @@ def _reason(error: Exception, file: str | Path | BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
         return HEIF_HINT if 'HEIF' not in _formats() and _is_heif(file) else 'cannot identify image file'
     system = error.strerror if isinstance(error, OSError) else None
-    return system or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return system or first_line(error)
 
 
 def _is_heif(file: str | Path | BinaryIO) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line
 
 MOST = 1 << 25     # numbers in an array: KonIQ-10k's 1000 permutations are 10 million
 LONGEST = 4096     # UTF-16 code units of a text
@@ -29,7 +29,7 @@ def mat_file(path: str | Path) -> Iterator['MatFile']:
     except UserError:
         raise
     except Exception as error:  # h5py raises many kinds on a broken file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f'{path}: not a MATLAB v7.3 / HDF5 info file, or a broken one ({reason[:200]})') from None
 
 

@@ -1,1 +1,1 @@
-"""Networks other than LinearityIQA, one family per file. They need torch alone, `maniqa` timm too."""
+"""Networks other than LinearityIQA, one family per file. They need torch alone, two of them timm too."""

@@ -1,13 +1,14 @@
 """Backbones: torchvision's networks up to the last layer that is tapped, and their weights."""
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
+from iqa_networks.size import without_memory
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,16 @@ class Backbone:
         build: its name in torchvision.models, or a function of `weights`.
         taps: the numbers of the two layers.
         channels: the channels of their feature maps.
+        side: the height and width of the images that it takes; None: any.
+        normalise: name of the pixels' normalisation that its weights expect.
     """
 
     build: str | Callable[..., nn.Module]
     taps: tuple[int, int]
     channels: tuple[int, int]
+    side = None
+    normalise = 'imagenet'
+    source = 'torchvision'
 
     def network(self, weights: str | None = None) -> nn.Module:
         """Build the whole network; weights: those of torchvision, by name."""
@@ -50,11 +56,35 @@ class Backbone:
         try:
             network.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
         return network
 
-    def features(self, network: nn.Module) -> nn.Sequential:
+    def features(self, network: nn.Module) -> 'TappedLayers':
         """Return the layers up to the last tap; a ResNet's are its children up to the last residual stage."""
-        layers = network.features if hasattr(network, 'features') else nn.Sequential(*network.children())
-        return layers[:self.taps[1] + 1]
+        layers = network.features if hasattr(network, 'features') else network.children()
+        return TappedLayers(self.taps, [*layers][:self.taps[1] + 1])
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each tensor in torchvision's state dict -> its name in `features`."""
+        network = without_memory(self.network)
+        place = {id(tensor): name for name, tensor in self.features(network).state_dict(keep_vars=True).items()}
+        return {name: place[id(tensor)] for name, tensor in network.state_dict(keep_vars=True).items()
+                if id(tensor) in place}
+
+
+class TappedLayers(nn.Sequential):
+    """Layers of which two are tapped. `forward(x)`, x (N, 3, H, W), returns their maps (N, C, h, w)."""
+
+    def __init__(self, taps: tuple[int, int], layers: Iterable[nn.Module]):
+        super().__init__(*layers)
+        self.taps = taps
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps of level 6 and level 7."""
+        maps = []
+        for i, layer in enumerate(self):
+            x = layer(x)
+            if i in self.taps:
+                maps.append(x)
+        return maps

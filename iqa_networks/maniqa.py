@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from iqa_networks.network import Network
 from iqa_networks.swin import SwinStage, run
-from iqa_runtime.checkpoint import read_tensors
-from iqa_runtime.errors import UserError
+from iqa_networks.timm_backbone import downloaded, import_timm, read_weights
+from iqa_runtime.errors import UserError, first_line
 
 TAPS = (6, 7, 8, 9)  # blocks of the ViT, from 0, whose outputs are the features
 WINDOW = 4           # side of the Swin stages' windows, in patches
@@ -139,22 +139,13 @@ def _head(dim: int, hidden: int, dropout: float, end: nn.Module) -> nn.Sequentia
 
 def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module:
     """Return timm's ViT with weights (see MANIQA); what comes after the last tap gets no gradient."""
-    try:
-        import timm
-    except ImportError:
-        raise UserError('MANIQA needs timm, whose vision transformer it uses: pip install timm') from None
+    timm = import_timm('MANIQA, whose vision transformer is timm\'s,')
     patch = int(name.split('_patch')[1].split('_')[0])
     if img_size < 1 or img_size % (WINDOW * patch):
         raise UserError(f'--img_size {img_size}: expected a multiple of {WINDOW * patch}: patches of {patch}x{patch} '
                         f'pixels are cut into windows of {WINDOW}x{WINDOW}')
-    try:
-        vit = timm.create_model(name, pretrained=weights == 'imagenet', img_size=img_size)
-    except Exception as error:  # the hub's client raises many kinds without internet
-        if weights != 'imagenet':
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot download timm's weights {name} ({reason[:100]}); on a machine without internet give "
-                        '--weights PATH, a state dict of that network, or --weights none') from None
+    build = partial(timm.create_model, name, img_size=img_size)
+    vit = downloaded(name, build) if weights == 'imagenet' else build()
     if weights not in (None, 'imagenet'):
         load_vit(vit, name, weights)
     for unused in (*vit.blocks[TAPS[-1] + 1:], vit.norm, vit.head):
@@ -164,19 +155,12 @@ def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module
 
 def load_vit(vit: nn.Module, name: str, path: str | Path) -> None:
     """Put a state dict of the same ViT at any size into it: torch's format, or safetensors."""
-    if Path(path).suffix == '.safetensors':
-        from safetensors.torch import load_file as read  # it comes with timm
-    else:
-        read = read_tensors
+    state = read_weights(path)
     try:
-        state = dict(read(path))
         state['pos_embed'] = resample_position_embedding(state['pos_embed'], vit.patch_embed.grid_size[0])
         vit.load_state_dict(state)
-    except FileNotFoundError:
-        raise UserError(f'--weights {path}: no such file') from None
-    except Exception as error:  # of safetensors and load_state_dict, which raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f'--weights {path}: not a state dict of {name} ({reason[:200]})') from None
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise UserError(f'--weights {path}: not a state dict of {name} ({first_line(error)[:200]})') from None
 
 
 def resample_position_embedding(table: Tensor, side: int) -> Tensor:

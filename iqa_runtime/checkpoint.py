@@ -55,7 +55,7 @@ from iqa_runtime.checks import (
     text,
     whole,
 )
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line
 from iqa_runtime.files import replacing
 
 FORMAT = 2
@@ -103,7 +103,7 @@ def read_tensors(path: str | Path):
         reason = f'it holds {unsafe[1]}, which could run code' if unsafe else 'corrupt, or of unknown types'
         raise UserError(f'{path}: not a checkpoint ({reason})') from None
     except Exception as error:  # torch.load raises many kinds on a broken file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f'{path}: not a checkpoint, or a corrupt one ({reason[:200]})') from None
 
 

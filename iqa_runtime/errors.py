@@ -19,6 +19,11 @@ def one_line(text: str) -> str:
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class UserError(ValueError):
     """A mistake of the user, in one line: the file or option, what was found, what is expected."""
 

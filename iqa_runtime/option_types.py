@@ -4,7 +4,7 @@ import importlib
 import math
 from collections.abc import Callable, Collection, Mapping
 
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.errors import UserError, first_line, pick
 
 
 def number(kind: type, low: float, high: float = math.inf, open_low: bool = False,
@@ -53,6 +53,16 @@ def choice(table: Collection[str] | str, what: str,
     return parse
 
 
+def named(place: str) -> Callable[[str], str]:
+    """Return an argparse type: what the function 'module:NAME', imported when a name is checked, makes of a text."""
+    def parse(text: str) -> str:
+        try:
+            return look_up(place)(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return parse
+
+
 def among(names: Collection[str]) -> str:
     """Return the metavar of an option that takes one of a few names."""
     return f'{{{",".join(names)}}}'
@@ -73,6 +83,6 @@ def device(text: str) -> str:
             raise RuntimeError('it computes nothing')
         torch.empty(0, device=text)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
     return text

@@ -14,6 +14,7 @@ from itertools import islice
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
+from iqa_runtime.yaml_files import needed
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that braces may mean
@@ -52,7 +53,8 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
         if not any(glob.has_magic(name) or os.path.lexists(name) for name in names):
             raise UserError(f'--img {text(word)}: no file matches{nearest(names[0])}')
         for name in names:
-            yield from _meant(name, recursive, stdin) if glob.has_magic(name) else (name,)
+            several = glob.has_magic(name) or os.path.isdir(name)
+            yield from _meant(name, recursive, stdin) if several else (name,)
     elif glob.has_magic(word) and not os.path.lexists(word):
         images = [path for path in sorted(glob.iglob(word, recursive=True)) if os.path.isfile(path)]
         if not images:
@@ -69,7 +71,7 @@ def expanded(word: str) -> list[str]:
 
     Raises UserError if there are more than MOST.
     """
-    from braceexpand import braceexpand
+    braceexpand = needed('braceexpand', 'braceexpand', f'--img {text(word)}: a pattern of braces').braceexpand
     try:
         few = all(abs(int(last) - int(first)) < MOST for first, last in RANGE.findall(word))
         names = list(islice(braceexpand(word, escape=False), MOST + 1)) if few else []
@@ -86,7 +88,7 @@ def nearest(word: str) -> str:
     while folder and not os.path.isdir(folder):
         folder, name = os.path.split(folder)
     try:
-        there = sorted(islice((entry.name for entry in os.scandir(folder or '.')), MOST))
+        there = sorted(os.listdir(folder or '.'))
     except OSError:
         return ''
     suffix = os.path.splitext(name)[1]

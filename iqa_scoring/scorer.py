@@ -25,7 +25,7 @@ from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Command, Options
 from iqa_training.options import NETWORK
-from IQAmodel import NETWORKS, create_model
+from IQAmodel import create_model
 
 
 def linear(raw, k: float, b: float):
@@ -123,7 +123,7 @@ def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, di
             if own.get(name, value) != value:
                 raise UserError(f'--{name} {value} conflicts with {file}, which was trained with {own[name]}: leave '
                                 'the option out, or name another checkpoint')
-    name = pick(NETWORKS, own.pop('architecture'), 'architecture')
+    name = own.pop('architecture')
     return name, {option: value for option, value in own.items() if value is not None}
 
 

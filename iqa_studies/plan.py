@@ -15,7 +15,7 @@ from iqa_studies.outcome import Outcome
 from iqa_studies.steps import Step, is_finished, training
 from iqa_studies.study import Given, Study, parsed, words_for
 from IQAdataset import plan_of, references_of, source_at
-from IQAmodel import NETWORKS
+from IQAmodel import entry_of
 from IQAperformance import agreement, write_results
 
 
@@ -160,7 +160,7 @@ def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[st
     """Yield the cells of a data set; a full-reference setting is left out if the set has no references."""
     for label, options in study.settings.items():
         where = f'{study.at}: {label}'
-        inputs = NETWORKS[parsed(words_for(options, place.given), where).architecture].inputs
+        inputs = entry_of(parsed(words_for(options, place.given), where).architecture).inputs
         if why := lack_of(place, inputs):
             left_out.append(f'{label}: {why}')
             continue

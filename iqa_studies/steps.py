@@ -6,7 +6,7 @@ from pathlib import Path
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies.outcome import read_summary
-from iqa_training.naming import checkpoint_file, run_name
+from iqa_training.naming import checkpoint_file, name_of
 from iqa_training.options import TRAIN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def script(name: str) -> str:
 def training(words: Sequence[str]) -> Step:
     """Return the step that trains with these words of main.py, or goes on where it was stopped."""
     options = TRAIN.parse(words)
-    return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{run_name(options)}.json'),
+    return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{name_of(options)}.json'),
                 checkpoint_file(options))
 
 

@@ -14,23 +14,34 @@ from iqa_runtime.options import Options, shown
 LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
 LONGEST = 120  # characters of a name, its digest aside
 ALWAYS = ('architecture', 'loss_type', 'dataset')
-SHORT = {'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e', 'ft_lr_ratio': 'ft', 'exp_id': 'exp',
-         'weight_decay': 'wd', 'accumulation_steps': 'accum', 'use_bn_end': 'bn_end', 'augmentation': 'augment',
-         'monotonicity_regularization': 'monoreg', 'resize_size_h': 'h', 'resize_size_w': 'w', 'opt_level': '',
-         'optimizer': '', 'pool': '', 'split': '', 'val_criterion': '', 'split_file': 'splitfile'}
+# options that a reader looks for first, in this order, and the words for them; '' if the value is enough
+SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e',
+         'ft_lr_ratio': 'ft', 'schedule': '', 'split': '', 'exp_id': 'exp', 'fold': 'fold', 'seed': 'seed',
+         'weights': 'weights', 'pretrained': 'pretrained', 'use_bn_end': 'bn_end', 'pool': '', 'opt_level': '',
+         'augmentation': 'augment', 'weight_decay': 'wd', 'accumulation_steps': 'accum', 'val_criterion': 'best',
+         'monotonicity_regularization': 'monoreg', 'resize_size_h': 'h', 'resize_size_w': 'w'}
 
 
 def run_name(args: Options) -> str:
     """Return the name of a run's files: its main options and those that are not the defaults, and a digest.
 
-    The digest is of the options of training that differ from their defaults, so that a new option with a default
-    renames no run.
+    Of many options, those are left out that a name has no room for.
     """
     changed = args.changed()
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-    words = [args.architecture, args.loss_type, dataset_name(args.dataset)[:40]]
-    words += [_word(name, value) for name, value in changed.items() if name not in ALWAYS]
-    return f'{_file_name("-".join(words))[:LONGEST]}-{digest}'
+    head = '-'.join(_file_name(word)[:40] for word in (args.architecture, args.loss_type, dataset_name(args.dataset)))
+    for name in sorted(changed, key=lambda name: list(SHORT).index(name) if name in SHORT else len(SHORT)):
+        word = _file_name(_word(name, changed[name]))
+        if name not in ALWAYS and len(f'{head}-{word}') <= LONGEST:
+            head = f'{head}-{word}'
+    return f'{head}-{digest_of(args)}'
+
+
+def digest_of(args: Options) -> str:
+    """Return the digest by which a run is known: of the options of training that differ from their defaults.
+
+    So a new option with a default renames no run.
+    """
+    return hashlib.sha256(json.dumps(args.changed(), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def joined(names: Sequence[str]) -> str:
@@ -42,12 +53,13 @@ def joined(names: Sequence[str]) -> str:
 
 
 def _word(name: str, value) -> str:
+    """Return an option as a word of a name: -lr0.001, -beta1-0-0, -sgd, -filter_cubic, -P6_2, -no_attention."""
     short = SHORT.get(name, name)
     if isinstance(value, bool):
         return short if value else f'no_{short}'
-    if isinstance(value, str) and ('/' in value or name.endswith('_file')):
-        return f'{short}-{Path(value).name}'
-    return f'{short}{shown(value).replace(" ", "-")}'
+    text = (Path(value).name if isinstance(value, str) else shown(value)).replace(' ', '-')
+    number = re.match(r'[\d.]', text) and not re.search(r'\d$', short)
+    return f'{short}{text}' if number or not short else f'{short}_{text}'
 
 
 def _file_name(text: str) -> str:
@@ -55,8 +67,19 @@ def _file_name(text: str) -> str:
 
 
 def checkpoint_file(args: Options) -> Path:
-    """Return the file of a run's checkpoint."""
-    return Path(args.trained_model_file or Path(args.checkpoint_dir, f'{run_name(args)}.pth'))
+    """Return the file of a run's checkpoint: the one named, or that of the run in --checkpoint_dir.
+
+    A run is known by the digest of its options: one of this digest that has another name is found too, as of a version
+    that put the options into other words.
+    """
+    if args.trained_model_file:
+        return Path(args.trained_model_file)
+    file = Path(args.checkpoint_dir, f'{run_name(args)}.pth')
+    if file.exists():
+        return file
+    beside = (path.name for path in sorted(file.parent.glob(f'*-{digest_of(args)}.pth*')))
+    names = [found[1] for name in beside if (found := re.fullmatch(r'(.+\.pth)(\.\d+\.state)?', name))]
+    return file.with_name(names[0]) if names and file.name not in names else file
 
 
 def name_of(args: Options) -> str:

@@ -3,7 +3,7 @@ from argparse import BooleanOptionalAction
 
 from iqa_data import options as of_data
 from iqa_runtime.errors import UserError
-from iqa_runtime.option_types import among, choice, count, number, positive, seed, share, weight, whole
+from iqa_runtime.option_types import among, choice, count, named, number, positive, seed, share, weight, whole
 from iqa_runtime.options import Command, Options, group, machine
 
 LINES = ('fitted', 'target')
@@ -21,8 +21,9 @@ def weights(text: str) -> str:
 
 @group('network', 'the network and its weights', trained=True)
 def network(add) -> None:
-    add('-arch', '--architecture', '--arch', type=choice('IQAmodel:NETWORKS', 'architecture', 'IQAmodel:OTHER_NAMES'),
-        default='resnext101_32x8d', help='the network: for LinearityIQA its backbone; --list_models lists all')
+    add('-arch', '--architecture', '--arch', type=named('IQAmodel:network_name'),
+        default='resnext101_32x8d',
+        help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of timm')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
     add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
@@ -198,7 +199,8 @@ def recording(add) -> None:
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
     add('--summary', action=BooleanOptionalAction,
         help='no training: make summary.html and curves.png in the log of a run anew; --no-summary trains without them')
-    add('--list_models', nargs='?', const='*', metavar='PATTERN', help='no training: list the networks, as resnet*')
+    add('--list_models', nargs='?', const='*', metavar='PATTERN',
+        help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 
 
 NETWORK = (network, svd, asna)

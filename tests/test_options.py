@@ -7,7 +7,7 @@ import pytest
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import SCORE, TEST
-from iqa_training.naming import on_dataset, run_name
+from iqa_training.naming import checkpoint_file, name_of, on_dataset, run_name
 from iqa_training.options import TRAIN
 from iqa_training.schedules import lr_decay_step
 
@@ -218,6 +218,43 @@ def test_a_name_shows_what_is_not_the_default():
     for part in ('-sgd', '-bn_end', '-beta1-0-0', '-lr0.001', '-resize'):
         assert part in name
     assert run_name(options()).startswith('resnext101_32x8d-norm-in-norm-KonIQ-10k-')
+
+
+@pytest.mark.parametrize(('line', 'word'), [
+    ('-P6 2', '-P6_2'), ('--weights none', '-weights_none'), ('--weights some/file.pth', '-weights_file.pth'),
+    ('--filter cubic', '-filter_cubic'), ('--split kfold --fold 2', '-kfold-fold2'), ('-valc RMSE', '-best_RMSE'),
+    ('--target 0 100', '-target0-100'), ('--no-attention', '-no_attention'), ('-lt mae', 'resnext101_32x8d-mae-')])
+def test_words_of_a_name(line, word):
+    assert word in run_name(options(line))
+
+
+def test_a_long_name_ends_with_a_whole_word():
+    line = '--recipe maniqa_384 --split_seed 3 --dropout .25 --train_ratio .5 --momentum .5 --optimizer sgd'
+    name = run_name(options(line))
+    assert len(name) < 130
+    head = name.rpartition('-')[0]
+    assert all(word in head for word in ('maniqa_384-mse-Samsung-2023', '-sgd', '-lr1e-05', '-bs32', '-e200'))
+    for other in ('-bs 64', '--dropout .3', '--train_ratio .6'):
+        assert run_name(options(f'{line} {other}')) != name
+
+
+@pytest.mark.parametrize('kept', ['.pth', '.pth.00000012.state'])
+def test_a_run_is_known_by_its_digest(kept, tmp_path):
+    args = options(f'--checkpoint_dir {tmp_path} -bs 4')
+    digest = run_name(args).rpartition('-')[2]
+    for other in ('x-00000000.pth', f'x-{digest}-calibrated.pth', f'x-{digest}.pth.lock'):
+        (tmp_path / other).touch()
+    assert checkpoint_file(args).name == f'{run_name(args)}.pth'
+    (tmp_path / f'other-words-{digest}{kept}').touch()
+    assert checkpoint_file(args).name == f'other-words-{digest}.pth'
+    assert name_of(args) == f'other-words-{digest}'
+    (tmp_path / f'{run_name(args)}{kept}').touch()
+    assert name_of(args) == run_name(args)
+
+
+def test_the_digests_of_recorded_runs_stay():
+    assert run_name(options()).endswith('-44136fa3')
+    assert run_name(options('--recipe maniqa_384')).endswith('-29eefa6e')
 
 
 def test_an_option_with_a_default_renames_no_run():

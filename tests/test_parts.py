@@ -136,6 +136,12 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
     (path,) = Path('out').iterdir()
     with pytest.raises(UserError, match='s/0.tar: shards hold images without references'):
         with_references(['a.png', 's/0.tar'], 'r.png', 2)
+    for word in ('s/0.parquet', 's/{0,1}.tar'):
+        save_parquet('s/0.parquet', image=[b''])
+        with pytest.MonkeyPatch.context() as patch:
+            for package in ('pyarrow', 'pyarrow.parquet', 'braceexpand'):
+                patch.setitem(sys.modules, package, None)
+            assert 'pip install' in error('--img', word)
     models = str(Path(shards[1]).parent)
     assert 'test_demo.py scores shards' in fails(predict_all.main, '--models', models, '--img', 's/0.tar', '--out', 'o')
     with pytest.raises(UserError, match='holds scores of the model checkpoint.pth, not of other'):

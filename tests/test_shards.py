@@ -286,6 +286,7 @@ def test_braces_and_nearest_names(tmp_path, monkeypatch):
     assert find_images(['{a,b}.png', 's/part-{000..001}.t*', 's/x{1,2}.png'])[0] == [
         'a.png', 'b.png', 's/part-000.tar', 's/part-001.tar', 's/x{1,2}.png']
     assert find_images(['a{.png'])[0] == ['a{.png']
+    assert find_images(['{s,a.png}'])[0] == ['s/x{1,2}.png', 'a.png']
     for word, message in (('s/{000..999}.tar', r's/\{000..999\}.tar: no file matches; nearest to it: s/part-00'),
                           ('s/part-*.tra', r'no file matches; nearest to it: s/part-00'),
                           ('s/part-003.tar', r'no such file; nearest to it: s/part-00'),

@@ -158,7 +158,7 @@ def test_splits_are_in_the_name_of_a_run():
              '--split_file x.csv', '--split kfold --folds 7']
     names = [run_name(TRAIN.parse(line.split())) for line in lines]
     assert len(set(names)) == len(lines)
-    assert '-fold1-kfold-' in names[3]
+    assert '-kfold-fold1-' in names[3]
 
 
 def test_koniqs_shares_are_those_of_its_official_split_alone():
@@ -171,7 +171,7 @@ def test_koniqs_shares_are_those_of_its_official_split_alone():
 
 def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_images_is_said(tiny, capsys, fails):
     main.main([*tiny, *SMALL, *MINI, '-e', '1', '--split', 'kfold-sorted', '--folds', '4', '--fold', '2'])
-    (path,) = Path('checkpoints').glob('*-fold2-folds4-*kfold-sorted*.pth')
+    (path,) = Path('checkpoints').glob('*-kfold-sorted-fold2-*.pth')
     checkpoint = load_checkpoint(path)
     hashed, file = checkpoint['split_hash'], f'runs/{path.stem}/split.csv'
     assert hashed == split_hash(checkpoint['split'])

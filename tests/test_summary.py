@@ -56,6 +56,13 @@ def test_a_run_leaves_a_page_and_a_picture(tiny, drawn, capsys):
     assert {path: path.stat().st_mtime_ns for path in Path().glob('checkpoints/*')} == before
 
 
+def test_a_log_as_csv_is_read_too(tiny, drawn):
+    main.main([*tiny, *RUN, '--logger', 'csv'])
+    text = the('runs/*/summary.html').read_text()
+    main.main([*tiny, *RUN, '--summary'])
+    assert the('runs/*/summary.html').read_text() == text
+
+
 def test_a_stopped_run_has_a_summary_too(tiny, drawn, fails):
     assert 'no log of a run with these options' in fails(main.main, *tiny, *RUN, '--summary')
     main.main([*tiny, *RUN, '--no-summary'])

@@ -7,7 +7,7 @@ from pathlib import Path
 from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
 from iqa_studies.steps import is_finished, script
-from iqa_training.naming import run_name
+from iqa_training.naming import name_of
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.results import Result, find, read_results
@@ -93,7 +93,7 @@ class Shelf:
         return [*option_words(run.options), *run.flags(), *self.words]
 
     def _own_name(self, run: WantedRun) -> str:
-        return run_name(TRAIN.parse(self._training(run)))
+        return name_of(TRAIN.parse(self._training(run)))
 
     def _test(self, run: WantedRun, data: str) -> list[str]:
         trained_on, name = run.options['dataset'], self.name(run)

@@ -1,0 +1,202 @@
+"""Networks of timm as backbones: found by name, cut after their last two feature levels, with timm's weights.
+
+timm is imported if one of them is asked for.
+"""
+import difflib
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+from torch import Tensor, nn
+
+from iqa_networks.size import check_memory, without_memory
+from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.checks import checked_value, tensors
+from iqa_runtime.errors import UserError, first_line
+
+PREFIX = 'timm/'
+# what timm's transformers of one image size are built with to take any: the ViTs' way, and the Swin transformers'
+ANY_SIZE = ({'dynamic_img_size': True, 'dynamic_img_pad': True}, {'strict_img_size': False})
+# mean and standard deviation that the weights expect -> the name of the normalisation; any other: imagenet
+NORMALISATIONS = {((.5,) * 3, (.5,) * 3): 'half', ((0.,) * 3, (1.,) * 3): 'none'}
+
+
+def import_timm(user: str) -> ModuleType:
+    """Import timm; UserError that names what needs it if it is not installed."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f'{user} needs timm: pip install timm') from None
+    return timm
+
+
+def timm_models(pattern: str = '*') -> list[str]:
+    """Return timm's names of the networks that match a pattern, without the tags of their weights."""
+    return fnmatch.filter(import_timm(f'--list_models {PREFIX}{pattern}').list_models(), pattern)
+
+
+def find_timm(name: str) -> str:
+    """Return timm's name of a network, in small letters; it may end with a tag of weights, as in 'NAME.in12k'.
+
+    Raises UserError that says the nearest names.
+    """
+    timm, name = import_timm(f'{PREFIX}{name}'), name.lower()
+    known = timm.list_models()
+    model, _, tag = name.partition('.')
+    if tag and model in known:
+        known = timm.list_pretrained(f'{model}.*')
+    if name in known:
+        return name
+    near = [PREFIX + one for one in difflib.get_close_matches(name, known, n=3, cutoff=.5)]
+    hint = f' (did you mean {" or ".join(near)}?)' if near else ''
+    raise UserError(f"unknown network of timm {name[:80]!r}{hint}; --list_models '{PREFIX}*' lists all")
+
+
+@dataclass(frozen=True)
+class TimmBackbone:
+    """A network of timm, of which the last two feature levels are tapped.
+
+    Attributes:
+        name: timm's.
+        how: keywords that it is built with.
+        channels: of the two levels.
+        side: the height and width of the images that it takes; None: any.
+        normalise: name of the pixels' normalisation that its weights expect.
+    """
+
+    name: str
+    how: Mapping[str, bool]
+    channels: tuple[int, int]
+    side: int | None
+    normalise: str
+    source = 'timm'
+
+    @classmethod
+    @cache
+    def of(cls, name: str) -> 'TimmBackbone':
+        """Return the backbone of that name; UserError if timm has none, or if it has no two feature levels."""
+        name = find_timm(name)
+        pretrained = import_timm(name).get_pretrained_cfg(name)
+        ways = (*ANY_SIZE, {}) if pretrained.fixed_input_size else ({},)
+        how, network = next(filter(None, (_built(name, how) for how in ways)))
+        if len(network.feature_info.channels()) < 2:
+            raise UserError(f'{PREFIX}{name}: two feature levels are needed, and it has {_levels(network)}')
+        normalise = NORMALISATIONS.get((tuple(pretrained.mean), tuple(pretrained.std)), 'imagenet')
+        side = pretrained.input_size[-1] if pretrained.fixed_input_size and not how else None
+        return cls(name, MappingProxyType(how), tuple(network.feature_info.channels()[-2:]), side, normalise)
+
+    def network(self, pretrained: bool = False, features_only: bool = True) -> nn.Module:
+        """Build the network up to its last two levels, or with its classifier."""
+        taps = {'out_indices': (-2, -1)} if features_only else {}
+        return import_timm(self.name).create_model(self.name, pretrained, features_only=features_only, **taps,
+                                                   **self.how)
+
+    def load(self, weights: str | Path | None, arch: str) -> nn.Module:
+        """Build the network up to its last two levels, with `weights` as in Backbone.load."""
+        check_memory(self.network)
+        if weights == 'imagenet':
+            return downloaded(self.name, self.network)
+        network = self.network()
+        if weights is not None:
+            places, state = self.places(network), read_weights(weights)
+            try:
+                unknown = [name for name in state if name not in places]
+                if unknown:
+                    raise ValueError(f'it has besides {str(unknown[0])[:80]}')
+                network.load_state_dict({places[name]: tensor for name, tensor in state.items() if places[name]})
+            except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+                raise UserError(f'--weights {weights}: not a state dict of timm\'s {self.name} ({first_line(error)})'
+                                ) from None
+        return network
+
+    def features(self, network: nn.Module) -> 'TimmFeatures':
+        """Return the module that computes the two levels."""
+        return TimmFeatures(network, self.side)
+
+    def places(self, network: nn.Module) -> dict[str, str | None]:
+        """Return timm's name of each tensor of the whole network -> its name up to the last levels, None if beyond.
+
+        timm writes names of the layers that it taps in another way: stem.0.weight can be stem_0.weight, or follow the
+        name of a wrapper.
+        """
+        there = without_memory(lambda: self.network(features_only=False)).state_dict()
+        here = {name.replace('.', '_'): name for name in network.state_dict()}
+        flat = {name: name.replace('.', '_') for name in there}
+        return {name: next((here[place] for place in (one, f'model_{one}', f'body_{one}') if place in here), None)
+                for name, one in flat.items()}
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each tensor in timm's state dict -> its name in `features`."""
+        places = self.places(without_memory(self.network))
+        return {there: f'network.{here}' for there, here in places.items() if here}
+
+
+def _built(name: str, how: dict) -> tuple[dict, nn.Module] | None:
+    """Build a network up to all its levels without memory; None if it does not take the keywords `how`."""
+    timm = import_timm(name)
+    try:
+        return how, without_memory(lambda: timm.create_model(name, features_only=True, **how))
+    except TypeError:
+        if how:
+            return None
+        raise
+    except (RuntimeError, AssertionError, AttributeError) as error:  # of networks without levels
+        raise UserError(f'{PREFIX}{name}: timm taps no feature levels of it ({first_line(error)})') from None
+
+
+def _levels(network: nn.Module) -> str:
+    info = network.feature_info
+    levels = [f'{channels} channels at 1/{reduction}' for channels, reduction in
+              zip(info.channels(), info.reduction(), strict=True)]
+    return f'{len(levels)}: {", ".join(levels) or "none"}'
+
+
+class TimmFeatures(nn.Module):
+    """A network of timm up to its last level. `forward(x)`, x (N, 3, H, W), returns two maps (N, C, h, w)."""
+
+    def __init__(self, network: nn.Module, side: int | None):
+        super().__init__()
+        self.network, self.side = network, side
+        self.channels_last = getattr(network, 'output_fmt', 'NCHW') == 'NHWC'
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps of level 6 and level 7."""
+        if self.side and x.shape[2:] != (self.side, self.side):
+            raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) for a network of {self.side}x{self.side}: '
+                            f'give --resize -rs_h {self.side} -rs_w {self.side}')
+        try:
+            maps = self.network(x)
+        except RuntimeError as error:  # of networks that add maps of several resolutions
+            if 'size of tensor' not in str(error):
+                raise
+            raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) do not fit this network of timm '
+                            f'({first_line(error)}): --resize to multiples of 32 may') from None
+        return [one.permute(0, 3, 1, 2) for one in maps] if self.channels_last else list(maps)
+
+
+# Weights
+
+def downloaded(name: str, build, **arguments) -> nn.Module:
+    """Return build(pretrained=True, ...), a network of timm with its weights; UserError if they cannot be had."""
+    try:
+        return build(pretrained=True, **arguments)
+    except Exception as error:  # the hub's client raises many kinds without internet
+        raise UserError(f"cannot download timm's weights {name} ({first_line(error)[:100]}); on a machine without "
+                        'internet give --weights PATH, a state dict of that network, or --weights none') from None
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict in a file, in torch's format or in safetensors; UserError if there is none."""
+    if Path(path).suffix != '.safetensors':
+        return checked_value(f'--weights {path}', 'the file', tensors, read_tensors(path))
+    from safetensors.torch import load_file  # it comes with timm
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f'--weights {path}: no such file') from None
+    except Exception as error:  # of a broken file, of many kinds
+        raise UserError(f'--weights {path}: not a file of safetensors ({first_line(error)[:200]})') from None
+    return checked_value(f'--weights {path}', 'the file', tensors, state)
