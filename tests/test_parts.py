@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,6 +58,7 @@ def test_scores_are_those_of_files_bit_for_bit(shards, capsys):
     assert scores(rows('files.csv')) == scores(table) == scores(rows('parquet.csv')) == scores(parts('of_files'))
     assert names('parquet.csv') == [f's.parquet/{i:02d}.png' for i in range(12)]
     assert [row['name'] for row in table] == [f's/{i // 4}.tar/{i:02d}.png' for i in range(12)]
+    assert list(pd.read_parquet('out')['score']) == [row['score'] for row in table]
     assert tuple(table[0]) == (*COLUMNS, 'shard', 'key', 'error')
     assert (table[0]['shard'], table[0]['key'], table[0]['error']) == ('s/0.tar', '00.png', None)
     for name in ('raw', 'percentile', 'mos_min', 'mos_max'):
