@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TOO_LONG = re.compile(r'in line (\d+), saw (\d+)')  # in pandas' error
 FORM = {'header': None, 'dtype': object, 'na_filter': False, 'skipinitialspace': True, 'skip_blank_lines': False,
         'index_col': False}  # every cell as its text, every line as a row
+LARGEST = float(np.finfo(np.float32).max)
 CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
@@ -128,6 +129,20 @@ def _cells(file: TextIO, header: Sequence[str] | None, separator: str) -> tuple[
     cells = pd.read_csv(file, sep=separator, names=range(len(names) + 1), **FORM)
     cells = cells.apply(lambda column: column.str.strip())
     return names, cells if header else cells[1:]
+
+
+def digits(value: float) -> str:
+    """Return a score or an opinion as a cell: 6 significant digits of what float32 carries of it, nothing for nan.
+
+    A network computes in float32: digits beyond these differ from machine to machine.
+
+    >>> digits(63.973449999)
+    '63.9734'
+    """
+    if math.isnan(value):
+        return ''
+    carried = np.float32(value) if abs(value) <= LARGEST else value
+    return f'{carried:.6g}'
 
 
 def write_columns(path: str | Path, columns: Mapping[str, Sequence[str]]) -> None:

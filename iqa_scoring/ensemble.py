@@ -19,7 +19,7 @@ import numpy as np
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
 from iqa_runtime.names import cell, without_suffix
-from iqa_runtime.tables import Table, write_columns
+from iqa_runtime.tables import Table, digits, write_columns
 from iqa_scoring.options import ENSEMBLE
 
 REACH = 1.5  # of the fences beyond the quartiles, in interquartile ranges
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> np.ndarray:
 
 def write(path: str | Path, image: str, score: str, images: Sequence[str], combined: np.ndarray) -> None:
     """Write the scores of images as a table; one with the challenge's columns gets its third, which is empty."""
-    columns = {image: [cell(name) for name in images], score: [repr(float(value)) for value in combined]}
+    columns = {image: [cell(name) for name in images], score: [digits(value) for value in combined]}
     if score == 'mos':
         columns['comments'] = [''] * len(images)
     with replacing(path) as temporary:

@@ -13,9 +13,10 @@ The columns of a CSV and the keys of a JSON line:
     map               the PNG of the quality map, if one was asked for
     note              what to know, as that only the first frame was scored
 
-What is not known (the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is
-always a finite number: an image for which the network gives none has no row. In a CSV, a name that a spreadsheet would
-compute has ./ before it (see iqa_runtime/names.py).
+Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all of them in JSON. What is not known (the
+training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is always a finite
+number: an image for which the network gives none has no row. In a CSV, a name that a spreadsheet would compute has ./
+before it (see iqa_runtime/names.py).
 
 Lines are written and read here one by one, not by iqa_runtime.tables: a table grows while images are scored, may end in
 a line that was cut, and --resume needs the length of each line to go on after the last whole one.
@@ -37,6 +38,7 @@ from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import open_device, replacing, writing
 from iqa_runtime.names import cell, from_cell, text
+from iqa_runtime.tables import digits
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
            'note')
@@ -44,7 +46,8 @@ COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max'
 
 def _csv_line(row: dict) -> str:
     buffer = io.StringIO()
-    cells = [cell(value) if isinstance(value, str) else value for value in (row[name] for name in COLUMNS)]
+    cells = [cell(value) if isinstance(value, str) else digits(value) if isinstance(value, float) else value
+             for value in (row[name] for name in COLUMNS)]
     csv.writer(buffer, lineterminator='\n').writerow(['' if value is None else value for value in cells])
     return buffer.getvalue()
 

@@ -1,21 +1,27 @@
 """Tables of scores: CSV, JSON lines and the screen; resumed, sorted, interrupted, cut, shared by processes."""
 import csv
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import ignite.distributed as idist
+import numpy as np
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scored import PHOTO_SCORE, photo
 
 import test_demo
 from iqa_runtime.process import signals_wait
 from iqa_runtime.running import terminable
+from iqa_runtime.tables import digits
 from iqa_scoring.tables import COLUMNS, TableFile, Tables
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
@@ -44,7 +50,8 @@ def test_both_files_say_the_same(scored, capsys):
     assert [row['name'] for row in table] == [f'images/{i:02d}.png' for i in range(12)]
     for row, line in zip(table, lines, strict=True):
         for name in ('score', 'raw', 'percentile', 'mos_min', 'mos_max'):
-            assert float(row[name]) == line[name]
+            assert row[name] == digits(line[name])
+            assert float(row[name]) == pytest.approx(line[name], rel=6e-6)
         assert (row['name'], row['outside'], row['model']) == (line['name'], line['outside'], 'checkpoint.pth')
         assert line['higher_is_better'] is True
     assert float(table[0]['score']) == pytest.approx(PHOTO_SCORE, abs=1e-3)
@@ -206,3 +213,19 @@ def test_two_processes_share_a_list(scored, tmp_path):
     assert done.returncode == 1
     assert Path('out.html').read_text().count('<figure') == 12
     assert sorted(path.name for path in Path().iterdir()) == ['images', 'out.csv', 'out.html', 'text.png']
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_cell_has_six_digits_of_what_float32_carries(value):
+    text = digits(value)
+    assert len(re.sub(r'e.*|[-.]', '', text).lstrip('0')) <= 6
+    assert math.isfinite(float(text))
+    assert digits(float(text)) == text
+    if 1e-30 < abs(value) < 1e30:
+        assert float(text) == pytest.approx(value, rel=6e-6)
+
+
+def test_a_cell_of_nothing_is_empty():
+    assert digits(math.nan) == ''
+    assert digits(63.973449999) == '63.9734'
+    assert digits(np.float32(.1)) == '0.1'
