@@ -254,7 +254,7 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
-    """Return the row of one image (see iqa_scoring/tables.py)."""
+    """Return the row of one image (see iqa_scoring/tables.py), with its shard and key there for a Parquet."""
     scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
