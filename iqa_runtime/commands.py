@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     'info': ('data.make_info', 'make the info file of a published data set'),
     'check': ('data.check', 'look at all images and scores of a data set'),
     'demo': ('data.make_demo', 'draw the demo data set'),
+    'check-results': ('iqa_studies.check', 'compute the numbers of results again, and look at their splits'),
     'compare': ('results_in_the_paper.compare', 'compare models by their predictions'),
     'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
 }

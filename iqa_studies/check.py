@@ -1,20 +1,35 @@
 """Check results: every number is computed again from the predictions of each image, and every split is looked at.
 
-`python iqa_studies/check.py RESULT ...`: NAME.json that main.py or test_dataset.py wrote, folders of them, or the
-folder of a study, whose tables are made again. It says which numbers do not hold, and which images or contents are
-both trained and tested on. Exit status 1 means that something does not hold. What it cannot look at it names: a split
-needs the run's log, contents need the info file of the data set.
+    python iqa_studies/check.py results/NAME.json        of a run: its numbers, its split, its contents
+    python iqa_studies/check.py studies/four_systems     of a study: those of all runs, and its tables made again
+
+A folder of results is taken too. It says which numbers do not hold, and which images or contents are both trained and
+tested on; exit status 1 means that something does not hold. What it cannot look at it names: a split needs the run's
+log, in runs/ beside the results or here, and contents need the info file of the data set.
 """
-import argparse
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 
 if not __package__:  # run as a script
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from iqa_runtime.options import Add, Command, group
+
+
+@group('results', 'what is checked')
+def results(add: Add) -> None:
+    add('results', nargs='+', metavar='RESULT', help='NAME.json, a folder of them, or the folder of a study')
+
+
+CHECK = Command(__doc__, [results])
+
+if __name__ == '__main__':
+    CHECK.begin()  # --help and mistakes end here, before torch is imported
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 
 from iqa_runtime.checks import checked_value, dict_of, fields, list_of, plain
 from iqa_runtime.errors import UserError, command
@@ -74,10 +89,8 @@ def named(path: Path) -> list[Outcome]:
 @command
 def main(argv: list[str] | None = None) -> None:
     """Check the results that are named, print what was found, and end with status 1 if something does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('results', nargs='+', type=Path, help='NAME.json, a folder of them, or the folder of a study')
     failed = 0
-    for path in parser.parse_args(argv).results:
+    for path in map(Path, CHECK.parse(argv).results):
         outcomes = named(path)
         for outcome in outcomes:
             wrong, unseen = check(outcome)

@@ -69,7 +69,7 @@ def test_scoring_does_not_load_what_trains():
 
 
 @pytest.mark.parametrize('script', ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check',
-                                    'results_in_the_paper.reproduce'])
+                                    'iqa_studies.check', 'results_in_the_paper.reproduce'])
 def test_help_does_not_load_torch(script):
     program = ('import contextlib, runpy, sys\n'
                f'sys.argv = ["x", "--help"]\nwith contextlib.suppress(SystemExit):\n'
