@@ -22,6 +22,8 @@ from torchvision.transforms.v2.functional import center_crop
 
 from iqa_data.target import Target
 from iqa_data.transforms import Normalise
+from iqa_networks.network import Network
+from iqa_networks.size import too_small
 from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError, first_line
 from IQAperformance import IQAPerformance, in_order
@@ -46,19 +48,28 @@ def preparing(normalise: Normalise, inputs: int, target: Target, crop: tuple[int
 
 
 @contextmanager
-def limits_explained() -> Iterator[None]:
-    """Turn torch's errors for too little memory, or for images too small for the network, into a UserError."""
+def limits_explained(engine: Engine, network: Network) -> Iterator[None]:
+    """Turn an engine's error for too little memory, or for images too small for the network, into a UserError.
+
+    Whether it is their size is tried out; any other error goes on as it is.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         reason = first_line(error)[:200]
-        if isinstance(error, MemoryError) or 'memory' in reason:
+        if _of_memory(error):
             raise UserError(f'not enough memory ({reason}): a smaller --batch_size, --resize_size_h and '
                             '--resize_size_w need less') from error
-        if ' size' not in reason:
+        images = engine.state.batch[0][-network.inputs:] if engine.state.batch else ()
+        if not images or network.side or not too_small(network, images):
             raise
         raise UserError(f'the network cannot take images of this size ({reason}): see --resize_size_h and '
                         '--resize_size_w') from error
+
+
+def _of_memory(error: Exception) -> bool:
+    """Return whether memory was short: torch has an exception for a GPU's; for the CPU's, its allocator's name."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in str(error)
 
 
 def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
@@ -144,7 +155,7 @@ def create_supervised_evaluator(model: nn.Module, metric: Metric, prepare: Calla
     return engine
 
 
-def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
+def evaluate(model: Network, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
              pbar: str = '', crop: tuple[int, int] | None = None) -> dict:
     """Return the metric of a loader's images, its arrays in the data set's order.
 
@@ -154,7 +165,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: str, metric: IQAPerfo
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):
-        with limits_explained():
+        with limits_explained(engine, model):
             engine.run(loader)
     else:
         iter(loader)  # it draws a random number, and every process must draw the same ones

@@ -1,15 +1,39 @@
-"""Sizes of networks, counted without memory for their weights."""
+"""Sizes of networks, counted without memory for their weights, and of the images that they take."""
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from iqa_runtime.errors import UserError
+
+LARGE = 512  # pixels
 
 
 def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
     """Build a network that has shapes and names, but neither weights nor random draws."""
     with torch.device('meta'):
         return build()
+
+
+def too_small(network: nn.Module, images: Sequence[Tensor]) -> bool:
+    """Return whether images (N, C, h, w) are too small for a network: it fails for one, and not for a large one."""
+    device = next(network.parameters()).device
+    one, large = ([torch.zeros(1, image.shape[1], *size, device=device) for image in images]
+                  for size in (images[0].shape[2:], (LARGE, LARGE)))
+    return not _runs(network, one) and _runs(network, large)
+
+
+@torch.no_grad()
+def _runs(network: nn.Module, images: Sequence[Tensor]) -> bool:
+    training = network.training
+    try:
+        network.eval()(*images)
+    except (RuntimeError, UserError):
+        return False
+    finally:
+        network.train(training)
+    return True
 
 
 def check_memory(build: Callable[[], nn.Module]) -> None:

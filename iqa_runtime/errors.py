@@ -4,11 +4,13 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 
+PATIENCE = 20  # seconds that a process may take to fail, end, and be noticed by torchrun, on a busy machine
 WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # what a print to a file may raise
 
 
@@ -50,10 +52,20 @@ def command(main: Callable) -> Callable:
             raise SystemExit(141) from None
         except OSError as error:
             reason = _reason(error)
+        wait_for_the_first()
         with suppress(OSError):
             print(f'{Path(sys.argv[0]).name}: error: {one_line(reason)}', file=sys.stderr)
         raise SystemExit(2)
     return run
+
+
+def wait_for_the_first() -> None:
+    """Let the first process of this machine report an error that all have, if torchrun started this one.
+
+    When a process fails, torchrun ends the others, and this one while it waits. It goes on if the error is its own.
+    """
+    if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
+        time.sleep(PATIENCE)
 
 
 def open_streams() -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, command, one_line
+from iqa_runtime.errors import UserError, command, one_line, wait_for_the_first
 from iqa_runtime.option_help import help_action
 from iqa_runtime.option_types import device
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
@@ -97,6 +97,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
         hint = f' (did you mean {near[0]}?)' if near else ''
+        wait_for_the_first()
         self.exit(2, f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)\n')
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line
 
 SCALARS = 'scalars.csv'  # the file of Csv
 PROJECT = 'LinearityIQA'  # of Weights & Biases, unless WANDB_PROJECT names another one
@@ -105,7 +105,7 @@ class MLflow:
                 client.log_batch(run, self.waiting[:MOST_METRICS])
                 del self.waiting[:MOST_METRICS]
         except Exception as error:  # of mlflow and of what carries its requests
-            print(f'WARNING: --logger mlflow: {_first_line(error)}: {len(self.waiting)} scalars wait', flush=True)
+            print(f'WARNING: --logger mlflow: {first_line(error)[:200]}: {len(self.waiting)} scalars wait', flush=True)
 
     def close(self) -> None:
         """Send the scalars that wait, and end the run."""
@@ -157,9 +157,5 @@ def open_loggers(names: Sequence[str], folder: Path, name: str, options: dict) -
         except Exception as error:  # each service has its own
             if not LOGGERS[logger].package:
                 raise
-            raise UserError(f'--logger {logger}: {_first_line(error)}') from error
+            raise UserError(f'--logger {logger}: {first_line(error)[:200]}') from error
     return opened
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

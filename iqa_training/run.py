@@ -133,7 +133,7 @@ class Run:
 
     def _run(self, loader) -> None:
         try:
-            with limits_explained():
+            with limits_explained(self.trainer, self.model):
                 self.trainer.run(loader, max_epochs=self.plan.epochs)
         except NotFiniteError as error:
             self.iteration = self.trainer.state.iteration

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -205,3 +206,20 @@ def test_a_process_that_dies_ends_the_others(tiny):
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_an_error_of_all_processes_is_printed_by_the_first(tiny):
+    run = torchrun(*tiny, *SMALL, '-e', 'many')
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert out.count('main.py: error: ') == 1, out
+
+
+def test_an_error_of_a_process_alone_is_printed_after_a_while(tiny, fails, monkeypatch):
+    waited = []
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setattr(time, 'sleep', waited.append)
+    for rank, waits in (('0', 0), ('1', 1)):
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        assert 'argument -e' in fails(main.main, *tiny, *SMALL, '-e', 'many')
+        assert len(waited) == waits

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,15 +14,17 @@ from mini import MINI
 import main
 import test_dataset
 import test_demo
+from iqa_networks.size import too_small
 from iqa_scoring.options import EXPORT, SCORE, TEST
 from iqa_training.options import TRAIN
 from iqa_training.run import Plan
+from IQAmodel import LinearityIQA, create_model
 
 VALUES = ('0', '1', '-1', '2', '5e-4', '.5', '40', '101', '1000000', '1e308', '-1e308', '1e-320', 'nan', 'inf', '',
           str(2 ** 31), str(2 ** 64), '9' * 20, '9' * 5000, 'none', 'meta', 'auto', 'x', 'zscore', '\x1b[31m', '\udcff',
           'ä', '*', '../..', '/dev/null', '/proc/self/mem')
-# these may cost what they ask for: processes, sockets
-COSTLY = {'num_workers', 'list_models', 'img', 'cache_dir', 'ranker', 'recipe'}
+# these may cost what they ask for: processes, sockets, a compiler
+COSTLY = {'compile', 'num_workers', 'list_models', 'img', 'cache_dir', 'ranker', 'recipe'}
 
 
 def words_of(action: argparse.Action) -> st.SearchStrategy:
@@ -120,3 +123,29 @@ def test_images_that_are_too_small_for_the_network(short, fails):
     error = fails(main.main, *short, '-rs_h', '9', '-rs_w', '9')
     assert 'the network cannot take images of this size' in error
     assert 'see --resize_size_h and --resize_size_w' in error
+
+
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_a_fault_that_speaks_of_sizes_or_of_memory_is_no_limit(short, monkeypatch, part):
+    forward = LinearityIQA.forward
+
+    def faulty(self, *images):
+        if self.training == (part == 'train'):
+            raise RuntimeError('The size of tensor a (3) must match the size of tensor b (4) in memory')
+        return forward(self, *images)
+    monkeypatch.setattr(LinearityIQA, 'forward', faulty)
+    with pytest.raises(RuntimeError, match='The size of tensor a'):
+        main.main(short)
+
+
+def test_too_little_memory(short, monkeypatch, fails):
+    monkeypatch.setattr(LinearityIQA, 'forward', lambda *_: torch.empty(10 ** 15))
+    assert 'not enough memory' in fails(main.main, *short)
+
+
+@pytest.mark.parametrize(('name', 'fits'), [('alexnet', 63), ('svd_cnniqa_fc', 7)])
+def test_the_smallest_image_that_a_network_takes(name, fits):
+    network = create_model(name)
+    assert not too_small(network, [torch.zeros(2, 3, fits, fits)])
+    assert too_small(network, [torch.zeros(2, 3, fits - 1, fits)])
+    assert network.training
