@@ -55,6 +55,7 @@ def rmse(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
 
 # name -> (predictions, MOS, axis of the images) -> SROCC, PLCC, KROCC in -1..1, RMSE >= 0 in the unit of the MOS
 CRITERIA: dict[str, Callable[..., np.ndarray]] = {'SROCC': srocc, 'PLCC': plcc, 'RMSE': rmse, 'KROCC': krocc}
+FAST = ('SROCC', 'PLCC', 'RMSE')  # on all resamples of a bootstrap at once
 CORRELATIONS = ('SROCC', 'PLCC', 'KROCC')
 
 
@@ -78,6 +79,12 @@ def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: i
         return math.nan, math.nan
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def intervals(pq: np.ndarray, sq: np.ndarray) -> dict[str, list[float]]:
+    """Return [low, high] of the criteria that are computed fast, as `interval`; without those that are not defined."""
+    found = {name: interval(CRITERIA[name], pq, sq) for name in FAST} if len(pq) > 1 else {}
+    return {name: list(ends) for name, ends in found.items() if np.isfinite(ends).all()}
 
 
 def agreement(pq: np.ndarray, sq: np.ndarray) -> dict[str, float]:

@@ -35,19 +35,23 @@ from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
-from iqa_training.naming import find_checkpoints
+from iqa_training.card import about, write_card
+from iqa_training.naming import card_file, find_checkpoints
 from IQAperformance import CRITERIA
 
 PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
 
 
 @command
-def main(argv: list[str] | None = None) -> float | int:
+def main(argv: list[str] | None = None) -> float | int | None:
     """Parse the options and score. Returns the score of one image alone, or else how many images were scored.
 
-    With --calibrate, the leave-one-out RMSE of the ratings.
+    With --calibrate, the leave-one-out RMSE of the ratings; with --about, nothing.
     """
     args = SCORE.parse(argv)
+    if args.about:
+        print(about(args.about), end='')
+        return None
     files = find_checkpoints(args)
     check_outputs(outputs_of(args, files[0]), {'--trained_model_file': files, '--calibrate': args.calibrate})
     checkpoints = [load_checkpoint(file) for file in files]
@@ -67,8 +71,10 @@ def model_of(files: list[Path], views: str) -> str:
 
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
     """Return the files that are written, by option; `file` is the checkpoint that scores."""
-    out = (args.out or file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')) if args.calibrate else None
-    return {'--csv': args.csv, '--json': args.json, '--report': args.report, '--out': out, '--picture': args.picture,
+    other = Path(args.out) if args.out else file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')
+    out = other if args.calibrate else None
+    return {'--csv': args.csv, '--json': args.json, '--report': args.report,
+            '--out': [out, card_file(out)] if out else None, '--picture': args.picture,
             '--map': Path(args.map, 'NAME.png') if args.map else None,
             '--parquet': Path(args.parquet, 'NAME.parquet') if args.parquet else None}
 
@@ -300,8 +306,10 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
         if not args.force:
             raise UserError(f'--calibrate {args.calibrate}: {worse}; nothing is written, --force writes it')
         print(f'WARNING: {worse}')
-    save_checkpoint(outputs['--out'], new)
-    print(f'Calibrated checkpoint: {outputs["--out"]}')
+    out = outputs['--out'][0]
+    write_card(out, new)
+    save_checkpoint(out, new)
+    print(f'Calibrated checkpoint: {out}')
     if len(good) < len(samples):
         raise SystemExit(1)
     return report['leave-one-out']['RMSE']

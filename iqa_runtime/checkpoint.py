@@ -16,6 +16,7 @@ A checkpoint is a dictionary of tensors and plain Python values, written whole a
     mos            of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
     epoch          the epoch of these weights
     metrics        {'val': ..., 'test': ...} -> criteria
+    intervals      {'test': ...} -> criterion -> [low, high], 95 % over its images
     finished       whether training has ended
     versions       of the packages
 
@@ -180,6 +181,13 @@ def _split(value) -> dict[str, list[str]]:
     return split
 
 
+def _interval(value) -> list[float]:
+    ends = list_of(number)(value)
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise ValueError('the two ends of an interval')
+    return ends
+
+
 def _preprocessing(value) -> dict:
     checks = {'resize': optional(size), 'first_resize': optional(size), 'filter': text, 'fit': text}
     if not isinstance(value, Mapping) or not set(value) <= set(checks):
@@ -193,7 +201,8 @@ CHECKS: dict[str, Callable] = {
     'input': fields(preprocessing=_preprocessing, normalise=text),
     'target': fields(shift=number, scale=number), 'head': whole,
     'options': dict_of(plain), 'dataset': text, 'split': _split, 'split_hash': text, 'mos': _mos, 'epoch': whole,
-    'metrics': dict_of(dict_of(plain)), 'finished': flag, 'versions': dict_of(text),
+    'metrics': dict_of(dict_of(plain)), 'intervals': dict_of(dict_of(_interval)), 'finished': flag,
+    'versions': dict_of(text),
     'calibration': dict_of(plain), 'mapping': fields(name=text, parameters=list_of(number)),
     'preprocessing': _preprocessing,
 }

@@ -35,8 +35,8 @@ def check_input(args: Options) -> None:
     """Refuse options of scoring that do not go together."""
     if args.calibrate and (args.views != 'none' or len(args.trained_model_file or ()) > 1):
         raise UserError('--calibrate fits the scores of one checkpoint, without --views')
-    if bool(args.img) == bool(args.calibrate):
-        raise UserError('give either --img (what to score) or --calibrate (ratings to fit the scores to)')
+    if sum(map(bool, (args.img, args.calibrate, args.about))) != 1:
+        raise UserError('give either --img (what to score), --calibrate (ratings to fit the scores to), or --about')
     if args.resume and not (args.csv or args.json or args.parquet):
         raise UserError('--resume needs --csv, --json or --parquet, which it goes on with')
     if args.parquet and (args.csv or args.json or args.sort):
@@ -82,6 +82,7 @@ def check_output(args: Options) -> None:
 
 @group('output', 'tables and pictures of the scores', check=check_output)
 def output(add) -> None:
+    add('--about', metavar='CHECKPOINT', help='no scoring: print the model card of a checkpoint')
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
     add('--parquet', metavar='DIR', help='write a folder of Parquet files, one of each shard')

@@ -87,10 +87,17 @@ def name_of(args: Options) -> str:
     return checkpoint_file(args).name.removesuffix('.pth')
 
 
+def card_file(checkpoint: Path) -> Path:
+    """Return the file of a checkpoint's model card, beside it."""
+    return checkpoint.with_name(f'{checkpoint.name.removesuffix(".pth")}.md')
+
+
 def outputs_of(args: Options) -> dict[str, Paths]:
     """Return the files that a run writes, by the option that names their place."""
     name = name_of(args)
-    return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': checkpoint_file(args),
+    checkpoint = checkpoint_file(args)
+    return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': [checkpoint,
+                                                                                        card_file(checkpoint)],
             '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],
             '--log_dir': [Path(args.log_dir, name, file) for file in LOGGED]}
 

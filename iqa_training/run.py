@@ -16,14 +16,16 @@ from iqa_networks.svd_layers import count_parameters
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
+from iqa_training.card import write_card
 from iqa_training.clock import Clock, in_words
 from iqa_training.evaluation import Evaluation
 from iqa_training.log import Log
+from iqa_training.naming import card_file
 from iqa_training.record import Record, name_printed, value_printed
 from iqa_training.state import Skipping, gradients_of, random_states, restore, write_state
 from IQAdataset import Data
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import criteria_of, results_table, write_results
+from IQAperformance import criteria_of, intervals, results_table, write_results
 from modified_ignite_engine import limits_explained
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
@@ -252,15 +254,18 @@ class Run:
 
     def save(self, k: list[float], b: list[float], epoch: int, metrics: dict, finished: bool) -> None:
         """Write the checkpoint with the weights of now, or their average."""
-        if not is_main():
-            return
+        if is_main():
+            save_checkpoint(self.checkpoint, self.content(k, b, epoch, metrics, finished))
+
+    def content(self, k: list[float], b: list[float], epoch: int, metrics: dict, finished: bool) -> dict:
+        """Return what the checkpoint holds."""
         mos = self.data.datasets['train'].mos.flatten().sort().values
-        save_checkpoint(self.checkpoint, {
+        return {
             **self.about, 'model': self.evaluation.model.state_dict(), 'k': k, 'b': b, 'dataset': self.data.name,
             'split': self.data.names, 'split_hash': self.split_hash, 'target': asdict(self.data.target),
             'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
                     'higher_is_better': self.data.higher_is_better},
-            'epoch': epoch, 'metrics': metrics, 'finished': finished})
+            'epoch': epoch, 'metrics': metrics, 'finished': finished}
 
     def save_state(self, random: dict) -> None:
         """Write the state of this iteration."""
@@ -275,7 +280,7 @@ class Run:
             'record': self.record.state(), 'history': history}, self.plan.keep)
 
     def finish(self) -> dict | None:
-        """Take the best weights, fit k, b on the training images, test, and write the results.
+        """Take the best weights, fit k, b on the training images, test, and write the results and the model card.
 
         The checkpoint is written last: it then says that the run is finished. Returns the performance on the tested
         part; None if there is none.
@@ -295,7 +300,11 @@ class Run:
             metrics = {**best['metrics'], 'train': criteria_of(line)}
             if part:
                 metrics[part] = criteria_of(performance)
-            self.save(line['k'], line['b'], best['epoch'], metrics, finished=True)
+            content = self.content(line['k'], line['b'], best['epoch'], metrics, finished=True)
+            if part:
+                content['intervals'] = {part: intervals(performance['pq'], performance['sq'])}
+            write_card(self.checkpoint, content)
+            save_checkpoint(self.checkpoint, content)
             self._tell_the_end(best['epoch'], performance, written)
         return performance
 
@@ -311,7 +320,8 @@ class Run:
         if performance:
             tested = (f'On the {len(performance["sq"])} {self.data.tested} images of {self.data.name}:\n'
                       f'{results_table(performance, heads)}')
-        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: {self.checkpoint}'
+        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: {self.checkpoint}\n'
+              f'Model card: {card_file(self.checkpoint)}'
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 
 

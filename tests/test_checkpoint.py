@@ -21,6 +21,7 @@ from iqa_runtime.checkpoint import (
 )
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
+from iqa_training.card import card
 
 
 class Payload:
@@ -108,6 +109,7 @@ def test_any_value_is_taken_or_refused_in_one_line(key, value):
         assert '\n' not in told
     else:
         assert all(np.isfinite(checkpoint['k']))
+        assert all(line.isprintable() for line in card(checkpoint, 'x').splitlines())
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -118,6 +120,7 @@ def test_any_value_is_taken_or_refused_in_one_line(key, value):
     ({'preprocessing': {'resize': (0, 5)}}, 'preprocessing: expected a side in pixels'),
     ({'mos': [1]}, 'mos: expected a dictionary with values, min, max, higher_is_better'),
     ({'mos': {'values': torch.ones(2), 'min': 1., 'max': 1., 'higher_is_better': 'false'}}, 'mos: expected true or f'),
+    ({'intervals': {'test': {'SROCC': [.9, .8]}}}, 'intervals: expected the two ends of an interval'),
     ({'mapping': {'name': 'linear'}}, 'mapping: expected a dictionary with name, parameters'),
     ({'model': {'w': torch.tensor([1., math.inf])}}, 'model: expected finite numbers, but w holds NaN or infinity'),
     ({'split': {'train': [1]}}, 'split: expected a text'), ({'epoch': -3}, 'epoch: expected a whole number'),

@@ -26,6 +26,7 @@ from iqa_scoring.report import ReportEntry, write_report
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, names_of
+from iqa_training.card import about
 from iqa_training.options import TRAIN
 from iqa_training.state import random_states, read_state, restore, set_random_states
 from IQAmodel import create_model, load
@@ -75,11 +76,19 @@ def checkpoint(tmp_path_factory) -> dict:
     content['mos']['values'] = content['mos']['values'].float()
     return {**content, 'format': 2, 'options': {'learning_rate': 1e-4, 'dataset': 'demo'}, 'head': 0, 'epoch': 3,
             'mapping': {'name': 'logistic', 'parameters': [80., 20., .1, 1.]}, 'metrics': {'val': {'SROCC': .9}},
-            'split': {'train': ['a.png'], 'val': ['b.png']}, 'split_hash': '0' * 16}
+            'split': {'train': ['a.png'], 'val': ['b.png']}, 'split_hash': '0' * 16,
+            'intervals': {'val': {'SROCC': [.8, .95]}}}
 
 
 def scores(path: Path, tmp_path: Path) -> bool:
-    """Score an image; whether the checkpoint gives scores at all. They are finite, and a report can be drawn."""
+    """Score an image; whether the checkpoint gives scores at all. They are finite, and a report can be drawn.
+
+    Whatever it is, its model card can be shown on a terminal, or the file is refused.
+    """
+    try:
+        assert all(line.isprintable() for line in about(path).splitlines())
+    except UserError as error:
+        refused(error, path.name)
     try:
         scorer = load(path)
     except UserError as error:

@@ -86,6 +86,8 @@ def test_training(tiny, fails, kept):
     Path('x.csv').symlink_to('x.pth')
     assert '--result_dir x.csv would write over --trained_model_file x.pth' in fails(main.main, *words, '--result_dir',
                                                                                      '.', *model, 'x.pth')
+    shutil.copy('split.csv', 'y.md')
+    assert 'would write over --split_file' in fails(main.main, *words, '--split_file', 'y.md', *model, 'y.pth')
     assert 'would write over --weights' in fails(main.main, *words, '--weights', 'split.csv', *model, 'split.csv')
     assert not Path('runs').exists()
     assert not Path('x.pth').exists()

@@ -90,8 +90,9 @@ def result(folder: Path) -> dict:
     events = EventAccumulator(str(log), size_guidance={'scalars': 0}, purge_orphaned_data=False)
     events.Reload()
     curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}
-    return {'checkpoint': checkpoint.read_bytes(), 'summary': json.loads(summary.read_text()),
-            'table': table.read_text(), 'curves': curves, 'bhat': (log / 'bhat.csv').read_text()}
+    return {'checkpoint': checkpoint.read_bytes(), 'card': checkpoint.with_suffix('.md').read_text(),
+            'summary': json.loads(summary.read_text()), 'table': table.read_text(), 'curves': curves,
+            'bhat': (log / 'bhat.csv').read_text()}
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,174 @@
+"""The model card of a checkpoint, in Markdown: data, metrics, intended use, limits, and the command that made it.
+
+All of it comes from the checkpoint, so that the card of any checkpoint can be printed. What a file says of itself is
+shown as code, on one line, in characters that a terminal shows.
+"""
+import argparse
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from iqa_runtime.checkpoint import PARTS, check_checkpoint, load_checkpoint, versions
+from iqa_runtime.errors import one_line
+from iqa_runtime.files import write_text
+from iqa_runtime.options import shown, words_of
+from iqa_training.naming import card_file
+from iqa_training.options import TRAIN
+from IQAmodel import NETWORKS, PREFIX, entry_of
+from IQAperformance import CORRELATIONS, CRITERIA
+
+LONGEST = 200  # characters of a text out of a checkpoint
+MOST = 12      # items of a list out of a checkpoint
+LIMITS = (
+    'The scores stand for the mean opinion of those who rated this data set, in the way in which they were asked; '
+    'other people, screens and questions give other scores.',
+    'Images, distortions and processing unlike those that were rated are outside what the model has learned. A score '
+    'beyond the range of MOS is an extrapolation.',
+    'The intervals say how much the criteria depend on which images were tested, not on the seed or the split, nor how '
+    'the model does on another data set.',
+    'It rates how an image looks, not what it shows: no person, and no one\'s work, should be judged by a score alone.')
+OF_DEMO = ('The scores of the demo data set are computed from the strength of a distortion; they are no opinions of '
+           'people.')
+
+
+def about(path: str | Path) -> str:
+    """Return the card of a checkpoint's file; UserError if it is none."""
+    return card(load_checkpoint(path), card_file(Path(path)).stem)
+
+
+def write_card(path: Path, content: Mapping) -> None:
+    """Write the card of a checkpoint beside its file; `content` is what the file holds, or is about to."""
+    checkpoint = check_checkpoint({'versions': versions(), **content}, path)
+    write_text(card_file(path), card(checkpoint, card_file(path).stem))
+
+
+def card(checkpoint: Mapping, name: str) -> str:
+    """Return the card of a checkpoint as `load_checkpoint` returns it; what the checkpoint lacks is left out."""
+    parts = {'Model': model(checkpoint), 'Data': data(checkpoint), 'Metrics': metrics(checkpoint),
+             'Calibration': calibration(checkpoint), 'Intended use': intended_use(checkpoint),
+             'Limits': limits(checkpoint), 'How it was made': command_of(checkpoint)}
+    sections = [f'## {title}\n\n' + '\n'.join(lines) for title, lines in parts.items() if lines]
+    return '\n\n'.join([f'# Model card: {code(name)}', *sections]) + '\n'
+
+
+def code(text) -> str:
+    """Return a text as code in Markdown: on one line, cut, without backticks and bars, which would end it."""
+    line = one_line(str(text).replace('`', "'").replace('|', '/'))
+    return f'`{line[:LONGEST]}{"..." if len(line) > LONGEST else ""}`'
+
+
+def codes(values: Mapping) -> str:
+    """Return names and values as code."""
+    some = [code(f'{name} {shown(value)}') for name, value in list(values.items())[:MOST]]
+    return ', '.join(some) + (', ...' if len(values) > MOST else '')
+
+
+def model(checkpoint: Mapping) -> list[str]:
+    """Return the lines on the network, its input and its weights."""
+    lines = []
+    if 'network' in checkpoint:
+        network = checkpoint['network']
+        changed = {name: value for name, value in network['options'].items()
+                   if value != TRAIN.defaults.get(name, value)}
+        lines.append(f'- Network: {code(network["name"])}' + (f' with {codes(changed)}' if changed else ''))
+    lines.append(f'- Weights: {sum(tensor.numel() for tensor in checkpoint["model"].values()):,} numbers'
+                 + (f', of epoch {checkpoint["epoch"]}' if 'epoch' in checkpoint else '')
+                 + ('' if checkpoint.get('finished', True) else '; the training was not finished'))
+    if 'input' in checkpoint:
+        preprocessing = checkpoint['input']['preprocessing']
+        size = preprocessing.get('resize')
+        lines.append(f'- Input: 8-bit RGB, {"resized to " if size else "of its own size"}'
+                     + (f'{size[1]}x{size[0]} (w x h)' if size else '')
+                     + f', normalised by {code(checkpoint["input"]["normalise"])}')
+    return lines
+
+
+def data(checkpoint: Mapping) -> list[str]:
+    """Return the lines on the data set, its split and its opinion scores."""
+    lines = []
+    if 'dataset' in checkpoint:
+        lines.append(f'- Data set: {code(checkpoint["dataset"])}')
+    if 'split' in checkpoint:
+        counts = [f'{len(checkpoint["split"][part]):,} {part}' for part in PARTS if part in checkpoint['split']]
+        lines.append(f'- Images: {", ".join(counts)}')
+    if 'split_hash' in checkpoint:
+        lines.append(f'- Hash of the split: {code(checkpoint["split_hash"])}')
+    if 'mos' in checkpoint:
+        mos = checkpoint['mos']
+        whose = 'the ratings of the calibration' if 'calibration' in checkpoint else 'the training images'
+        lines.append(f'- MOS of {whose}: {mos["min"]:.4g} to {mos["max"]:.4g}, '
+                     f'{"higher" if mos["higher_is_better"] else "lower"} is better')
+    return lines
+
+
+def metrics(checkpoint: Mapping) -> list[str]:
+    """Return the table of the criteria of the scored head, with their intervals."""
+    rows = [f'| {part} | ' + ' | '.join(_criterion(checkpoint, part, name) for name in CRITERIA) + ' |'
+            for part in PARTS if part in checkpoint.get('metrics', {})]
+    if not rows:
+        return []
+    titles = [rf'\|{name}\|' if name in CORRELATIONS else name for name in CRITERIA]
+    return [f'| | {" | ".join(titles)} |', '|---' * (len(CRITERIA) + 1) + '|', *rows, '',
+            'Of the scored head; RMSE in MOS units. In brackets: 95 % bootstrap intervals over images. The epoch was '
+            'chosen by val, the line to MOS is that of train.']
+
+
+def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
+    value = checkpoint['metrics'][part].get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
+        return '-'
+    low, high = checkpoint.get('intervals', {}).get(part, {}).get(name, (None, None))
+    if value < 0 and name in CORRELATIONS:
+        value, low, high = -value, high and -high, low and -low
+    return f'{value:.4f}' if low is None else f'{value:.4f} [{low:.4f}, {high:.4f}]'
+
+
+def calibration(checkpoint: Mapping) -> list[str]:
+    """Return the lines on ratings that the scores were fitted to."""
+    if 'calibration' not in checkpoint:
+        return []
+    fitted = {key: value for key, value in checkpoint['calibration'].items() if key in ('kind', 'images')}
+    return [f'The scores are fitted to ratings ({codes(fitted)}); the metrics above are those before, on the scale of '
+            'the training images.']
+
+
+def intended_use(checkpoint: Mapping) -> list[str]:
+    """Return what the model is for."""
+    name = checkpoint.get('network', {}).get('name', '')
+    inputs = entry_of(name).inputs if name in NETWORKS or name.startswith(PREFIX) else 1
+    compared = 'beside its reference' if inputs == 2 else 'without a reference'
+    return [f'To predict how good an image looks to people, {compared}, as a mean opinion score (MOS) on the scale of '
+            'the data set: to rank images like those that were rated, and to compare ways of processing them.']
+
+
+def limits(checkpoint: Mapping) -> list[str]:
+    """Return what the model is not for, and what its figures do not say."""
+    said = (*LIMITS, OF_DEMO) if checkpoint.get('dataset') == 'demo' else LIMITS
+    return [f'- {sentence}' for sentence in said]
+
+
+def command_of(checkpoint: Mapping) -> list[str]:
+    """Return the command that made the checkpoint, of its options that are not the defaults, and the versions.
+
+    An option that main.py would not take, or that is too long to show, is left out and counted.
+    """
+    lines, words, refused = [], ['python', 'main.py'], 0
+    for name, value in checkpoint.get('options', {}).items():
+        if name not in TRAIN.names() or value == TRAIN.defaults[name]:
+            continue
+        try:
+            typed = words_of({name: TRAIN.checked(name, value)})
+            if any(len(word) > LONGEST for word in typed):
+                raise ValueError
+            words += typed
+        except (ValueError, argparse.ArgumentTypeError):
+            refused += 1
+    if 'options' in checkpoint:
+        lines += ['```', one_line(shlex.join(words)), '```', '',
+                  'With the places of its files (`--im_dir` ...) where they are not the usual ones.']
+    if refused:
+        lines += ['', f'{refused} of its options are left out: they are too long to show, or main.py takes no such '
+                  'values.']
+    if 'versions' in checkpoint:
+        lines += ['', f'Made with {codes(checkpoint["versions"])}.']
+    return lines
