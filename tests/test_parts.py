@@ -16,7 +16,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from shards import png, save_parquet, save_tar
-from test_tables import ends_with, names, rows
+from test_tables import ends_with, names
 
 import test_demo
 from iqa_runtime.errors import UserError
@@ -49,20 +49,22 @@ def scores(table) -> dict[str, float]:
 
 def test_scores_are_those_of_files_bit_for_bit(shards, capsys):
     save_parquet('s.parquet', 5, image=[{'bytes': png(i), 'path': f'{i:02d}.png'} for i in range(12)])
-    test_demo.main(['--img', 'images', *shards, '--csv', 'files.csv', '-bs', '4'])
+    test_demo.main(['--img', 'images', *shards, '--json', 'files.jsonl', '-bs', '4'])
     assert test_demo.main(['--img', 's/{0..2}.tar', *shards, '--parquet', 'out', '-bs', '4']) == 12
     assert '12 images scored: out' in capsys.readouterr().out
-    assert test_demo.main(['--img', 's.parquet', *shards, '--csv', 'parquet.csv', '-bs', '4']) == 12
+    assert test_demo.main(['--img', 's.parquet', *shards, '--json', 'parquet.jsonl', '-bs', '4']) == 12
     assert test_demo.main(['--img', 'images', *shards, '--parquet', 'of_files', '-bs', '4']) == 12
     table = parts()
-    assert scores(rows('files.csv')) == scores(table) == scores(rows('parquet.csv')) == scores(parts('of_files'))
-    assert names('parquet.csv') == [f's.parquet/{i:02d}.png' for i in range(12)]
+    of_files, of_parquet = ([json.loads(line) for line in Path(path).read_text().splitlines()]
+                            for path in ('files.jsonl', 'parquet.jsonl'))
+    assert scores(of_files) == scores(table) == scores(of_parquet) == scores(parts('of_files'))
+    assert [row['name'] for row in of_parquet] == [f's.parquet/{i:02d}.png' for i in range(12)]
     assert [row['name'] for row in table] == [f's/{i // 4}.tar/{i:02d}.png' for i in range(12)]
     assert list(pd.read_parquet('out')['score']) == [row['score'] for row in table]
     assert tuple(table[0]) == (*COLUMNS, 'shard', 'key', 'error')
     assert (table[0]['shard'], table[0]['key'], table[0]['error']) == ('s/0.tar', '00.png', None)
     for name in ('raw', 'percentile', 'mos_min', 'mos_max'):
-        assert float(rows('files.csv')[0][name]) == table[0][name]
+        assert of_files[0][name] == table[0][name]
     assert (table[0]['model'], table[0]['higher_is_better']) == ('checkpoint.pth', True)
 
 
