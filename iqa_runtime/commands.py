@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     'check': ('data.check', 'look at all images and scores of a data set'),
     'demo': ('data.make_demo', 'draw the demo data set'),
     'check-results': ('iqa_studies.check', 'compute the numbers of results again, and look at their splits'),
+    'study': ('iqa_studies.run', 'train, test and compare several settings on several splits and data sets'),
     'compare': ('results_in_the_paper.compare', 'compare models by their predictions'),
     'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
 }

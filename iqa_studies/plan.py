@@ -1,5 +1,6 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,11 +80,13 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     splits: dict[tuple[str, str], str] = field(default_factory=dict)  # data set, label -> in words
     left_out: list[str] = field(default_factory=list)
-    others: list[Outcome] = field(default_factory=list)  # predictions that were not made here
+    others: list['Other'] = field(default_factory=list)
+    images: dict[str, Path] = field(default_factory=dict)  # data set -> folder of its images
 
-    def outcomes(self) -> list[Outcome]:
-        """Return all outcomes that are there."""
-        return [outcome for cell in self.cells for outcome in cell.outcomes()] + self.others
+    def outcomes(self, folder: Path) -> list[Outcome]:
+        """Return all outcomes that are there, and others' predictions, which are written into the folder."""
+        return [outcome for cell in self.cells for outcome in cell.outcomes()] + [
+            other.outcome(folder) for other in self.others]
 
     def jobs(self) -> list[Job]:
         """Return the missing runs, each once."""
@@ -96,16 +99,16 @@ def plan(study: Study, folder: Path) -> Plan:
     made, common = Plan(), next(iter(study.settings.values()))
     datasets, tests = ([place_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
     check_apart(datasets, tests, study)
+    made.images = {place.name: Path(place.source.im_dir) for place in (*datasets, *tests)}
     for place in datasets:
         parts = {label: split_of(place, {**common, **split}, study) for label, split in study.splits.items()}
         for label, split in parts.items():
             made.splits[place.name, label] = in_words(place.info, split)
-        for cell in cells_of(study, place, tests, parts, folder, made.left_out):
-            made.cells.append(cell)
-        made.others += list(others(study, place, {label: split['test'] for label, split in parts.items()
-                                                  if 'test' in split}, folder))
+        made.cells += cells_of(study, place, tests, parts, folder, made.left_out)
+        tested = {label: split['test'] for label, split in parts.items() if 'test' in split}
+        made.others += others(study, place, tested)
     for place in tests:
-        made.others += list(others(study, place, {'all': np.arange(len(place.info.names))}, folder))
+        made.others += others(study, place, {'all': np.arange(len(place.info.names))})
     if not made.cells and not made.others:
         raise UserError(f'{study.at}: nothing is left to train: ' + '; '.join(made.left_out))
     return made
@@ -197,32 +200,39 @@ def test_of(step: Step, place: Place, args, folder: Path) -> Step:
                 folder / 'results' / f'{step.checkpoint.stem}-on-{place.name}-all.json')
 
 
-def others(study: Study, place: Place, parts: Mapping[str, np.ndarray], folder: Path) -> Iterator[Outcome]:
-    """Write others' predictions as results, of the images that are tested; yield their outcomes.
+@dataclass(frozen=True)
+class Other:
+    """Others' predictions (N,) of the tested images of a data set, of which `rows` are the places in its info file."""
 
-    A table counts for a data set if it has any of the tested images; UserError if it then lacks some of them.
+    label: str
+    place: Place
+    split: str
+    rows: np.ndarray
+    score: np.ndarray
+
+    def outcome(self, folder: Path) -> Outcome:
+        """Write the predictions as results, as they are; return the outcome."""
+        info, name = self.place.info, re.sub(r'[^\w.+=-]+', '_', f'{self.label}-{self.place.name}-{self.split}')
+        performance = {'sq': info.mos[self.rows], 'sq_std': info.std[self.rows], 'pq': self.score,
+                       'pq_before': self.score, 'k': [1.], 'b': [0.], **agreement(self.score, info.mos[self.rows])}
+        _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,
+                                  {'dataset': self.place.name, 'part': 'test', 'options': {}})
+        return Outcome(self.label, self.split, 0, '', self.place.name, result)
+
+
+def others(study: Study, place: Place, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
+    """Yield others' predictions of the images that are tested, by split.
+
+    A table counts for a data set if it has any of these images; UserError if it then lacks some of them.
     """
     for label, file in study.predictions.items():
         table = Table.read(file)
         table.needs('image', 'score')
         score = dict(zip(table.images(), table.numbers('score'), strict=True))
         for split, rows in parts.items():
-            names = [place.info.names[i] for i in rows]
-            missing = [name for name in names if name not in score]
-            if len(missing) == len(names):
-                continue
-            if missing:
-                raise UserError(f'{file}: it lacks {len(missing)} of the {len(names)} images of {place.name} that are '
+            missing = [name for name in (place.info.names[i] for i in rows) if name not in score]
+            if 0 < len(missing) < len(rows):
+                raise UserError(f'{file}: it lacks {len(missing)} of the {len(rows)} images of {place.name} that are '
                                 f'tested, as {missing[0]}')
-            yield Outcome(label, split, 0, '', place.name, written(label, place, split, rows, names, score, folder))
-
-
-def written(label: str, place: Place, split: str, rows: np.ndarray, names: list[str], score: Mapping[str, float],
-            folder: Path) -> Path:
-    """Write the results of others' predictions; return the file."""
-    mos, pq = place.info.mos[rows], np.array([score[name] for name in names])
-    about = {'dataset': place.name, 'part': 'test', 'options': {}, 'run_name': label}
-    performance = {'sq': mos, 'sq_std': place.info.std[rows], 'pq': pq, 'pq_before': pq, 'k': [1.], 'b': [0.],
-                   **agreement(pq, mos)}
-    name = f'{label}-{place.name}-{split}'.replace('/', '_')
-    return write_results(folder / 'predictions', name, names, performance, about)[1]
+            if not missing:
+                yield Other(label, place, split, rows, np.array([score[place.info.names[i]] for i in rows]))

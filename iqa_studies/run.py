@@ -43,10 +43,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from statistics import mean
 
+from iqa_runtime.engines import ENGINES, Resources
 from iqa_runtime.errors import command
 from iqa_runtime.files import locked
 from iqa_runtime.running import INTERRUPTED, Job, terminable
-from iqa_studies.engines import ENGINES, Resources
 from iqa_studies.plan import Cell, Plan, plan
 from iqa_studies.study import read_study
 
@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
     from iqa_studies.report import write_report  # slow to import: it draws
-    outcomes = planned.outcomes()
-    written = write_report(wanted.title, outcomes, folder) if outcomes else []
+    outcomes = planned.outcomes(folder)
+    written = write_report(wanted.title, outcomes, folder, planned.images) if outcomes else []
     print(*written, sep='\n')
     if planned.left_out:
         print('Left out:', *planned.left_out, sep='\n  ')

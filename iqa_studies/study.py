@@ -137,14 +137,12 @@ def options_in(value, where: str, allowed) -> dict[str, object]:
 def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path: Path, allowed
                 ) -> Iterator[tuple[str, dict]]:
     """Yield the label and the options of every setting with every combination of the grid."""
-    steps = [[options_in({name: value}, f'{path}: vary', allowed) for value in values]
+    steps = [[(f'{name} {shown(value)}', options_in({name: value}, f'{path}: vary', allowed)) for value in values]
              for name, values in grid.items()]
     for label, value in settings.items():
         own = options_in(value or '', f'{path}: {label}', allowed)
         for varied in product(*steps):
-            change = {name: one for step in varied for name, one in step.items()}
-            marks = [f'{name} {shown(one)}' for name, one in change.items()]
-            yield ', '.join([label, *marks]), merged(common, own, change)
+            yield ', '.join([label, *(mark for mark, _ in varied)]), merged(common, own, *(one for _, one in varied))
 
 
 def merged(*layers: Given) -> dict[str, object]:

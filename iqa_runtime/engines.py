@@ -1,4 +1,4 @@
-"""Engines that run the jobs of a study: processes of this machine, Slurm through submitit, or a Ray cluster.
+"""Engines that run jobs: processes of this machine, Slurm through submitit, or a Ray cluster.
 
 All of them work in one folder on a file system that their machines share: what is done is told by its files, and what
 was stopped goes on by main.py's --resume auto.
@@ -11,7 +11,8 @@ from pathlib import Path
 from iqa_runtime.errors import one_line
 from iqa_runtime.running import Job, Runner, gpus, slots
 from iqa_runtime.yaml_files import needed
-from iqa_studies.steps import ROOT
+
+ROOT = Path(__file__).resolve().parents[1]  # of the toolkit
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Queued:
 def slurm(jobs: Sequence[Job], folder: Path, resources: Resources, cluster: str = 'slurm') -> list[str]:
     """Run jobs as an array of Slurm and wait for them; return the failures. `cluster`: a name of submitit's."""
     submitit = needed('submitit', 'submitit', '--engine slurm')
+    # the jobs inherit the environment, and find the toolkit by it
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, dict.fromkeys([str(ROOT), os.environ.get('PYTHONPATH')])))
     executor = submitit.AutoExecutor(folder / 'slurm', cluster)
     more = {'slurm_partition': resources.partition} if resources.partition else {}
     executor.update_parameters(timeout_min=resources.minutes, gpus_per_node=1 if resources.gpus is None else

@@ -1,0 +1,337 @@
+"""Studies: what a file may say, what is planned, runs that fail or are killed, the engines."""
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from conftest import ROOT, make_tiny
+from mini import MINI
+
+import main as training_script
+import test_dataset as testing_script
+from iqa_runtime import engines
+from iqa_runtime.running import Job
+from iqa_scoring.options import TEST
+from iqa_studies import run
+from iqa_studies.plan import plan
+from iqa_studies.study import read_study
+from iqa_training.naming import run_name
+from iqa_training.options import TRAIN
+
+WORDS = '--weights none -e 1 -bs 8 --device cpu --num_workers 0 --cache none -optl O0'
+TINY = {'dataset': 'demo', 'im_dir': 'tiny/images', 'data_info': 'tiny/info.mat'}
+SCRIPTS = {'main.py': (TRAIN, training_script.main), 'test_dataset.py': (TEST, testing_script.main)}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, one_thread):
+    """Write a study of the tiny data set, other keys as given, into a fresh folder; return its path."""
+    monkeypatch.chdir(tmp_path)
+    make_tiny(tmp_path / 'tiny')
+    make_tiny(tmp_path / 'other')
+
+    def write(**keys) -> str:
+        content = {'settings': {'mini': {'architecture': 'mini'}}, 'options': WORDS, 'dataset': TINY, **keys}
+        Path('study.yaml').write_text(yaml.safe_dump(content, sort_keys=False))
+        return 'study.yaml'
+    return write
+
+
+def inline(jobs: list[Job], folder: Path, resources: engines.Resources) -> list[str]:
+    """An engine that runs the scripts in this process, which knows the networks of the tests."""
+    failures = []
+    for job in jobs:
+        try:
+            for _, script, *words in job.commands:
+                SCRIPTS[Path(script).name][1](list(words))
+        except SystemExit as end:
+            failures.append(f'{script} {shlex.join(words)}: exit status {end.code}')
+    return failures
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Run the jobs of studies in this process, without a report."""
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_report=lambda *_: []))
+    monkeypatch.setitem(engines.ENGINES, 'local', inline)
+
+
+def planned(file: str):
+    return plan(read_study(file), Path('out'))
+
+
+# What a file says
+
+def test_a_grid_is_multiplied_out_and_each_run_is_there_once(study, capsys):
+    file = study(settings={'a': {'arch': 'mini'}, 'b': f'{shlex.join(MINI)} --loss_type mae'},
+                 vary={'lr': ['1e-3', 1e-4], 'resize': [True, False]}, splits={'repeats': 2}, seeds=[1, 2])
+    assert run.main([file, '--dry_run']) == 0
+    out = capsys.readouterr().out
+    assert '0 of 32 runs are there; to do: 32 not measured yet' in out
+    lines = [line for line in out.splitlines() if line.startswith('python')]
+    args = [TRAIN.parse(shlex.split(line)[2:]) for line in lines]
+    assert len({run_name(one) for one in args}) == len(lines) == 32
+    assert {(one.learning_rate, one.resize, one.loss_type, one.exp_id, one.seed) for one in args} == {
+        (lr, resize, loss, split, seed) for lr in (1e-3, 1e-4) for resize in (True, False)
+        for loss in ('mae', 'norm-in-norm') for split in (0, 1) for seed in (1, 2)}
+    assert all(one.split == 'reference' and one.resume == 'auto' for one in args)
+    assert re.findall(r'demo, split (\d): 14 train, 5 val, 5 test, hash ([0-9a-f]{16})', out)
+    assert not Path('studies').exists()
+    labels = [cell.setting for cell in planned(file).cells]
+    assert labels[0] == labels[3] == 'a, lr 1e-3, resize True'
+
+
+def test_equal_settings_are_one_run(study):
+    made = planned(study(settings={'a': {'arch': 'mini'}, 'b': shlex.join(MINI), 'c': {'arch': 'mini', 'lr': 1e-4}}))
+    assert [cell.setting for cell in made.cells] == ['a', 'b', 'c']
+    assert len(made.jobs()) == 1  # 1e-4 is the default
+
+
+def test_a_recipe_gives_its_options_and_neither_its_data_nor_its_split(study):
+    file = study(settings={'maniqa': {'recipe': 'maniqa_384', 'arch': 'maniqa_tiny'}}, splits={'folds': 3},
+                 options='-e 7')
+    made = planned(file)
+    args = [TRAIN.parse(cell.training.words[1:]) for cell in made.cells]
+    assert [(one.split, one.folds, one.fold, one.test_fold) for one in args] == [
+        ('kfold', 3, i, 'next') for i in range(3)]
+    assert {(one.dataset, one.architecture, one.epochs, one.filter) for one in args} == {
+        ('demo', 'maniqa_tiny', 7, 'cubic')}
+
+
+BAD = [
+    ({'setings': {}}, "unknown key of the study study.yaml 'setings' (did you mean settings?)"),
+    ({'settings': {}}, 'settings: expected at least one'),
+    ({'settings': {'a': {'epocs': 3}}}, "'epocs' (did you mean epochs?)"),
+    ({'settings': {'a': '--epocs 3'}}, 'study.yaml: a: error: unrecognized arguments: --epocs 3'),
+    ({'settings': {'a': {'epochs': 'many'}}}, "study.yaml: a: the option 'epochs': 'many' is not a whole number"),
+    ({'settings': {'a': {'epochs': [1, 2]}}}, '[1, 2] is not a single value'),
+    ({'settings': {'a': {'arch': {'b': 1}}}}, 'dict is neither a number nor a text'),
+    ({'settings': {'a': "'"}}, 'study.yaml: a: No closing quotation'),
+    ({'settings': {'a': {'recipe': 'manica'}}}, '--recipe manica: no such recipe'),
+    ({'settings': {'a': '--split kfold'}}, 'split: the study chooses it for each run'),
+    ({'settings': {'a': {'checkpoint_dir': 'x'}}}, 'checkpoint_dir: the study chooses it'),
+    ({'settings': {'a': '--seed 3'}, 'seeds': [1]}, 'seed: the study chooses it'),
+    ({'options': '--sched_gamma .1 --schedule step'}, 'study.yaml'),
+    ({'vary': {'lr': [1, -1]}}, "the option 'lr': -1 is out of range"),
+    ({'vary': {'lr': list(range(1, 201)), 'epochs': list(range(1, 101))}}, '20,000 training runs; --yes if'),
+    ({'splits': 'half'}, "unknown kind of splits (study.yaml; or repeats: N, folds: N) 'half'"),
+    ({'splits': {'repeat': 3}}, "'repeat' (did you mean repeats?)"),
+    ({'splits': {'folds': 2}}, 'expected repeats: 1 to 1000, or folds: 3 to 1000'),
+    ({'splits': 'all'}, 'all leaves no test part: name other data sets in tests'),
+    ({'seeds': [-1]}, 'seeds: a whole number of at least 0'),
+    ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
+    ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request the LIVE'),
+    ({'tests': [{**TINY, 'dataset': 'CLIVE'}]}, 'CLIVE is to test what is trained on demo, and has 24 of its images'),
+    ({'tests': [{**TINY, 'im_dir': 'other/images'}]}, 'two data sets are called demo'),
+    ({'predictions': 'none.csv'}, 'predictions: none.csv not found'),
+    ({'predictions': {'p': 'some.csv'}}, 'some.csv: it lacks '),
+    ({'options': '-tr .8 -tvr 1', 'splits': {'repeats': 1}}, '--split reference leaves no test part'),
+]
+
+
+@pytest.mark.parametrize(('keys', 'message'), BAD, ids=[message for _, message in BAD])
+def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fails):
+    Path('some.csv').write_text('image,score\n' + ''.join(f'{i:02d}.png,{i}\n' for i in range(0, 24, 2)))
+    keys = {'settings': {'mini': {'architecture': 'mini'}}, **keys}
+    error = fails(run.main, study(**keys))
+    assert message in error
+    assert not Path('studies').exists()
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('a: [', 'no YAML'), ('settings: {a: 1, a: 2}', "the key 'a' twice (line 1)"), ('- 1', 'expected a study: title'),
+    ('', 'expected a study'), ('!!python/object/apply:os.system [ls]', 'could not determine a constructor'),
+    ('&a [*a]', 'expected a study'), ('[' * 2000, 'no YAML'), ('a: ' + 'b' * (1 << 18), 'larger than')])
+def test_what_is_no_study(text, message, tmp_path, fails):
+    (tmp_path / 'study.yaml').write_text(text)
+    assert message in fails(run.main, tmp_path / 'study.yaml')
+
+
+def test_a_missing_package_is_named(study, fails, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'submitit', None)
+    assert '--engine slurm needs submitit: pip install submitit' in fails(run.main, study(), '--engine', 'slurm')
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    assert '--engine ray needs ray: pip install ray' in fails(run.main, study(), '--engine', 'ray')
+    monkeypatch.setitem(sys.modules, 'yaml', None)
+    assert 'needs pyyaml: pip install pyyaml' in fails(run.main, 'study.yaml')
+
+
+def test_shared_contents_and_missing_references(study, tmp_path, capsys):
+    from iqa_data.info import write_info
+    names = [f'{i:02d}.png' for i in range(24)]
+    rows = '\n'.join(f'{name},{i},{"train" if i < 12 else "val" if i < 18 else "test"},{i % 6}'
+                     for i, name in enumerate(names))
+    Path('tiny/images/mine.csv').write_text(f'image,mos,part,content\n{rows}\n')
+    assert write_info
+    with pytest.raises(ValueError, match='has 6 contents in train or val and in test too'):
+        planned(study(dataset='tiny/images/mine.csv'))
+    made = planned(study(settings={'mini': {'arch': 'mini'}, 'asna': '--arch asna_simple_a'}))
+    assert {cell.setting for cell in made.cells} == {'mini'}
+    assert made.left_out == ['asna: a full-reference network compares images with their references, and demo has none: '
+                             'tiny/info.mat has no column reference']
+    with pytest.raises(ValueError, match='nothing is left to train: asna'):
+        planned(study(settings={'asna': '--arch asna_simple_a'}))
+
+
+# What is run
+
+def test_what_fails_is_told_and_the_rest_is_done_once(study, here, capsys, monkeypatch):
+    file = study(settings={'good': {'arch': 'mini'}, 'bad': {'arch': 'mini', 'batch_size': 1, 'use_bn_end': True},
+                           'mae': {'arch': 'mini', 'loss_type': 'mae'}}, splits={'repeats': 2},
+                 tests=[{'dataset': 'CLIVE', 'im_dir': 'other/images', 'data_info': 'other/info.mat'}],
+                 predictions={'theirs': 'theirs.csv'})
+    Path('theirs.csv').write_text('image,score\n' + ''.join(f'{i:02d}.png,{i}\n' for i in range(24)))
+    assert run.main([file]) == 1
+    out = capsys.readouterr().out
+    assert out.count('exit status 2') == 2
+    outcomes = planned_outcomes(file)
+    assert {(one.setting, one.split, one.trained_on, one.tested_on) for one in outcomes} == {
+        *((setting, split, 'demo', tested) for setting in ('good', 'mae') for split in '01'
+          for tested in ('demo', 'CLIVE')),
+        *(('theirs', split, '', tested) for split, tested in (('0', 'demo'), ('1', 'demo'), ('all', 'CLIVE')))}
+    for one in outcomes:
+        table = one.predictions()
+        assert len(table) == (24 if one.tested_on == 'CLIVE' else 5)
+        assert -1 <= one.metrics['SROCC'] <= 1
+        assert (one.checkpoint is None) == (one.setting == 'theirs')
+    same = {split: {tuple(one.predictions()['image']) for one in outcomes
+                    if (one.split, one.tested_on) == (split, 'demo')} for split in '01'}
+    assert len(same['0']) == len(same['1']) == 1
+    assert same['0'] != same['1']
+    monkeypatch.setitem(engines.ENGINES, 'local', lambda jobs, *_: [str(len(jobs))])
+    assert run.main([file]) == 1
+    assert '4 of 6 runs are there' in (out := capsys.readouterr().out)
+    assert 'Failed:\n  2' in out
+
+
+def planned_outcomes(file: str):
+    folder = Path('studies/study')
+    return plan(read_study(file), folder).outcomes(folder)
+
+
+def test_trained_on_the_whole_set_and_tested_on_another(study, here):
+    file = study(splits='all', tests=[{'dataset': 'CLIVE', 'im_dir': 'other/images', 'data_info': 'other/info.mat'}])
+    assert run.main([file]) == 0
+    outcome, = planned_outcomes(file)
+    assert (outcome.split, outcome.trained_on, outcome.tested_on) == ('all', 'demo', 'CLIVE')
+    assert len(outcome.predictions()) == 24
+    assert not planned(file).cells[0].tested
+    Path(outcome.result).unlink()
+    assert [len(job.commands) for job in plan(read_study(file), Path('studies/study')).jobs()] == [1]  # its test
+
+
+# A process that runs a study as often as it is killed: forked, for the packages take seconds to import
+KILLED = """
+import os, random, signal, sys, time
+sys.path[:0] = sys.argv[1:3]
+import mini, torch
+import test_studies
+from iqa_runtime import engines
+from iqa_studies import run
+torch.set_num_threads(1)
+sys.modules['iqa_studies.report'] = test_studies.SimpleNamespace(write_report=lambda *_: [])
+engines.ENGINES['local'] = test_studies.inline
+draw = random.Random(0)
+for kill in [True] * 10 + [False]:
+    child = os.fork()
+    if not child:
+        os._exit(run.main(['study.yaml', '--folder', 'killed']))
+    if kill:
+        time.sleep(draw.uniform(.1, 1.5))
+        os.kill(child, signal.SIGKILL)
+    print('ended', os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_a_study_that_is_killed_ten_times_ends_in_the_same_numbers(study, here):
+    file = study(options=WORDS.replace('-e 1', '-e 3'), splits={'repeats': 2},
+                 settings={'nin': shlex.join(MINI), 'mae': f'{shlex.join(MINI)} --loss_type mae'},
+                 tests=[{'dataset': 'CLIVE', 'im_dir': 'other/images', 'data_info': 'other/info.mat'}])
+    assert run.main([file, '--folder', 'whole']) == 0
+    ended = subprocess.run([sys.executable, '-c', KILLED, str(ROOT), str(ROOT / 'tests')], capture_output=True,
+                           text=True, check=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    statuses = re.findall(r'ended (\d+)$', ended.stdout, re.M)
+    assert len(statuses) == 11
+    assert statuses[-1] == '0'
+    assert statuses.count(str(int(signal.SIGKILL))) >= 1
+    whole, killed = (plan(read_study(file), Path(name)).outcomes(Path(name)) for name in ('whole', 'killed'))
+    assert len(whole) == 8
+    for one, other in zip(whole, killed, strict=True):
+        assert one.metrics == other.metrics
+        assert one.result.with_suffix('.csv').read_bytes() == other.result.with_suffix('.csv').read_bytes()
+
+
+# Engines
+
+SAYING = ['python', '-c', 'import os; print("in", os.getcwd())']
+
+
+def test_slurm_by_submitits_own_processes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', '')
+    jobs = [Job([SAYING], tmp_path / 'logs/good.log'),
+            Job([['python', '-c', 'import sys; sys.exit("no luck")'], SAYING], tmp_path / 'logs/bad.log')]
+    failure, = engines.slurm(jobs, tmp_path, engines.Resources(gpus=0, minutes=5), cluster='local')
+    assert 'exit status 1: no luck' in failure
+    assert failure.endswith(f'(log: {tmp_path}/logs/bad.log)')
+    assert Path('logs/good.log').read_text() == f'in {tmp_path}\n'
+    assert engines.Queued('there').checkpoint(jobs[0]).args == (jobs[0],)
+
+
+RESNET = ('--arch resnet18 --weights none -e 4 -bs 8 --device cpu --num_workers 0 --cache none -optl O0 --resize '
+          '-rs_h 64 -rs_w 64')
+
+
+@pytest.mark.slow
+def test_ray_goes_on_when_one_of_its_two_nodes_is_killed(study, monkeypatch):
+    from ray.cluster_utils import Cluster
+    file = study(settings={'resnet': RESNET, 'mae': f'{RESNET} --loss_type mae'}, options='', splits={'repeats': 2})
+    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    monkeypatch.setenv('RAY_ADDRESS', cluster.address)
+    killed = []
+
+    def kill() -> None:
+        while not any('Epoch 1/4' in log.read_text() for log in Path('studies/study/logs').glob('*.log')):
+            time.sleep(.1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        killed.append(nodes[0])
+    threading.Thread(target=kill, daemon=True).start()
+    try:
+        assert run.main([file, '--engine', 'ray', '--gpus', '0']) == 0
+    finally:
+        import ray
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed
+    outcomes = planned_outcomes(file)
+    assert len(outcomes) == 4
+    epochs = [re.findall(r'Epoch (\d)/4', log.read_text()) for log in Path('studies/study/logs').glob('*.log')]
+    assert sum(map(len, epochs)) >= 16
+
+
+@pytest.mark.slow
+def test_a_study_and_its_runs_are_killed_at_random_and_go_on(study):
+    file = study(settings={'resnet': RESNET}, options='', splits={'repeats': 3})
+    script, draw = [sys.executable, str(ROOT / 'iqa_studies/run.py'), file, '--folder'], random.Random(0)
+    assert subprocess.run([*script, 'whole']).returncode == 0
+    for kill in range(10):
+        child = subprocess.Popen([*script, 'killed'], start_new_session=True)
+        time.sleep(draw.uniform(5, 25))
+        os.killpg(child.pid, signal.SIGKILL)  # the run, in a session of its own, ends as it next writes a line
+        child.wait()
+        assert kill < 10
+    assert subprocess.run([*script, 'killed']).returncode == 0
+    whole, killed = (plan(read_study(file), Path(name)).outcomes(Path(name)) for name in ('whole', 'killed'))
+    assert [one.metrics for one in whole] == [one.metrics for one in killed]
+    assert all(a.setting == b.setting for a, b in pairwise(whole))
