@@ -31,7 +31,8 @@ from results_in_the_paper.driver.settings import PAPER, differences
 from results_in_the_paper.driver.shelf import Shelf
 
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST}
-TINY = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-e', '2']
+TINY = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, '-e', '2',
+        '--no-summary']
 
 
 @pytest.fixture

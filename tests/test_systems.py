@@ -11,7 +11,7 @@ from results_in_the_paper import reproduce
 from results_in_the_paper.driver.systems import Setting, System, system_of
 from results_in_the_paper.driver.targets import SYSTEMS
 
-GIVEN = ['--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--device', 'cpu', '--no-pbar']
+GIVEN = ['--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--device', 'cpu', '--no-pbar', '--no-summary']
 
 
 def two_stages(setting):
