@@ -81,8 +81,13 @@ def ray(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
     """
     ray = needed('ray', 'ray', '--engine ray')
     ray.init(ignore_reinit_error=True, runtime_env={'env_vars': {'PYTHONPATH': str(ROOT)}})
-    share = int('GPU' in ray.cluster_resources()) if resources.gpus is None else resources.gpus
-    task = ray.remote(num_cpus=1, num_gpus=share, max_retries=-1)(Queued(os.getcwd()).__call__)
+    share = resources.gpus if resources.gpus is not None else int('GPU' in ray.cluster_resources())
+    place = os.getcwd()
+
+    @ray.remote(num_cpus=1, num_gpus=share, max_retries=-1)
+    def task(job: Job) -> str | None:
+        return Queued(place)(job)
+
     waiting, running, failures = list(jobs), {}, []
     while waiting or running:
         while waiting and len(running) < (resources.at_once or len(jobs)):
