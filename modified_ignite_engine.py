@@ -82,11 +82,12 @@ def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
 def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
     """Return a function that computes what the model does, compiled by torch.compile when it is first called.
 
-    The model itself, its parameters and their names stay as they are. The function raises UserError if there is no
-    compiler for the device, or if torch cannot compile the model.
+    The model itself, its parameters and their names stay as they are. Each size of a batch is compiled for itself, so
+    that a resumed run, which may meet them in another order, computes the same numbers. The function
+    raises UserError if there is no compiler for the device, or if torch cannot compile the model.
     """
     from torch._dynamo.exc import TorchDynamoException  # slow to import
-    fast = torch.compile(model)
+    fast = torch.compile(model, dynamic=False)
 
     def run(*images: Tensor) -> tuple[Tensor, ...]:
         try:
