@@ -60,7 +60,7 @@ def test_a_window_is_pooled_as_an_image_is(one_thread):
             if isinstance(layer, torch.nn.Conv2d):
                 assert layer.padding_mode == 'zeros'  # as before
                 layer.padding_mode = 'replicate'
-        level6, level7 = model.levels(x)
+        level6, level7 = model.features(x)
         expected = model.regress(SPSP(level6[:, :, 2:6, 4:8], 2), SPSP(level7[:, :, 1:3, 2:4]))[-1]
     assert grid.shape == (1, 3, 4)
     torch.testing.assert_close(grid[0, 2, 3], expected[0, 0], rtol=1e-4, atol=1e-5)
