@@ -120,6 +120,7 @@ def rendered(name: str, options: Mapping, checkpoint: Mapping, panels: list[Pane
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('summary.html').render(
         title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
+        marked=any(panel.mark is not None for panel in panels),
         scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
         criteria=[f'|{criterion}|' if criterion in CORRELATIONS else criterion for criterion in CRITERIA],
         metrics=metrics_of(checkpoint), epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),

@@ -40,7 +40,8 @@ def test_a_run_leaves_a_page_and_a_picture(tiny, drawn, capsys):
     assert f'Summary: {page}' in out
     text = page.read_text()
     assert text.count('<svg') == 4  # loss, correlations, error, scores over MOS
-    for what in ('14 train, 5 val, 5 test', 'Finished', '|SROCC|', 'python main.py', '--optimizer', 'sgd'):
+    for what in ('14 train, 5 val, 5 test', 'Finished', '|SROCC|', 'A dashed line', 'python main.py',
+                 '--optimizer', 'sgd'):
         assert what in text
     row = re.search(r'<tr><td>test</td>((?:<td>[\d.]+</td>)+)', text)[1]
     printed = re.search(r'^both levels +(.*)$', out, re.M)[1].split()
@@ -57,9 +58,10 @@ def test_a_run_leaves_a_page_and_a_picture(tiny, drawn, capsys):
 
 
 def test_a_log_as_csv_is_read_too(tiny, drawn):
-    main.main([*tiny, *RUN, '--logger', 'csv'])
+    main.main([*tiny, *RUN, '--logger', 'csv', '--val_every', '1'])
     text = the('runs/*/summary.html').read_text()
-    main.main([*tiny, *RUN, '--summary'])
+    assert 'A dashed line' not in text  # of iterations
+    main.main([*tiny, *RUN, '--val_every', '1', '--summary'])
     assert the('runs/*/summary.html').read_text() == text
 
 
