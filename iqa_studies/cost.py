@@ -1,19 +1,22 @@
 """What a run costs: multiply-accumulate operations of an image, and the time of its training."""
 import math
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
+from iqa_data.info import DATASETS
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_studies.outcome import Outcome
 from iqa_training.scalars import read_scalars
 
 
 def macs(outcome: Outcome) -> float:
-    """Return the multiply-accumulate operations of scoring one image, of the size that its checkpoint says.
+    """Return the multiply-accumulate operations of scoring one image; nan if checkpoint or images are not there.
 
-    Counted by torch.utils.flop_counter on tensors without memory; nan if the checkpoint cannot be built, or if its
-    images keep their own sizes.
+    Counted by torch.utils.flop_counter on tensors without memory. The image has the size that the checkpoint brings all
+    to, or else that of the first one tested.
     """
     import torch  # slow to import
     from torch.utils.flop_counter import FlopCounterMode
@@ -26,14 +29,23 @@ def macs(outcome: Outcome) -> float:
     with suppress(UserError):
         checkpoint = load_checkpoint(outcome.checkpoint)
         network = unfactored(restore(checkpoint, outcome.checkpoint)).eval()
-        given = checkpoint.get('input', {}).get('preprocessing', {})
-        size = [network.side] * 2 if network.side else given.get('resize') or given.get('first_resize')
+        preprocess = Preprocess(**checkpoint.get('input', {}).get('preprocessing', {}))
+        image = folder_of(outcome) / outcome.predictions().image[0]
+        size = [network.side] * 2 if network.side else preprocess.resize
+        size = size or (preprocess.size(image) if image.is_file() else None)
         if size:
             images = [torch.zeros(1, 3, *size, device='meta')] * network.inputs
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 network.to('meta')(*images)
             return counter.get_total_flops() / 2
     return math.nan
+
+
+def folder_of(outcome: Outcome) -> Path:
+    """Return the folder of the tested images: the data set's own, or that of the info file that was trained on."""
+    if outcome.tested_on in DATASETS:
+        return Path(DATASETS[outcome.tested_on].im_dir)
+    return Path(str(outcome.options.get('dataset', ''))).parent
 
 
 def seconds_per_image(outcome: Outcome) -> float:

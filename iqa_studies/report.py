@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from iqa_data.info import DATASETS, dataset_name
+from iqa_data.info import dataset_name
 from iqa_runtime.charts import THEME, Scatter, svg
 from iqa_runtime.checks import json_text
 from iqa_runtime.errors import UserError
@@ -24,6 +24,7 @@ from iqa_runtime.table_formats import SUFFIXES, render
 from iqa_scoring import iqa_statistics as st
 from iqa_scoring.report import THUMBNAIL, data_uri, svg_uri, write_page
 from iqa_scoring.stream import Preprocess, Reader
+from iqa_studies.cost import folder_of
 from iqa_studies.honesty import check
 from iqa_studies.outcome import Outcome
 from iqa_studies.study_tables import MAPPED, TABLES, Study, over_units
@@ -176,9 +177,7 @@ def _differing(study: Study, a: int, b: int, folders: Mapping[str, Path]) -> lis
     mos, outcome = study.scores[a].mos, study.outcomes[a]
     mapped = [_on_mos(study.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
     order = np.argsort(-np.abs(mapped[0] - mapped[1]), kind='stable')[:MOST_IMAGES]
-    folder = folders.get(outcome.tested_on) or (
-        DATASETS[outcome.tested_on].im_dir if outcome.tested_on in DATASETS else
-        Path(str(outcome.options.get('dataset', ''))).parent)
+    folder = folders.get(outcome.tested_on) or folder_of(outcome)
     read = Reader(Preprocess(), thumbnail=THUMBNAIL)
     return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [scores[i] for scores in mapped],
              'thumbnail': _thumbnail(read, Path(folder, mos.index[i]))} for i in order]

@@ -18,6 +18,7 @@ from test_report import in_browser
 
 import main
 from iqa_data.splits import split_hash, write_split
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
 from iqa_studies.honesty import ends
@@ -344,9 +345,10 @@ def test_of_a_training_run(tiny, one_thread, capsys):
     write_report('A run', [outcome], Path('report'), {'demo': Path('tiny/images')})
     assert checked(capsys, 'results/a.json', 'report')[0] == 0
     row, = table('cost')
-    # convolutions 3 x 3 of 3 to 8 channels with step 4, then 8 to 8 with step 2, of 48 x 64; SPSP and the heads are
-    # linear: 8 channels of features, from 2 levels
-    assert float(row['MACs, G']) * 1e9 > 12 * 16 * 8 * 27 + 5 * 7 * 8 * 72
+    weights = load_checkpoint('checkpoints/a.pth')['model'].values()
+    linear = sum(weight.numel() for weight in weights if weight.ndim == 2)
+    convolutions = 12 * 16 * 8 * 27 + 5 * 7 * 8 * 72  # 3 x 3 of 48 x 64 pixels: 3 to 8, step 4; 8 to 8, step 2
+    assert float(row['MACs, G']) * 1e9 == pytest.approx(linear + convolutions, rel=1e-3)
     assert float(row['ms a training image']) > 0
     parameters = json.loads(Path('results/a.json').read_text())['parameters']['plain']
     assert float(row['parameters, M']) == pytest.approx(parameters / 1e6, rel=1e-3)
