@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from iqa_scoring.options import ENSEMBLE, EXPORT, PREDICT, SCORE, TEST
 from iqa_studies.check import CHECK
+from iqa_studies.run import STUDY
 from iqa_training.options import TRAIN
 from iqa_training.train_ranker import TRAIN_RANKER
 from results_in_the_paper.reproduce import REPRODUCE
@@ -15,7 +16,7 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT,
            'iqa_training/train_ranker.py': TRAIN_RANKER, 'results_in_the_paper/reproduce.py': REPRODUCE,
            'iqa_scoring/ensemble.py': ENSEMBLE, 'iqa_scoring/predict_all.py': PREDICT,
-           'iqa_studies/check.py': CHECK}
+           'iqa_studies/check.py': CHECK, 'iqa_studies/run.py': STUDY}
 COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
     r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
 

@@ -277,6 +277,7 @@ SAYING = ['python', '-c', 'import os; print("in", os.getcwd())']
 
 
 def test_slurm_by_submitits_own_processes(tmp_path, monkeypatch):
+    pytest.importorskip('submitit')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONPATH', '')
     jobs = [Job([SAYING], tmp_path / 'logs/good.log'),
@@ -294,6 +295,7 @@ RESNET = ('--arch resnet18 --weights none -e 4 -bs 8 --device cpu --num_workers 
 
 @pytest.mark.slow
 def test_ray_goes_on_when_one_of_its_two_nodes_is_killed(study, monkeypatch):
+    ray = pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
     file = study(settings={'resnet': RESNET, 'mae': f'{RESNET} --loss_type mae'}, options='', splits={'repeats': 2})
     cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0})
@@ -310,7 +312,6 @@ def test_ray_goes_on_when_one_of_its_two_nodes_is_killed(study, monkeypatch):
     try:
         assert run.main([file, '--engine', 'ray', '--gpus', '0']) == 0
     finally:
-        import ray
         ray.shutdown()
         cluster.shutdown()
     assert killed
