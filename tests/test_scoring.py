@@ -206,7 +206,7 @@ def test_a_checkpoint_of_the_original(scored, capsys):
 
 
 def test_mistakes(scored, fails):
-    for words, message in ((['--img', 'images', '--resume'], '--resume needs --csv or --json'),
+    for words, message in ((['--img', 'images', '--resume'], '--resume needs --csv, --json or'),
                            ([], 'give either --img'),
                            (['--img', 'images', '--calibrate', 'x.csv'], 'give either --img'),
                            (['--img', 'images', '--resume', '--csv', 'a', '--report', 'b'], 'leave out --resume'),
