@@ -228,7 +228,9 @@ def others(study: Study, place: Place, parts: Mapping[str, np.ndarray]) -> Itera
     for label, file in study.predictions.items():
         table = Table.read(file)
         table.needs('image', 'score')
-        score = dict(zip(table.images(), table.numbers('score'), strict=True))
+        names, scores = table.images(), table.numbers('score')
+        table.once(names, scores, 'score')
+        score = dict(zip(names, scores, strict=True))
         for split, rows in parts.items():
             missing = [name for name in (place.info.names[i] for i in rows) if name not in score]
             if 0 < len(missing) < len(rows):

@@ -135,6 +135,7 @@ BAD = [
     ({'tests': [{**TINY, 'im_dir': 'other/images'}]}, 'two data sets are called demo'),
     ({'predictions': 'none.csv'}, 'predictions: none.csv not found'),
     ({'predictions': {'p': 'some.csv'}}, 'some.csv: it lacks '),
+    ({'predictions': {'p': 'twice.csv'}}, 'twice.csv row 3: 00.png again, first in row 2, with the score 1 and 2'),
     ({'options': '-tr .8 -tvr 1', 'splits': {'repeats': 1}}, '--split reference leaves no test part'),
 ]
 
@@ -142,6 +143,7 @@ BAD = [
 @pytest.mark.parametrize(('keys', 'message'), BAD, ids=[message for _, message in BAD])
 def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fails):
     Path('some.csv').write_text('image,score\n' + ''.join(f'{i:02d}.png,{i}\n' for i in range(0, 24, 2)))
+    Path('twice.csv').write_text('image,score\n00.png,1\n00.png,2\n')
     keys = {'settings': {'mini': {'architecture': 'mini'}}, **keys}
     error = fails(run.main, study(**keys))
     assert message in error
