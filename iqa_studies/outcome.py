@@ -1,15 +1,12 @@
 """The outcome of a cell of a study: a setting trained on a split with a seed, and tested on a set of images."""
-import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_runtime.checks import dict_of, fields, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
+from iqa_scoring.results import read_summary
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd
@@ -77,23 +74,3 @@ class Outcome:
             raise UserError(f'{table.path}: it holds no images')
         images = table.images('name')
         return pd.DataFrame({'image': images, 'mos': table.numbers('mos'), 'score': table.numbers('pq')})
-
-
-def metric(value) -> float:
-    """Return a metric; one that is not defined is null in the file (older files: NaN), and nan here."""
-    return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
-
-
-OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': ''}
-_summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
-                  versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
-                  trained_on=text)
-
-
-def read_summary(path: Path) -> dict:
-    """Read a NAME.json of main.py or test_dataset.py: metrics, options, dataset (tested), part, and OPTIONAL."""
-    try:
-        content = json.loads(read_text(path))
-        return _summary({**OPTIONAL, **content} if isinstance(content, dict) else content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: expected the results of a test: {str(error)[:200]}') from None

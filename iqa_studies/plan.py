@@ -13,8 +13,9 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.running import Job
 from iqa_runtime.tables import Table
 from iqa_studies.outcome import Outcome
-from iqa_studies.steps import Step, is_finished, training
-from iqa_studies.study import Given, Study, parsed, words_for
+from iqa_studies.study import Study
+from iqa_training.option_files import Given, parsed, words_for
+from iqa_training.steps import Step, is_finished, training
 from IQAdataset import plan_of, references_of, source_at
 from IQAmodel import entry_of
 from IQAperformance import agreement, write_results

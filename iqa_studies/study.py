@@ -15,7 +15,6 @@
 Every value is checked as on the command line. What decides the data and the split is the study's, not the recipes'.
 """
 import math
-import shlex
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +24,17 @@ from pathlib import Path
 from iqa_data import options as of_data
 from iqa_runtime.checks import whole
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.options import Options, machine, shown, words_of
+from iqa_runtime.options import machine, shown
 from iqa_runtime.yaml_files import read_yaml
+from iqa_training.option_files import OF_RECIPES, Given, a_list, mapping, merged, options_in
 from iqa_training.options import TRAIN, recording
 
 MOST_RUNS = 10_000
 KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions')
 PLACES = ('dataset', 'data_info', 'im_dir', 'ref_dir')  # of a data set
 SHARES = ('train_ratio', 'train_and_val_ratio', 'split_seed')  # of all splits: in `options` alone
-OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)
 FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {
     *PLACES, 'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resume', 'evaluate', 'list_models'}
-SPELLINGS = {word.lstrip('-'): name for name, action in TRAIN.actions.items() for word in action.option_strings}
-Given = Mapping[str, object]  # options, name -> value
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,6 @@ class Study:
     tests: Sequence[Given]
     predictions: Mapping[str, Path]
     at: Path
-
-    @property
-    def runs(self) -> int:
-        """Return the number of training runs."""
-        return math.prod(map(len, (self.settings, self.datasets, self.splits, self.seeds)))
 
 
 def read_study(path: str | Path, large: bool = False) -> Study:
@@ -97,43 +89,6 @@ def read_study(path: str | Path, large: bool = False) -> Study:
                  data, splits, seeds, tests, predictions_of(study.get('predictions') or {}, path), path)
 
 
-def mapping(value, where: str) -> dict[str, object]:
-    """Return a mapping whose keys are texts or numbers; UserError otherwise."""
-    if not isinstance(value, dict) or not all(isinstance(key, (str, int, float)) for key in value):
-        raise UserError(f'{where}: expected name: value')
-    return {str(key): one for key, one in value.items()}
-
-
-def a_list(value, where: str) -> list:
-    """Return a list, or a single value as a list; UserError for no value, or None among them."""
-    values = value if isinstance(value, list) else [value]
-    if (not values and value != []) or None in values:
-        raise UserError(f'{where}: expected one or several')
-    return values
-
-
-def options_in(value, where: str, allowed) -> dict[str, object]:
-    """Return the options in a text of words, or in a mapping, each as checked by the command line; `recipe`: a list."""
-    if isinstance(value, str):
-        with TRAIN.blaming(where):
-            try:
-                given = vars(TRAIN.parser.parse_args(shlex.split(value)))
-            except ValueError as error:
-                raise UserError(f'{where}: {error}') from None
-    else:
-        given = {}
-        for key, one in mapping(value, where).items():
-            name = 'recipe' if key == 'recipe' else SPELLINGS[pick(SPELLINGS, key, f'option ({where})')]
-            try:
-                given[name] = a_list(one, where) if name == 'recipe' else TRAIN.checked(name, one)
-            except (ArgumentTypeError, ValueError) as error:
-                raise UserError(f'{where}: the option {key!r}: {error}') from None
-    for name in given:
-        if name not in allowed:
-            raise UserError(f'{where}: {name}: the study chooses it for each run (keys: {", ".join(KEYS)})')
-    return given
-
-
 def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path: Path, allowed
                 ) -> Iterator[tuple[str, dict]]:
     """Yield the label and the options of every setting with every combination of the grid."""
@@ -143,16 +98,6 @@ def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path
         own = options_in(value or '', f'{path}: {label}', allowed)
         for varied in product(*steps):
             yield ', '.join([label, *(mark for mark, _ in varied)]), merged(common, own, *(one for _, one in varied))
-
-
-def merged(*layers: Given) -> dict[str, object]:
-    """Return the options of layers, later ones winning, over those of their recipes."""
-    values = {}
-    for recipe in (name for layer in layers for name in layer.get('recipe', ())):
-        values |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
-    for layer in layers:
-        values |= layer
-    return {name: value for name, value in values.items() if name != 'recipe'}
 
 
 def splits_of(value, path: Path) -> dict[str, dict]:
@@ -186,16 +131,3 @@ def predictions_of(value, path: Path) -> dict[str, Path]:
         if not isinstance(file, str) or not Path(file).is_file():
             raise UserError(f'{path}: predictions: {str(file)[:80]} not found')
     return {label: Path(file) for label, file in tables.items()}
-
-
-def words_for(*layers: Given) -> list[str]:
-    """Return options as words, later layers winning, without those that are off or at no value."""
-    values = {name: value for layer in layers for name, value in layer.items()}
-    off = {name for name, value in values.items() if value is None or value is TRAIN.defaults.get(name) is False}
-    return words_of({name: value for name, value in values.items() if name not in off})
-
-
-def parsed(words: Sequence[str], where: str) -> Options:
-    """Parse the words of a run, as main.py will; a mistake ends the process and names `where`."""
-    with TRAIN.blaming(where):
-        return TRAIN.parse(words)

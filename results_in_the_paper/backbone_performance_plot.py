@@ -16,11 +16,11 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
+from iqa_scoring.results import Result
 from iqa_training import figures
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import Cell, cells
 from results_in_the_paper.driver.options import add_results, figure
-from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import LOSS_NAMES
 from results_in_the_paper.tables import missing
 

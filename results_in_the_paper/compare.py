@@ -48,8 +48,8 @@ from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
 from iqa_runtime.table_formats import render
 from iqa_scoring import iqa_statistics as st
+from iqa_scoring.results import Predictions, read_predictions
 from IQAperformance import CRITERIA, interval
-from results_in_the_paper.driver.results import Predictions, read_predictions
 
 OUTLIERS = 'outlier ratio'
 BY_RANK = ('SROCC', 'KROCC')

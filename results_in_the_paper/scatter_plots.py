@@ -31,12 +31,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqa_runtime.errors import UserError, command
+from iqa_scoring.results import Predictions, Result, read_predictions
 from iqa_training import figures
 from IQAperformance import CRITERIA
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.cells import cells
-from results_in_the_paper.driver.results import Predictions, Result, find, read_predictions
-from results_in_the_paper.driver.settings import LOSS_NAMES
+from results_in_the_paper.driver.settings import LOSS_NAMES, find
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
 

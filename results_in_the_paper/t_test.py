@@ -13,10 +13,10 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.options import Add, Command, group
 from iqa_runtime.table_formats import render
+from iqa_scoring.results import Result
 from results_in_the_paper.driver import places
 from results_in_the_paper.driver.options import add_format, add_results
-from results_in_the_paper.driver.results import Result, find
-from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER
+from results_in_the_paper.driver.settings import LOSS_NAMES, PAPER, find
 from results_in_the_paper.driver.settings import command as training_command
 
 SPLITS = range(10)

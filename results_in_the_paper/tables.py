@@ -11,10 +11,10 @@ from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import Add, Command, group
 from iqa_runtime.table_formats import FORMATS, SUFFIXES, render
+from iqa_scoring.results import Result
 from results_in_the_paper.driver import paper, places
 from results_in_the_paper.driver.cells import HEADERS, TITLES, Cell, cells
 from results_in_the_paper.driver.options import add_format, add_results
-from results_in_the_paper.driver.results import Result
 
 
 @group('tables', 'the tables and their results')

@@ -23,6 +23,7 @@ from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.checkpoint import checksum, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, one_line
 from iqa_scoring.report import ReportEntry, write_report
+from iqa_scoring.results import read_results
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, names_of
@@ -31,8 +32,7 @@ from iqa_training.options import TRAIN
 from iqa_training.state import random_states, read_state, restore, set_random_states
 from IQAmodel import create_model, load
 from results_in_the_paper import export_csv
-from results_in_the_paper.driver.results import find, read_results
-from results_in_the_paper.driver.settings import PAPER
+from results_in_the_paper.driver.settings import PAPER, find
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 NAN, INF = float('nan'), float('inf')

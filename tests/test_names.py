@@ -19,9 +19,9 @@ from iqa_data.splits import read_split, write_split
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.names import cell, from_cell, text
 from iqa_runtime.table_formats import render
+from iqa_scoring.results import read_predictions
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
-from results_in_the_paper.driver.results import read_predictions
 
 ODD = ['=1+1.png', '+x.png', '-x.png', '@SUM(A1).png', '＝wide.png', 'back\\nslash.png', 'x;=1.png', 'semi;colon.png']
 NAMES = st.text(min_size=1, max_size=12) | st.text('=+-@./\\n\x1b\n\t\r"\',;1e', min_size=1, max_size=8)

@@ -20,13 +20,13 @@ from iqa_runtime import running
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
+from iqa_scoring.results import Result
 from iqa_training.figures import STYLE
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import write_results
 from results_in_the_paper import reproduce
 from results_in_the_paper.driver import targets, verdicts
-from results_in_the_paper.driver.results import Result
 from results_in_the_paper.driver.settings import PAPER, differences
 from results_in_the_paper.driver.shelf import Shelf
 

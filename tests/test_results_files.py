@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from iqa_runtime.errors import UserError
+from iqa_scoring import results
 from results_in_the_paper import backbone_performance_plot, scatter_plots, t_test, tables
-from results_in_the_paper.driver import results
 from results_in_the_paper.driver.cells import HEADERS, cells
 from results_in_the_paper.driver.settings import LOSS_NAMES
 

@@ -10,9 +10,9 @@ from scipy import stats
 
 from iqa_runtime.table_formats import FORMATS, render
 from iqa_scoring import iqa_statistics as st
+from iqa_scoring.results import Predictions, read_predictions
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper import compare
-from results_in_the_paper.driver.results import Predictions, read_predictions
 
 PLAIN = {'SROCC': lambda x, y: stats.spearmanr(x, y)[0], 'PLCC': lambda x, y: stats.pearsonr(x, y)[0],
          'KROCC': lambda x, y: stats.kendalltau(x, y)[0], 'RMSE': lambda x, y: np.mean((x - y) ** 2) ** .5}

@@ -3,9 +3,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from iqa_data.info import dataset_name
+from iqa_scoring.results import Result
 from results_in_the_paper.driver import paper
-from results_in_the_paper.driver.results import Result, find
-from results_in_the_paper.driver.settings import BACKBONE_NAMES, LOSS_NAMES, PAPER, command, differences, number
+from results_in_the_paper.driver.settings import BACKBONE_NAMES, LOSS_NAMES, PAPER, command, differences, find, number
 
 PAPER_BACKBONES = ('resnet18', 'resnet34', 'resnet50', 'resnext101_32x8d')
 ALPHAS = {(1, 0): 'l', (1, .1): "l + 0.1 l'", (0, 1): "l'", (1, 1): "l + l'"}

@@ -12,9 +12,9 @@ import numpy as np
 
 from iqa_runtime.errors import pick
 from iqa_runtime.options import words_of
+from iqa_scoring.results import read_predictions
 from IQAperformance import CRITERIA, interval
 from results_in_the_paper.driver.asna import MACHINE
-from results_in_the_paper.driver.results import read_predictions
 from results_in_the_paper.driver.systems import Setting, Step, System
 from results_in_the_paper.driver.verdicts import RESAMPLES, Row
 

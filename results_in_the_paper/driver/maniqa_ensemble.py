@@ -15,9 +15,9 @@ from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
 from iqa_runtime.recipes import FOLDER
 from iqa_scoring.ensemble import Predictions
+from iqa_scoring.results import read_predictions
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
-from results_in_the_paper.driver.results import read_predictions
 from results_in_the_paper.driver.systems import Setting, Step, System
 from results_in_the_paper.driver.verdicts import RESAMPLES, Row
 

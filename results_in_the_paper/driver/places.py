@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
+from iqa_scoring.results import Result, read_results
 from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.figure_runs import FigureRun
-from results_in_the_paper.driver.results import Result, read_results
 from results_in_the_paper.driver.settings import differences
 from results_in_the_paper.export_csv import read_options
 

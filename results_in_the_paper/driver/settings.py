@@ -1,10 +1,12 @@
 """The settings of the paper's runs: the options that make a run, whether a run has them, the command that trains it."""
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from iqa_data.info import dataset_name
 from iqa_data.options import data, preprocessing, split
 from iqa_runtime.options import Command
+from iqa_scoring.results import Result
 from iqa_training.options import NETWORK, TRAINING, loss
 
 LOSS_NAMES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
@@ -53,6 +55,16 @@ def _same(a, b) -> bool:
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         return math.isclose(a, b, rel_tol=1e-9)
     return a == b
+
+
+def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | None:
+    """Return the newest result of a training run tested on a data set, or None.
+
+    The data set trained on counts by its test part, another one as a whole.
+    """
+    part = 'test' if tested == options['dataset'] else 'all'
+    return next((result for result in results if result.tested == dataset_name(tested) and result.part == part
+                 and not differences(result.options, options)), None)
 
 
 def number(value: float) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError
-from iqa_studies.steps import is_finished, script
+from iqa_scoring.results import Result, read_results
 from iqa_training.naming import name_of
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
-from results_in_the_paper.driver.results import Result, find, read_results
-from results_in_the_paper.driver.settings import PAPER, option_words
+from iqa_training.steps import is_finished, script
+from results_in_the_paper.driver.settings import PAPER, find, option_words
 from results_in_the_paper.driver.targets import WantedRun
 from results_in_the_paper.export_csv import export
 

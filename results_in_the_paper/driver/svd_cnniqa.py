@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from iqa_runtime.errors import UserError
+from iqa_scoring.results import metrics_of
 from results_in_the_paper.driver.systems import Setting, Step, System
 from results_in_the_paper.driver.verdicts import Row
 
@@ -53,7 +54,7 @@ def rows(setting: Setting, runs: dict[tuple[str, int], list[Step]], why_not: str
         for metric, known in zip(METRICS, PUBLISHED[recipe, epochs], strict=True):
             label = f'{NAMES[recipe]}, {epochs} epochs'
             table.append(setting.row(label, metric, known, steps[0], why_not, TOLERANCE))
-            values = [step.metrics()[metric] for step in steps if step.metrics()]
+            values = [metrics[metric] for step in steps if (metrics := metrics_of(step.makes))]
             if len(values) > 1:
                 table.append(Row(f'{label}, mean of {len(values)} splits, std {stdev(values):.3f},', metric, None,
                                  mean(values)))

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import look_up
 from iqa_runtime.options import words_of
-from iqa_studies.steps import Step, training
+from iqa_scoring.results import metrics_of
 from iqa_training.options import TRAIN
+from iqa_training.steps import Step, training
 from results_in_the_paper.driver.paper import TOLERANCE
 from results_in_the_paper.driver.targets import SYSTEMS
 from results_in_the_paper.driver.verdicts import Row, interval
@@ -77,7 +78,7 @@ class Setting:
 
         `setting` says why the number is not judged, '' if it is.
         """
-        ours = step.metrics().get(metric)
+        ours = metrics_of(step.makes).get(metric)
         bounds = None if ours is None else interval(step.makes.with_suffix('.csv'), metric)
         return Row(label, metric, known, ours, bounds, setting, tolerance)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_runtime.errors import UserError
+from iqa_scoring.results import read_predictions
 from iqa_training.curves import best
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
@@ -14,8 +15,7 @@ from results_in_the_paper import t_test
 from results_in_the_paper.driver import paper, plotting
 from results_in_the_paper.driver.cells import HEADERS, Cell, cells
 from results_in_the_paper.driver.figure_runs import FigureRun, figure_runs
-from results_in_the_paper.driver.results import find, read_predictions
-from results_in_the_paper.driver.settings import LOSS_NAMES, differences
+from results_in_the_paper.driver.settings import LOSS_NAMES, differences, find
 from results_in_the_paper.driver.shelf import Shelf
 from results_in_the_paper.driver.targets import FIGURE5, WantedRun
 

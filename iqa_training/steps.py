@@ -1,11 +1,10 @@
-"""A step of a study: a command of the project, and the file that it leaves when it is done."""
+"""A step of many runs: a command of the project, and the file that it leaves when it is done."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from iqa_studies.outcome import read_summary
 from iqa_training.naming import checkpoint_file, name_of
 from iqa_training.options import TRAIN
 
@@ -26,10 +25,6 @@ class Step:
     def command(self) -> list[str]:
         """Return the words of the command."""
         return ['python', script(self.words[0]), *self.words[1:]]
-
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics that the step left, by name; empty if it left none."""
-        return read_summary(self.makes)['metrics'] if self.makes.exists() else {}
 
 
 def script(name: str) -> str:

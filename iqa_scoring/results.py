@@ -1,17 +1,16 @@
 """Read the results of runs: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
+import json
 import math
 import pickle
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from iqa_data.info import dataset_name
+from iqa_runtime.checks import dict_of, fields, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
-from iqa_studies.outcome import read_summary
-from results_in_the_paper.driver.settings import differences
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
 
@@ -121,6 +120,31 @@ def _from_csv(path: Path, head: str) -> dict:
     return {'name': names, 'mos': table.numbers('mos'), 'std': std, head: table.numbers(head)}
 
 
+def metric(value) -> float:
+    """Return a metric; one that is not defined is null in the file (older files: NaN), and nan here."""
+    return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
+
+
+OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': ''}
+_summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
+                  versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
+                  trained_on=text)
+
+
+def read_summary(path: Path) -> dict:
+    """Read a NAME.json of main.py or test_dataset.py: metrics, options, dataset (tested), part, and OPTIONAL."""
+    try:
+        content = json.loads(read_text(path))
+        return _summary({**OPTIONAL, **content} if isinstance(content, dict) else content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: expected the results of a test: {str(error)[:200]}') from None
+
+
+def metrics_of(path: Path) -> dict[str, float]:
+    """Return the metrics in a NAME.json, by name; empty if it is not there."""
+    return read_summary(path)['metrics'] if path.exists() else {}
+
+
 def read_results(result_dir: str | Path) -> list[Result]:
     """Read every NAME.json of a folder, the newest first; a folder that is not there holds none."""
     files = (path for path in Path(result_dir).glob('*.json') if path.is_file())
@@ -128,13 +152,3 @@ def read_results(result_dir: str | Path) -> list[Result]:
     found = [(path, read_summary(path)) for path in paths]
     return [Result(path, *(content[name] for name in ('metrics', 'options', 'dataset', 'part')))
             for path, content in found]
-
-
-def find(results: Iterable[Result], options: Mapping, tested: str) -> Result | None:
-    """Return the newest result of a training run tested on a data set, or None.
-
-    The data set trained on counts by its test part, another one as a whole.
-    """
-    part = 'test' if tested == options['dataset'] else 'all'
-    return next((result for result in results if result.tested == dataset_name(tested) and result.part == part
-                 and not differences(result.options, options)), None)

@@ -1,0 +1,73 @@
+"""Options of main.py in a file that holds several runs: as a text of words, or as a mapping, option: value."""
+import shlex
+from argparse import ArgumentTypeError
+from collections.abc import Collection, Mapping, Sequence
+
+from iqa_data import options as of_data
+from iqa_runtime.errors import UserError, pick
+from iqa_runtime.options import Options, words_of
+from iqa_training.options import TRAIN
+
+OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)  # what a recipe gives to runs whose data are set
+SPELLINGS = {word.lstrip('-'): name for name, action in TRAIN.actions.items() for word in action.option_strings}
+Given = Mapping[str, object]  # options, name -> value
+
+
+def mapping(value, where: str) -> dict[str, object]:
+    """Return a mapping whose keys are texts or numbers; UserError otherwise."""
+    if not isinstance(value, dict) or not all(isinstance(key, (str, int, float)) for key in value):
+        raise UserError(f'{where}: expected name: value')
+    return {str(key): one for key, one in value.items()}
+
+
+def a_list(value, where: str) -> list:
+    """Return a list, or a single value as a list; UserError if one of them is null."""
+    values = value if isinstance(value, list) else [value]
+    if None in values:
+        raise UserError(f'{where}: expected one or several')
+    return values
+
+
+def options_in(value, where: str, allowed: Collection[str]) -> dict[str, object]:
+    """Return the options in a text of words, or in a mapping, each as checked by the command line; `recipe`: a list."""
+    if isinstance(value, str):
+        with TRAIN.blaming(where):
+            try:
+                given = vars(TRAIN.parser.parse_args(shlex.split(value)))
+            except ValueError as error:
+                raise UserError(f'{where}: {error}') from None
+    else:
+        given = {}
+        for key, one in mapping(value, where).items():
+            name = 'recipe' if key == 'recipe' else SPELLINGS[pick(SPELLINGS, key, f'option ({where})')]
+            try:
+                given[name] = a_list(one, where) if name == 'recipe' else TRAIN.checked(name, one)
+            except (ArgumentTypeError, ValueError) as error:
+                raise UserError(f'{where}: the option {key!r}: {error}') from None
+    for name in given:
+        if name not in allowed:
+            raise UserError(f'{where}: {name}: it is chosen for each run')
+    return given
+
+
+def merged(*layers: Given) -> dict[str, object]:
+    """Return the options of layers, later ones winning, over those of their recipes."""
+    values = {}
+    for recipe in (name for layer in layers for name in layer.get('recipe', ())):
+        values |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
+    for layer in layers:
+        values |= layer
+    return {name: value for name, value in values.items() if name != 'recipe'}
+
+
+def words_for(*layers: Given) -> list[str]:
+    """Return options as words, later layers winning, without those that are off or at no value."""
+    values = {name: value for layer in layers for name, value in layer.items()}
+    off = {name for name, value in values.items() if value is None or value is TRAIN.defaults.get(name) is False}
+    return words_of({name: value for name, value in values.items() if name not in off})
+
+
+def parsed(words: Sequence[str], where: str) -> Options:
+    """Parse the words of a run, as main.py will; a mistake ends the process and names `where`."""
+    with TRAIN.blaming(where):
+        return TRAIN.parse(words)
