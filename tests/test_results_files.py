@@ -11,7 +11,7 @@ from iqa_runtime.errors import UserError
 from iqa_scoring import results
 from results_in_the_paper import backbone_performance_plot, scatter_plots, t_test, tables
 from results_in_the_paper.driver.cells import HEADERS, cells
-from results_in_the_paper.driver.settings import LOSS_NAMES
+from results_in_the_paper.driver.settings import LOSS_NAMES, find
 
 
 def save(path, content) -> str:
@@ -167,7 +167,7 @@ def test_every_cell_finds_its_own_result_and_no_other(tmp_path, target):
     found = results.read_results(tmp_path)
     assert len(found) == len(own)
     for cell in own:
-        result = results.find(found, cell.options, cell.tested)
+        result = find(found, cell.options, cell.tested)
         twin = own[int(result.path.stem)]
         assert (twin.labels, twin.tested) == (cell.labels, cell.tested)
 
