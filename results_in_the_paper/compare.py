@@ -18,7 +18,7 @@ from iqa_runtime.option_types import choice, number
 from iqa_runtime.options import Add, Command, group
 from results_in_the_paper.driver.options import add_format
 
-HEADS = 'results_in_the_paper.driver.results:HEADS'
+HEADS = 'iqa_scoring.results:HEADS'
 
 
 @group('comparison', 'the models, and how they are compared')
