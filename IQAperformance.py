@@ -17,7 +17,6 @@ from iqa_networks.network import scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import cell
-from iqa_runtime.tables import digits
 
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
@@ -193,13 +192,12 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2 the scores of the scored head and of the others
-    in MOS units; the same with _before, raw: 6 digits of each, while metrics are of all digits. A metric that is not
-    defined is null in the JSON file.
+    in MOS units; the same with _before, raw. All digits are kept: iqa_studies/check.py computes the metrics again from
+    them. A metric that is not defined is null in the JSON file.
     """
-    table = pd.DataFrame({'name': list(map(cell, names))})
-    scores = [f'pq{head or ""}{raw}' for raw in ('', '_before') for head in range(len(performance['k']))]
-    for column, key in {'mos': 'sq', 'std': 'sq_std', **dict(zip(scores, scores, strict=True))}.items():
-        table[column] = [digits(value) for value in performance[key]]
+    table = pd.DataFrame({'name': list(map(cell, names)), 'mos': performance['sq'], 'std': performance['sq_std']})
+    for column in (f'pq{head or ""}{raw}' for raw in ('', '_before') for head in range(len(performance['k']))):
+        table[column] = performance[column]
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
