@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SMALL
-from hypothesis import given
-from hypothesis import strategies as st
 from mini import MINI
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -21,12 +19,10 @@ from iqa_data.splits import split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
-from iqa_studies.honesty import ends
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_report
 from iqa_studies.study_tables import Study, quality, significance
 from iqa_training.figures import STYLE
-from IQAperformance import CRITERIA
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
 NOISES = {'good': 5., 'fair': 15., 'poor': 40.}
@@ -248,28 +244,6 @@ def test_a_number_that_was_changed_is_found(changes, told, capsys):
     assert told in text
     with pytest.raises(UserError, match=told):
         write_report('Tampered', made, Path('report'))
-
-
-def test_numbers_hold_though_predictions_are_rounded(capsys):
-    """A network that is near collapse: what tells its images apart is in the last digits, or lost."""
-    data, rng = make_set(), np.random.default_rng(0)
-    for number, scale in enumerate((1e-2, 1e-3, 1e-4, 1e-6, 0)):
-        write_outcome('a', number, 57.12345678 + scale * rng.normal(size=80), data)
-    write_outcome('a', 9, 1e5 + 30 * data[2], data)
-    status, text = checked(capsys, 'results')
-    assert (status, text.count('holds')) == (0, 6), text
-
-
-@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 9)), min_size=3, max_size=30),
-       st.sampled_from([0, 2, 5]))
-def test_the_ends_of_a_criterion_hold_what_rounding_hid(rows, digits):
-    x, y = np.array(rows, float).T
-    x = x + np.random.default_rng(0).uniform(-.4, .4, len(x)) * 10. ** -digits
-    rounded = np.array([float(f'{value:.6g}') for value in x])
-    for name, criterion in CRITERIA.items():
-        low, high = ends(name, rounded, y)
-        value = float(criterion(x, y))
-        assert np.isnan(value) or low <= value <= high, name
 
 
 def test_a_prediction_that_was_changed_is_found(capsys):
