@@ -43,7 +43,7 @@ def reproduction(add) -> None:
     add('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another data set '
                           'RESULT_DIR/figures-DATASET)')
     add('--splits', type=count, default=1, help='splits of a system that is trained on several')
-    add('--models', nargs='+', metavar='NAME', help='asna, loss_study: train these networks alone (default: all)')
+    add('--models', nargs='+', metavar='NAME', help='asna: train these networks alone (default: all)')
     add('--sizes', type=count, nargs='+', metavar='S',
         help='sizes of the networks of maniqa_ensemble (default: 384 448 640); --folds and --fold_order are its folds')
     add('--held_out', metavar='FILE', help='info file of further images, on which all networks of maniqa_ensemble are '

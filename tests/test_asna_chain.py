@@ -8,8 +8,6 @@ from pairs import make_pairs
 from iqa_training.naming import LONGEST, joined
 from iqa_training.train_ranker import main as train_ranker
 from results_in_the_paper import reproduce
-from results_in_the_paper.driver import loss_study
-from results_in_the_paper.driver.systems import Step
 
 SMALL = shlex.split('--dataset pairs/pairs.csv --im_dir pairs/images --ref_dir pairs/references --split reference '
                     '-tr .7 -tvr 1 --test_fold val --resize -rs_h 16 -rs_w 16 --img_size 16 --target zscore -bs 4 -e 1 '
@@ -57,29 +55,6 @@ def test_the_chain_in_miniature(capsys, tmp_path, monkeypatch):
     assert 'no result' not in row
     assert reproduce.main(['asna', '--models', 'model1', 'model3', *SMALL]) == 0
     assert capsys.readouterr().out.startswith('4 of 4 runs are there\n')
-
-
-def test_the_study_of_losses_trains_each_with_each_seed(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert reproduce.main(['loss_study', '--dry_run', '--models', 'asna', '-e', '2']) == 0
-    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == 1 + 4 * 3
-    assert [line[line.index('--seed') + 1] for line in lines[1:]] == ['1', '2', '3'] * 4
-    assert sum('--ranker' in line for line in lines[1:]) == 3
-
-
-def test_a_row_of_the_study_is_the_mean_of_its_seeds(tmp_path):
-    steps = []
-    for seed, predicted in enumerate(((1, 2, 3, 4), (1, 2, 4, 3))):
-        file = tmp_path / f'{seed}.csv'
-        file.write_text('name,mos,std,pq\n' + ''.join(f'{i}.png,{i},1,{pq}\n' for i, pq in enumerate(predicted)))
-        file.with_suffix('.json').write_text('{}')
-        steps.append(Step(('main.py',), file.with_suffix('.json')))
-    row = loss_study.row('net', 'MSE', 'SROCC', [*steps, Step(('main.py',), tmp_path / 'not done.json')])
-    assert row.cell == 'net, MSE, mean of 2 seeds, std 0.141,'
-    assert row.ours == pytest.approx((1 + .8) / 2)
-    low, high = row.interval
-    assert low <= row.ours <= high
 
 
 def test_long_names_of_several_models_differ():

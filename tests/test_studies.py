@@ -25,10 +25,12 @@ from iqa_studies import run
 from iqa_studies.plan import plan
 from iqa_studies.study import read_study
 from iqa_training.naming import run_name
+from iqa_training.option_files import words_for
 from iqa_training.options import TRAIN
 
 WORDS = '--weights none -e 1 -bs 8 --device cpu --num_workers 0 --cache none -optl O0'
 TINY = {'dataset': 'demo', 'im_dir': 'tiny/images', 'data_info': 'tiny/info.mat'}
+STUDIES = sorted((ROOT / 'iqa_studies').glob('*.yaml'))
 SCRIPTS = {'main.py': (TRAIN, training_script.main), 'test_dataset.py': (TEST, testing_script.main)}
 
 
@@ -88,6 +90,13 @@ def test_a_grid_is_multiplied_out_and_each_run_is_there_once(study, capsys):
     assert not Path('studies').exists()
     labels = [cell.setting for cell in planned(file).cells]
     assert labels[0] == labels[3] == 'a, lr 1e-3, resize True'
+
+
+@pytest.mark.parametrize('file', STUDIES, ids=lambda file: file.name)
+def test_the_settings_of_the_studies_here_differ(file):
+    settings = read_study(file).settings
+    names = {run_name(TRAIN.parse(words_for(options))) for options in settings.values()}
+    assert len(names) == len(settings) > 3
 
 
 def test_equal_settings_are_one_run(study):

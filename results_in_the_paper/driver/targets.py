@@ -18,8 +18,7 @@ TARGETS = (*ALL, 'image_size')  # the last is not in the paper, nor in 'all'
 # targets that are whole systems with papers of their own -> 'module:function' (see driver/systems.py)
 SYSTEMS = {'svd_cnniqa': 'results_in_the_paper.driver.svd_cnniqa:svd_cnniqa',
            'asna': 'results_in_the_paper.driver.asna:asna',
-           'maniqa_ensemble': 'results_in_the_paper.driver.maniqa_ensemble:maniqa_ensemble',
-           'loss_study': 'results_in_the_paper.driver.loss_study:loss_study'}
+           'maniqa_ensemble': 'results_in_the_paper.driver.maniqa_ensemble:maniqa_ensemble'}
 
 
 @dataclass
