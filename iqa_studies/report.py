@@ -105,7 +105,7 @@ def drawings(study: Study) -> dict[str, tuple[str, Figure]]:
         if any(curves.values()):
             found['curves'] = ('Validation SROCC over epochs, mean of the runs of a setting.', figures.draw_panels(
                 curves, {name: styles[name] for name in dict.fromkeys(n for some in curves.values() for n in some)},
-                figures.PAGE, 2.6))
+                figures.PAGE, 2.6, alike=False))
         for i, ((trained, tested), ranking, names) in enumerate(rankings(study)):
             text = (f'Mean ranks by SROCC over splits, trained on {trained}, tested on {tested}: Friedman p '
                     f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05).')

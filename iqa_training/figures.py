@@ -40,14 +40,19 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout='constrained')
 
 
-def draw_curves(ax: Axes, curves: Mapping[str, Curve], styles: Mapping[str, dict], last: float) -> None:
-    """Draw labelled curves over epochs; one that ends before `last` gets a cross where it ends, and a word why."""
+def draw_curves(ax: Axes, curves: Mapping[str, Curve], styles: Mapping[str, dict], last: float,
+                alike: bool = True) -> None:
+    """Draw labelled curves over epochs, up to `last`.
+
+    One that diverged gets a cross where it ends, and so does, if all were to be `alike` in length, one that ends
+    before `last`.
+    """
     for label, curve in curves.items():
         line, = ax.plot(curve.epochs, curve.values, label=label, **styles[label])
         colour = line.get_color()
         if not len(curve.epochs):
             ax.annotate(f'{label} diverged at once', (.97, .03), xycoords='axes fraction', ha='right', color=colour)
-        elif curve.diverged or curve.epochs[-1] < last:
+        elif curve.diverged or (alike and curve.epochs[-1] < last):
             ax.plot(curve.epochs[-1], curve.values[-1], 'x', color=colour, markersize=4.5, markeredgewidth=1.2)
             ax.annotate('diverged' if curve.diverged else 'stopped', (curve.epochs[-1], curve.values[-1]), color=colour,
                         xytext=(5, -2), textcoords='offset points')
@@ -82,16 +87,16 @@ def spread_correlations(axes: Sequence[Axes]) -> None:
 
 @styled
 def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, dict], width: float, height: float,
-                share: bool = False) -> Figure:
+                share: bool = False, alike: bool = True) -> Figure:
     """Draw a row of panels of correlations over epochs from {title: {label: curve}}, with one legend above them.
 
-    `share`: one y axis for all panels.
+    `share`: one y axis for all panels. `alike`: see draw_curves.
     """
     figure = new_figure(width, height)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=share)[0]
     last = last_epoch(*panels.values())
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        draw_curves(ax, curves, styles, last)
+        draw_curves(ax, curves, styles, last, alike)
         ax.set(title=title, xlabel='epoch')
     for group in ([axes] if share else [[ax] for ax in axes]):
         spread_correlations(group)
