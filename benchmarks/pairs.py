@@ -12,6 +12,7 @@ Writes pairs of BMP files of 288x288, eight distorted images to a reference, to 
 import argparse
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import Source
 from iqa_data.transforms import NORMALISATIONS, Preprocess
 from iqa_runtime.process import keep_freed_memory
