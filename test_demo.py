@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import UserError, command, needed
 from iqa_runtime.files import Paths, check_outputs, is_device
 from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
-from iqa_runtime.yaml_files import needed
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
 from iqa_scoring.inputs import SUFFIXES

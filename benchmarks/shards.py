@@ -17,23 +17,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from statistics import median
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from baseline import SIZE, own_memory, photographs
+from baseline import own_memory, photographs
+from scoring import options, speed
 
 from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import save_checkpoint
-from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.parts import Parts, units_of
 from iqa_scoring.scorer import Scorer
 from iqa_scoring.shards import open_shards, prefetched
 from iqa_scoring.stream import Reader, row_of, score_files
-from IQAmodel import BACKBONES, IQAModel, create_model
+from IQAmodel import create_model
 
-LARGE = (768, 1024)
 TINY = (48, 64)
 PER_SHARD = 1000
 EVERY = .2  # seconds between two looks at a process's memory
@@ -58,47 +55,17 @@ def write_parquet(path: Path, images: Iterable[Path]) -> str:
 WRITERS = {'tar': write_tar, 'parquet': write_parquet}  # suffix -> writer of a shard
 
 
-def speed(args: argparse.Namespace) -> dict[str, float]:
-    """Print images/s of the network alone, from shards to scores, and of decoding; return the ratios by suffix."""
-    preprocess = Preprocess(resize=SIZE if args.resize else None)
-    scorer = Scorer(IQAModel(args.architecture), {'k': [1.], 'b': [0.]}, preprocess, args.device)
-    batches = max(1, args.images // args.batch_size)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = photographs(Path(folder, 'images'), batches * args.batch_size, LARGE if args.resize else SIZE)
-        batch = torch.stack([Reader(preprocess)(0, str(path)).pixels for path in paths[:args.batch_size]])
-
-        def alone() -> None:
-            for _ in range(batches):
-                scorer.heads(batch)
-
-        def whole(shard: str) -> Callable[[], None]:
-            def score() -> None:
-                parts = Parts(tempfile.mkdtemp(dir=folder), list(units_of([shard])), False, 'model')
-                for sample in score_files(scorer, prefetched(open_shards([shard])), Reader(preprocess), args.batch_size,
-                                          args.num_workers):
-                    assert not sample.error
-                    parts.end() if sample.ended else parts.write(row_of(sample, scorer, 'model'))
-            return score
-
-        def decoding() -> None:
-            for path in paths:
-                Reader(preprocess)(0, str(path))
-
-        work = {'network alone': alone, 'decoding alone, one thread': decoding} | {
-            suffix: whole(write(Path(folder, f'shard.{suffix}'), paths)) for suffix, write in WRITERS.items()}
-        seconds = {name: [] for name in work}
-        for turn in range(args.rounds + 1):
-            for name, part in work.items():
-                started = time.perf_counter()
-                part()
-                if turn:  # the first time is slower
-                    seconds[name].append(time.perf_counter() - started)
-    for name, times in seconds.items():
-        print(f'{name:27} {len(paths) / median(times):8.1f} images/s')
-    ratios = {suffix: median(seconds['network alone']) / median(seconds[suffix]) for suffix in WRITERS}
-    for suffix, ratio in ratios.items():
-        print(f'{suffix + " over network alone":27} {ratio:8.3f}')
-    return ratios
+def shards_to_scores(scorer: Scorer, paths: list[Path], args: argparse.Namespace, folder: Path) -> dict:
+    """Return the ways from shards to parts of scores, by suffix (see scoring.speed)."""
+    def whole(shard: str) -> Callable[[], None]:
+        def score() -> None:
+            parts = Parts(tempfile.mkdtemp(dir=folder), list(units_of([shard])), False, 'model')
+            for sample in score_files(scorer, prefetched(open_shards([shard])), Reader(scorer.preprocess),
+                                      args.batch_size, args.num_workers):
+                assert not sample.error
+                parts.end() if sample.ended else parts.write(row_of(sample, scorer, 'model'))
+        return score
+    return {suffix: whole(write(folder / f'shard.{suffix}', paths)) for suffix, write in WRITERS.items()}
 
 
 def memory(folder: Path, suffix: str, count: int) -> tuple[float, float]:
@@ -127,19 +94,8 @@ def memory(folder: Path, suffix: str, count: int) -> tuple[float, float]:
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Measure and print; return the ratios by suffix."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--images', type=int, default=64)
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--batch_size', type=int, default=8)
-    parser.add_argument('--num_workers', type=int, default=min(8, torch.get_num_threads()))
-    parser.add_argument('--architecture', choices=list(BACKBONES), default='resnet18')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--resize', action='store_true')
-    parser.add_argument('--small', type=int, default=1_000)
-    parser.add_argument('--large', type=int, default=100_000)
-    args = parser.parse_args(argv)
-    keep_freed_memory(args.device)
-    ratios = speed(args)
+    args = options(__doc__, argv, small=1_000, large=100_000)
+    ratios = speed(args, shards_to_scores)
     with tempfile.TemporaryDirectory() as folder:
         for suffix in WRITERS if args.large else ():
             for count in (args.small, args.large):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from iqa_networks.size import check_memory, without_memory
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
-from iqa_runtime.errors import UserError, first_line
+from iqa_runtime.errors import UserError, first_line, needed
 
 PREFIX = 'timm/'
 # what timm's transformers of one image size are built with to take any: the ViTs' way, and the Swin transformers'
@@ -26,11 +26,7 @@ NORMALISATIONS = {((.5,) * 3, (.5,) * 3): 'half', ((0.,) * 3, (1.,) * 3): 'none'
 
 def import_timm(user: str) -> ModuleType:
     """Import timm; UserError that names what needs it if it is not installed."""
-    try:
-        import timm
-    except ImportError:
-        raise UserError(f'{user} needs timm: pip install timm') from None
-    return timm
+    return needed('timm', 'timm', user)
 
 
 def timm_models(pattern: str = '*') -> list[str]:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_runtime.errors import one_line
+from iqa_runtime.errors import needed, one_line
+from iqa_runtime.files import ROOT
 from iqa_runtime.running import Job, Runner, gpus, slots
-from iqa_runtime.yaml_files import needed
-
-ROOT = Path(__file__).resolve().parents[1]  # of the toolkit
 
 
 @dataclass(frozen=True)

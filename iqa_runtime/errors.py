@@ -1,6 +1,7 @@
-"""Errors of the user, the end of a command, and names picked from a table."""
+"""Errors of the user, the end of a command, packages that only some need, and names picked from a table."""
 import difflib
 import errno
+import importlib
 import io
 import os
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 
 PATIENCE = 20  # seconds that a process may take to fail, end, and be noticed by torchrun, on a busy machine
 WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # what a print to a file may raise
@@ -28,6 +30,14 @@ def first_line(error: BaseException) -> str:
 
 class UserError(ValueError):
     """A mistake of the user, in one line: the file or option, what was found, what is expected."""
+
+
+def needed(module: str, package: str, what: str) -> ModuleType:
+    """Import a module; UserError that names the package to install if it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(f'{what} needs {package}: pip install {package}') from None
 
 
 def command(main: Callable) -> Callable:

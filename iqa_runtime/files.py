@@ -16,6 +16,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
 from iqa_runtime.temporary import temporary_beside
 
+ROOT = Path(__file__).resolve().parents[1]  # of the toolkit
 Paths = str | Path | Sequence[str | Path] | None
 
 

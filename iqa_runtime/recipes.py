@@ -9,9 +9,8 @@ import shlex
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import read_text
+from iqa_runtime.files import ROOT, read_text
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'iqa_recipes' if (ROOT / 'iqa_recipes').is_dir() else ROOT / 'recipes'  # the former where installed
 NAMES_OF_A_RUN = ('run_name', 'split_hash')  # in an options.json beside the options
 

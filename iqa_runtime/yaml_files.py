@@ -1,20 +1,10 @@
-"""Read YAML files: plain values, no key twice; packages that only some commands need."""
-import importlib
+"""Read YAML files: plain values, no key twice."""
 from pathlib import Path
-from types import ModuleType
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, needed
 from iqa_runtime.files import read_text
 
 LARGEST = 1 << 18  # bytes
-
-
-def needed(module: str, package: str, what: str) -> ModuleType:
-    """Import a module; UserError that names the package to install if it is not there."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UserError(f'{what} needs {package}: pip install {package}') from None
 
 
 def read_yaml(path: str | Path):

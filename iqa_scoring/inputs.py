@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from iqa_data.images import SUFFIXES
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, needed
 from iqa_runtime.names import text
-from iqa_runtime.yaml_files import needed
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that braces may mean

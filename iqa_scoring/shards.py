@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 from iqa_data.images import SUFFIXES, ImageError
-from iqa_runtime.errors import one_line
+from iqa_runtime.errors import first_line, one_line
 from iqa_scoring.options import MAX_BYTES
 
 T = TypeVar('T')
@@ -102,7 +102,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return 'no such file'
     system = error.strerror if isinstance(error, OSError) else None
-    return one_line(system or (str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+    return one_line(system or first_line(error))[:300]
 
 
 def prefetched(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:

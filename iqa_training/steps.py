@@ -5,10 +5,9 @@ from pathlib import Path
 
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import ROOT
 from iqa_training.naming import checkpoint_file, name_of
 from iqa_training.options import TRAIN
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from iqa_runtime.charts import SERIES, THEME, Panel, Scatter, png, svg
-from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checkpoint import PARTS, load_checkpoint
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing, write_text
@@ -24,7 +24,6 @@ from IQAperformance import CORRELATIONS, CRITERIA
 
 TEMPLATES = Path(__file__).parent / 'templates'
 PAGE, PICTURE = 'summary.html', 'curves.png'
-PARTS = ('train', 'val', 'test')
 History = Mapping[str, list]  # tag -> rows of step, value, time
 
 
