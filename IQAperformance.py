@@ -2,6 +2,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -52,10 +53,45 @@ def rmse(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.sqrt(np.mean((sq - pq) ** 2, axis))
 
 
-# name -> (predictions, MOS, axis of the images) -> SROCC, PLCC, KROCC in -1..1, RMSE >= 0 in the unit of the MOS
-CRITERIA: dict[str, Callable[..., np.ndarray]] = {'SROCC': srocc, 'PLCC': plcc, 'RMSE': rmse, 'KROCC': krocc}
-FAST = ('SROCC', 'PLCC', 'RMSE')  # on all resamples of a bootstrap at once
-CORRELATIONS = ('SROCC', 'PLCC', 'KROCC')
+@dataclass(frozen=True)
+class Criterion:
+    """A criterion of agreement, called with the predictions, the MOS and perhaps the axis of the images.
+
+    Attributes:
+        of: the function that computes it.
+        correlation: True for a value in -1..1, nan for a constant, whose magnitude says how good the predictions are;
+            False for an error, at least 0, in the unit of the MOS.
+        fast: whether it takes all resamples of a bootstrap at once.
+    """
+
+    of: Callable[..., np.ndarray]
+    correlation: bool
+    fast: bool = True
+
+    def __call__(self, pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
+        return self.of(pq, sq, axis)
+
+    @property
+    def direction(self) -> int:
+        """Return 1 if a higher value is better, -1 if a lower one is."""
+        return 1 if self.correlation else -1
+
+    def merit(self, value: float) -> float:
+        """Return a number that is higher the better the predictions are: a magnitude, or an error negated."""
+        return abs(value) if self.correlation else -value
+
+
+CRITERIA: dict[str, Criterion] = {
+    'SROCC': Criterion(srocc, correlation=True),
+    'PLCC': Criterion(plcc, correlation=True),
+    'RMSE': Criterion(rmse, correlation=False),
+    'KROCC': Criterion(krocc, correlation=True, fast=False),
+}
+
+
+def criterion_title(name: str) -> str:
+    """Return the name of a criterion as a table shows it: correlations between bars, because magnitudes are shown."""
+    return f'|{name}|' if CRITERIA[name].correlation else name
 
 
 def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: int = 1000, seed: int = 0,
@@ -82,7 +118,8 @@ def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: i
 
 def intervals(pq: np.ndarray, sq: np.ndarray) -> dict[str, list[float]]:
     """Return [low, high] of the criteria that are computed fast, as `interval`; without those that are not defined."""
-    found = {name: interval(CRITERIA[name], pq, sq) for name in FAST} if len(pq) > 1 else {}
+    fast = {name: criterion for name, criterion in CRITERIA.items() if criterion.fast}
+    found = {name: interval(criterion, pq, sq) for name, criterion in fast.items()} if len(pq) > 1 else {}
     return {name: list(ends) for name, ends in found.items() if np.isfinite(ends).all()}
 
 
@@ -92,7 +129,7 @@ def agreement(pq: np.ndarray, sq: np.ndarray) -> dict[str, float]:
     The correlations of a constant, of non-finite values or of fewer than two images are nan.
     """
     undefined = len(pq) < 2 or not np.isfinite(pq).all() or np.ptp(pq) == 0 or np.ptp(sq) == 0
-    return {name: math.nan if undefined and name != 'RMSE' else float(criterion(pq, sq))
+    return {name: math.nan if undefined and criterion.correlation else float(criterion(pq, sq))
             for name, criterion in CRITERIA.items()}
 
 
@@ -212,7 +249,7 @@ def results_table(performance: dict, heads: Sequence[str]) -> str:
 
     Of correlations the magnitude is shown, and a last line names the heads whose scores fall as MOS rises.
     """
-    lines = [f'{"":12}' + ''.join(f'{f"|{name}|" if name in CORRELATIONS else name:>9}' for name in CRITERIA)]
+    lines = [f'{"":12}' + ''.join(f'{criterion_title(name):>9}' for name in CRITERIA)]
     for i, head in enumerate(heads):
         lines.append(f'{head:12}' + ''.join(f'{abs(performance[name + str(i or "")]):9.4f}' for name in CRITERIA))
     falling = [head for i, head in enumerate(heads) if performance[f'SROCC{i or ""}'] < 0]

@@ -15,7 +15,7 @@ from iqa_runtime.options import shown, words_of
 from iqa_training.naming import card_file
 from iqa_training.options import TRAIN
 from IQAmodel import NETWORKS, PREFIX, entry_of
-from IQAperformance import CORRELATIONS, CRITERIA
+from IQAperformance import CRITERIA, criterion_title
 
 LONGEST = 200  # characters of a text out of a checkpoint
 MOST = 12      # items of a list out of a checkpoint
@@ -107,7 +107,7 @@ def metrics(checkpoint: Mapping) -> list[str]:
             for part in PARTS if part in checkpoint.get('metrics', {})]
     if not rows:
         return []
-    titles = [rf'\|{name}\|' if name in CORRELATIONS else name for name in CRITERIA]
+    titles = [criterion_title(name).replace('|', r'\|') for name in CRITERIA]
     return [f'| | {" | ".join(titles)} |', '|---' * (len(CRITERIA) + 1) + '|', *rows, '',
             'Of the scored head; RMSE in MOS units. In brackets: 95 % bootstrap intervals over images. The epoch was '
             'chosen by val, the line to MOS is that of train.']
@@ -118,7 +118,7 @@ def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
         return '-'
     low, high = checkpoint.get('intervals', {}).get(part, {}).get(name, (None, None))
-    if value < 0 and name in CORRELATIONS:
+    if value < 0 and CRITERIA[name].correlation:
         value, low, high = -value, high and -high, low and -low
     return f'{value:.4f}' if low is None else f'{value:.4f} [{low:.4f}, {high:.4f}]'
 

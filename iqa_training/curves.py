@@ -9,7 +9,6 @@ import numpy as np
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
 
-DIRECTIONS = {'SROCC': 1, 'PLCC': 1, 'RMSE': -1}  # 1: larger is better
 HEADER = ['Wall time', 'Step', 'Value']
 
 
@@ -49,15 +48,21 @@ def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     return Curve(steps[:end], values[:end], bool(bad.any()))
 
 
+def direction(metric: str) -> int:
+    """Return 1 if a higher value of a criterion is better, -1 if a lower one is."""
+    from IQAperformance import CRITERIA  # slow to import, as torch is, and --help of figures needs none
+    return CRITERIA[metric].direction
+
+
 def first_reaching(curve: Curve, target: float, metric: str) -> float | None:
     """Return the first epoch at which `curve` is at least as good as `target`, or None."""
-    good = (curve.values - target) * DIRECTIONS[metric] >= 0
+    good = (curve.values - target) * direction(metric) >= 0
     return float(curve.epochs[np.argmax(good)]) if good.any() else None
 
 
 def best(curve: Curve, metric: str) -> float:
     """Return the best value of a curve; nan if it has none."""
-    return float((np.max if DIRECTIONS[metric] > 0 else np.min)(curve.values)) if len(curve.values) else math.nan
+    return float((np.max if direction(metric) > 0 else np.min)(curve.values)) if len(curve.values) else math.nan
 
 
 def last_epoch(*groups: Mapping[str, Curve]) -> float:

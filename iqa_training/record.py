@@ -4,23 +4,25 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from IQAperformance import CRITERIA
 
-def _magnitude(*names: str) -> Callable[[dict], float]:
-    return lambda performance: sum(abs(performance[name]) for name in names)
-
-
-def _least(name: str) -> Callable[[dict], float]:
-    return lambda performance: -performance[name]
+HEADS = ('', '1', '2')  # suffixes of the criteria, see IQAperformance.IQAPerformance
 
 
-# name -> a validation's performance -> a number, higher is better; the suffixes are those of the heads (see
-# IQAperformance.IQAPerformance)
+def _merit(name: str, head: str = '') -> Callable[[dict], float]:
+    return lambda performance: CRITERIA[name].merit(performance[name + head])
+
+
+def _main_score(performance: dict) -> float:
+    return _merit('SROCC')(performance) + _merit('PLCC')(performance)
+
+
+# name -> a validation's performance -> a number, higher is better
 VAL_CRITERIA: dict[str, Callable[[dict], float]] = {
-    **{name + head: _magnitude(name + head) for name in ('SROCC', 'PLCC', 'KROCC') for head in ('', '1', '2')},
-    **{f'RMSE{head}': _least(f'RMSE{head}') for head in ('', '1', '2')},
-    'SROCC+PLCC': _magnitude('SROCC', 'PLCC'),
-    'main_score': _magnitude('SROCC', 'PLCC'),  # NTIRE's name of the sum
-    'loss': _least('loss'),
+    **{name + head: _merit(name, head) for name in CRITERIA for head in HEADS},
+    'SROCC+PLCC': _main_score,
+    'main_score': _main_score,  # NTIRE's name of the sum
+    'loss': lambda performance: -performance['loss'],
 }
 
 
@@ -30,14 +32,16 @@ def name_printed(name: str) -> str:
     >>> name_printed('SROCC+PLCC')
     '|SROCC|+|PLCC|'
     """
-    return re.sub(r'(?:SROCC|PLCC|KROCC)[12]?', r'|\g<0>|', name)
+    correlations = '|'.join(name for name, criterion in CRITERIA.items() if criterion.correlation)
+    return re.sub(rf'(?:{correlations})[12]?', r'|\g<0>|', name)
 
 
 def value_printed(name: str, value: float | None) -> str:
     """Return the value of a criterion as it is printed: 'none' if there is none, errors and losses not negated."""
     if value is None:
         return 'none'
-    return f'{-value if name == "loss" or name.startswith("RMSE") else value:.4f}'
+    criterion = CRITERIA.get(name.rstrip('12'))
+    return f'{-value if name == "loss" or (criterion and not criterion.correlation) else value:.4f}'
 
 
 @dataclass

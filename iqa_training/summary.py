@@ -4,7 +4,7 @@ All comes from what a run leaves: options.json and the scalars of its log, its c
 So the summary of a run can be made again, and that of one that is still training or was stopped.
 """
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from iqa_runtime.tables import Table
 from iqa_training.naming import checkpoint_file, name_of
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
-from IQAperformance import CORRELATIONS, CRITERIA
+from IQAperformance import CRITERIA, criterion_title
 
 TEMPLATES = Path(__file__).parent / 'templates'
 PAGE, PICTURE = 'summary.html', 'curves.png'
@@ -78,14 +78,13 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
         rows = np.array(history[tag], float).reshape(-1, 3)
         return rows[:, 0], np.abs(rows[:, 1]) if magnitude else rows[:, 1]
 
-    def of_parts(criteria: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def of_parts(criteria: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return the criteria of val, and the first of them for each other part."""
         found = {}
         for tag in sorted(history, key=lambda tag: tag.partition('/')[0] != 'val'):
             part, criterion = tag.partition('/')[0], tag.rpartition('/')[2]
             if part in PARTS and criterion in (criteria if part == 'val' else criteria[:1]):
-                label = f'|{criterion}|' if criterion in CORRELATIONS else criterion
-                found[f'{part} {label}'] = curve(tag, criterion in CORRELATIONS)
+                found[f'{part} {criterion_title(criterion)}'] = curve(tag, CRITERIA[criterion].correlation)
         return dict(list(found.items())[:len(SERIES)])
 
     unit = 'iteration' if options.get('val_every') else 'epoch'
@@ -93,8 +92,8 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
     panels = []
     if 'train/loss' in history:
         panels.append(Panel('Training loss', 'iteration', curves={'loss': curve('train/loss')}))
-    for title, criteria in (('Correlation with MOS', CORRELATIONS), ('Error in MOS units', ('RMSE',))):
-        curves = of_parts(criteria)
+    for title, correlation in (('Correlation with MOS', True), ('Error in MOS units', False)):
+        curves = of_parts([name for name, criterion in CRITERIA.items() if criterion.correlation == correlation])
         if curves:
             panels.append(Panel(title, unit, '' if len(curves) > 1 else next(iter(curves)), curves, best))
     return panels
@@ -121,7 +120,7 @@ def rendered(name: str, options: Mapping, checkpoint: Mapping, panels: list[Pane
         title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
         marked=any(panel.mark is not None for panel in panels),
         scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
-        criteria=[f'|{criterion}|' if criterion in CORRELATIONS else criterion for criterion in CRITERIA],
+        criteria=list(map(criterion_title, CRITERIA)),
         metrics=metrics_of(checkpoint), epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
         epochs=options.get('epochs'), dataset=checkpoint.get('dataset', options.get('dataset')),
         split={part: len(names) for part, names in checkpoint.get('split', {}).items()},

@@ -15,7 +15,7 @@ if not __package__:  # run as a script
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from iqa_training import figures
-from iqa_training.curves import DIRECTIONS, Curve, first_reaching, last_epoch
+from iqa_training.curves import Curve, direction, first_reaching, last_epoch
 from results_in_the_paper.driver import plotting
 from results_in_the_paper.driver.figure_runs import METRICS, PARTS
 from results_in_the_paper.driver.options import curves as curve_options
@@ -45,7 +45,7 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
             ax = axes[i, j]
             _panel(ax, {loss: curves[loss][part, metric] for loss in curves}, metric, last)
             ax.set(title=f'{PART_NAMES[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
-            if metric != 'RMSE':
+            if direction(metric) > 0:
                 figures.spread_correlations([ax])
     for ax, metric in zip(axes[:, 0], METRICS, strict=True):
         ax.set_ylabel(metric)
@@ -67,7 +67,7 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
         ax.plot(epoch, value, 'o', color=colour, markersize=3.5, zorder=5)
         ax.axvline(epoch, color=colour, linewidth=.5, zorder=.9)
         # the earlier epoch's number stands left of its line, the later one's right, where the panel is empty
-        height = .03 if DIRECTIONS[metric] > 0 else .9
+        height = .03 if direction(metric) > 0 else .9
         ax.annotate(f'{epoch:g}', (epoch, height), xycoords=('data', 'axes fraction'), color=colour,
                     textcoords='offset points', xytext=(6 * i - 3, 0), ha='right' if i == 0 else 'left',
                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': .8, 'pad': .5})

@@ -7,7 +7,16 @@ import torch
 from ignite.exceptions import NotComputableError
 from scipy import stats
 
-from IQAperformance import CRITERIA, IQAPerformance, criteria_of, fit_line
+from IQAperformance import (
+    CRITERIA,
+    Criterion,
+    IQAPerformance,
+    agreement,
+    criteria_of,
+    fit_line,
+    intervals,
+    results_table,
+)
 
 
 def fill(metric, heads, mos, std, batch=7):
@@ -88,6 +97,29 @@ def test_fit_line_of_a_constant():
 def test_criteria_of_has_every_criterion_of_every_head(sample):
     names = list(criteria_of(fill(IQAPerformance(), *sample)))
     assert names == [criterion + suffix for suffix in ('', '1', '2') for criterion in CRITERIA]
+
+
+@pytest.mark.parametrize('name', CRITERIA)
+def test_the_merit_of_a_criterion_falls_as_predictions_get_worse(name):
+    rng = np.random.default_rng(0)
+    mos, noise = rng.uniform(0, 100, 200), rng.normal(0, 100, 200)
+    criterion = CRITERIA[name]
+    merits = [criterion.merit(float(criterion(mos + share * noise, mos))) for share in (0, .1, .3, 1)]
+    assert merits == sorted(set(merits), reverse=True)
+    falling = criterion.merit(float(criterion(-mos, mos)))
+    assert (falling == merits[0]) == criterion.correlation
+
+
+def test_a_row_of_criteria_is_all_that_another_criterion_needs(monkeypatch, sample):
+    def mae(pq, sq, axis=-1):
+        return np.mean(np.abs(sq - pq), axis)
+    monkeypatch.setitem(CRITERIA, 'MAE', Criterion(mae, correlation=False))
+    result = fill(IQAPerformance(), *sample)
+    assert result['MAE'] == np.mean(np.abs(result['pq'] - sample[1]))
+    assert agreement(np.ones(3), np.array([1., 2., 3.]))['MAE'] == 1
+    low, high = intervals(result['pq'], sample[1])['MAE']
+    assert low < result['MAE'] < high
+    assert results_table(result, ['both']).split()[:5] == ['|SROCC|', '|PLCC|', 'RMSE', '|KROCC|', 'MAE']
 
 
 @pytest.mark.parametrize('status', ['train', 'test'])
