@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.images import opened
 from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
-from iqa_data.samplers import SameSize, Share
+from iqa_data.samplers import SameSize, Share, Shuffled
 from iqa_data.splits import SplitPlan, choose
 from iqa_data.target import Target, target_of
 from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
@@ -124,7 +124,9 @@ class Data:
         return self.loading.batch_size
 
     def training_loader(self, fewest: int = 1) -> DataLoader:
-        """Return shuffled batches, drawn with torch's global generator; a last batch below `fewest` is dropped.
+        """Return shuffled batches, in orders that the state of torch's global generator decides now (see Shuffled).
+
+        A last batch below `fewest` images is dropped; of several processes, each has its share of each batch.
 
         Raises UserError if there are fewer than `fewest` images.
         """
@@ -138,23 +140,23 @@ class Data:
         if drop:
             print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
                   f'({len(dataset)} images, batch size {self.batch_size})')
-        return self._loader(dataset, batch_sampler=Share(BatchSampler(RandomSampler(dataset), self.batch_size, drop)))
+        order = Shuffled(len(dataset))
+        return self._loader(dataset, Share(BatchSampler(order, self.batch_size, drop)), order.generator)
 
-    def evaluation_loader(self, part: str, generator: torch.Generator | None = None) -> DataLoader:
+    def evaluation_loader(self, part: str) -> DataLoader:
         """Return every image of a part once, without augmentation, images of one size together (see SameSize.order).
 
         If crops are trained with, a batch of whole images has no more pixels than one of crops, and fits the memory.
-        Starting a loader draws one number from `generator` (None: torch's global one).
         """
         cropped = self.augment and 'crop' in self.augment.parts
         most = self.batch_size * self.augment.crop[0] * self.augment.crop[1] if cropped else None
-        return self._loader(self.datasets[part], batch_sampler=SameSize(self.sizes[part], self.batch_size, most),
-                            generator=generator)
+        return self._loader(self.datasets[part], SameSize(self.sizes[part], self.batch_size, most), torch.Generator())
 
-    def _loader(self, dataset: IQADataset, **options) -> DataLoader:
+    def _loader(self, dataset: IQADataset, batches: Sampler, generator: torch.Generator) -> DataLoader:
+        """Return the loader of these batches; when it starts, it seeds its workers with a number of `generator`."""
         at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
-        return DataLoader(dataset, num_workers=0 if at_once else self.loading.num_workers,
-                          pin_memory=self.loading.pin_memory, collate_fn=_as_it_is, **options)
+        return DataLoader(dataset, batch_sampler=batches, num_workers=0 if at_once else self.loading.num_workers,
+                          collate_fn=_as_it_is, pin_memory=self.loading.pin_memory, generator=generator)
 
 
 def _as_it_is(batch):

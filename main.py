@@ -104,7 +104,7 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
                                         preparing(normalise, model.inputs, data.target), device,
                                         args.accumulation_steps, args.opt_level, args.amp_backend, args.compile)
     evaluation = Evaluation(average.module if average else model, data, device, normalise, loss.scored_head, args.line,
-                            loss if args.val_criterion == 'loss' else None, args.val_every is not None, args.pbar)
+                            loss if args.val_criterion == 'loss' else None, args.pbar)
     plan = Plan(args.epochs, args.val_every, args.val_criterion, args.test_during_training,
                 args.q if args.log_bhat else None, args.accumulation_steps, args.keep, tuple(args.logger), args.pbar)
     about = {'options': args.of_training(), 'head': loss.scored_head,

@@ -165,9 +165,7 @@ def evaluate(model: Network, loader: DataLoader, device: str, metric: IQAPerform
     engine = create_supervised_evaluator(model, metric, preparing(normalise, model.inputs, Target(), crop), device)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
-    if len(loader):
+    if len(loader):  # another process may have all images
         with limits_explained(engine, model):
             engine.run(loader)
-    else:
-        iter(loader)  # it draws a random number, and every process must draw the same ones
     return in_order(metric.compute(), loader.batch_sampler.order)

@@ -84,7 +84,7 @@ def ours(paths: list[Path], cache: Path) -> None:
     data.augment = Augmentation(('crop', 'hflip'), crop=(CROP, CROP))
     normalise = NORMALISATIONS['none']
     model, engine = trainer_of('cnniqa', normalise)
-    loader, whole = data.training_loader(), data.evaluation_loader('train', torch.Generator())
+    loader, whole = data.training_loader(), data.evaluation_loader('train')
     work.update({'training': lambda: engine.run(loader, max_epochs=1),
                  'evaluation': lambda: evaluate(model, whole, 'cpu', IQAPerformance(), normalise)})
 

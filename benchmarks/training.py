@@ -40,7 +40,7 @@ def prepare(side: str, paths: list[Path], cache: Path) -> None:
         data = as_data(paths, cache)
         batch = next(iter(data.training_loader()))[0], scores
         engine = create_supervised_trainer(model, optimizer, IQALoss(), preparing(IMAGENET, 1, Target()), 'cpu')
-        loader = data.evaluation_loader('train', torch.Generator())
+        loader = data.evaluation_loader('train')
         work['evaluation'] = lambda: evaluate(model, loader, 'cpu', IQAPerformance(), IMAGENET)
     work['training step'] = lambda: engine.run([batch], max_epochs=1)
 

@@ -1,8 +1,31 @@
-"""Samplers of batches: images of one size together, and the share of each process."""
+"""Samplers: a random order, batches of images of one size, and the share of each process."""
 from collections.abc import Iterator, Sequence
 
 import ignite.distributed as idist
+import torch
 from torch.utils.data import BatchSampler, Sampler
+
+
+class Shuffled(Sampler[int]):
+    """Positions 0..count - 1 in another random order each epoch, drawn with a generator of their own.
+
+    `generator` starts as torch's global one is now, and nothing else draws from it, so that the orders depend on the
+    seed and the epoch alone: not on dropout, augmentation or validations, nor on the number of processes. An epoch
+    takes three numbers: the DataLoader, which has the same generator, the first, the order the second, and the third
+    is not used. The original package took them from the global generator, the third in its validation, so that its
+    orders are the same.
+    """
+
+    def __init__(self, count: int):
+        self.count, self.generator = count, torch.Generator()
+        self.generator.set_state(torch.get_rng_state())
+
+    def __iter__(self) -> Iterator[int]:
+        seed, _ = (torch.empty((), dtype=torch.int64).random_(generator=self.generator).item() for _ in range(2))
+        return iter(torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).tolist())
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class SameSize(Sampler[list[int]]):

@@ -1,8 +1,6 @@
 """Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
 from collections.abc import Callable
 
-import torch
-
 from iqa_data.transforms import Normalise
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
@@ -22,13 +20,11 @@ class Evaluation:
         head: position of the scored head among the network's outputs.
         line: how raw outputs become MOS: 'fitted' by least squares, or 'target', the way back from the target.
         loss_fn: (outputs, (target, std)) -> loss; with it, a performance holds the loss.
-        own_generators: let validation, too, draw from a generator of its own, not from torch's global one.
         pbar: show progress bars.
     """
 
     def __init__(self, model: Network, data: Data, device: str, normalise: Normalise, head: int = -1,
-                 line: str = 'fitted', loss_fn: Callable | None = None, own_generators: bool = False,
-                 pbar: bool = False):
+                 line: str = 'fitted', loss_fn: Callable | None = None, pbar: bool = False):
         self.model, self.data, self.device, self.normalise = model, data, device, normalise
         self.head, self.pbar = head, pbar and is_main()
         self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
@@ -36,10 +32,7 @@ class Evaluation:
         self.crop = augment.crop if model.side and augment and 'crop' in augment.parts else None
         heads = len(model.heads)
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
-        # what is evaluated besides must not change the random draws of training; the original's validation does
-        drawing = () if own_generators else ('val',)
-        self.loaders = {part: data.evaluation_loader(part, None if part in drawing else torch.Generator())
-                        for part in data.names}
+        self.loaders = {part: data.evaluation_loader(part) for part in data.names}
 
     def validate(self) -> dict[str, dict]:
         """Return {'val': performance}, with the line of the target or one fitted on the validation images."""

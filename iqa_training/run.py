@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
+from torch.utils.data import DataLoader
 
 from iqa_data.splits import split_hash
 from iqa_networks.network import Network, scored_first
 from iqa_networks.svd_layers import count_parameters
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
-from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
+from iqa_runtime.distributed import any_process, broadcast_weights, gather, gather_objects, is_main
 from iqa_runtime.errors import UserError
 from iqa_training.card import write_card
 from iqa_training.clock import Clock, in_words
@@ -112,9 +113,9 @@ class Run:
 
     # The whole run
 
-    def train(self, loader, state: dict | None = None) -> dict | None:
+    def train(self, loader: DataLoader, state: dict | None = None) -> dict | None:
         """Train, from a state or from the beginning, and test; return the performance of the best weights."""
-        total = self.plan.epochs * len(loader)
+        total, self.order = self.plan.epochs * len(loader), loader.generator
         if total < self.plan.accumulation:
             raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, so that '
                             'no step would be done')
@@ -146,15 +147,15 @@ class Run:
         if state['split_hash'] != self.split_hash:
             raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
                             f'{self.split_hash}): the info file or the split file was changed')
-        restore(self.model, self.parts, state)
+        restore(self.model, self.parts, self.order, state)
         self.iteration, self.log.history = state['iteration'], state['history']
         self.record.restore(state['record'])
 
     # The handlers
 
     def begin_epoch(self, engine: Engine) -> None:
-        """Keep the random states that the order of images comes from, and the loss's scale; start the clock."""
-        self.random, self.epoch_started = random_states(), time.perf_counter()
+        """Keep what the order of images comes from, and the loss's scale; start the clock."""
+        self.epoch_order, self.epoch_started = self.order.get_state(), time.perf_counter()
         self.scale = engine.scaler.get_scale() if engine.scaler else 1
 
     def log_loss(self, engine: Engine) -> None:
@@ -233,7 +234,7 @@ class Run:
         """
         self.log.flush()
         self.log.write_bhat(engine.state.epoch_length)
-        self.save_state(random_states())
+        self.save_state(self.order.get_state())
         if any_process(self.stop.signal is not None):
             self._leave()
 
@@ -241,7 +242,7 @@ class Run:
         """Write the state in the middle of an epoch and end the process, if a signal asks for it."""
         last = self.iteration % engine.state.epoch_length == 0  # keep_state follows
         if not last and any_process(self.stop.signal is not None):
-            self.save_state(self.random)
+            self.save_state(self.epoch_order)
             self._leave()
 
     def _leave(self) -> None:
@@ -267,8 +268,9 @@ class Run:
                     'higher_is_better': self.data.higher_is_better},
             'epoch': epoch, 'metrics': metrics, 'finished': finished}
 
-    def save_state(self, random: dict) -> None:
-        """Write the state of this iteration."""
+    def save_state(self, order: torch.Tensor) -> None:
+        """Write the state of this iteration; `order` is that of the order's generator when its epoch began."""
+        random = gather_objects(random_states())
         if not is_main():
             return
         waiting = self.iteration % self.plan.accumulation
@@ -276,8 +278,8 @@ class Run:
         write_state(self.checkpoint, {
             'options': self.about['options'], 'split_hash': self.split_hash, 'iteration': self.iteration,
             'model': self.model.state_dict(), **{name: part.state_dict() for name, part in self.parts.items()},
-            'gradients': gradients_of(self.model) if waiting else {}, 'random': random,
-            'record': self.record.state(), 'history': history}, self.plan.keep)
+            'gradients': gradients_of(self.model) if waiting else {}, 'order': order,
+            'random': random, 'record': self.record.state(), 'history': history}, self.plan.keep)
 
     def finish(self) -> dict | None:
         """Take the best weights, fit k, b on the training images, test, and write the results and the model card.

@@ -9,7 +9,8 @@ of the iteration at which it was asked to stop. It holds tensors and plain Pytho
     model, optimizer, scheduler, scaler     their state dicts
     ema             the state dict of the average of the weights, with --ema
     gradients       name of a parameter -> its gradient, if batches of an optimizer step are still to come
-    random          the states of all random number generators, when the unfinished epoch began
+    order           the state of the generator of the order of images, when the unfinished epoch began
+    random          of each process, the states of all its other random number generators
     record          which validation was the best so far (see iqa_training/record.py)
     history         tag -> (n, 3) float64: step, value, time of every scalar in the log
     checksum        CRC-32 of all this
@@ -19,13 +20,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from iqa_runtime.checkpoint import checksum, load_checkpoint, read_tensors, write_tensors
-from iqa_runtime.checks import checked_value, dict_of, fields, number, optional, plain, tensors, text, whole
+from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, optional, plain, tensors, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, shown
 from iqa_runtime.temporary import remove_left_over
@@ -118,17 +120,25 @@ def _scalars(value) -> dict[str, list]:
     return {text(tag): _rows(rows) for tag, rows in _dictionary(value).items()}
 
 
+def _random(value) -> list[dict]:
+    """Return `random_states` of each process; older states hold those of one."""
+    states = fields(python=list, numpy=list, torch=lambda x: x, cuda=list)
+    return list_of(states)([value] if isinstance(value, Mapping) else value)
+
+
 CHECKS = {
     'options': dict_of(plain), 'split_hash': text, 'iteration': whole, 'model': tensors, 'optimizer': _dictionary,
-    'scheduler': _dictionary, 'gradients': tensors, 'random': fields(python=list, numpy=list, torch=lambda x: x,
-                                                                     cuda=list),
+    'scheduler': _dictionary, 'gradients': tensors, 'random': _random,
     'record': fields(best=optional(number), at=whole, epoch=whole, since=whole), 'history': _scalars,
 }
-OPTIONAL = {'scaler': optional(_dictionary), 'ema': optional(tensors)}
+OPTIONAL = {'scaler': optional(_dictionary), 'ema': optional(tensors), 'order': lambda value: value}
 
 
 class Skipping:
-    """A loader whose first epoch begins after `count` batches, which are drawn and thrown away."""
+    """A loader whose first epoch begins after `count` batches, which are drawn and thrown away.
+
+    Their augmentation has been drawn before: torch's global generator stays as it is.
+    """
 
     def __init__(self, loader: DataLoader, count: int):
         self.loader, self.count = loader, count
@@ -137,9 +147,11 @@ class Skipping:
         return len(self.loader)
 
     def __iter__(self):
-        batches = iter(self.loader)
+        batches, before = iter(self.loader), torch.get_rng_state()
         for _ in range(self.count):
             next(batches)
+        if self.count:
+            torch.set_rng_state(before)
         self.count = 0
         return batches
 
@@ -173,9 +185,10 @@ def set_random_states(states: dict) -> None:
         torch.cuda.set_rng_state(state, i)
 
 
-def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
+def restore(model: nn.Module, parts: Mapping, order: torch.Generator, state: dict) -> None:
     """Restore the network, the optimizer, the schedule, the scaler, and the random generators from a state.
 
+    `order` is the generator of the order of images; in older states it was torch's global one.
     Raises UserError if the state does not fit them.
     """
     try:
@@ -185,7 +198,9 @@ def restore(model: nn.Module, parts: Mapping, state: dict) -> None:
             part.load_state_dict(state[name])
         _check_moments(parts['optimizer'])
         restore_gradients(model, state['gradients'])
-        set_random_states(state['random'])
+        random = state['random'][idist.get_rank() % len(state['random'])]
+        set_random_states(random)
+        order.set_state(random['torch'] if state['order'] is None else state['order'])
     except Exception as error:  # torch, numpy and Python raise many kinds on values that do not fit
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise UserError(f'--resume {state["path"]}: the state does not fit this run ({reason[:200]})') from None

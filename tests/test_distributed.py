@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -14,13 +15,22 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 from torch import nn
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 import main
 import test_dataset
 from iqa_data.samplers import SameSize, Share
-from iqa_runtime.distributed import WholeBatchLoss, fewest_images, gather, parallel, shared_gradient, synchronise
+from iqa_runtime.distributed import (
+    WholeBatchLoss,
+    fewest_images,
+    gather,
+    gather_objects,
+    parallel,
+    shared_gradient,
+    synchronise,
+)
 from iqa_runtime.errors import UserError
+from IQAdataset import Data, IQADataset, Loading
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
 
@@ -58,6 +68,20 @@ CASES = [*({'loss_type': name} for name in LOSSES), {'loss_type': 'mae', 'monoto
          {'alpha': (1, .1), 'beta': (1, 0, 0)}, {'detach': True, 'alpha': (0, 1)}]
 
 
+def epochs_of(count: int, batch_size: int, noise: int) -> list[list[list[float]]]:
+    """This process's batches of three epochs of `count` items, while other things draw `noise` numbers per batch."""
+    torch.manual_seed(3)
+    images = IQADataset([()] * count, np.arange(count), np.ones(count), read=None)
+    loader = Data('numbers', {}, {'train': images}, {}, None, Loading(batch_size)).training_loader(fewest=2)
+    epochs = []
+    for _ in range(3):
+        epochs.append([])
+        for _, (mos, _) in loader:
+            epochs[-1].append(mos.flatten().tolist())
+            torch.rand(noise)
+    return epochs
+
+
 def work(rank: int, folder: str) -> None:
     """What each of two processes does for the tests below; rank 0 writes the results."""
     torch.set_num_threads(1)
@@ -68,8 +92,9 @@ def work(rank: int, folder: str) -> None:
         metric.update(([scores, scores, scores ** 2], (scores, scores)))
     order = SameSize([(1, 1)] * 5, 2).order
     gathered = gather(torch.full((rank + 1, 2), float(rank)))
+    epochs = gather_objects(epochs_of(28, 5, noise=rank))
     if rank == 0:
-        torch.save([results, metric.compute()['SROCC'], order, gathered], Path(folder, 'results'))
+        torch.save([results, metric.compute()['SROCC'], order, gathered, epochs], Path(folder, 'results'))
     else:
         metric.compute()
 
@@ -96,10 +121,29 @@ def test_two_processes_give_the_gradients_and_statistics_of_one(two, i):
 
 
 def test_metrics_order_and_gathering(two):
-    _, srocc, order, gathered = two
+    _, srocc, order, gathered, _ = two
     assert srocc == pytest.approx(1)
     assert order == [0, 1, 4, 2, 3]
     assert gathered.tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_each_image_comes_once_an_epoch_in_the_order_of_one_process(two):
+    alone = epochs_of(28, 5, noise=0)
+    for epoch, whole in enumerate(alone):
+        for i, batch in enumerate(whole):
+            first, second = (epochs[epoch][i] for epochs in two[-1])
+            assert (batch[::2], batch[1::2]) == (first, second)
+        assert sorted(chain(*whole)) == list(range(28))
+    assert alone[0] != alone[1] != alone[2]
+
+
+def test_the_order_is_the_originals_whatever_else_is_random():
+    torch.manual_seed(3)
+    original = []
+    for _ in range(3):
+        original.append([batch.tolist() for batch in DataLoader(range(28), 5, shuffle=True)])
+        iter(DataLoader(range(3)))  # its validation draws a number, too
+    assert epochs_of(28, 5, noise=0) == epochs_of(28, 5, noise=7) == original
 
 
 def test_one_process_needs_nothing(monkeypatch):

@@ -258,11 +258,12 @@ def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
     model, parts = parts_of_a_run()
     before = random_states()
     state = {'options': {'learning_rate': 1e-4}, 'split_hash': 'x', 'iteration': 3, 'model': dict(model.state_dict()),
-             'gradients': {'weight': torch.ones(1, 2)}, 'random': before,
+             'gradients': {'weight': torch.ones(1, 2)}, 'random': [before],
+             'order': torch.Generator().get_state(),
              'record': {'best': .5, 'at': 1, 'epoch': 1, 'since': 0},
              'history': {'train/loss': torch.ones(2, 3, dtype=torch.float64)},
              **{name: part.state_dict() for name, part in parts.items()}}
-    shallow = [place for place in places({**state, 'random': {**before, 'python': before['python'][:1]}}) if place]
+    shallow = [place for place in places({**state, 'random': [{**before, 'python': before['python'][:1]}]}) if place]
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.sampled_from([place for place in shallow if 'numpy' not in place or len(place) < 3]))
         try:
@@ -276,7 +277,7 @@ def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
         torch.save({**state, 'checksum': data.draw(st.sampled_from([checksum(state)] * 9 + [3]))}, path)
         try:
             content = read_state(path)
-            restore(model, parts, {**content, 'path': str(path)})
+            restore(model, parts, torch.Generator(), {**content, 'path': str(path)})
         except UserError as error:
             refused(error, 'any.state')
         finally:

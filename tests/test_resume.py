@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL, make_tiny
-from mini import MINI
+from mini import MINI, stop_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.amp import GradScaler
 
@@ -190,6 +190,21 @@ def test_in_the_middle_of_an_epoch(whole, folder):
     assert process.exitcode == 0
     assert '7 of 12 iterations are done' in (folder / 'stdout').read_text()
     assert_same(folder, whole[0])
+
+
+@pytest.mark.parametrize('words', [[], ['--val_every', '2', '--augmentation', '-cs_h', '32', '-cs_w', '32']])
+def test_a_network_with_dropout_in_the_middle_of_an_epoch(tiny, monkeypatch, words):
+    words = [*tiny, *SMALL, '-arch', 'cnniqa', '-bs', '5', '-e', '3', *words]
+    main.main([*words, '-modelfile', 'whole.pth'])
+    stop_at(monkeypatch, 2, 4, 8)  # of 3 iterations an epoch
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            main.main([*words, '-modelfile', 'stopped.pth', '--resume', 'auto'])
+    main.main([*words, '-modelfile', 'stopped.pth', '--resume', 'auto'])
+    whole, stopped = (read_tensors(f'{name}.pth.00000009.state') for name in ('whole', 'stopped'))
+    assert all(torch.equal(tensor, stopped['model'][name]) for name, tensor in whole['model'].items())
+    for tag, rows in whole['history'].items():
+        assert torch.equal(rows[:, :2], stopped['history'][tag][:, :2]), tag
 
 
 @pytest.mark.parametrize(('words', 'number', 'iterations'), [
