@@ -48,7 +48,7 @@ from tqdm import tqdm
 
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.look import Seen, look
-from iqa_data.splits import choose, shared_contents, split_hash
+from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import check_outputs, write_text
@@ -56,6 +56,7 @@ from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')
 NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ
+ALIKE = .8               # least correlation of their colours: above .9 of versions of one image, below .5 of strangers
 STD_SHARE = (.03, .5)    # of the range of MOS, in which the median std of opinions is expected
 RHO = .1                 # rank correlation from which a direction is guessed
 Finding = tuple[str, str]
@@ -137,11 +138,13 @@ def near_duplicates(case: Case) -> Iterator[Finding]:
     content = case.info.ref_ids[rows]
     file = np.unique([case.seen[i].digest for i in rows], return_inverse=True)[1]
     part, signs = case.part_of[rows], np.array([case.seen[i].bits for i in rows], np.float32) * 2 - 1
+    colours = np.array([case.seen[i].colours for i in rows])
     n = across = 0
     examples: list[list[int]] = []
     for start in range(0, len(rows), 512):
         block = slice(start, start + 512)
         near = signs[block] @ signs[start:].T >= 64 - 2 * NEAR  # 64 - 2 x the bits that differ
+        near &= colours[block] @ colours[start:].T >= ALIKE
         near &= (content[block, None] != content[start:]) & (file[block, None] != file[start:])
         first, second = np.nonzero(np.triu(near, 1))
         n, crossing = n + len(first), part[start + first] != part[start + second]
@@ -154,7 +157,7 @@ def near_duplicates(case: Case) -> Iterator[Finding]:
         yield ('warning' if across else 'note'), (f'{n} pairs look nearly the same, {across} of them in different parts'
                                                   f'{hint}: {pairs(case, examples)}')
     else:
-        yield 'ok', 'no two contents look nearly the same'
+        yield 'ok', f'no two {case.info.units} look nearly the same'
 
 
 def scores(case: Case) -> Iterator[Finding]:
@@ -213,6 +216,8 @@ def split(case: Case) -> Iterator[Finding]:
     if shared:
         yield 'error', (f'{len(shared)} of {len(set(case.info.ref_ids.tolist()))} contents are in more than one part: '
                         '--split reference keeps them apart')
+    if scenes := shared_scenes(case.info, case.parts):
+        yield 'warning', scenes
     for part, rows in case.parts.items():
         if len(rows) < 2:
             yield ('error' if part == 'train' else 'warning'), f'{part} has one image only'

@@ -265,9 +265,10 @@ def summary(info: Info, out: Path) -> str:
     """Describe in a few lines the file that was written."""
     parts = '' if info.part is None else ', ' + ', '.join(f'{n} {part}' for part, n in
                                                          zip(PARTS, counts(info)['parts'], strict=True))
+    known = f' of {counts(info)["contents"]} contents' if info.units == 'contents' else ', contents are not known'
     std = np.isfinite(info.std)
     return '\n'.join([
-        f'{out}: {len(info.names)} images of {counts(info)["contents"]} contents{parts}',
+        f'{out}: {len(info.names)} images{known}{parts}',
         f'MOS {info.mos.min():g} to {info.mos.max():g}, ' +
         (f'std {info.std[std].min():g} to {info.std[std].max():g}' if std.any() else 'no std') +
         ('' if info.higher_is_better else ', lower is better'),

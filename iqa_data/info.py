@@ -170,6 +170,11 @@ class Info:
         """Return whether a higher score means a better image; true if the file does not say."""
         return self.about.get('higher_is_better', True)
 
+    @property
+    def units(self) -> str:
+        """Return what a split deals out: 'contents', or 'images' if no two of them are known to show the same."""
+        return 'contents' if len(set(self.ref_ids.tolist())) < len(set(self.names)) else 'images'
+
 
 def parts_of(table: Table) -> np.ndarray:
     """Return the column part of a table, (N,); UserError if a cell is not one of PARTS."""

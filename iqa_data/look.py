@@ -17,6 +17,7 @@ class Seen(NamedTuple):
     mode: str = ''                      # Pillow's
     digest: bytes = b''                 # of the file
     bits: np.ndarray | None = None      # (64,) bool, perceptual hash; None for a flat image
+    colours: np.ndarray | None = None   # (192,) float32, see `layout`
     clarity: tuple[float, float] = (0, 0)  # sharpness and noise
 
 
@@ -25,17 +26,24 @@ def look(path: Path) -> Seen:
     try:
         with opened(path) as image:
             mode, size, digest = image.mode, shown_size(image), hashlib.sha256(path.read_bytes()).digest()
-            image.draft('L', image.size)  # JPEG only: the luma alone
-            grey = to_rgb(image).convert('L')
+            rgb = to_rgb(image)
+            grey = rgb.convert('L')
     except ImageError as error:
         return Seen(error.reason)
-    return Seen('', size, mode, digest, perceptual_hash(grey), clarity(grey))
+    return Seen('', size, mode, digest, perceptual_hash(grey), layout(rgb), clarity(grey))
 
 
 def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
     """Return whether brightness rises to the right, in 8 x 8 places, (64,) bool; None if contrast is lacking."""
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     return (np.diff(small) > 0).ravel() if small.std() > 2 else None
+
+
+def layout(rgb: Image.Image) -> np.ndarray:
+    """Return the colours of 8 x 8 places less their mean, (192,) of length 1: two of them have a correlation, -1..1."""
+    small = np.asarray(rgb.resize((8, 8), Image.Resampling.BOX), np.float32).ravel()
+    small -= small.mean()
+    return small / max(np.linalg.norm(small), 1e-6)
 
 
 def clarity(grey: Image.Image) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Splits of a data set into train, val and test: made by the options, or read from a small table (image, part).
 
 Parts are disjoint and cover the set, and every part holds images in the data set's order. `reference` and `kfold` keep
-images of one content together; `random` and `kfold-sorted` do not, and the log says so if contents are shared.
+images of one content together; `random` and `kfold-sorted` do not, and the log says so if contents are shared. If the
+info file names no contents, every image is one, and the log warns if the names look as if scenes were shared.
 
 The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
 are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
@@ -10,9 +11,11 @@ no test part.
 `pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part.
 """
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -24,6 +27,7 @@ from iqa_runtime.names import cell
 from iqa_runtime.tables import Table, write_columns
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
+MOST_VERSIONS = 250  # of one scene; TID2013 has 120, KADID-10k 125, PIPAL 116
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,26 @@ class SplitPlan:
         return np.random.RandomState([self.seed, self.exp_id % 2 ** 32]).permutation(n)
 
 
-def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float) -> Parts:
-    """Split images (N,) by their labels: `train_ratio` of `order` is train, up to `train_and_val_ratio` val."""
+def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float,
+             units: str = 'contents') -> Parts:
+    """Split images (N,) by their labels: `train_ratio` of `order` is train, up to `train_and_val_ratio` val.
+
+    Raises UserError, in which the labels are called `units`, if train or val is empty.
+    """
     ends = [int(ratio * len(order) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
     parts = {part: np.flatnonzero(np.isin(labels, chosen))
              for part, chosen in zip(PARTS, np.split(order, ends), strict=True)}
     for part in ('train', 'val'):
         if len(parts[part]) == 0:
-            raise UserError(f'the split leaves {part} empty: {len(order)} contents with '
+            raise UserError(f'the split leaves {part} empty: {len(order)} {units} with '
                             f'--train_ratio {train_ratio:g} --train_and_val_ratio {train_and_val_ratio:g}')
     return parts
 
 
 def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> Parts:
     """Split by content with the permutation of run `exp_id` of the info file, as the original package does."""
-    return by_ratio(info.ref_ids, info.index[:, exp_id % info.index.shape[1]], train_ratio, train_and_val_ratio)
+    order = info.index[:, exp_id % info.index.shape[1]]
+    return by_ratio(info.ref_ids, order, train_ratio, train_and_val_ratio, info.units)
 
 
 def official(info: Info, plan: SplitPlan) -> Parts:
@@ -70,8 +79,8 @@ def official(info: Info, plan: SplitPlan) -> Parts:
         return {part: np.flatnonzero(info.part == part) for part in PARTS}
     if info.index.shape[1]:
         return split(info, plan.exp_id, plan.train_ratio, plan.train_and_val_ratio)
-    print(f'The info file has no official split: contents are split at random, --split_seed {plan.seed} '
-          f'--exp_id {plan.exp_id}')
+    print(f'The info file has no official split: {info.units} are split at random, --split_seed '
+          f'{plan.seed} --exp_id {plan.exp_id}')
     return by_reference(info, plan)
 
 
@@ -79,13 +88,14 @@ def by_image(info: Info, plan: SplitPlan) -> Parts:
     """Split images at random, whatever they show; all rows of an image stay together."""
     number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
     images = np.array([number[name] for name in info.names])
-    return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio)
+    return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio, 'images')
 
 
 def by_reference(info: Info, plan: SplitPlan) -> Parts:
     """Split contents at random, each with all its images."""
     contents = np.unique(info.ref_ids)
-    return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio)
+    return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio,
+                    info.units)
 
 
 def everything(info: Info, plan: SplitPlan) -> Parts:
@@ -99,7 +109,7 @@ def kfold(info: Info, plan: SplitPlan) -> Parts:
     contents, content = np.unique(info.ref_ids, return_inverse=True)
     fold = np.empty(len(contents), int)
     fold[plan.order(len(contents))] = np.arange(len(contents)) % plan.folds
-    return _of_folds(fold[content], f'{len(contents)} contents', plan)
+    return _of_folds(fold[content], f'{len(contents)} {info.units}', plan)
 
 
 def sorted_interleaved_folds(mos: np.ndarray, n: int, order: str = 'slides') -> list[np.ndarray]:
@@ -149,7 +159,10 @@ SPLITS: dict[str, Callable[[Info, SplitPlan], Parts]] = {
 
 
 def choose(info: Info, plan: SplitPlan) -> Parts:
-    """Split as planned, and say so if parts share contents. UserError if train or val is empty; test may be absent."""
+    """Split as planned, and print a note if parts share contents, or seem to; the test part may be absent.
+
+    Raises UserError if train or val is empty.
+    """
     parts = read_split(plan.file, info.names, plan.index) if plan.file else SPLITS[plan.split](info, plan)
     for part in ('train', 'val'):
         if len(parts[part]) == 0:
@@ -165,13 +178,48 @@ def choose(info: Info, plan: SplitPlan) -> Parts:
     if shared:
         print(f'Note: {len(shared)} of {len(set(info.ref_ids.tolist()))} contents are in more than one part '
               '(--split reference keeps them apart)')
+    if scenes := shared_scenes(info, parts):
+        print(f'Note: {scenes}')
     return parts
 
 
 def shared_contents(info: Info, parts: Parts) -> list[int]:
     """Return the contents of which more than one part has images."""
-    contents = [set(info.ref_ids[rows].tolist()) for rows in parts.values()]
-    return sorted({content for i, some in enumerate(contents) for others in contents[:i] for content in some & others})
+    return _in_several(info.ref_ids.tolist(), parts)
+
+
+def _in_several(groups: Sequence, parts: Parts) -> list:
+    """Return the groups of images (N labels) of which more than one part has images, in ascending order."""
+    found = [{groups[i] for i in rows} for rows in parts.values()]
+    return sorted({group for i, some in enumerate(found) for others in found[:i] for group in some & others})
+
+
+def shared_scenes(info: Info, parts: Parts) -> str:
+    """Describe the scenes, as far as names tell them, of which several parts have images; '' if contents are known."""
+    scenes = scenes_by_name(info.names) if info.units == 'images' else []
+    shared = _in_several(scenes, parts) if scenes else []
+    if not shared:
+        return ''
+    return (f'{len(shared)} of {len(set(scenes))} beginnings of names that look like scenes, as {shared[0]!r}, are in '
+            'more than one part: a column reference or content of the info file keeps the images of a scene together')
+
+
+def scenes_by_name(names: Sequence[str]) -> list[str]:
+    """Return the beginning of each file name, up to its first - _ or dot, if those look like scenes; else nothing.
+
+    They do if there are at least three of them, nearly all images share theirs with others, and none has more images
+    than a third of the set or MOST_VERSIONS.
+
+    >>> scenes_by_name(['i01_1.bmp', 'i01_2.bmp', 'i02_1.bmp', 'i02_2.bmp', 'I03_1.bmp', 'i03_2.bmp'])
+    ['i01', 'i01', 'i02', 'i02', 'i03', 'i03']
+    >>> scenes_by_name(['1.jpg', '2.jpg', '3.jpg'])
+    []
+    """
+    scenes = [re.split(r'[-_.]', PurePosixPath(name).name.lower(), maxsplit=1)[0] for name in names]
+    size = Counter(scenes)
+    alone = sum(1 for count in size.values() if count == 1)
+    looks = len(size) >= 3 and alone <= len(names) / 10 and max(size.values()) <= min(MOST_VERSIONS, len(names) / 3)
+    return scenes if looks else []
 
 
 def split_hash(names: dict[str, list[str]]) -> str:

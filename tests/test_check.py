@@ -104,6 +104,20 @@ def test_near_duplicates(look):
     assert found['near-duplicates'] == [('ok', 'no two contents look nearly the same')]
 
 
+def test_other_colours_are_another_image(look):
+    """As two blurred images of strangers, whose brightness rises in the same places."""
+    rng = np.random.RandomState(0)
+    for i in range(24):
+        planes = [Image.fromarray(rng.randint(0, 200, (3, 4), np.uint8)) for _ in range(3)]
+        Image.merge('RGB', planes).resize((64, 48), Image.Resampling.BICUBIC).save(f'tiny/images/{i:02d}.png')
+    red, green, blue = Image.open('tiny/images/02.png').split()
+    Image.merge('RGB', (red.point(lambda v: 255 - v), green, blue)).save('tiny/images/22.png')
+    Image.merge('RGB', [plane.point(lambda v: v // 2 + 50) for plane in (red, green, blue)]).save('tiny/images/23.png')
+    (_, text), = look()[0]['near-duplicates']
+    assert text.endswith(': 02.png = 23.png')
+    assert text.startswith('1 pairs')
+
+
 @given(st.data())
 def test_near_duplicates_are_those_of_a_slow_search(data):
     n = data.draw(st.integers(2, 12))
@@ -112,11 +126,13 @@ def test_near_duplicates_are_those_of_a_slow_search(data):
     refs = np.array(data.draw(st.lists(st.integers(1, 3), min_size=n, max_size=n)))
     parts = np.array(data.draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)))
     info = Info([str(i) for i in range(n)], np.ones(n), np.ones(n), refs, np.empty((3, 0), int))
-    seen = [check.Seen(digest=bytes([i]), bits=bits[i]) for i in range(n)]
+    paints = [data.draw(st.integers(0, 2)) for _ in range(n)]  # of which two have the same layout of colours
+    layouts = np.linalg.qr(np.random.RandomState(0).rand(192, 2))[0].T[[0, 0, 1]].astype(np.float32)
+    seen = [check.Seen(digest=bytes([i]), bits=bits[i], colours=layouts[paints[i]]) for i in range(n)]
     case = check.Case(None, None, info, seen, {'train': np.flatnonzero(parts == 0), 'val': np.flatnonzero(parts)})
     ((level, text),) = check.near_duplicates(case)
     near = [(i, j) for j in range(n) for i in range(j)
-            if refs[i] != refs[j] and (bits[i] ^ bits[j]).sum() <= check.NEAR]
+            if refs[i] != refs[j] and (bits[i] ^ bits[j]).sum() <= check.NEAR and (paints[i] < 2) == (paints[j] < 2)]
     across = sum(parts[i] != parts[j] for i, j in near)
     assert level == ('warning' if across else 'note' if near else 'ok')
     if near:
@@ -166,6 +182,18 @@ def test_std(look, std, level, text):
     assert text in said
 
 
+def test_scenes_that_only_the_names_tell(look, tmp_path):
+    names = [f'scene{i % 8}_{i // 8}.png' for i in range(24)]
+    for i, name in enumerate(names):
+        (tmp_path / f'tiny/images/{i:02d}.png').rename(tmp_path / 'tiny/images' / name)
+    parts = ['train'] * 14 + ['val'] * 5 + ['test'] * 5
+    level, text = look(image=names, part=parts)[0]['split'][1]
+    assert level == 'warning'
+    assert text.startswith("8 of 8 beginnings of names that look like scenes, as 'scene0', are in more than one part: ")
+    assert 'scenes' not in str(look(image=names, part=parts, reference=names[:8] * 3)[0]['split'])
+    assert len(look(image=names, part=[parts[3 * (i % 8)] for i in range(24)])[0]['split']) == 1
+
+
 def test_contents_in_two_parts(look):
     found, status = look('--split', 'random', reference=[i // 2 for i in range(24)])
     assert status == 1
@@ -176,7 +204,7 @@ def test_contents_in_two_parts(look):
 def test_splits_that_cannot_be(look):
     found, status = look('--split', 'kfold', '--folds', '25')
     assert status == 1
-    assert found['split'] == [('error', '--folds 25 is more than there are to deal out: 24 contents')]
+    assert found['split'] == [('error', '--folds 25 is more than there are to deal out: 24 images')]
     found, status = look(part=['train'] + ['val'] * 13 + ['test'] * 10)
     assert ('error', 'train has one image only') in found['split']
 

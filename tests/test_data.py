@@ -8,7 +8,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms
 
-from iqa_data.info import read_info, write_info
+from iqa_data.info import Info, read_info, write_info
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
 from iqa_data.transforms import NORMALISATIONS, Augmentation, Preprocess
@@ -45,7 +45,8 @@ def test_splits_are_by_content_disjoint_and_whole(info_file):
 
 def test_koniqs_ratios_give_the_official_counts():
     n = 10073
-    info = type('Info', (), {'ref_ids': np.arange(1, n + 1), 'index': np.arange(1, n + 1)[:, None]})
+    contents = np.arange(1, n + 1)
+    info = Info([f'{i}.jpg' for i in range(n)], np.ones(n), np.ones(n), contents, contents[:, None])
     assert [len(rows) for rows in split(info, 0, 7058 / n, 8058 / n).values()] == [7058, 1000, 2015]
 
 

@@ -179,6 +179,6 @@ def test_tiny_tables(tiny, tmp_path, fails):
         rows = ''.join(f'{i:02d}.png,{i}\n' for i in range(n))
         table(tmp_path / 'few.csv', f'image,mos\n{rows}')
         error = fails(main.main, '--dataset', 'few.csv', '--im_dir', 'tiny/images', *SMALL)
-        assert f'the split leaves {"train" if n == 1 else "val"} empty: {n} contents' in error
+        assert f'the split leaves {"train" if n == 1 else "val"} empty: {n} images' in error
     table(tmp_path / 'few.csv', 'image,mos\n')
     assert 'few.csv: it holds no images' in fails(main.main, '--dataset', 'few.csv', '--im_dir', 'tiny/images')

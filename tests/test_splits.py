@@ -1,5 +1,6 @@
 """Splits: disjoint, whole, repeatable, by content if they say so; written, read, hashed; the warning."""
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,39 @@ def test_official_is_the_column_part_then_the_index_then_random(capsys):
     assert choose(info_of(list('abcd'), part=part), SplitPlan())['train'].tolist() == [1, 3]
     assert capsys.readouterr().out == ''
     choose(info_of(range(10)), SplitPlan())
-    assert 'no official split: contents are split at random, --split_seed 0 --exp_id 0' in capsys.readouterr().out
+    assert 'no official split: images are split at random, --split_seed 0 --exp_id 0' in capsys.readouterr().out
+
+
+    choose(info_of([*range(9), 0]), SplitPlan())
+    assert 'no official split: contents are split at random' in capsys.readouterr().out
+
+
+def of_names(*names: str) -> Info:
+    info = info_of(range(len(names)))
+    return replace(info, names=list(names))
+
+
+SCENES = [f'{distortion}/I{scene:02d}_{level}.bmp' for distortion in ('blur', 'jpeg') for scene in range(1, 13)
+          for level in (1, 2)]
+
+
+def test_names_that_look_like_scenes_are_noted(capsys):
+    choose(of_names(*SCENES), SplitPlan('random'))
+    assert "Note: 12 of 12 beginnings of names that look like scenes, as 'i01', are" in capsys.readouterr().out
+    by_scene = np.array(['train' if 'I01' <= name[5:8] < 'I09' else 'val' if name[5:8] < 'I11' else 'test'
+                         for name in SCENES], object)
+    choose(replace(of_names(*SCENES), part=by_scene), SplitPlan())
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('names', [
+    [f'{i}.jpg' for i in range(40)], [f'IMG_{i:04d}.jpg' for i in range(40)], [f'photo-{i}.png' for i in range(40)],
+    [f'{model}_normal_{i:03d}.jpg' for i in range(300) for model in ('glide', 'sd1.5', 'xl2', 'attn')],
+    [f'{i}_{i % 7}.jpg' for i in range(40)],
+], ids=['numbers', 'camera', 'one word', 'generators', 'all alone'])
+def test_names_that_tell_no_scene(names, capsys):
+    choose(of_names(*names), SplitPlan('random'))
+    assert capsys.readouterr().out == ''
 
 
 def test_shared_contents_are_said(capsys):
