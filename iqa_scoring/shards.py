@@ -1,11 +1,12 @@
 """Images inside shards: tar files as WebDataset writes them, and Parquet with the bytes of images in a column.
 
 A shard may come from anywhere. It is read forward, one image after the other, and nothing of it is written, executed,
-unpickled or followed (links, paths beside the bytes). Sizes are known before bytes are read, so that memory depends
-neither on the number of images nor on what a header claims: a tar's image of more than `max_bytes` is passed over, and
-a page of a Parquet has at most 2 GiB. An image in a shard has the name SHARD/KEY, of which KEY is the member's path in
-a tar; in a Parquet it is the value in the first of the columns NAMES, else the path beside the bytes, else the number
-of the row, from 0 on.
+unpickled or followed (links, paths beside the bytes). Sizes are known before bytes are read, so that memory does not
+depend on what a header claims: a tar's image of more than `max_bytes` is passed over, and a page of a Parquet that
+unpacks to more than that is not unpacked, unless it takes a good part of it in the file. An image in a shard has the
+name SHARD/KEY, of which KEY is the member's path in a tar; in a Parquet it is the value in the first of the columns
+NAMES, else the path beside the bytes, else the number of the row, from 0 on. A name is that of one image: a member
+whose name came before is an error of its own, and a row gets #ROW after it.
 
 WebDataset's own reader is not used: it reads members whole before their size can be asked for, and takes
 `pipe:COMMAND` for a name.
@@ -17,18 +18,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 from iqa_data.images import SUFFIXES, ImageError
 from iqa_runtime.errors import first_line, one_line
 from iqa_scoring.options import MAX_BYTES
+from iqa_scoring.parquet_pages import chunk_range, page_sizes
 
 T = TypeVar('T')
 HEADER = 1 << 20   # bytes of a tar's extended header
 BLOCK = tarfile.BLOCKSIZE
+PADDING = 1 << 16  # bytes of zeros behind a tar's end, which fill its last record: of 10 KiB, if nobody asks for more
 LONGEST = 1024     # bytes of a name in a Parquet
-BUFFER = 1 << 20   # bytes of a Parquet that are read at once
+BUFFER = 1 << 20   # bytes of a Parquet that are in memory whatever `max_bytes` is
+PACKED = 8         # times the bytes that a page takes in the file, which it may unpack to whatever `max_bytes` is
 AHEAD = 4          # images that are read before they are asked for
 IMAGES = ('image', 'jpg', 'jpeg', 'png', 'webp', 'bytes')  # columns of bytes, or of {bytes, path} as Hugging Face's
 NAMES = ('path', 'key', '__key__', 'id')
@@ -65,7 +69,11 @@ class End:
 
 def is_shard(path: str) -> bool:
     """Return whether a path is that of a shard, by its suffix."""
-    return os.path.splitext(path)[1].lower() in READERS
+    return path.lower().endswith(tuple(READERS))
+
+
+def _reader(shard: str) -> Callable[[str, str | None, int], Iterator[Packed]]:
+    return next(reader for suffix, reader in READERS.items() if shard.lower().endswith(suffix))
 
 
 def open_shards(items: Iterable[T], column: str | None = None,
@@ -86,11 +94,14 @@ def images_in(shard: str, column: str | None = None, max_bytes: int = MAX_BYTES)
         max_bytes: larger images are not read.
     """
     count, error = 0, ''
+    seen: set[str] = set()
     try:
         if not stat.S_ISREG(os.stat(shard).st_mode):
             raise ValueError('not a file')  # a pipe or a device may never end
-        for image in READERS[os.path.splitext(shard)[1].lower()](shard, column, max_bytes):
-            yield image
+        for image in _reader(shard)(shard, column, max_bytes):
+            again = image.key in seen
+            yield replace(image, content=b'', error='a second image of this name in the shard') if again else image
+            seen.add(image.key)
             count += 1
     except Exception as problem:  # a reader raises almost anything on a broken file
         error = f'{_reason(problem)} ({count} images of it were read)' if count else _reason(problem)
@@ -148,8 +159,8 @@ class _Forward:
 def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
     """Yield the images of a tar: the members with a suffix of images, or with the extension `column`.
 
-    Folders, hidden members and other kinds (labels, tars) are passed over. Raises an error if it is damaged, or ends
-    without the blocks of zeros that every tar ends with: it was cut off.
+    Folders, hidden members and other kinds (labels, tars) are passed over. Raises an error if it is damaged, or does
+    not end as every tar does: with two blocks of zeros and nothing but padding behind them.
     """
     with open(shard, 'rb') as file:
         source, size = _Forward(file), os.fstat(file.fileno()).st_size
@@ -157,13 +168,28 @@ def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]
             while member := tar.next():
                 tar.members.clear()      # they would be kept,
                 tar.pax_headers.clear()  # as would be headers for all members
+                if member.size < 0:
+                    raise ValueError(f'{member.name} has {member.size} bytes: no tar, or damaged')
                 if member.offset_data + member.size > size:
                     raise ValueError(f'cut off in {member.name}: {member.size} bytes, of which '
                                      f'{max(size - member.offset_data, 0)} are there')
                 if _is_image(member, column):
                     yield _member(shard, member, file, max_bytes)
-        if source.last != bytes(BLOCK):
-            raise ValueError(f'cut off or damaged at byte {tar.offset}')
+        _check_end(file, tar.offset, size)
+
+
+def _check_end(file: BinaryIO, end: int, size: int) -> None:
+    """Raise ValueError if a tar of `size` bytes does not end at byte `end`, where no header is."""
+    file.seek(end)
+    rest = file.read(PADDING + 2 * BLOCK)
+    zeros = len(rest) - len(rest.lstrip(b'\0'))
+    if zeros < 2 * BLOCK:
+        raise ValueError(f'cut off or damaged at byte {end}')
+    if zeros < len(rest):
+        raise ValueError(f'its end is at byte {end}, and there is more at byte {end + zeros}: tars that were joined, '
+                         'or a damaged one')
+    if end + zeros < size:
+        raise ValueError(f'its end is at byte {end}, and {size - end} bytes follow: written in part, or damaged')
 
 
 def _is_image(member: tarfile.TarInfo, column: str | None) -> bool:
@@ -204,20 +230,34 @@ def read_parquet(shard: str, column: str | None, max_bytes: int) -> Iterator[Pac
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    with pa.OSFile(shard) as source, pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER) as file:
+    with pa.OSFile(shard) as source, open(shard, 'rb') as pages, pq.ParquetFile(
+            source, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True) as file:
         column = _column(file.schema_arrow, column)
         name = next((name for name in NAMES if name != column and _is_name(file.schema_arrow, name)), None)
-        broken, row = [], 0
+        columns = [column, name] if name else [column]
+        broken, row, seen = [], 0, set()
         for group in range(file.num_row_groups):
             try:
-                batches = file.iter_batches(1, [group], [column, name] if name else [column], use_threads=False)
-                for number, batch in enumerate(batches, row):
-                    yield _row(shard, batch, column, name, number, max_bytes)
-            except (pa.ArrowException, OSError) as error:
+                _check_pages(pages, file.metadata.row_group(group), columns, max_bytes)
+                for number, batch in enumerate(file.iter_batches(1, [group], columns, use_threads=False), row):
+                    image = _row(shard, batch, column, name, number, max_bytes)
+                    yield replace(image, key=f'{image.key}#{number}') if image.key in seen else image
+                    seen.add(image.key)
+            except (pa.ArrowException, OSError, ValueError) as error:
                 broken.append(f'row group {group} of {file.num_row_groups}: {_reason(error)}')
             row += file.metadata.row_group(group).num_rows
     if broken:
         raise ValueError(broken[0] + (f', and {len(broken) - 1} more' if len(broken) > 1 else ''))
+
+
+def _check_pages(file: BinaryIO, group, columns: list[str], max_bytes: int) -> None:
+    """Raise ValueError if a page of these columns of a row group unpacks to much more than its bytes and max_bytes."""
+    for chunk in map(group.column, range(group.num_columns)):
+        if chunk.path_in_schema.startswith(tuple(f'{name}.' for name in columns)) or chunk.path_in_schema in columns:
+            for unpacked, packed in page_sizes(file, *chunk_range(chunk)):
+                if unpacked > max(max_bytes, BUFFER, PACKED * packed):
+                    raise ValueError(f'a page of {packed} bytes unpacks to {unpacked}, more than {max_bytes}; if it '
+                                     f'can be trusted: --max_bytes {unpacked}')
 
 
 def _column(schema, column: str | None) -> str:
@@ -269,5 +309,12 @@ def _text(value) -> str:
     return os.fsdecode(value.as_buffer()[:LONGEST].to_pybytes()) if hasattr(value, 'as_buffer') else str(value.as_py())
 
 
+def read_compressed(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
+    """Refuse a compressed tar: to pass over a member, all of it would have to be unpacked."""
+    raise ValueError('a compressed tar: unpack it to a .tar first, as gunzip does; its images are compressed already')
+
+
 # suffix -> reader of (shard, column, max_bytes)
-READERS: dict[str, Callable[[str, str | None, int], Iterator[Packed]]] = {'.tar': read_tar, '.parquet': read_parquet}
+READERS: dict[str, Callable[[str, str | None, int], Iterator[Packed]]] = {
+    '.tar': read_tar, '.parquet': read_parquet,
+    **dict.fromkeys(('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst'), read_compressed)}

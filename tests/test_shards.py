@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from shards import png, save_parquet, save_tar
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_scoring.inputs import MOST, expanded, find_images
-from iqa_scoring.shards import BLOCK, End, Packed, images_in, prefetched
+from iqa_scoring.shards import BLOCK, End, Packed, images_in, is_shard, prefetched
 from iqa_scoring.stream import WAITING, Reader, Sample, decode
 
 ANY = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -79,7 +80,7 @@ def test_a_tar_that_was_cut_off_gives_its_first_images(tmp_path_factory, data):
     members = {f'{"long" * 40 * (i % 2)}{i}.png': os.urandom(size) for i, size in enumerate(sizes)}
     whole = Path(save_tar(path, members)).read_bytes()
     end = whole.rstrip(b'\0')
-    end_block = -(-len(end) // BLOCK) * BLOCK + BLOCK  # of the first block of zeros, if the last member is not empty
+    end_block = -(-len(end) // BLOCK) * BLOCK + 2 * BLOCK  # of the blocks of zeros, if the last member is not empty
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
     images, error = read(path)
@@ -135,7 +136,7 @@ def test_hostile_members(tmp_path):
     assert by_key == [('../../../outside.png', b'1'), ('/etc/absolute.png', b'2'),
                       ('soft.png', 'a link, which is not followed'), ('hard.png', 'a link, which is not followed'),
                       ('device.png', 'not a file'), ('pipe.png', 'not a file'), ('same.png', b'3'),
-                      ('same.png', b'4'), ('new\nline\x1b[31m.png', b'5'),
+                      ('same.png', 'a second image of this name in the shard'), ('new\nline\x1b[31m.png', b'5'),
                       ('large.png', '2000 bytes are more than 1000; if it can be trusted: --max_bytes 2000'),
                       ('last.png', b'6')]
     assert sorted(os.listdir(tmp_path)) == ['0.tar']
@@ -145,6 +146,45 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     member = tarfile.TarInfo(name)
     member.size, member.type = size, kind
     return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def of_size(size: str) -> bytes:
+    """The headers of a.png, whose extended one states the size."""
+    member = tarfile.TarInfo('a.png')
+    member.pax_headers = {'size': size}
+    return member.tobuf(tarfile.PAX_FORMAT)
+
+
+@given(data=st.data())
+@ANY
+def test_zeros_in_a_tar_lose_no_image_unseen(tmp_path_factory, data):
+    """Zeros over any blocks, or another tar behind the end: all images are read, or the shard is broken."""
+    path = tmp_path_factory.mktemp('zeros') / '0.tar'
+    sizes = data.draw(st.lists(st.integers(0, 1500), min_size=1, max_size=5))
+    members = {f'{i}.png': b'x' * size for i, size in enumerate(sizes)}
+    whole = Path(save_tar(path, members)).read_bytes()
+    content = bytearray(whole + whole[:-8 * BLOCK] * data.draw(st.booleans()))
+    last = len(whole.rstrip(b'\0')) // BLOCK
+    first = data.draw(st.integers(0, last))
+    count = data.draw(st.integers(0, last - first))  # the last member's data stays: else the tar is a good one
+    content[first * BLOCK:(first + count) * BLOCK] = bytes(count * BLOCK)
+    path.write_bytes(content)
+    images, error = read(path)
+    assert error or [image.key for image in images] == list(members)
+    if bytes(content) != whole and sizes[-1]:
+        assert error or contents(images) != members
+
+
+def test_a_compressed_tar_is_a_broken_shard(tmp_path, shared):
+    for name in ('shard.tar.gz', 'duplicate_member.tar'):
+        assert is_shard(name)
+    images, error = read(shared / 'bugs' / 'shard.tar.gz')
+    assert images == []
+    assert error.startswith('a compressed tar: unpack it')
+    assert find_images([str(shared / 'bugs' / 'shard.tar.gz')])[0] == [str(shared / 'bugs' / 'shard.tar.gz')]
+    images, error = read(shared / 'bugs' / 'duplicate_member.tar')
+    assert [(image.key, image.error) for image in images] == [
+        ('0.jpg', ''), ('0.jpg', 'a second image of this name in the shard')]
 
 
 def test_ten_gigabytes_are_passed_over_unread(tmp_path):
@@ -167,7 +207,11 @@ def test_ten_gigabytes_are_passed_over_unread(tmp_path):
     (header('a.png', 0) + b'x' * BLOCK, 'cut off or damaged at byte 512 .1 images of it were read'),
     (header('x', 1 << 40, tarfile.XHDTYPE), r'a header of \d+ bytes'),
     (header('x', 1 << 40, tarfile.GNUTYPE_LONGNAME), r'a header of \d+ bytes'),
-    (header('a.png', -1024) + bytes(2 * BLOCK), '.'),
+    (header('a.png', -1024) + bytes(2 * BLOCK), 'a.png has -1024 bytes|invalid header'),
+    (of_size('-7') + bytes(3 * BLOCK), r'a\.png has -7 bytes'),
+    (header('a.png', 0) + bytes(BLOCK), 'cut off or damaged at byte 512'),
+    (header('a.png', 0) + bytes(1 << 18), 'its end is at byte 512, and 262144 bytes follow: written in part'),
+    (2 * (header('a.png', 0) + bytes(2 * BLOCK)), 'end is at byte 512, and there is more at byte 1536: tars that were'),
     (header('x', 0, tarfile.GNUTYPE_LONGNAME) * 3000, 'recursion|header')])
 def test_broken_tars(tmp_path, content, message):
     (tmp_path / '0.tar').write_bytes(content)
@@ -227,6 +271,40 @@ def test_a_broken_row_group_is_named_and_the_others_are_read(tmp_path):
     path.write_bytes(content[:len(content) // 2])
     assert read(path)[0] == []
     assert 'Parquet' in read(path)[1]
+
+
+@pytest.mark.parametrize('form', [{}, {'compression': 'none'}, {'use_dictionary': False},
+                                  {'data_page_size': 900, 'write_statistics': False, 'compression': 'zstd'}])
+def test_a_changed_byte_in_a_page_is_seen(tmp_path, form):
+    images = [os.urandom(400) for _ in range(12)]
+    path = tmp_path / '0.parquet'
+    pq.write_table(pa.table({'image': images}), path, row_group_size=4, write_page_checksum=True, **form)
+    assert read(path) == ([Packed(str(path), str(i), image) for i, image in enumerate(images)], '')
+    content = bytearray(path.read_bytes())
+    content[content.index(images[5][50:90])] ^= 1  # random bytes cannot be packed: they stay as they are
+    path.write_bytes(content)
+    found, error = read(path)
+    assert error.startswith('row group 1 of 3: ')
+    assert all(images[int(image.key)] == image.content for image in found)
+    assert {image.key for image in found} >= set('0123') | {'8', '9', '10', '11'}
+
+
+@pytest.mark.parametrize('form', [{'compression': 'gzip'}, {'compression': 'zstd', 'use_dictionary': False},
+                                  {'compression': 'snappy', 'data_page_version': '2.0'}])
+def test_a_small_page_of_many_bytes_is_not_unpacked(tmp_path, form):
+    path = tmp_path / '0.parquet'
+    images = [bytes(2 << 20), os.urandom(3 << 20), b'small']
+    pq.write_table(pa.table({'image': images}), path, row_group_size=1, **form)
+    found, error = read(path, None, 1 << 20)
+    assert re.search(r'row group 0 of 3: a page of \d+ bytes unpacks to 20\d+, more than 1048576; .*_bytes 20', error)
+    assert [(image.key, len(image.content), image.error[:7]) for image in found] == [('1', 0, '3145728'), ('2', 5, '')]
+    assert [image.content for image in read(path, None, 4 << 20)[0]] == images
+
+
+def test_names_that_come_again_in_a_parquet_get_their_row(tmp_path):
+    path = save_parquet(tmp_path / '0.parquet', 2, image=[b'a', b'b', b'c', b'd'], id=['x', 'x', 'y', 'x'])
+    assert read(path) == ([Packed(path, key, content) for key, content in
+                           (('x', b'a'), ('x#1', b'b'), ('y', b'c'), ('x#3', b'd'))], '')
 
 
 # The same as files
