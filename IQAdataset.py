@@ -19,7 +19,7 @@ from iqa_data.target import Target, target_of
 from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import Paths, check_outputs
+from iqa_runtime.files import Paths, check_outputs, same_file
 from iqa_runtime.options import Options
 
 Scores = tuple[torch.Tensor, torch.Tensor]
@@ -232,7 +232,8 @@ def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow
                         f'no file in {folder} (--ref_dir names the folder of the reference images)')
     if not allow_outside:
         stay_inside(folder, list(files))
-    if all(files[reference] == Path(source.im_dir, info.names[i]) for i, reference in zip(rows, named, strict=True)):
+    images = (Path(source.im_dir, info.names[i]) for i in rows)
+    if all(same_file(files[reference], image) for image, reference in zip(images, named, strict=True)):
         raise UserError(f'{wants} names each image as its own reference: --ref_dir names another folder')
     return [files[reference] for reference in named]
 

@@ -117,7 +117,7 @@ def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths] | No
             _check_place(name, path)
             if is_device(path):
                 continue
-        key = _identity(path) or os.path.realpath(path)
+        key = identity(path) or os.path.realpath(path)
         if key in written:
             raise UserError(f'{name} would write over {written[key]}: name another file')
         written[key] = name
@@ -127,8 +127,8 @@ def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths] | No
                 raise UserError(f'{name} is in a folder that {written[str(folder)]} is to be: name another file')
     if any(isinstance(key, tuple) for key in written):  # else there is nothing to write over
         for name, path in _named(inputs or {}):
-            if _identity(path) in written:
-                raise UserError(f'{written[_identity(path)]} would write over {name}: name another file')
+            if identity(path) in written:
+                raise UserError(f'{written[identity(path)]} would write over {name}: name another file')
 
 
 def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
@@ -138,13 +138,18 @@ def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
             yield f'{option} {text(path)}', path
 
 
-def _identity(path: str | Path) -> tuple[int, int] | None:
+def identity(path: str | Path) -> tuple[int, int] | None:
     """Return the identity of a file, whatever its name; None if it is not there."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Return whether two paths lead to one file, however they are written; a file that is not there is no other's."""
+    return identity(one) is not None and identity(one) == identity(other)
 
 
 def _check_place(name: str, path: str | Path) -> None:

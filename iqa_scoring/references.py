@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import same_file
 from iqa_runtime.names import text
 from iqa_scoring.inputs import find_images
 from iqa_scoring.shards import is_shard
@@ -52,7 +53,7 @@ def with_references(paths: Sequence[str], reference: str | None, inputs: int, re
 
 
 def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list[tuple[str, str]]:
-    """Return (reference, image) for each image; UserError if the folder has no reference of one.
+    """Return (reference, image) for each image; UserError if a folder has no reference of one, or has the images alone.
 
     Of a folder, the reference of an image is the file of its name; or of its name without the suffix; or of the part of
     its name before an underscore, the longest there is: A0001.bmp of A0001_02_14.bmp. Case does not matter.
@@ -69,6 +70,9 @@ def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list
     if missing:
         raise UserError(f'--ref {text(reference)}: it has no reference of {len(missing)} of {len(paths)} images, as '
                         f'{text(missing[0])}; expected a file of that name, or of the part before an underscore')
+    if paths and all(map(same_file, found, paths)):
+        raise UserError(f'--ref {text(reference)}: the reference of each image is the image itself; expected a folder '
+                        'of other files')
     return list(zip(found, paths, strict=True))
 
 

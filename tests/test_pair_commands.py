@@ -36,6 +36,18 @@ def test_folders_match_by_name_or_by_content(tmp_path):
     assert [image for _, image in pairs] == paths
 
 
+def test_a_folder_of_references_is_not_that_of_the_images(tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    for name in ('a.png', 'b.png'):
+        (images / name).touch()
+    (tmp_path / 'link').symlink_to(images)
+    paths = [str(images / name) for name in ('a.png', 'b.png')]
+    for folder in (images, tmp_path / 'link', tmp_path / 'link' / '..' / 'images'):
+        with pytest.raises(UserError, match='the reference of each image is the image itself'):
+            match(paths, str(folder))
+
+
 def test_one_file_is_the_reference_of_all(tmp_path):
     assert match(['a.png', 'b.png'], './r.png') == [('r.png', 'a.png'), ('r.png', 'b.png')]
 
@@ -132,7 +144,7 @@ def test_export_refuses_pairs(pairs, fails):
 
 @pytest.mark.parametrize(('words', 'error'), [
     (['--img', 'images'], 'this network compares an image with its reference: give --ref'),
-    (['--img', 'images', '--ref', 'images', '--picture', 'p.png'], '--picture draws one image'),
+    (['--img', 'images', '--ref', 'references', '--picture', 'p.png'], '--picture draws one image'),
     (['--img', 'images', '--ref', 'references', '--map', 'maps'], 'no quality maps: TinyPairs'),
     (['--img', 'images/c1_2.png', '--ref', 'none.png'], 'its reference none.png: no such file'),
     (['--calibrate', 'pairs.csv'], 'this network compares an image with its reference'),

@@ -1,4 +1,5 @@
 """Pairs of reference and distorted image, from the info table through training and testing."""
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,17 @@ def test_a_set_without_references_is_one_clear_error(pairs, fails, case):
     assert error in fails(main, *pairs, *words)
 
 
-def test_an_image_is_not_compared_with_itself(pairs, fails):
+@pytest.mark.parametrize('folder', ['images', './images/', 'references/../images', 'link', 'links', 'absolute'])
+def test_an_image_is_not_compared_with_itself(pairs, fails, folder):
+    """Files count, not names: the folder of the references may be written in any way, or hold links."""
+    Path('link').symlink_to('images')
+    Path('links').mkdir()
+    for path in Path('images').iterdir():
+        os.link(path, Path('links', path.name))
+    folder = str(Path('images').absolute()) if folder == 'absolute' else folder
     with open('pairs.csv', 'w') as file:
         file.write('image,mos,reference\n' + ''.join(f'c{i}_0.png,{i},c{i}_0.png\n' for i in range(6)))
-    error = fails(main, *pairs, '--ref_dir', 'images')
+    error = fails(main, *pairs, '--ref_dir', folder)
     assert 'pairs names each image as its own reference: --ref_dir names another folder' in error
 
 
