@@ -225,6 +225,7 @@ NETWORKS = {
     'asna_bn': Entry('ASNA', 'iqa_networks.asna:ASNABatchNorm'),
     'asna_attention': Entry('ASNA', 'iqa_networks.asna:ASNAAttention'),
     'asna_tiled': Entry('ASNA', 'iqa_networks.asna:ASNATiled'),
+    'hyperiqa': Entry('HyperIQA', 'iqa_networks.hyperiqa:HyperIQA'),
 }
 RANKERS = {'asna_ranker': Entry('ASNA', 'iqa_networks.ranker:Ranker')}  # they score no images: create_model alone
 # of the published code, and of the papers

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iqa_networks.convlstm import ConvLSTM, tiles
 from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv2d, channels_last_flat
 from iqa_networks.network import Network
+from iqa_networks.size import check_side
 from iqa_runtime.errors import UserError
 
 NFS = (8, 16, 32, 64, 64, 64, 32, 16, 8, 32)
@@ -89,10 +90,7 @@ class ASNA(Network):
     def forward(self, reference: Tensor, distorted: Tensor) -> tuple[Tensor]:
         """Return the score of the distorted images, (N, 1) (see the class)."""
         for images in (reference, distorted):
-            if images.shape[2:] != (self.side, self.side):
-                raise UserError(f'images of {images.shape[2]}x{images.shape[3]} (h x w) for a network of {self.side}x'
-                                f'{self.side}: give --resize -rs_h {self.side} -rs_w {self.side}, with --fit crop or '
-                                'pad if they are to keep their scale')
+            check_side(images, self.side, ', with --fit crop or pad if they are to keep their scale')
         of_distorted = self.encode(distorted)  # first, as the running statistics of the original
         x = self.decode(self.encode(reference), of_distorted)
         if self.attention is not None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_networks.network import Network
+from iqa_networks.size import check_side
 from iqa_networks.swin import SwinStage, run
 from iqa_networks.timm_backbone import downloaded, import_timm, read_weights
 from iqa_runtime.errors import UserError, first_line
@@ -75,9 +76,7 @@ class MANIQA(Network):
 
     def patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the score f and the weight w of every patch, each (N, grid, grid), in float32 at least."""
-        if x.shape[2:] != (self.side, self.side):
-            raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) for a network of {self.side}x{self.side}: '
-                            f'give --resize -rs_h {self.side} -rs_w {self.side}, or another --img_size')
+        check_side(x, self.side, ', or another --img_size')
         x = self.features(x)
         x = self.conv1(self._attend(self.tablock1, x).unflatten(2, (self.grid, self.grid)))
         x = self._attend(self.tablock2, self.swintransformer1(x).flatten(2))

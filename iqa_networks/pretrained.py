@@ -20,7 +20,7 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
     """Load the weights in a file; return in words which tensors matched.
 
     The file fits if it holds each tensor of the network and no other, or if it fits one of `network.other_names()`.
-    Tensors that factoring adds to a layer may be missing, and then stay as they are.
+    Tensors that factoring adds to a layer, and counts of batches, may be missing, and then stay as they are.
 
     Args:
         network: any network of the toolkit.
@@ -30,16 +30,20 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
     Raises UserError that names the file if it cannot be read, or if it fits nothing.
     """
     state, own = state_dict_in(read_tensors(path), path), network.state_dict()
-    added = {f'{name}.delta' for name, _ in factored_layers(network)} - set(state)
-    names = {name: name for name in own if name not in added}
-    whose = 'the network'
+    optional = {f'{name}.delta' for name, _ in factored_layers(network)}
+    optional |= {name for name in own if name.endswith('.num_batches_tracked')}  # torch wrote none before 0.4.1
+
+    def wanted(names: Mapping[str, str]) -> dict[str, str]:
+        return {there: here for there, here in names.items() if there in state or here not in optional}
+    names, whose = wanted({name: name for name in own}), 'the network'
     if set(state) != set(names):
-        fitting = [(kind, others) for kind, others in network.other_names().items() if set(others) <= set(state)]
+        others = {kind: wanted(theirs) for kind, theirs in network.other_names().items()}
+        fitting = [(kind, theirs) for kind, theirs in others.items() if set(theirs) <= set(state)]
         whose, names = fitting[0] if fitting else (whose, names)
     check_fit(state, names, own, path, strict=whose == 'the network')
     loaded = {here: state[there] for there, here in names.items() if here not in keep}
     network.load_state_dict({**own, **loaded})
-    rest = [name for name in own if name not in loaded and name not in added]
+    rest = [name for name in own if name not in loaded and name not in optional]
     return (f'{path}: {len(loaded)} of {len(own)} tensors are those of {whose}'
             + (f'; {len(rest)} stay as they were ({some(rest)})' if rest else ''))
 

@@ -36,6 +36,14 @@ def _runs(network: nn.Module, images: Sequence[Tensor]) -> bool:
     return True
 
 
+def check_side(images: Tensor, side: int, also: str = '') -> None:
+    """Raise UserError if images (N, C, h, w) are not of side x side; `also` ends the advice of the message."""
+    height, width = images.shape[2:]
+    if (height, width) != (side, side):
+        raise UserError(f'images of {height}x{width} (h x w) for a network of {side}x{side}: '
+                        f'give --resize -rs_h {side} -rs_w {side}{also}')
+
+
 def check_memory(build: Callable[[], nn.Module]) -> None:
     """Raise MemoryError if the weights of a network, twice, are larger than this machine's memory.
 

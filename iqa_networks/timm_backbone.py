@@ -1,4 +1,4 @@
-"""Networks of timm as backbones: found by name, cut after their last two feature levels, with timm's weights.
+"""Networks of timm as backbones: found by name, cut after their last feature levels, with timm's weights.
 
 timm is imported if one of them is asked for.
 """
@@ -12,12 +12,13 @@ from types import MappingProxyType, ModuleType
 
 from torch import Tensor, nn
 
-from iqa_networks.size import check_memory, without_memory
+from iqa_networks.size import check_memory, check_side, without_memory
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, first_line, needed
 
 PREFIX = 'timm/'
+NUMBERS = {2: 'two', 4: 'four'}
 # what timm's transformers of one image size are built with to take any: the ViTs' way, and the Swin transformers'
 ANY_SIZE = ({'dynamic_img_size': True, 'dynamic_img_pad': True}, {'strict_img_size': False})
 # mean and standard deviation that the weights expect -> the name of the normalisation; any other: imagenet
@@ -53,45 +54,49 @@ def find_timm(name: str) -> str:
 
 @dataclass(frozen=True)
 class TimmBackbone:
-    """A network of timm, of which the last two feature levels are tapped.
+    """A network of timm, of which the last feature levels are tapped: two, or as many as asked for.
 
     Attributes:
         name: timm's.
         how: keywords that it is built with.
-        channels: of the two levels.
+        channels: of the tapped levels.
+        reductions: of the tapped levels: the pixels between their places.
         side: the height and width of the images that it takes; None: any.
         normalise: name of the pixels' normalisation that its weights expect.
     """
 
     name: str
     how: Mapping[str, bool]
-    channels: tuple[int, int]
+    channels: tuple[int, ...]
+    reductions: tuple[int, ...]
     side: int | None
     normalise: str
     source = 'timm'
 
     @classmethod
     @cache
-    def of(cls, name: str) -> 'TimmBackbone':
-        """Return the backbone of that name; UserError if timm has none, or if it has no two feature levels."""
+    def of(cls, name: str, levels: int = 2) -> 'TimmBackbone':
+        """Return the backbone of that name; UserError if timm has none, or if it has fewer feature levels."""
         name = find_timm(name)
         pretrained = import_timm(name).get_pretrained_cfg(name)
         ways = (*ANY_SIZE, {}) if pretrained.fixed_input_size else ({},)
         how, network = next(filter(None, (_built(name, how) for how in ways)))
-        if len(network.feature_info.channels()) < 2:
-            raise UserError(f'{PREFIX}{name}: two feature levels are needed, and it has {_levels(network)}')
+        info = network.feature_info
+        if len(info.channels()) < levels:
+            raise UserError(f'{PREFIX}{name}: {NUMBERS[levels]} feature levels are needed, and it has {_levels(network)}')
         normalise = NORMALISATIONS.get((tuple(pretrained.mean), tuple(pretrained.std)), 'imagenet')
         side = pretrained.input_size[-1] if pretrained.fixed_input_size and not how else None
-        return cls(name, MappingProxyType(how), tuple(network.feature_info.channels()[-2:]), side, normalise)
+        channels, reductions = (tuple(values[-levels:]) for values in (info.channels(), info.reduction()))
+        return cls(name, MappingProxyType(how), channels, reductions, side, normalise)
 
     def network(self, pretrained: bool = False, features_only: bool = True) -> nn.Module:
-        """Build the network up to its last two levels, or with its classifier."""
-        taps = {'out_indices': (-2, -1)} if features_only else {}
+        """Build the network up to its last levels, or with its classifier."""
+        taps = {'out_indices': tuple(range(-len(self.channels), 0))} if features_only else {}
         return import_timm(self.name).create_model(self.name, pretrained, features_only=features_only, **taps,
                                                    **self.how)
 
     def load(self, weights: str | Path | None, arch: str) -> nn.Module:
-        """Build the network up to its last two levels, with `weights` as in Backbone.load."""
+        """Build the network up to its last levels, with `weights` as in Backbone.load."""
         check_memory(self.network)
         if weights == 'imagenet':
             return downloaded(self.name, self.network)
@@ -109,7 +114,7 @@ class TimmBackbone:
         return network
 
     def features(self, network: nn.Module) -> 'TimmFeatures':
-        """Return the module that computes the two levels."""
+        """Return the module that computes the tapped levels."""
         return TimmFeatures(network, self.side)
 
     def places(self, network: nn.Module) -> dict[str, str | None]:
@@ -151,7 +156,7 @@ def _levels(network: nn.Module) -> str:
 
 
 class TimmFeatures(nn.Module):
-    """A network of timm up to its last level. `forward(x)`, x (N, 3, H, W), returns two maps (N, C, h, w)."""
+    """A network of timm up to its last level. `forward(x)`, x (N, 3, H, W), returns its maps (N, C, h, w)."""
 
     def __init__(self, network: nn.Module, side: int | None):
         super().__init__()
@@ -159,10 +164,9 @@ class TimmFeatures(nn.Module):
         self.channels_last = getattr(network, 'output_fmt', 'NCHW') == 'NHWC'
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of level 6 and level 7."""
-        if self.side and x.shape[2:] != (self.side, self.side):
-            raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) for a network of {self.side}x{self.side}: '
-                            f'give --resize -rs_h {self.side} -rs_w {self.side}')
+        """Return the feature maps of the tapped levels, the last one last."""
+        if self.side:
+            check_side(x, self.side)
         try:
             maps = self.network(x)
         except RuntimeError as error:  # of networks that add maps of several resolutions

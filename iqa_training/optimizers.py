@@ -78,16 +78,30 @@ def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'C
 
     A ratio of 0 freezes the backbone.
     """
-    backbone = set(model.backbone.parameters()) if model.backbone is not None else set()
+    others, backbone = ([p for p in part if p not in frozen] for part in parts_of(model))
     if ft_lr_ratio == 0:
         for parameter in backbone:
             parameter.requires_grad_(False)
-    groups = [{'params': [p for p in model.parameters() if p not in backbone and p not in frozen], 'lr': lr}]
-    if backbone and ft_lr_ratio != 0:
-        groups.append({'params': [p for p in model.backbone.parameters() if p not in frozen], 'lr': lr * ft_lr_ratio})
+        backbone = []
+    groups = [{'params': others, 'lr': lr}, {'params': backbone, 'lr': lr * ft_lr_ratio}]
     if not any(parameter.requires_grad for group in groups for parameter in group['params']):
         raise UserError('--freeze, --ft_lr_ratio: nothing is left to train')
     return [group for group in groups if group['params']]
+
+
+def parts_of(model: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
+    """Return all parameters outside the backbone, and those of the backbone; no parameter is in both."""
+    backbone = list(model.backbone.parameters()) if model.backbone is not None else []
+    inside = set(backbone)
+    return [parameter for parameter in model.parameters() if parameter not in inside], backbone
+
+
+def hyperiqa_groups(net: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
+    """Return the parameters of HyperIQA's hyper network, and those of its backbone with the local distortion module.
+
+    The published code gives each a learning rate of its own: see iqa_training.schedules.hyperiqa_rates.
+    """
+    return parts_of(net)
 
 
 def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:

@@ -37,6 +37,8 @@ def network(add) -> None:
     add('--img_size', type=of_data.SIDE,
         help="height and width of the images: a multiple of 64 for MANIQA (of 32 for maniqa_224), of 16 for ASNA "
              '(default: the number in the name of a MANIQA; ASNA 288)')
+    add('--backbone', type=named('iqa_networks.hyperiqa:backbone_name'),
+        help='hyperiqa: resnet50 (default), or timm/NAME with feature levels at 1/4 to 1/32 of the image')
     add('--checkpoint_activations', action='store_true',
         help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
 
