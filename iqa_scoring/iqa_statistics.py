@@ -144,6 +144,14 @@ def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) 
 
 # Over splits
 
+FEWEST = 3  # values of which an interval says something: of two it is 13 times as wide as they are apart
+SCALES: dict[str, tuple[Callable, Callable]] = {  # on which an interval is symmetric, and the way back
+    'linear': (np.positive, np.positive),
+    'correlation': (np.arctanh, np.tanh),  # Fisher's z
+    'error': (np.log, np.exp),
+}
+
+
 class Spread(NamedTuple):
     """Values over splits; `low` and `high` end the interval of the mean. What is not defined is nan."""
 
@@ -156,20 +164,32 @@ class Spread(NamedTuple):
     high: float = math.nan
 
 
-def spread(values: Sequence[float], level: float = .95) -> Spread:
+def spread(values: Sequence[float], scale: str = 'linear', level: float = .95) -> Spread:
     """Return the spread of values over splits: std with n - 1, Student's t interval of the mean.
 
-    Values that are not finite are left out and counted. One value has no std and no interval. Splits of one data set
-    share training images, so that their values are not independent, and the interval is rather too short.
+    The interval is computed on `scale`, a name in SCALES: 'correlation' keeps it in -1..1, 'error' above 0. Values that
+    are not finite are left out and counted. One value has no std; fewer than FEWEST, or any at the end of the scale,
+    as a correlation of 1, have no interval. Splits of one data set share training images, so that their values are not
+    independent, and the interval is rather too short.
     """
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
     n = len(finite)
     if n < 2:
         return Spread(n, len(values), *finite, *finite)
-    mean, std = finite.mean(), finite.std(ddof=1)
-    half = stats.t.ppf((1 + level) / 2, n - 1) * std / math.sqrt(n)
-    return Spread(n, len(values), *map(float, (np.median(finite), mean, std, mean - half, mean + half)))
+    found = map(float, (np.median(finite), finite.mean(), finite.std(ddof=1)))
+    return Spread(n, len(values), *found, *_interval(finite, *SCALES[scale], level))
+
+
+def _interval(values: np.ndarray, scaled: Callable, back: Callable, level: float) -> tuple[float, float]:
+    """Return the ends of Student's t interval of the mean of finite values (n,); nan if there is none."""
+    n = len(values)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        z = scaled(values)
+    if n < FEWEST or not np.isfinite(z).all():
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + level) / 2, n - 1) * z.std(ddof=1) / math.sqrt(n)
+    return float(back(z.mean() - half)), float(back(z.mean() + half))
 
 
 def signed_rank(a: np.ndarray, b: np.ndarray) -> float:

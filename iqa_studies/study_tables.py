@@ -92,6 +92,11 @@ def over_units(runs: pd.DataFrame, name: str) -> pd.Series:
     return runs.groupby(unit, sort=False)[name].agg(lambda values: values.to_numpy().mean())
 
 
+def scale_of(name: str) -> str:
+    """Return the scale on which the interval of one of QUALITY is computed, a name in st.SCALES."""
+    return 'correlation' if CRITERIA[name.removesuffix(' mapped')].correlation else 'error'
+
+
 def median(runs: pd.DataFrame, name: str) -> float:
     """Return the median of a criterion over splits; nan if it is not defined in any."""
     return st.spread(over_units(runs, name)).median
@@ -110,7 +115,7 @@ def _table(name: str, title: str, header: Sequence[str], rows: list[tuple[list[s
 def _by_setting(study: Study) -> Iterator[tuple[list[str], Sequence[int], Mapping[str, st.Spread], str]]:
     """Yield labels, runs, spread of each criterion, and the number of splits as a word."""
     for labels, some in study.runs.groupby(['trained', 'tested', 'setting'], sort=False):
-        spreads = {name: st.spread(over_units(some, name)) for name in QUALITY}
+        spreads = {name: st.spread(over_units(some, name), scale_of(name)) for name in QUALITY}
         first = spreads['SROCC']
         splits = f'{first.count}' if first.defined == first.count else f'{first.defined} of {first.count}'
         yield list(labels), some.run, spreads, splits
@@ -131,7 +136,8 @@ def criteria(study: Study) -> StudyTable:
             _by_setting(study) for name, spread in spreads.items()]
     header = ['trained on', 'tested on', 'setting', 'criterion', 'splits', 'median', 'mean', 'std', 'low', 'high']
     return _table('criteria', 'Every criterion over splits', header, rows,
-                  "low and high: 95 % interval of the mean over splits, Student's t, over seeds if there is one split. "
+                  "low and high: 95 % interval of the mean over three splits or more, over seeds if there is one "
+                  "split: Student's t, on Fisher's z of correlations and the logarithm of errors. "
                   'Splits of one data set share training images, so that it is rather too short.')
 
 

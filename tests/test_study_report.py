@@ -66,7 +66,8 @@ def test_settings_and_criteria_are_of_the_splits():
         row, = (row for row in table('settings') if row['setting'] == setting)
         assert (row['SROCC'], row['splits']) == (f'{np.median(values):.3f}', '3')
         row, = (row for row in table('criteria') if row['setting'] == setting and row['criterion'] == 'SROCC')
-        low, high = stats.t.interval(.95, 2, np.mean(values), stats.sem(values))
+        z = np.arctanh(values)
+        low, high = np.tanh(stats.t.interval(.95, 2, np.mean(z), stats.sem(z)))
         assert [row[name] for name in ('mean', 'std', 'low', 'high')] == [
             f'{value:.3f}' for value in (np.mean(values), np.std(values, ddof=1), low, high)]
     assert len(table('runs')) == 9

@@ -28,7 +28,42 @@ def test_a_spread_of_few_values():
     assert spread([]) == pytest.approx(Spread(0, 0), nan_ok=True)
     assert spread([.5]) == pytest.approx(Spread(1, 1, .5, .5), nan_ok=True)
     assert spread([math.nan, .5, math.inf]) == pytest.approx(Spread(1, 3, .5, .5), nan_ok=True)
-    assert spread([.5, .5]) == (2, 2, .5, .5, 0, .5, .5)
+    assert spread([.5, .7]) == pytest.approx(Spread(2, 2, .6, .6, math.sqrt(.02)), nan_ok=True)
+    assert spread([.5, .5, .5]) == (3, 3, .5, .5, 0, .5, .5)
+
+
+CORRELATIONS = st.floats(-1, 1).filter(lambda value: 1e-6 < abs(value) < 1 - 1e-6)
+ERRORS = st.floats(1e-6, 1e6)
+
+
+@given(st.one_of(st.tuples(st.just('correlation'), st.lists(CORRELATIONS, min_size=3, max_size=9)),
+                 st.tuples(st.just('error'), st.lists(ERRORS, min_size=3, max_size=9))))
+def test_an_interval_stays_where_its_values_can_be(case):
+    scale, values = case
+    *_, low, high = spread(values, scale)
+    least, most = {'correlation': (-1, 1), 'error': (0, math.inf)}[scale]
+    assert least <= low <= high <= most
+    assert low <= max(values) * (1 + 1e-9) + 1e-9
+    assert high >= min(values) * (1 - 1e-9) - 1e-9
+
+
+def test_the_scales_of_intervals_by_hand():
+    """z of .8, .9, .95: 1.0986, 1.4722, 1.8318; mean 1.4675, std .3666; t of 2 degrees of freedom 4.30265."""
+    *_, low, high = spread([.8, .9, .95], 'correlation')
+    half = 4.30265 * .36661 / math.sqrt(3)
+    assert_allclose((low, high), (math.tanh(1.46753 - half), math.tanh(1.46753 + half)), atol=1e-4)
+    *_, low, high = spread([1, math.e, math.e ** 2], 'error')
+    half = 4.30265 / math.sqrt(3)
+    assert_allclose((math.log(low), math.log(high)), (1 - half, 1 + half), rtol=1e-5)
+
+
+@pytest.mark.parametrize(('scale', 'values'), [('correlation', [1., .9, .8]), ('correlation', [-1., .9, .8]),
+                                               ('error', [0., 1., 2.]), ('correlation', [.9, .8]), ('error', [1., 2.])])
+def test_no_interval_at_the_end_of_a_scale_or_of_two_values(scale, values):
+    *numbers, low, high = spread(values, scale)
+    assert all(map(math.isfinite, numbers))
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 def test_the_interval_covers_as_often_as_it_says():
