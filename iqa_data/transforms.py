@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
+from iqa_data.crops import grid_crops as grid_crops
 from iqa_data.images import opened, shown_size, to_rgb
 from iqa_data.info import Source
 from iqa_data.lab import scale_lightness

@@ -83,7 +83,8 @@ class TimmBackbone:
         how, network = next(filter(None, (_built(name, how) for how in ways)))
         info = network.feature_info
         if len(info.channels()) < levels:
-            raise UserError(f'{PREFIX}{name}: {NUMBERS[levels]} feature levels are needed, and it has {_levels(network)}')
+            raise UserError(f'{PREFIX}{name}: {NUMBERS[levels]} feature levels are needed, and it has '
+                            f'{_levels(network)}')
         normalise = NORMALISATIONS.get((tuple(pretrained.mean), tuple(pretrained.std)), 'imagenet')
         side = pretrained.input_size[-1] if pretrained.fixed_input_size and not how else None
         channels, reductions = (tuple(values[-levels:]) for values in (info.channels(), info.reduction()))
