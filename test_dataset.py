@@ -131,7 +131,7 @@ class Test:
                 'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
                 'part': part, 'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
-                'versions': versions()})
+                'versions': versions(), 'mapping': scorer.mapping.name})
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
         main_score = abs(performance['SROCC']) + abs(performance['PLCC'])
         print(f'{results_table(performance, heads)}\n|SROCC| + |PLCC| {main_score:.4f}\n'

@@ -1,4 +1,5 @@
 """Names of files and images as others see them: on a terminal, and as the cells of a table."""
+import hashlib
 import os
 import re
 from collections.abc import Collection
@@ -32,6 +33,15 @@ def cell(name: str) -> str:
 def from_cell(written: str) -> str:
     """Return the name that `cell` was given."""
     return ESCAPED.sub('', written, count=1) if ESCAPED.match(written) else written
+
+
+def file_name(written: str) -> str:
+    """Return a text as the name of a file, a different one for every text.
+
+    Characters that a file system may refuse become _; a digest of the text then follows.
+    """
+    safe = re.sub(r'[^\w.+=-]+', '_', written)[:100]
+    return safe if safe == written else f'{safe}-{hashlib.sha256(written.encode()).hexdigest()[:8]}'
 
 
 def _is_number(name: str) -> bool:

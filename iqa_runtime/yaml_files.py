@@ -1,4 +1,5 @@
 """Read YAML files: plain values, no key twice."""
+from collections.abc import Callable
 from pathlib import Path
 
 from iqa_runtime.errors import UserError, needed
@@ -12,7 +13,8 @@ def read_yaml(path: str | Path):
     yaml = needed('yaml', 'pyyaml', f'{path}: reading YAML')
     text = read_text(path, LARGEST)
     try:
-        _check_keys(yaml.compose(text, yaml.SafeLoader), set())
+        loader = yaml.SafeLoader(text)
+        _check_keys(yaml.compose(text, yaml.SafeLoader), set(), loader.construct_object)
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         place = f' line {error.problem_mark.line + 1}' if error.problem_mark else ''
@@ -21,16 +23,17 @@ def read_yaml(path: str | Path):
         raise UserError(f'{path}: no YAML: {str(error)[:200]}') from None
 
 
-def _check_keys(node, seen: set[int]) -> None:
-    """Raise ValueError if a mapping has a key twice, of which YAML would silently take the last."""
+def _check_keys(node, seen: set[int], value_of: Callable) -> None:
+    """Raise ValueError if two keys of a mapping are equal, as `yes` and `true`: YAML would silently take the last."""
     if not isinstance(getattr(node, 'value', None), list) or id(node) in seen:
         return
     seen.add(id(node))
     keys = set()
     for item in node.value:
         for child in item if isinstance(item, tuple) else (item,):
-            _check_keys(child, seen)
+            _check_keys(child, seen, value_of)
         if isinstance(item, tuple) and isinstance(item[0].value, str):
-            if item[0].value in keys:
+            key = '<<' if item[0].tag.endswith(':merge') else value_of(item[0])
+            if key in keys:
                 raise ValueError(f'the key {item[0].value!r} twice (line {item[0].start_mark.line + 1})')
-            keys.add(item[0].value)
+            keys.add(key)

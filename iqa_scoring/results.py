@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iqa_runtime.checks import dict_of, fields, number, optional, plain, text, whole
+from iqa_runtime.checks import dict_of, fields, list_of, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
@@ -125,10 +125,11 @@ def metric(value) -> float:
     return math.nan if value is None or (isinstance(value, float) and math.isnan(value)) else number(value)
 
 
-OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': ''}
+OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': '',
+            'k': [], 'b': [], 'mapping': 'linear'}
 _summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
                   versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
-                  trained_on=text)
+                  trained_on=text, k=list_of(metric), b=list_of(metric), mapping=text)
 
 
 def read_summary(path: Path) -> dict:

@@ -1,10 +1,13 @@
 """Honesty of an outcome: its numbers follow from its predictions, its split is the one it names, and nothing leaks."""
-import math
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import dataset_name, named_source, read_info
+from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info
 from iqa_data.splits import split_hash
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
@@ -12,46 +15,179 @@ from iqa_studies.outcome import Outcome
 from IQAperformance import CRITERIA, agreement
 
 CLOSE = 1e-9  # relative: the predictions are written with all their digits
+FLOAT32 = 1e-6  # relative: MOS are read as float32
 
 
 def check(outcome: Outcome) -> tuple[list[str], list[str]]:
     """Return what does not hold of an outcome, and what could not be looked at."""
-    wrong = [*numbers(outcome)]
-    if outcome.log is None or not (outcome.log / 'split.csv').exists():
-        return wrong, ['the split: no split.csv of the run']
-    table = Table.read(outcome.log / 'split.csv')
-    table.needs('image', 'part')
-    part_of = dict(zip(table.images(), table.columns['part'], strict=True))
-    wrong += split(outcome, part_of)
-    own = dataset_name(str(outcome.options.get('dataset'))) == outcome.summary['dataset']
-    if not own:
-        return wrong, []
+    found = Check(outcome)
+    return found.wrong, found.unseen
+
+
+class Check:
+    """The findings about an outcome, in words: `wrong`, what does not hold; `unseen`, what could not be looked at."""
+
+    def __init__(self, outcome: Outcome):
+        self.outcome, self.table = outcome, Table.read(outcome.result.with_suffix('.csv'))
+        self.table.needs('name', 'mos', 'pq')
+        self.names = self.table.images('name')
+        self.table.once(self.names)
+        self.mos, self.unseen = self.table.numbers('mos'), []
+        self.wrong = [*self.metrics(), *self.lines(), *self.scores()]
+        if outcome.trained_on:
+            self.wrong += self.of_the_split()
+
+    @property
+    def heads(self) -> list[str]:
+        """Return the suffixes of the columns of scores, '' the scored head's."""
+        return [name.removeprefix('pq') for name in self.table.columns if name in ('pq', 'pq1', 'pq2')]
+
+    @property
+    def own(self) -> bool:
+        """Return whether the tested images are of the data set that was trained on."""
+        return dataset_name(str(self.outcome.options.get('dataset'))) == self.outcome.summary['dataset']
+
+    def metrics(self) -> Iterator[str]:
+        """Yield the metrics that do not follow from the predictions, head by head."""
+        for head in self.heads:
+            found = agreement(self.table.numbers(f'pq{head}', finite=False), self.mos)
+            for name in (f'{name}{head}' for name in CRITERIA):
+                claimed, value = self.outcome.metrics.get(name), found[name.removesuffix(head)]
+                if claimed is None:
+                    self.unseen.append(f'{name}: the results do not have it')
+                elif not np.isclose(claimed, value, rtol=CLOSE, atol=CLOSE, equal_nan=True):
+                    yield f'{name} is {value:.6f} by the predictions, but {claimed:.6f} in the results'
+        images = self.outcome.summary['images']
+        if images is not None and images != len(self.mos):
+            yield f'{len(self.mos)} images are predicted, but the results say {images}'
+
+    def lines(self) -> Iterator[str]:
+        """Yield the heads whose scores are not k times the raw ones plus b."""
+        k, b, mapping = (self.outcome.summary[name] for name in ('k', 'b', 'mapping'))
+        if mapping != 'linear' or len(k) != len(self.heads) or len(b) != len(k):
+            self.unseen.append('the line to MOS: ' + (f'the scores are calibrated by a {mapping} curve'
+                                                      if mapping != 'linear' else 'the results lack k and b'))
+            return
+        for head, slope, shift in zip(self.heads, k, b, strict=True):
+            if f'pq{head}_before' not in self.table.columns:
+                self.unseen.append(f'the line to MOS: no column pq{head}_before')
+                continue
+            pq, raw = (self.table.numbers(f'pq{head}{raw}', finite=False) for raw in ('', '_before'))
+            bad = np.flatnonzero(~np.isclose(pq, slope * raw + shift, rtol=CLOSE, atol=CLOSE, equal_nan=True))
+            if len(bad):
+                i = bad[0]
+                yield (f'pq{head} of {self.names[i]} is {slope * raw[i] + shift:.6f} by k, b and pq{head}_before, but '
+                       f'{pq[i]:.6f} in the predictions')
+
+    def scores(self) -> Iterator[str]:
+        """Yield whether the MOS of the tested images are not those of the info file."""
+        if self.tested is None or not set(self.names) <= set(self.tested[1].names):
+            self.unseen.append('the MOS: no info file here that has the tested images')
+            return
+        source, info = self.tested
+        known = dict(zip(info.names, info.mos.tolist(), strict=True))
+        wanted = np.array([known[name] for name in self.names])
+        bad = np.flatnonzero(~np.isclose(self.mos, wanted, rtol=FLOAT32, atol=FLOAT32))
+        if len(bad):
+            yield (f'the MOS of {len(bad)} images are not those of {source.info}, as of {self.names[bad[0]]}: '
+                   f'{wanted[bad[0]]:.6g}, but {self.mos[bad[0]]:.6g} in the predictions')
+
+    @cached_property
+    def trained(self) -> tuple[Source, Info] | None:
+        """Return the source and the info file of the data set that was trained on; None if it is not here."""
+        name = self.outcome.options.get('dataset')
+        return info_at(str(name), self.outcome.options.get('data_info')) if name else None
+
+    @cached_property
+    def tested(self) -> tuple[Source, Info] | None:
+        """Return the source and the info file of the tested images; None if it is not here.
+
+        An info file is looked for beside the one that was trained on.
+        """
+        if self.own:
+            return self.trained
+        name = self.outcome.summary['dataset']
+        beside = Path(str(self.outcome.options.get('dataset', ''))).parent
+        files = [name] if name in DATASETS else [str(beside / f'{name}{suffix}') for suffix in ('.csv', '.mat')]
+        return next((found for file in files if (found := info_at(file, None))), None)
+
+    # What was trained on
+
+    def of_the_split(self) -> list[str]:
+        """Return what does not hold of the split, and which tested images or contents were trained on."""
+        log = self.outcome.log
+        if log is None or not (log / 'split.csv').exists():
+            self.unseen.append('the split: no split.csv of the run')
+            return []
+        table = Table.read(log / 'split.csv')
+        table.needs('image', 'part')
+        part_of = dict(zip(table.images(), table.columns['part'], strict=True))
+        return [*split(self.outcome, part_of), *(self.contents(part_of) if self.own else self.files(part_of))]
+
+    def contents(self, part_of: Mapping[str, str]) -> Iterator[str]:
+        """Yield the contents that are both trained and tested on, or validated and tested on."""
+        if self.trained is None:
+            self.unseen.append('the contents: no info file of the data set here')
+            return
+        info = self.trained[1]
+        content = dict(zip(info.names, info.ref_ids.tolist(), strict=True))
+        tested = {content[name] for name in self.names if name in content}
+        for part in {'train', 'val'} - {self.outcome.summary['part']}:
+            mine = [name for name, other in part_of.items() if other == part and content.get(name) in tested]
+            if mine:
+                count = len({content[name] for name in mine})
+                yield f'{count} contents are in {part} and tested too, as that of {mine[0]}'
+
+    def files(self, part_of: Mapping[str, str]) -> Iterator[str]:
+        """Yield how many images of another data set are files that were trained on, by path or by content."""
+        if self.trained is None or self.tested is None:
+            self.unseen.append('whether tested images were trained on: no info files of both data sets here')
+            return
+        tested = {name: Path(self.tested[0].im_dir, name) for name in self.names}
+        used = [Path(self.trained[0].im_dir, name) for name, part in part_of.items() if part in ('train', 'val')]
+        known = same_files(used)
+        missing = [path for path in (*tested.values(), *used) if not path.is_file()]
+        shared = [name for name, path in tested.items() if known(path)]
+        if shared:
+            yield f'{len(shared)} tested images were trained on or chose the epoch, as {shared[0]}'
+        elif missing:
+            self.unseen.append(f'whether tested images were trained on: {len(missing)} are not here, as {missing[0]}')
+
+
+def info_at(dataset: str, data_info: str | None) -> tuple[Source, Info] | None:
+    """Return the source and the info file of a data set, None if there is none here."""
     try:
-        source = named_source(outcome.options['dataset'], None, outcome.options.get('data_info'))
-        info = read_info(source.info)
+        source = named_source(dataset, None, data_info)
+        return source, read_info(source.info)
     except (UserError, OSError):
-        return wrong, ['the contents: no info file of the data set here']
-    wrong += contents(outcome, part_of, dict(zip(info.names, info.ref_ids.tolist(), strict=True)))
-    return wrong, []
+        return None
 
 
-def numbers(outcome: Outcome) -> Iterator[str]:
-    """Yield the metrics that do not follow from the predictions, head by head."""
-    table = Table.read(outcome.result.with_suffix('.csv'))
-    table.once(table.images('name'))
-    mos = table.numbers('mos')
-    for head in [column.removeprefix('pq') for column in table.columns if column in ('pq', 'pq1', 'pq2')]:
-        found = agreement(table.numbers(f'pq{head}', finite=False), mos)
-        for name in CRITERIA:
-            claimed, value = outcome.metrics.get(name + head, math.nan), found[name]
-            if not np.isclose(claimed, value, rtol=CLOSE, atol=CLOSE, equal_nan=True):
-                yield f'{name}{head} is {value:.6f} by the predictions, but {claimed:.6f} in the results'
-    images = outcome.summary['images']
-    if images is not None and images != len(mos):
-        yield f'{len(mos)} images are predicted, but the results say {images}'
+def same_files(paths: list[Path]) -> Callable[[Path], bool]:
+    """Return the function that says whether a file is one of these, by path or, if as large as one, by content."""
+    real, sizes = set(map(os.path.realpath, paths)), {}
+    for path in filter(Path.is_file, paths):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    contents: dict[int, set[bytes]] = {}
+
+    def known(path: Path) -> bool:
+        if os.path.realpath(path) in real:
+            return True
+        size = path.stat().st_size if path.is_file() else None
+        if size not in sizes:
+            return False
+        if size not in contents:
+            contents[size] = {digest(other) for other in sizes[size]}
+        return digest(path) in contents[size]
+    return known
 
 
-def split(outcome: Outcome, part_of: dict[str, str]) -> Iterator[str]:
+def digest(path: Path) -> bytes:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def split(outcome: Outcome, part_of: Mapping[str, str]) -> Iterator[str]:
     """Yield what does not hold of the split: its hash, the tested images, images that other parts have too."""
     names = {part: [name for name, other in part_of.items() if other == part] for part in set(part_of.values())}
     if outcome.split_hash != split_hash(names):
@@ -64,14 +200,3 @@ def split(outcome: Outcome, part_of: dict[str, str]) -> Iterator[str]:
     for other in {'train', 'val'} - {part}:
         if shared := sorted(tested & set(names.get(other, ()))):
             yield f'{len(shared)} tested images are in {other} too, as {shared[0]}'
-
-
-def contents(outcome: Outcome, part_of: dict[str, str], content: dict[str, int]) -> Iterator[str]:
-    """Yield the contents that are both trained and tested on, or validated and tested on."""
-    tested = {content[name] for name in outcome.predictions().image if name in content}
-    for part in ('train', 'val'):
-        if part != outcome.summary['part']:
-            shared = {content[name] for name, other in part_of.items() if other == part and name in content} & tested
-            if shared:
-                example = next(name for name in part_of if part_of[name] == part and content.get(name) in shared)
-                yield f'{len(shared)} contents are in {part} and tested too, as that of {example}'

@@ -1,6 +1,5 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from iqa_data.info import Info, Source, dataset_name, read_info, require
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_runtime.errors import UserError
+from iqa_runtime.names import file_name
 from iqa_runtime.running import Job
 from iqa_runtime.tables import Table
 from iqa_studies.outcome import Outcome
@@ -110,6 +110,9 @@ def plan(study: Study, folder: Path) -> Plan:
         made.others += others(study, place, tested)
     for place in tests:
         made.others += others(study, place, {'all': np.arange(len(place.info.names))})
+    for label in study.predictions.keys() - {other.label for other in made.others}:
+        raise UserError(f'{study.predictions[label]}: none of its images is tested; expected the names of '
+                        f'{", ".join(made.images)}, as {next(iter(datasets + tests)).info.names[0]}')
     if not made.cells and not made.others:
         raise UserError(f'{study.at}: nothing is left to train: ' + '; '.join(made.left_out))
     return made
@@ -213,7 +216,7 @@ class Other:
 
     def outcome(self, folder: Path) -> Outcome:
         """Write the predictions as results, as they are; return the outcome."""
-        info, name = self.place.info, re.sub(r'[^\w.+=-]+', '_', f'{self.label}-{self.place.name}-{self.split}')
+        info, name = self.place.info, file_name('\n'.join([self.label, self.place.name, self.split]))
         performance = {'sq': info.mos[self.rows], 'sq_std': info.std[self.rows], 'pq': self.score,
                        'pq_before': self.score, 'k': [1.], 'b': [0.], **agreement(self.score, info.mos[self.rows])}
         _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,

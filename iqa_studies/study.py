@@ -16,7 +16,7 @@ Every value is checked as on the command line. What decides the data and the spl
 """
 import math
 from argparse import ArgumentTypeError
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -79,25 +79,42 @@ def read_study(path: str | Path, large: bool = False) -> Study:
         raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
     fixed = {'seed'} if seeds != [None] else set()
     common = options_in(study.get('options') or '', f'{path}: options', FREE | set(SHARES) - fixed)
-    data = [options_in({'dataset': one} if isinstance(one, str) else one, f'{path}: dataset', PLACES)
-            for one in datasets]
-    tests = [options_in({'dataset': one} if isinstance(one, str) else one, f'{path}: tests', PLACES)
-             for one in a_list(study.get('tests') or [], f'{path}: tests')]
+    data, tests = (places_of(some, f'{path}: {key}') for some, key in (
+        (datasets, 'dataset'), (a_list(study.get('tests') or [], f'{path}: tests'), 'tests')))
     if 'all' in splits and not tests:
         raise UserError(f'{path}: splits: all leaves no test part: name other data sets in tests')
-    return Study(str(study.get('title') or path.stem), dict(settings_of(settings, lists, common, path, FREE - fixed)),
-                 data, splits, seeds, tests, predictions_of(study.get('predictions') or {}, path), path)
+    multiplied = unique(settings_of(settings, lists, common, path, FREE - fixed), f'{path}: settings')
+    predictions = predictions_of(study.get('predictions') or {}, path)
+    for label in predictions.keys() & multiplied:
+        raise UserError(f'{path}: predictions: {label!r} is the name of a setting too')
+    return Study(str(study.get('title') or path.stem), multiplied, data, splits, seeds, tests, predictions, path)
+
+
+def unique(items: Iterable[tuple[str, object]], where: str) -> dict:
+    """Return pairs as a dictionary; UserError if a label comes twice."""
+    found = {}
+    for label, value in items:
+        if label in found:
+            raise UserError(f'{where}: {label!r} twice')
+        found[label] = value
+    return found
 
 
 def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path: Path, allowed
                 ) -> Iterator[tuple[str, dict]]:
     """Yield the label and the options of every setting with every combination of the grid."""
-    steps = [[(f'{name} {shown(value)}', options_in({name: value}, f'{path}: vary', allowed)) for value in values]
+    steps = [[(f'{name} {in_full(value)}', options_in({name: value}, f'{path}: vary', allowed)) for value in values]
              for name, values in grid.items()]
     for label, value in settings.items():
         own = options_in(value or '', f'{path}: {label}', allowed)
         for varied in product(*steps):
             yield ', '.join([label, *(mark for mark, _ in varied)]), merged(common, own, *(one for _, one in varied))
+
+
+def in_full(value) -> str:
+    """Return the value of an option as it is typed, a number with all its digits."""
+    values = value if isinstance(value, list) else [value]
+    return ' '.join(repr(one) if isinstance(one, float) and float(shown(one)) != one else shown(one) for one in values)
 
 
 def splits_of(value, path: Path) -> dict[str, dict]:
@@ -112,6 +129,15 @@ def splits_of(value, path: Path) -> dict[str, dict]:
     if kind == 'repeats':
         return {str(i): {'split': 'reference', 'exp_id': i} for i in range(count)}
     return {str(i): {'split': 'kfold', 'folds': count, 'fold': i} for i in range(count)}
+
+
+def places_of(values: list, where: str) -> list[dict]:
+    """Return the options of data sets, each a name or a mapping of PLACES; UserError if one comes twice."""
+    found = [options_in({'dataset': one} if isinstance(one, str) else one, where, PLACES) for one in values]
+    for i, one in enumerate(found):
+        if one in found[:i]:
+            raise UserError(f'{where}: {in_full(list(one.values()))!r} twice')
+    return found
 
 
 def seeds_of(value, path: Path) -> list[int | None]:

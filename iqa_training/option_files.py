@@ -14,10 +14,14 @@ Given = Mapping[str, object]  # options, name -> value
 
 
 def mapping(value, where: str) -> dict[str, object]:
-    """Return a mapping whose keys are texts or numbers; UserError otherwise."""
+    """Return a mapping whose keys are texts or numbers; UserError otherwise, or if two are the same as texts."""
     if not isinstance(value, dict) or not all(isinstance(key, (str, int, float)) for key in value):
         raise UserError(f'{where}: expected name: value')
-    return {str(key): one for key, one in value.items()}
+    found = {str(key): one for key, one in value.items()}
+    if len(found) < len(value):
+        twice = next(key for key in map(str, value) if list(map(str, value)).count(key) > 1)
+        raise UserError(f'{where}: the name {twice!r} twice')
+    return found
 
 
 def a_list(value, where: str) -> list:

@@ -92,6 +92,16 @@ def test_a_grid_is_multiplied_out_and_each_run_is_there_once(study, capsys):
     assert labels[0] == labels[3] == 'a, lr 1e-3, resize True'
 
 
+def test_labels_that_would_come_out_alike_stay_apart(study):
+    rates = [.00123456781, .00123456782]
+    file = study(vary={'lr': rates}, predictions={'N 1': 'a.csv', 'N_1': 'a.csv', 'n_1': 'a.csv'})
+    Path('a.csv').write_text('image,score\n' + ''.join(f'{i:02d}.png,{i}\n' for i in range(24)))
+    made = planned(file)
+    assert {cell.setting: TRAIN.parse(cell.training.words[1:]).learning_rate for cell in made.cells} == {
+        f'mini, lr {rate!r}': rate for rate in rates}
+    assert len({str(other.outcome(Path('out')).result).casefold() for other in made.others}) == 3
+
+
 @pytest.mark.parametrize('file', STUDIES, ids=lambda file: file.name)
 def test_the_settings_of_the_studies_here_differ(file):
     settings = read_study(file).settings
@@ -143,6 +153,12 @@ BAD = [
     ({'tests': [{**TINY, 'im_dir': 'other/images'}]}, 'two data sets are called demo'),
     ({'predictions': 'none.csv'}, 'predictions: none.csv not found'),
     ({'predictions': {'p': 'some.csv'}}, 'some.csv: it lacks '),
+    ({'predictions': {'p': 'strange.csv'}}, 'strange.csv: none of its images is tested; expected the names of demo'),
+    ({'predictions': {'mini': 'some.csv'}}, "predictions: 'mini' is the name of a setting too"),
+    ({'dataset': [TINY, TINY]}, "dataset: 'demo tiny/images tiny/info.mat' twice"),
+    ({'vary': {'resize': ['yes', True]}}, "the option 'resize': 'yes' is neither true nor false"),
+    ({'vary': {'resize': [True, True]}}, "settings: 'mini, resize True' twice"),
+    ({'settings': {1: {'arch': 'mini'}, '1': {'arch': 'mini'}}}, "settings: the name '1' twice"),
     ({'predictions': {'p': 'twice.csv'}}, 'twice.csv row 3: 00.png again, first in row 2, with the score 1 and 2'),
     ({'options': '-tr .8 -tvr 1', 'splits': {'repeats': 1}}, '--split reference leaves no test part'),
 ]
@@ -151,6 +167,7 @@ BAD = [
 @pytest.mark.parametrize(('keys', 'message'), BAD, ids=[message for _, message in BAD])
 def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fails):
     Path('some.csv').write_text('image,score\n' + ''.join(f'{i:02d}.png,{i}\n' for i in range(0, 24, 2)))
+    Path('strange.csv').write_text('image,score\nphotos/00.png,1\n')
     Path('twice.csv').write_text('image,score\n00.png,1\n00.png,2\n')
     keys = {'settings': {'mini': {'architecture': 'mini'}}, **keys}
     error = fails(run.main, study(**keys))
@@ -159,7 +176,9 @@ def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fai
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('a: [', 'no YAML'), ('settings: {a: 1, a: 2}', "the key 'a' twice (line 1)"), ('- 1', 'expected a study: title'),
+    ('a: [', 'no YAML'), ('settings: {a: 1, a: 2}', "the key 'a' twice (line 1)"),
+    ('yes: 1\ntrue: 2', "the key 'true' twice (line 2)"), ('{1: a, 1.0: b}', "the key '1.0' twice"),
+    ('- 1', 'expected a study: title'),
     ('', 'expected a study'), ('!!python/object/apply:os.system [ls]', 'could not determine a constructor'),
     ('&a [*a]', 'expected a study'), ('[' * 2000, 'no YAML'), ('a: ' + 'b' * (1 << 18), 'larger than')])
 def test_what_is_no_study(text, message, tmp_path, fails):

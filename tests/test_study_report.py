@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import SMALL
 from mini import MINI
@@ -15,6 +16,7 @@ from studies import make_set, others, outcomes, split_of, tampered, write_outcom
 from test_report import in_browser
 
 import main
+from iqa_data.info import write_info
 from iqa_data.splits import split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
@@ -23,6 +25,7 @@ from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_report
 from iqa_studies.study_tables import Study, quality, significance
 from iqa_training.figures import STYLE
+from IQAperformance import CRITERIA, Criterion, agreement
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
 NOISES = {'good': 5., 'fair': 15., 'poor': 40.}
@@ -255,6 +258,56 @@ def test_a_prediction_that_was_changed_is_found(capsys):
     lines[3] = ','.join([*cells[:3], '99.5', *cells[4:]])
     table.write_text('\n'.join(lines) + '\n')
     assert checked(capsys, str(outcome.result))[0] == 1
+
+
+def edited(path: Path, column: str, change) -> None:
+    """Change a column of a results table, and let its metrics follow."""
+    table = pd.read_csv(path.with_suffix('.csv'))
+    table[column] = change(table[column])
+    table.to_csv(path.with_suffix('.csv'), index=False)
+    tampered(path, metrics=agreement(table.pq.to_numpy(), table.mos.to_numpy()))
+
+
+@pytest.mark.parametrize(('column', 'told'), [
+    ('mos', 'the MOS of 16 images are not those of own.csv'), ('pq', 'by k, b and pq_before'),
+    ('pq_before', 'by k, b and pq_before')])
+def test_columns_that_were_changed_with_their_metrics_are_found(column, told, capsys):
+    outcome, = outcomes({'a': 10.}, splits=1)
+    edited(outcome.result, column, lambda values: values * .9 + 5)
+    status, text = checked(capsys, str(outcome.result))
+    assert status == 1
+    assert told in text
+
+
+def test_a_criterion_that_an_older_result_lacks_is_not_looked_at(capsys, monkeypatch):
+    outcome, = outcomes({'a': 10.}, splits=1)
+    monkeypatch.setitem(CRITERIA, 'MAE', Criterion(lambda a, b, axis=-1: abs(a - b).mean(axis), correlation=False))
+    assert checked(capsys, str(outcome.result)) == (
+        0, f'holds  {outcome.result}\n  (not looked at: MAE: the results do not have it)\n')
+
+
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_training_images_under_another_name_are_found(elsewhere, capsys):
+    """Another info file names the images of the training set, or copies of them."""
+    own, other = make_set('own'), make_set('other')
+    for i, name in enumerate(own[1]):
+        Path(name).write_bytes(bytes([i]) * 9)
+    other = (other[0], [f'copy-{name}' for name in own[1]] if elsewhere else own[1], own[2])
+    for name, copy in zip(own[1], other[1], strict=True):
+        Path(copy).write_bytes(Path(name).read_bytes())
+    write_info(other[0], other[1], own[2], np.full(len(own[2]), 10.), np.arange(len(own[2])),
+               np.empty((len(own[2]), 0), int))
+    outcome = write_outcome('a', 0, own[2] + 1, other, 'all')
+    split = split_of(own[1], 0)
+    rewritten(outcome, split)
+    status, text = checked(capsys, str(outcome.result))
+    assert status == 1
+    assert f'{len(split["train"]) + len(split["val"])} tested images were trained on or chose the epoch' in text
+    Path(other[1][0]).unlink()
+    for name in split['train'] + split['val']:
+        Path(name).unlink(missing_ok=True)
+    if elsewhere:
+        assert 'whether tested images were trained on: ' in checked(capsys, str(outcome.result))[1]
 
 
 def rewritten(outcome: Outcome, split: dict[str, list[str]]) -> None:
