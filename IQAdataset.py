@@ -1,6 +1,7 @@
 """Data sets of images with mean opinion scores (MOS), and their loaders."""
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from iqa_data.cache import for_each_image, in_memory, on_disk
-from iqa_data.images import opened
+from iqa_data.images import ImageError, opened
 from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share, Shuffled
 from iqa_data.splits import SplitPlan, choose
@@ -180,11 +181,13 @@ def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
 
 
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
-              loading: Loading, inputs: int = 1, outputs: Mapping[str, Paths] | None = None) -> Data:
+              loading: Loading, inputs: int = 1, outputs: Mapping[str, Paths] | None = None,
+              fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
     """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
 
     With 2 `inputs`, each item has its reference image too. Raises UserError if the folder, the info file or an image is
     missing or broken, and says how to get them; or if an image is one of `outputs`, files that are to be written.
+    `fits` gets the (h, w) of the first image before all are decoded.
     """
     require(source, name)
     info = read_info(source.info)
@@ -200,6 +203,9 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
                  for part, chosen in parts.items()}
     files = list(dict.fromkeys(path for pairs in paths.values() for item in pairs for path in item))
     check_outputs(outputs or {}, {'--im_dir': files})
+    if fits:
+        with suppress(ImageError):  # loading names all images that cannot be read
+            fits(preprocess.size(files[0]))
     read, sizes = loading.open(files, preprocess)
     size = dict(zip(files, sizes, strict=True))
     check_pairs([item for pairs in paths.values() for item in pairs], size)
@@ -247,13 +253,20 @@ def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int
                             'needs both of one size (--resize brings them to it)')
 
 
-def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths] | None = None) -> Data:
+def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths] | None = None,
+                     fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
     """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them.
 
     `inputs`: images that the network compares; with 2, items are pairs (reference, distorted).
     `outputs`: the files that are to be written: UserError if an image is one of them (see check_outputs).
+    `fits`: raises UserError if training images of an (h, w) cannot be trained with; called before all are decoded.
     """
-    source = source_at(args)
+    source, augment = source_at(args), augmentation_of(args)
+
+    def check(size: tuple[int, int]) -> None:
+        check_sizes({size}, augment, args.batch_size)
+        if fits:
+            fits(augment.crop if augment and 'crop' in augment.parts else size)
 
     def rows(info: Info) -> dict[str, np.ndarray]:
         parts = choose(info, plan_of(args, source))
@@ -261,10 +274,10 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args),
-                     inputs, outputs)
-    data.augment, data.target = augmentation_of(args), target_of(args.target, data.datasets['train'].mos.numpy())
+                     inputs, outputs, check)
+    data.augment, data.target = augment, target_of(args.target, data.datasets['train'].mos.numpy())
     data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
-    check_sizes(set(data.sizes['train']), data.augment, args.batch_size)
+    check_sizes(set(data.sizes['train']), augment, args.batch_size)
     return data
 
 

@@ -5,12 +5,15 @@ if __name__ == '__main__':
     TRAIN.begin()  # --help and mistakes end here, before torch is imported
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import ignite.distributed as idist
+import torch
 from torch.utils.data import DataLoader
 
+from iqa_data.info import dataset_name, require
 from iqa_data.transforms import NORMALISATIONS, memory_format
 from iqa_networks.network import Network
 from iqa_runtime.distributed import device_of, fewest_images, is_main, parallel, processes, synchronise
@@ -29,9 +32,9 @@ from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
-from IQAdataset import Data, get_data_loaders
+from IQAdataset import Data, get_data_loaders, source_at
 from IQAloss import build_loss
-from IQAmodel import build_model, entry_of, network_options
+from IQAmodel import build_model, network_options
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
 
@@ -70,8 +73,10 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     outputs = outputs_of(args)
     check_outputs(outputs, inputs_of(args))
     seed_everything(args.seed, args.randomness)
-    data = get_data_loaders(args, entry_of(args.architecture).inputs, outputs)
-    model = build_model(args).to(device, memory_format=memory_format(data.sizes['train'][0]))
+    require(source_at(args), dataset_name(args.dataset))
+    model = build_model(args).to(device)
+    data = get_data_loaders(args, model.inputs, outputs, partial(try_on, model, device))  # takes minutes: comes last
+    model.to(memory_format=memory_format(data.sizes['train'][0]))
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     run = assemble(args, data, model, loader, device, stop)
     print(f'Run {run.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
@@ -84,6 +89,14 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     if is_main() and args.summary is not False:
         summarise_if_possible(args, run.log.history)
     return performance
+
+
+def try_on(model: Network, device: str, size: tuple[int, int]) -> None:
+    """Score a black image of a size (h, w), and raise UserError if the network does not take it."""
+    image = torch.zeros(1, 3, *size, device=device)
+    with torch.no_grad():
+        model.eval()(*[image] * model.inputs)
+    model.train()
 
 
 def assemble(args: Options, data: Data, model: Network, loader: DataLoader, device: str, stop: SimpleNamespace) -> Run:

@@ -1,5 +1,6 @@
 """Info files, splits, preprocessing, loaders."""
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms
 
+import main
 from iqa_data.info import Info, read_info, write_info
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
@@ -255,3 +257,14 @@ def test_a_decompression_bomb_is_refused(tiny, tmp_path, monkeypatch):
 def test_debug_uses_five_batches_and_five_images(tiny):
     data = get_data_loaders(options(tiny, '--debug -bs 2'))
     assert {part: len(names) for part, names in data.names.items()} == {'train': 10, 'val': 5, 'test': 5}
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    ('--pretrained other.pth', 'does not fit the network'),
+    ('-arch maniqa_tiny --img_size 64', 'images of 48x64 (h x w) for a network of 64x64'),
+    ('-arch cnniqa --augmentation crop -cs_h 64 -cs_w 64', 'is larger than the smallest training image, 48x64')])
+def test_what_does_not_fit_is_refused_before_images_are_decoded(words, message, tiny, fails):
+    torch.save({'a': torch.zeros(1)}, 'other.pth')
+    words = ['-arch', 'resnet18', '--weights', 'none', '--device', 'cpu', '-e', '1', '-bs', '4', *words.split()]
+    assert message in fails(main.main, *tiny, *words)
+    assert not Path('cache').exists()
