@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Events
 from torch.utils.data import DataLoader
 
 from iqa_data.info import dataset_name, require
@@ -25,7 +26,7 @@ from iqa_training.averaging import averaged
 from iqa_training.evaluation import Evaluation
 from iqa_training.listing import models_table
 from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
-from iqa_training.optimizers import build_optimizer, build_penalty
+from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import Plan, Run
@@ -116,6 +117,8 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
     trainer = create_supervised_trainer(parallel(model, some_unused=0 in loss.beta), optimizer, loss,
                                         preparing(normalise, model.inputs, data.target), device,
                                         args.accumulation_steps, args.opt_level, args.amp_backend, args.compile)
+    if args.renew_optimizer:  # before the state of an epoch is written
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
     evaluation = Evaluation(average.module if average else model, data, device, normalise, loss.scored_head, args.line,
                             loss if args.val_criterion == 'loss' else None, args.pbar)
     plan = Plan(args.epochs, args.val_every, args.val_criterion, args.test_during_training,

@@ -117,6 +117,11 @@ def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:
     optimizer.register_step_pre_hook(clip)
 
 
+def forget(optimizer: 'Optimizer') -> None:
+    """Forget all that the optimizer keeps of its parameters, as moments and steps: it goes on like a new one."""
+    optimizer.state.clear()
+
+
 # Penalty of the weights
 
 def l2_penalty(net: 'Network', dense: float, conv: float) -> 'Tensor':

@@ -135,6 +135,8 @@ def optimizer(add) -> None:
     add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
     add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
+    add('--renew_optimizer', action='store_true',
+        help="forget the optimizer's moments after each epoch, as HyperIQA's published code")
     add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
     add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
         help='validate and save an exponential moving average of the weights, as of .999')
@@ -157,7 +159,8 @@ def schedule(add) -> None:
     add('--schedule', type=choice('iqa_training.schedules:SCHEDULES', 'schedule'), default='step',
         help='step: a decay every so many epochs; multistep: after the epochs of --milestones; step_decay: every '
              '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
-             'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant')
+             'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant; hyperiqa: the rates '
+             'published for its backbone and for the rest')
     add('--warmup', type=whole, default=0, help='iterations of a linear rise before the schedule')
     add('--warmup_epochs', type=whole, default=0, help='the same in epochs')
     add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
@@ -172,6 +175,9 @@ def schedule(add) -> None:
     add('--first_cycle_steps', type=count, help='iterations of the first cycle (default: the whole run)')
     add('--warmup_steps', type=whole, help='iterations of the rise in each cycle (default: 0)')
     add('--cycle_mult', type=positive, help='growth of the cycles (default: 1)')
+    add('--rates', type=choice('iqa_training.schedules:HYPERIQA_RATES', 'variant of rates'),
+        help="hyperiqa: published_intended (default), published_as_run, where only the backbone is trained after the "
+             'first epoch, or paper; relative to those of the first epoch, -lr 2e-4 -flr .1')
     add('--min_lr', type=weight, help='lowest learning rate of the cosines (default: 0)')
 
 

@@ -77,6 +77,35 @@ def cosine_warmup_restarts(first_cycle_steps: int, max_lr: float, min_lr: float 
     return factor
 
 
+# variant -> epoch, from 0 -> learning rates of the hyper network (None: it is not trained) and of the rest
+HYPERIQA_RATES: dict[str, Callable[[int], tuple[float | None, float]]] = {
+    'published_intended': lambda epoch: (_published_hyper_rate(epoch), 2e-5),
+    'published_as_run': lambda epoch: (None if epoch else 2e-4, 2e-5),
+    'paper': lambda epoch: (2e-4 / 10 ** (epoch // 5), 2e-5 / 10 ** (epoch // 5)),
+}
+
+
+def hyperiqa_rates(variant: str, epoch: int) -> tuple[float | None, float]:
+    """Return the learning rates of HyperIQA's hyper network, and of its backbone with the local distortion module.
+
+    >>> hyperiqa_rates('paper', 0), hyperiqa_rates('published_as_run', 1)
+    ((0.0002, 2e-05), (None, 2e-05))
+
+    Args:
+        variant: published_intended: of the authors' code, 16 epochs; published_as_run: of the same code as it runs,
+            which by a slip gives the hyper network to its first optimizer alone, so that it is not trained after the
+            first epoch (None); paper: of the paper, 15 epochs.
+        epoch: from 0.
+    """
+    return HYPERIQA_RATES[pick(HYPERIQA_RATES, variant, 'variant of rates')](epoch)
+
+
+def _published_hyper_rate(epoch: int) -> float:
+    """Return 2e-5 r / 10^floor(t / 6), as it is set after epoch t = `epoch` - 1, with r = 10, and 1 from t = 9 on."""
+    ratio = 10 if epoch < 10 else 1
+    return 2e-5 / 10 ** (max(epoch - 1, 0) // 6) * ratio
+
+
 def warmed(factor: Factor, steps: int) -> Factor:
     """Return the factor with a linear rise in front: (t + 1) / steps of it in step t of the first `steps`."""
     return lambda done: factor(done) * min(1., (done + 1) / steps)
@@ -88,12 +117,12 @@ class Schedule:
 
     Attributes:
         unit: what is counted as a step: 'epoch' or 'iteration' (a batch).
-        make: (options, iterations of the whole run) -> factor.
+        make: (options, iterations of the whole run) -> factor, or two: of all else, and of the backbone.
         options: names of the options that it reads.
     """
 
     unit: str
-    make: Callable[[Options, int], Factor]
+    make: Callable[[Options, int], Factor | tuple[Factor, Factor]]
     options: tuple[str, ...] = ()
 
 
@@ -123,6 +152,12 @@ def _constant(args: Options, total: int) -> Factor:
     return lambda done: 1.
 
 
+def _hyperiqa(args: Options, total: int) -> tuple[Factor, Factor]:
+    variant = args.rates or 'published_intended'
+    first = hyperiqa_rates(variant, 0)
+    return tuple(lambda done, part=part: (hyperiqa_rates(variant, done)[part] or 0.) / first[part] for part in (0, 1))
+
+
 SCHEDULES = {
     'step': Schedule('epoch', _step, ('lr_decay', 'overall_lr_decay', 'decay_every')),
     'multistep': Schedule('epoch', _multistep, ('milestones', 'sched_gamma')),
@@ -131,6 +166,7 @@ SCHEDULES = {
         'first_cycle_steps', 'warmup_steps', 'cycle_mult', 'min_lr', 'sched_gamma')),
     'cosine': Schedule('iteration', _cosine, ('min_lr',)),
     'constant': Schedule('epoch', _constant),
+    'hyperiqa': Schedule('epoch', _hyperiqa, ('rates',)),
 }
 
 
@@ -160,15 +196,20 @@ def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 
     from torch.optim.lr_scheduler import LambdaLR
     row = SCHEDULES[args.schedule]
     try:
-        factor = row.make(args, args.epochs * epoch_length)
+        made = row.make(args, args.epochs * epoch_length)
     except ValueError as error:
         raise UserError(f'--schedule {args.schedule}: {error}') from None
+    groups = len(optimizer.param_groups)
+    factors = made if isinstance(made, tuple) else (made,) * groups
+    if len(factors) != groups:
+        raise UserError(f'--schedule {args.schedule} sets one learning rate for the backbone and one for all else: '
+                        f'{args.architecture} needs a backbone, and neither part may be frozen')
     unit = row.unit
     warmup = args.warmup or args.warmup_epochs * epoch_length
     if warmup:
-        by_unit = factor
         per_step = epoch_length if unit == 'epoch' else 1
-        factor, unit = warmed(lambda done: by_unit(done // per_step), warmup), 'iteration'
-    schedule = LambdaLR(optimizer, factor)
+        factors = [warmed(lambda done, factor=factor: factor(done // per_step), warmup) for factor in factors]
+        unit = 'iteration'
+    schedule = LambdaLR(optimizer, list(factors))
     schedule.unit = unit
     return schedule

@@ -1,4 +1,5 @@
 """HyperIQA: its oracles, the recorded numbers, its groups and rates, and the files that it starts from."""
+import copy
 import json
 
 import pytest
@@ -11,7 +12,9 @@ from iqa_data.transforms import NORMALISATIONS
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.errors import UserError
-from iqa_training.optimizers import hyperiqa_groups
+from iqa_training.optimizers import OPTIMIZERS, build_optimizer, forget, hyperiqa_groups
+from iqa_training.options import TRAIN
+from iqa_training.schedules import HYPERIQA_RATES, build_schedule, hyperiqa_rates
 from IQAmodel import create_model
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -108,6 +111,80 @@ def test_macs_are_those_of_a_resnet_and_a_twentieth_more(published):
     for handle in handles:
         handle.remove()
     assert macs / 1e9 == pytest.approx(4.09 + .20, abs=.01)
+
+
+# Groups and rates
+
+def test_rates_are_those_of_the_published_code(shared):
+    rates = json.loads(str(recorded(shared, 'hyperiqa')['lr']))
+    assert set(rates) == set(HYPERIQA_RATES)
+    for variant, rows in rates.items():
+        assert [list(hyperiqa_rates(variant, epoch)) for epoch in range(len(rows))] == rows
+
+
+@pytest.mark.parametrize('variant', HYPERIQA_RATES)
+def test_a_run_has_these_rates(variant, small):
+    words = f'-arch hyperiqa --schedule hyperiqa -lr 2e-4 -flr .1 -e 16 --rates {variant}'
+    args = TRAIN.parse(words.split())
+    optimizer = build_optimizer(args, small)
+    schedule = build_schedule(args, optimizer, 3)
+    assert schedule.unit == 'epoch'
+    for epoch in range(16):
+        wanted = [rate or 0 for rate in hyperiqa_rates(variant, epoch)]
+        assert [group['lr'] for group in optimizer.param_groups] == pytest.approx(wanted, rel=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+def test_a_warm_up_leads_both_parts_to_their_rates(small):
+    args = TRAIN.parse(['-arch', 'hyperiqa', '--schedule', 'hyperiqa', '-lr', '2e-4', '-flr', '.1', '--warmup', '4'])
+    optimizer = build_optimizer(args, small)
+    schedule, rates = build_schedule(args, optimizer, 3), []
+    for _ in range(5):
+        rates.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    shares = [.25, .5, .75, 1, 1]
+    assert rates == [pytest.approx([2e-4 * share, 2e-5 * share]) for share in shares]
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    ('-arch hyperiqa -flr 0', 'hyperiqa needs a backbone, and neither part may be frozen'),
+    ('-arch hyperiqa --freeze res', 'neither part may be frozen'),
+    ('-arch cnniqa', 'cnniqa needs a backbone'),
+])
+def test_two_rates_need_two_parts(words, message):
+    args = TRAIN.parse(f'--schedule hyperiqa {words}'.split())
+    network = create_model(args.architecture, **({'backbone': SMALL} if 'hyper' in words else {}))
+    with pytest.raises(UserError, match=message):
+        build_schedule(args, build_optimizer(args, network), 3)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_an_optimizer_that_forgot_goes_on_like_a_new_one(name):
+    def steps(network, optimizer, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            network(torch.linspace(-1, 1, 12).view(4, 3)).square().mean().backward()
+            optimizer.step()
+    args = TRAIN.parse(['--optimizer', name, '-lr', '.1', *(['--momentum', '.9'] if name == 'sgd' else [])])
+    network = Plain(3)
+    old = build_optimizer(args, network)
+    steps(network, old, 3)
+    twin = copy.deepcopy(network)
+    forget(old)
+    steps(network, old, 3)
+    steps(twin, build_optimizer(args, twin), 3)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+
+
+class Plain(nn.Linear):
+    """A layer that is a network without a backbone."""
+
+    backbone = None
+
+    def __init__(self, inputs):
+        super().__init__(inputs, 1)
 
 
 # Mistakes
