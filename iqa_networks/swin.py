@@ -20,7 +20,8 @@ class SwinStage(nn.Module):
     Args:
         side: height and width of the maps, a multiple of `window_size`.
         dim: channels, a multiple of each of `num_heads`.
-        depths: blocks in each layer; every second block shifts its windows by half a window.
+        depths: blocks in each layer; every second block shifts its windows by half a window, unless one window is the
+            whole map.
         num_heads: heads of attention in each layer.
         window_size: height and width of the windows.
         dim_mlp: hidden units of the blocks' MLPs.
@@ -60,8 +61,9 @@ class SwinLayer(nn.Module):
     def __init__(self, side: int, dim: int, num_heads: int, window_size: int, dim_mlp: int, drop_path: Sequence[float]):
         super().__init__()
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        shift = window_size // 2 if side > window_size else 0
         self.blocks = nn.ModuleList(
-            SwinBlock(side, dim, num_heads, window_size, i % 2 * (window_size // 2), dim_mlp, rate)
+            SwinBlock(side, dim, num_heads, window_size, i % 2 * shift, dim_mlp, rate)
             for i, rate in enumerate(drop_path))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -70,6 +70,23 @@ def plain_block(block, x):
 
 
 @torch.no_grad()
+def test_a_window_that_is_the_whole_map_is_not_shifted():
+    stage, x = SwinStage(4, 4, (2,), (2,), 4, 6, .8).double().eval(), drawn(1, 4, 4, 4)
+    assert not [name for name in stage.state_dict() if name.endswith('attn_mask')]
+    y = x[0].permute(1, 2, 0).reshape(16, 4)
+    for block in stage.layers[0].blocks:
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
+        bias = torch.tensor([[[block.attn.relative_position_bias_table[(i // 4 - j // 4 + 3) * 7 + i % 4 - j % 4 + 3, h]
+                               for j in range(16)] for i in range(16)] for h in range(2)])
+        q, k, v = block.attn.qkv(block.norm1(y)).view(16, 3, 2, 2).permute(1, 2, 0, 3)  # every token sees every other
+        mixed = (q @ k.mT / 2 ** .5 + bias).softmax(2) @ v
+        y = y + block.attn.proj(mixed.transpose(0, 1).reshape(16, 4))
+        y = y + block.mlp(block.norm2(y))
+    y = stage.layers[0].conv(y.T.view(1, 4, 4, 4)).relu()
+    assert_close(stage(x), .8 * y + x, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
 def test_swin_stage_against_loops():
     stage, x = SwinStage(8, 4, (2,), (2,), 4, 6, .8).double().eval(), drawn(1, 4, 8, 8)
     y = x[0].permute(1, 2, 0)
