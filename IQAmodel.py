@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_networks.backbone import Backbone
-from iqa_networks.local import repeated_borders, windows
+from iqa_networks.local import windows, with_repeated_borders
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.size import check_memory
@@ -147,8 +147,7 @@ class LinearityIQA(Network):
         is never smaller than P6 and P7 need, nor larger than the map. The convolutions repeat the border's values
         instead of adding zeros, so that borders look like the cells next to them.
         """
-        with repeated_borders(self.features):
-            level6, level7 = self.features(x)
+        level6, level7 = with_repeated_borders(self.features)(x)
         spans = [windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / max(1, round(size6 / size7)))))
                  for size6, size7 in zip(level6.shape[2:], level7.shape[2:], strict=True)]
         pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)

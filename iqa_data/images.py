@@ -22,6 +22,9 @@ SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.
             '.j2k', '.ppm', '.pgm', '.pbm', '.pnm', '.tga', '.qoi', '.heic', '.heif', '.hif'}  # taken from a folder
 HEIF_BRANDS = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
 HEIF_HINT = 'a HEIF image, which needs another package: pip install pillow-heif'
+SLACK = .05  # by which floats may leave 0..1: filters and restored images overshoot a little
+# ranges in which floats are seen often -> how they come to 0..1
+SCALES = {(-1, 1): 'add 1 and divide by 2', (0, 255): 'divide by 255'}
 DARK = 4096  # of 65536: 16-bit samples that are all below it have 12 bits or fewer, or show nothing
 
 
@@ -96,7 +99,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     * 8 bits (grey, palette, RGB, CMYK, YCbCr, Lab) and 1 bit: Pillow's own conversion; an alpha channel is dropped.
     * 16-bit grey: 65535 is white; the 12-bit grey of a TIFF: 4095 is. 16 bits a channel: the upper 8.
     * 32-bit integers: taken for 16-bit grey, if all lie in 0..65535.
-    * Floats: 1 is white, if all lie in 0..1.
+    * Floats: 1 is white, if all lie in 0..1, or leave it by SLACK at most, and are cut there.
 
     Everything else would come out black or white, and is an ImageError: numbers outside these ranges, NaN, and 16-bit
     samples that are all below 4096 (in grey: but not all 0), as in files that hold 12 bits in 16.
@@ -123,14 +126,25 @@ def _stored_mode(image: Image.Image) -> str:
 def _scaled(image: Image.Image, white: int) -> Image.Image:
     """Return grey of any type as RGB, 0 black and `white` white."""
     samples = np.asarray(image)
-    low, high = samples.min(), samples.max()
-    if not (low >= 0 and high <= white):  # NaN, too
-        raise ImageError(f'its samples are {low:g} to {high:g}, and which of them is white is not known: expected '
-                         f'0 to {white}, or 8 bits')
+    low, high = float(samples.min()), float(samples.max())
+    check_samples(low, high, white)
     if white == 65535 and 0 < high < DARK:
         raise ImageError(_too_dark())
-    grey = (samples.astype(np.float32) / white * 255).round().astype(np.uint8)
-    return Image.fromarray(grey).convert('RGB')
+    grey = (samples.astype(np.float32) / white).clip(0, 1) * 255
+    return Image.fromarray(grey.round().astype(np.uint8)).convert('RGB')
+
+
+def check_samples(low: float, high: float, white: int = 1) -> None:
+    """Raise ImageError unless samples from `low` to `high` lie in 0..white; floats (white is 1) may leave it by SLACK.
+
+    NaN and infinity lie nowhere.
+    """
+    slack = SLACK if white == 1 else 0
+    if low >= -slack and high <= white + slack:
+        return
+    way = next((f'; {way}' for (least, most), way in SCALES.items() if least <= low and high <= most), '')
+    raise ImageError(f'its samples are {low:g} to {high:g}, and which of them is white is not known: expected '
+                     f'0 to {white}, or 8 bits{way}')
 
 
 def _largest(image: Image.Image) -> list[int]:

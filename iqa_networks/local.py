@@ -1,7 +1,6 @@
 """Local scores: the windows of a map around each of its cells, and convolutions that repeat the border."""
+import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 
@@ -13,15 +12,19 @@ def windows(size7: int, size6: int, width: int) -> list[tuple[slice, slice]]:
     return [(slice(math.floor(i * ratio), math.ceil((i + width) * ratio)), slice(i, i + width)) for i in starts]
 
 
-@contextmanager
-def repeated_borders(network: nn.Module) -> Iterator[None]:
-    """Let the convolutions pad with the values at the border, as long as the context lasts, instead of with zeros."""
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    before = [layer.padding_mode for layer in convolutions]
-    try:
-        for layer in convolutions:
+def twin(network: nn.Module) -> nn.Module:
+    """Return a copy of a network that shares its weights and buffers, while modes and settings of layers are its own.
+
+    Other threads may use the network meanwhile: nothing of it is written.
+    """
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, tensors)
+
+
+def with_repeated_borders(network: nn.Module) -> nn.Module:
+    """Return a twin of a network whose convolutions pad with the values at the border instead of with zeros."""
+    network = twin(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
             layer.padding_mode = 'replicate'
-        yield
-    finally:
-        for layer, mode in zip(convolutions, before, strict=True):
-            layer.padding_mode = mode
+    return network

@@ -12,6 +12,7 @@ from types import MappingProxyType, ModuleType
 
 from torch import Tensor, nn
 
+from iqa_networks.local import twin
 from iqa_networks.size import check_memory, check_side, without_memory
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
@@ -168,8 +169,10 @@ class TimmFeatures(nn.Module):
         """Return the feature maps of the tapped levels, the last one last."""
         if self.side:
             check_side(x, self.side)
+        # a network whose levels are tapped by hooks keeps them in itself meanwhile, where another thread may take them
+        network = twin(self.network) if hasattr(self.network, 'hooks') and not self.training else self.network
         try:
-            maps = self.network(x)
+            maps = network(x)
         except RuntimeError as error:  # of networks that add maps of several resolutions
             if 'size of tensor' not in str(error):
                 raise

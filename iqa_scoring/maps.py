@@ -43,8 +43,8 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     does: scores and weights. Raises UserError if the network has no `local`.
     """
     check_maps(scorer)
-    with torch.inference_mode():
-        local = scorer.network.local(scorer.prepare(pixels), window, scorer.head)
+    with torch.inference_mode(), scorer.scoring() as network:
+        local = network.local(scorer.prepare(pixels), window, scorer.head)
     scores, *weights = (part.double().cpu().numpy() for part in (local if isinstance(local, tuple) else [local]))
     return np.stack([scorer.mapping(scores), *weights], 1) if weights else scorer.mapping(scores)
 

@@ -4,7 +4,8 @@
 worse than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` says so.
 """
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from scipy.special import expit
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from iqa_data.images import check_samples
 from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format, preprocess_of
+from iqa_networks.local import twin
 from iqa_networks.network import Network, scored_first
 from iqa_networks.svd_layers import unfactored
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
@@ -218,18 +221,23 @@ class Scorer:
             image: one of
                 a path, a PIL image, or a uint8 array (H, W, 3): a float is returned;
                 a uint8 array (N, H, W, 3), or a list of the above: a float64 array (N,);
-                a float tensor (3, H, W) or (N, 3, H, W) in 0..1: a tensor () or (N,) on the network's device.
+                a float tensor (3, H, W) or (N, 3, H, W) in 0..1: a tensor () or (N,) on the network's device. Pixels
+                may leave 0..1 a little (iqa_data.images.SLACK), as restored images do.
             reference: for a full-reference network, what the image is compared with: of the same kind and size.
             as_loss: keep the gradient, from the score back to the pixels (float tensors only). The score itself is
                 returned, so where higher is better, what is minimised is -score.
 
         Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and where
-        the checkpoint resizes, it is resized by torch's nearest filter: close to PIL's, but not bit for bit.
+        the checkpoint resizes, it is resized by torch's nearest filter: close to PIL's, but not bit for bit. Tensors of
+        half precision are computed in float32, under autocast too. ValueError for arrays and tensors that are no
+        images, as of NaN or in -1..1; TypeError for other objects.
         """
         images = self._inputs(reference, image)
         if isinstance(image, Tensor) and image.is_floating_point():
-            with torch.set_grad_enabled(as_loss):
-                score = self.mapping(self.raw(*(resized(_in_range(one), self.preprocess) for one in images)))
+            with torch.set_grad_enabled(as_loss), self.scoring() as network:
+                batches = [resized(_in_range(one.to(self.device)), self.preprocess) for one in images]
+                raw = network(*map(self.prepare, _of_one_size(batches)))[self.head][:, 0]
+                score = self.mapping(raw)
             return score if image.ndim == 4 else score[0]
         if as_loss:
             raise TypeError('as_loss needs a float tensor (N, 3, H, W) in 0..1: a path, a PIL image or 8-bit pixels '
@@ -271,13 +279,19 @@ class Scorer:
 
         A full-reference network takes two: reference and distorted.
         """
-        with torch.inference_mode():
-            outputs = self.network(*map(self.prepare, _of_one_size(pixels)))
+        with torch.inference_mode(), self.scoring() as network:
+            outputs = network(*map(self.prepare, _of_one_size(pixels)))
             return torch.cat(scored_first(outputs, self.head), 1).double().cpu().numpy()
 
-    def raw(self, *images: Tensor) -> Tensor:
-        """Return the raw output (N,) of the scored head; images are as in `prepare`, and keep their gradient."""
-        return self.network(*map(self.prepare, _of_one_size(images)))[self.head][:, 0]
+    @contextmanager
+    def scoring(self) -> Iterator[Network]:
+        """Yield the network as it scores: in eval mode and without autocast, whatever its own mode and the caller's.
+
+        Nothing of the network is written: other threads may score with it.
+        """
+        training = any(module.training for module in self.network.modules())
+        with torch.autocast(torch.device(self.device).type, enabled=False):
+            yield twin(self.network).eval() if training else self.network
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
@@ -305,19 +319,23 @@ def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _in_range(image: Tensor) -> Tensor:
-    """Return a float image as a batch, if it has 3 channels and is not on the scale of 0..255."""
+    """Return a float image as a batch, in float32 at least; ValueError if it is no image of 3 channels in 0..1."""
     x = image if image.ndim == 4 else image[None]
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f'expected a float tensor (3, H, W) or (N, 3, H, W), got {tuple(image.shape)}')
-    if x.detach().abs().max() > 2:  # restored images may leave 0..1 by a little
-        raise ValueError(f'expected pixels in 0..1, got up to {x.detach().abs().max().item():g}: divide by 255')
+    if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape[2:] or not x.is_floating_point():
+        raise ValueError(f'expected a float tensor (3, H, W) or (N, 3, H, W), got {tuple(image.shape)} {image.dtype}')
+    x = x if x.dtype == torch.float64 else x.float()
+    if len(x):
+        check_samples(*(end.item() for end in x.detach().aminmax()))
     return x
 
 
 def _as_pil(image) -> Image.Image:
+    """Return a PIL image or 8-bit pixels as a PIL image; ValueError for other arrays, TypeError for other objects."""
     if isinstance(image, Image.Image):
         return image
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size and image.shape[2:] == (3,):
         return Image.fromarray(image)
-    found = f'{image.dtype} {tuple(image.shape)}' if hasattr(image, 'shape') else type(image).__name__
-    raise TypeError(f'expected a path, a PIL image, a uint8 array (H, W, 3) or a float tensor in 0..1, got {found}')
+    expected = 'expected a path, a PIL image, a uint8 array (H, W, 3) or a float tensor in 0..1, got '
+    if hasattr(image, 'shape'):
+        raise ValueError(f'{expected}{image.dtype} {tuple(image.shape)}')
+    raise TypeError(expected + type(image).__name__)

@@ -1,5 +1,6 @@
 """Quality maps: flat where the image is, lower where it is degraded, and drawn on the MOS scale."""
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -49,6 +50,21 @@ def test_shapes_and_windows(one_thread):
     np.testing.assert_allclose(grids[1:2], quality_maps(scorer, images[1:2]), atol=1e-3)
     whole = quality_maps(scorer, images, window=99)  # never larger than the map: all windows are the image
     assert np.ptp(whole, (1, 2)).max() < 1e-3
+
+
+def test_threads_score_and_draw_maps_at_once(one_thread):
+    scorer = load(random_checkpoint(resize=None))
+    images = [pixels(photo(i, (64, 96)))[None] for i in range(4)]
+
+    def alone(i):
+        return scorer.measure(images[i])[0][0], quality_maps(scorer, images[i])
+    expected = [alone(i) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(alone, [i % 4 for i in range(16)]))
+    for i, (score, grid) in enumerate(found):
+        assert score == expected[i % 4][0]
+        np.testing.assert_array_equal(grid, expected[i % 4][1])
+    assert {layer.padding_mode for layer in scorer.network.modules() if isinstance(layer, torch.nn.Conv2d)} == {'zeros'}
 
 
 def test_a_window_is_pooled_as_an_image_is(one_thread):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scored import PHOTO_SCORE, photo, random_checkpoint
 
@@ -17,6 +19,7 @@ import test_demo
 from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_scoring.maps import quality_maps
 from iqa_scoring.scorer import Mapping, Scale, logistic, resized
 from IQAmodel import load
 
@@ -78,10 +81,67 @@ def test_images_of_several_sizes_without_resize():
 @pytest.mark.parametrize(('image', 'message'), [
     (np.zeros((4, 4, 3)), r'got float64 \(4, 4, 3\)'), (np.zeros((4, 4), np.uint8), r'got uint8 \(4, 4\)'),
     (torch.zeros(3, 4, 4, dtype=torch.uint8), 'expected a path'), (7, 'got int'),
-    (torch.zeros(1, 4, 4), r'got \(1, 4, 4\)'), (torch.full((3, 4, 4), 255.), 'divide by 255')])
+    (torch.zeros(1, 4, 4), r'got \(1, 4, 4\)'), (torch.full((3, 4, 4), 255.), 'divide by 255'),
+    (torch.zeros(4, 4), r'got \(4, 4\)'), (torch.zeros(3, 0, 4), r'\(3, 0, 4\)'),
+    (np.zeros((0, 4, 3), np.uint8), r'\(0, 4, 3\)'), (np.zeros((4, 4, 3), np.float32), 'got float32'),
+    (torch.linspace(-1, 1, 48).view(3, 4, 4), 'its samples are -1 to 1.*add 1 and divide by 2'),
+    (torch.full((2, 3, 4, 4), torch.nan), 'its samples are nan'), (torch.full((3, 4, 4), torch.inf), 'inf'),
+    (torch.linspace(-2, 2.5, 48).view(3, 4, 4).half(), 'its samples are -2 to 2.5')])
 def test_what_is_no_image(scorer, image, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        scorer.score(image)
+    kind = ValueError if hasattr(image, 'shape') else TypeError
+    for as_loss in (False, True):
+        if (isinstance(image, torch.Tensor) and image.is_floating_point()) or not as_loss:
+            with pytest.raises(kind, match=message):
+                scorer.score(image, as_loss=as_loss)
+
+
+@given(st.sampled_from([(-1, 1), (0, 255), (-.06, 1), (0, 1.06), (0, 1), (-.04, 1.04), (0, .2)]),
+       st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]), st.booleans(), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_floats_in_a_file_and_in_a_tensor_pass_one_check(scorer, tmp_path_factory, ends, dtype, nan, batch):
+    low, high = ends
+    grey = torch.linspace(low, high, 48 * 64).view(48, 64).to(dtype)
+    grey[5, 7] = torch.nan if nan else grey[5, 7]
+    path = tmp_path_factory.getbasetemp() / 'grey.tif'
+    Image.fromarray(grey.float().numpy()).save(path)
+    image = grey.expand(3, -1, -1)
+    image = torch.stack([torch.rand(image.shape).to(dtype), image]) if batch else image
+    if nan or not -.05 <= low <= high <= 1.05:
+        for form in (path, image):
+            with pytest.raises(ValueError, match='its samples are'):
+                scorer.score(form)
+    else:
+        eight_bits = (grey.float().clamp(0, 1) * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0).numpy()
+        assert scorer.score(path) == pytest.approx(scorer.score(eight_bits), abs=1e-3)
+        score = scorer.score(image)
+        assert score.dtype == torch.float32
+        assert torch.equal(score, scorer.score(image.float()))
+
+
+def test_empty_batches(scorer):
+    assert scorer.score(torch.zeros(0, 3, 48, 64)).shape == (0,)
+    assert scorer.score(np.zeros((0, 48, 64, 3), np.uint8)).shape == (0,)
+
+
+def test_scores_depend_neither_on_autocast_nor_on_the_mode(scored_folder, one_thread):
+    scorer, image = load(scored_folder / 'checkpoint.pth'), photo(0)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    brighter = (x + torch.linspace(0, .003, 6)[:, None, None, None]).clamp(0, 1).requires_grad_()
+    buffers = {name: value.clone() for name, value in scorer.network.named_buffers()}
+
+    def everything(**autocast):
+        with torch.autocast('cpu', torch.bfloat16, **autocast):
+            scores = scorer.score(brighter, as_loss=True)
+            others = [scorer.score(image), scorer.score(x),
+                      quality_maps(scorer, torch.from_numpy(image).permute(2, 0, 1)[None])]
+        return [scores.detach(), *torch.autograd.grad(scores.sum(), brighter), *others]
+    expected = everything(enabled=False)
+    assert len(set(expected[0].tolist())) == 6
+    scorer.network.train()
+    for one, other in zip(everything(), expected, strict=True):
+        assert np.array_equal(one, other)
+    assert scorer.network.training
+    assert all(torch.equal(value, buffers[name]) for name, value in scorer.network.named_buffers())
 
 
 def test_only_float_tensors_have_a_gradient(scorer):

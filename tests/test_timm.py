@@ -1,5 +1,6 @@
 """Backbones of timm: levels, layouts, sizes, weights, training, and what is refused."""
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +97,19 @@ def test_local_scores_of_levels_of_one_size():
     model = create_model('timm/test_vit', P6=3, P7=2).eval()
     with torch.no_grad():
         assert model.local(torch.rand(1, 3, 64, 96), window=1).shape == (1, 4, 6)
+
+
+def test_threads_take_levels_tapped_by_hooks():
+    network = create_model('timm/pit_ti_224').eval()
+    images = torch.rand(4, 3, 224, 224)
+    with torch.inference_mode():
+        alone = [network(image[None])[-1].item() for image in images]
+
+    def score(i):
+        with torch.inference_mode():
+            return network(images[i % 4][None])[-1].item()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(score, range(12))) == alone * 3
 
 
 def test_normalisations_are_those_of_the_weights():
