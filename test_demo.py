@@ -24,11 +24,12 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
+from iqa_scoring.identity import digest_of
 from iqa_scoring.inputs import SUFFIXES
 from iqa_scoring.maps import check_maps, small_map, write_map
-from iqa_scoring.parts import Parts, units_of
+from iqa_scoring.parts import Parts
 from iqa_scoring.picture import write_picture
-from iqa_scoring.references import Item, files_of, find_items, path_of, with_references
+from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
@@ -59,7 +60,8 @@ def main(argv: list[str] | None = None) -> float | int | None:
         scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
-        return Scoring(args, average_of(scorers, args.views, files), files).run()
+        checkpoints = [whole(args, *one) for one in zip(checkpoints, files, scorers, strict=True)]
+        return Scoring(args, average_of(scorers, args.views, files), files, checkpoints).run()
 
 
 def model_of(files: list[Path], views: str) -> str:
@@ -81,10 +83,12 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
 class Scoring:
     """The scoring of a list of images, with its tables and pictures."""
 
-    def __init__(self, args, scorer: Scorer, checkpoints: list[Path]):
-        self.args, self.scorer, self.model = args, scorer, model_of(checkpoints, args.views)
-        self.outputs = outputs_of(args, checkpoints[0])
+    def __init__(self, args, scorer: Scorer, files: list[Path], checkpoints: list[dict]):
+        self.args, self.scorer, self.model = args, scorer, model_of(files, args.views)
+        self.outputs = outputs_of(args, files[0])
         self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
+        kept = self.files or args.parquet
+        self.digest = digest_of(checkpoints, views=args.views, clamp=args.clamp) if kept else ''
         self.scored, self.failed, self.broken = 0, 0, 0  # images, images without a score, broken shards
         self.skipped = 0                                 # images with a score already
         self.unreadable, self.entries = [], []           # for the report
@@ -141,13 +145,13 @@ class Scoring:
     def _mine(self, items: list[Item]) -> list[Work]:
         """Return the part of this process in the images and shards that are to be done."""
         args = self.args
-        self.tables = Tables(self.files, args.resume, self.model)
+        self.tables = Tables(self.files, args.resume, self.digest)
         if args.parquet:
-            self.parts = Parts(args.parquet, list(units_of(items)), args.resume, self.model)
+            self.parts = Parts(args.parquet, items, args.resume, self.model, self.digest)
             self.skipped = self.parts.scored
             self.failed = self.parts.failed if is_main() else 0
             return [item for unit in self.parts.mine for item in unit.items]
-        todo = [item for item in items if self.tables.lack(text(path_of(item)))]
+        todo = [item for item in items if self.tables.lack(text(path_of(item)), text(reference_of(item)))]
         self.skipped = len(items) - len(todo)
         return todo[idist.get_rank()::idist.get_world_size()]
 
@@ -220,7 +224,7 @@ class Scoring:
             self.unreadable.append(line)
         if self.parts and not sample.ended:
             self.parts.write({'name': text(sample.path), 'model': self.model, 'shard': text(sample.shard),
-                              'key': text(sample.key), 'error': sample.error})
+                              'key': text(sample.key), 'reference': text(sample.reference), 'error': sample.error})
 
     def _finish(self, signal: int | None) -> float | int:
         """Add up the counts of the processes, print them, and end with the status that fits."""
@@ -272,7 +276,7 @@ def sentence(row: dict, scale) -> str:
     return '\n'.join(lines)
 
 
-def whole(checkpoint: dict, file: Path, args: Options, scorer: Scorer) -> dict:
+def whole(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:
     """Return the checkpoint; one of the original package is completed by the options."""
     name, options = network_of(checkpoint, file, given_network(args))
     return {'network': {'name': name, 'options': options}, 'head': scorer.head,
@@ -294,7 +298,7 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
     heads = np.array([sample.heads for sample in good]).reshape(-1, len(scorer.network.heads))
-    new, report = calibrated(whole(checkpoint, file, args, scorer), heads, ratings[[sample.index for sample in good]],
+    new, report = calibrated(whole(args, checkpoint, file, scorer), heads, ratings[[sample.index for sample in good]],
                              args.calibration)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():

@@ -1,33 +1,37 @@
 """Write scores as a folder of Parquet files: a part for each shard, and for each FILES files of a list.
 
 A part is written whole or not at all, when the last of its images is done, so that a run that was interrupted goes on
-at the first shard that has no part. Its columns are those of a CSV (see iqa_scoring/tables.py), and
+at the first shard that has no part, and with the files that are in none: the list may have become longer. Its columns
+are those of a CSV (see iqa_scoring/tables.py), and
 
     shard  the shard that the image is in, if it is in one
     key    the image's name in there
     error  why the image has no score; its score is then null
 
-What a part holds is in its footer, under KEY: JSON with the model, the size of the shard in bytes, the number of images
-with a score (`scored`) and without (`failed`), and why the shard is broken, if it is (`broken`). With --resume, the
-part of a broken shard, or of one that has another size now, is made again.
+What a part holds is in its footer, under KEY: JSON with the model, the digest of what makes its scores, the size of the
+shard in bytes, the number of images with a score (`scored`) and without (`failed`), and why the shard is broken, if it
+is (`broken`). With --resume, the part of a broken shard, or of one that has another size now, is made again.
 """
 import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import ignite.distributed as idist
 
+from iqa_runtime import checks
+from iqa_runtime.checks import fields, optional, whole
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_runtime.names import text
-from iqa_scoring.references import Item, files_of
+from iqa_scoring.references import Item, files_of, path_of, reference_of
 from iqa_scoring.shards import End, is_shard
-from iqa_scoring.tables import COLUMNS
+from iqa_scoring.tables import COLUMNS, check_reference, others
 
 KEY = b'linearity_iqa'
 FILES = 4096  # of a list, in a part
@@ -44,11 +48,14 @@ class Unit:
     size: int | None = None   # of the shard, in bytes
 
 
-def units_of(items: Iterable[Item], files: int = FILES) -> Iterator[Unit]:
-    """Yield the units of a list, in its order; the same list always makes the same parts."""
+def units_of(items: Iterable[Item], files: int = FILES,
+             lack: Callable[[Item], bool] = lambda item: True) -> Iterator[Unit]:
+    """Yield the units of a list, in its order, of all shards and of those files that are lacking."""
     waiting, first = [], 0
     for number, item in enumerate(items):
         shard = isinstance(item, str) and is_shard(item)
+        if not shard and not lack(item):
+            continue
         if waiting and (shard or len(waiting) == files):
             yield _of_files(waiting, first)
             waiting = []
@@ -84,64 +91,107 @@ class Parts:
 
     Args:
         folder: it may hold parts only with `resume`.
-        units: all of the run.
-        resume: units that have a part are left out.
-        model: with `resume`, parts of another model are a UserError.
+        items: all of the run.
+        resume: shards that have a part, and files that are in one, are left out.
+        model, digest: of the scores; with `resume`, a part of another digest is a UserError.
 
     Attributes:
         mine: the units that this process does.
-        scored, failed: images with and without a score in parts that were there already.
+        scored, failed: images of the run with and without a score in parts that were there already.
     """
 
-    def __init__(self, folder: str, units: Sequence[Unit], resume: bool, model: str):
-        self.folder, self.model, self.part = Path(folder), model, Part()
+    def __init__(self, folder: str, items: Sequence[Item], resume: bool, model: str, digest: str):
+        self.folder, self.model, self.digest, self.part = Path(folder), model, digest, Part()
         if is_main() and not resume and next(self.folder.glob('*.parquet'), None):
             raise UserError(f'--parquet {text(folder)} holds Parquet files already: --resume goes on with it; or name '
                             'another folder')
-        done = [self._done(unit) if resume else None for unit in units]
+        self.scored = self.failed = 0
+        self.there = self._read() if resume else {}
+        self.files = self._files()
+        todo = [unit for unit in units_of(items, FILES, self._lack) if not self._done(unit)]
         idist.barrier()  # no part is new to one process and not to another
-        self.scored = sum(about['scored'] for about in done if about)
-        self.failed = sum(about['failed'] for about in done if about)
-        todo = [unit for unit, about in zip(units, done, strict=True) if not about]
         self.mine = todo[idist.get_rank()::idist.get_world_size()]
         self.units = deque(self.mine)
 
-    def _done(self, unit: Unit) -> dict | None:
-        """Return what the part of a unit says about itself; None if it is to be made."""
-        path = self.folder / unit.part
-        if not path.exists():
-            return None
-        about = about_part(path)
-        if about['model'] != self.model:
-            raise UserError(f'--resume: {text(path)} holds scores of the model {about["model"][:100]}, not of '
-                            f'{self.model}')
-        return None if about['broken'] or about['bytes'] != unit.size else about
+    def _read(self) -> dict[str, dict]:
+        """Return what each part in the folder states about itself, by file name."""
+        found = {path.name: about_part(path) for path in sorted(self.folder.glob('*.parquet'))}
+        for name, about in found.items():
+            if about['digest'] != self.digest:
+                raise UserError(f'--resume: {text(self.folder / name)} holds scores {others(about["model"])}')
+        return found
+
+    def _files(self) -> dict[str, tuple[str, bool]]:
+        """Return the reference of each file in the parts, and whether it has a score."""
+        found = {}
+        for name, about in self.there.items():
+            if about['bytes'] is None and not about['broken']:  # not of a shard
+                found |= files_in(self.folder / name)
+        return found
+
+    def _lack(self, item: Item) -> bool:
+        """Return whether no part has a file; count one that is there."""
+        name = text(path_of(item))
+        if name not in self.files:
+            return True
+        reference, has_score = self.files[name]
+        check_reference(name, reference, text(reference_of(item)))
+        self._count(has_score, not has_score)
+        return False
+
+    def _done(self, unit: Unit) -> bool:
+        """Return whether the part of a shard is there and need not be made again; count its images."""
+        about = self.there.get(unit.part)
+        if not about or about['broken'] or about['bytes'] != unit.size:
+            return False
+        self._count(about['scored'], about['failed'])
+        return True
+
+    def _count(self, scored: int, failed: int) -> None:
+        self.scored, self.failed = self.scored + scored, self.failed + failed
 
     def write(self, row: dict) -> None:
-        """Add a row of the unit that is being done; one without a score has an `error`."""
-        self.part.write(row)
+        """Add a row of the unit that is being done, with the digest; one without a score has an `error`."""
+        self.part.write({**row, 'digest': self.digest})
 
     def end(self, broken: str = '') -> None:
         """Finish the part of the unit; `broken` says why its shard is broken."""
         unit = self.units.popleft()
         part, self.part = self.part, Part()
-        part.finish(self.folder / unit.part, {'model': self.model, 'bytes': unit.size, 'scored': part.scored,
-                                              'failed': part.failed, 'broken': broken})
+        part.finish(self.folder / unit.part, {'model': self.model, 'digest': self.digest, 'bytes': unit.size,
+                                              'scored': part.scored, 'failed': part.failed, 'broken': broken})
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a reader raises on a file that is no part into a UserError that names it."""
+    try:
+        yield
+    except Exception:
+        raise UserError(f'{text(path)} is no part of scores, as --parquet writes them (an older version wrote no '
+                        'digest): leave out --resume and name another folder, or remove the file') from None
+
+
+ABOUT = fields(model=checks.text, digest=checks.text, bytes=optional(whole), scored=whole, failed=whole,
+               broken=checks.text)
 
 
 def about_part(path: Path) -> dict:
-    """Return what a part says about itself; UserError if the file is no part."""
+    """Return what a part states about itself; UserError if the file is no part."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    try:
-        about = json.loads(pq.read_metadata(pa.OSFile(str(path))).metadata[KEY])
-        kinds = {'model': str, 'bytes': int | None, 'scored': int, 'failed': int, 'broken': str}
-        if not all(isinstance(about[name], kind) for name, kind in kinds.items()):
-            raise TypeError
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
-        raise UserError(f'{text(path)} is no part of scores, as --parquet writes them: leave out --resume and name '
-                        'another folder, or remove the file') from None
-    return about
+    with reading(path):
+        return ABOUT(json.loads(pq.read_metadata(pa.OSFile(str(path))).metadata[KEY]))
+
+
+def files_in(path: Path) -> dict[str, tuple[str, bool]]:
+    """Return the names in a part of files, the reference of each, and whether it has a score."""
+    import pyarrow.parquet as pq
+    with reading(path):
+        table = pq.read_table(path, columns=['name', 'reference', 'error'])
+        names, references, errors = (table[name].to_pylist() for name in ('name', 'reference', 'error'))
+        return {name: (reference or '', not error)
+                for name, reference, error in zip(names, references, errors, strict=True)}
 
 
 def schema():

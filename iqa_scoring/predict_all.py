@@ -3,8 +3,9 @@
     python iqa_scoring/predict_all.py --models weight --img test --out result_csv
 
 writes result_csv/NAME.csv for each weight/NAME.pth or NAME.ckpt, and their ensemble, result_csv/final.csv. A table that
-is there is not made again. Checkpoints are those of main.py; a state dict of MANIQA, plain or as Lightning wraps it, is
-taken too if its name begins with the size, as 384_fold0.ckpt does: its scores are ten times its outputs.
+is there is not made again; NAME.csv.digest beside it is a digest of what it was made of. Checkpoints are those of
+main.py; a state dict of MANIQA, plain or as Lightning wraps it, is taken too if its name begins with the size, as
+384_fold0.ckpt does: its scores are ten times its outputs.
 """
 import sys
 from pathlib import Path
@@ -25,9 +26,10 @@ from iqa_networks.pretrained import state_dict_in
 from iqa_runtime.checkpoint import check_checkpoint, read_tensors
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import replacing
+from iqa_runtime.files import read_text, replacing, write_text
 from iqa_runtime.names import text
 from iqa_scoring import ensemble
+from iqa_scoring.identity import digest_of
 from iqa_scoring.inputs import find_images
 from iqa_scoring.scorer import Scorer, load_scorer
 from iqa_scoring.shards import is_shard
@@ -49,10 +51,14 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f'--img {text(path)}: expected image files; test_demo.py scores shards')
     tables = [Path(args.out, f'{file.stem}.csv') for file in files]
     for i, (file, table) in enumerate(zip(files, tables, strict=True), 1):
-        if table.exists():
+        checkpoint = read_checkpoint(file)
+        digest = digest_of([checkpoint], images=[text(path) for path in paths], columns=args.columns)
+        if made_already(table, digest):
             print(f'[{i}/{len(files)}] {table} is there')
             continue
-        predict(args, read_scorer(file, device_of(args.device)), file, table, paths)
+        scorer = load_scorer(checkpoint, device_of(args.device))
+        write_text(_digest_file(table), f'{digest}\n')
+        predict(args, scorer, file, table, paths)
         print(f'[{i}/{len(files)}] {file}: {len(paths)} images scored: {table}', flush=True)
     ensemble.main([*map(str, tables), '--how', args.how, '--out', str(Path(args.out, f'{FINAL}.csv'))])
 
@@ -72,11 +78,26 @@ def checkpoints_in(folder: str) -> list[Path]:
     return files
 
 
-def read_scorer(file: Path, device: str) -> Scorer:
-    """Return the scorer of a checkpoint of this project, or of a published MANIQA, by the size in its name."""
+def _digest_file(table: Path) -> Path:
+    return table.with_name(f'{table.name}.digest')
+
+
+def made_already(table: Path, digest: str) -> bool:
+    """Return whether a table is there; UserError if it was made of something else."""
+    if not table.exists():
+        return False
+    beside = _digest_file(table)
+    if not beside.exists() or read_text(beside).strip() != digest:
+        raise UserError(f'{table} was made by another checkpoint of that name, of other images or --columns, or '
+                        f'{beside.name} is not beside it: remove the table, or name another --out')
+    return True
+
+
+def read_checkpoint(file: Path) -> dict:
+    """Return a checkpoint of this project, or make one of a published MANIQA, by the size in its name."""
     content = read_tensors(file)
     if isinstance(content, dict) and {'model', 'k', 'b'} <= set(content):
-        return load_scorer(check_checkpoint(content, file), device)
+        return check_checkpoint(content, file)
     size = re.match(r'(\d+)_', file.name)
     name = f'maniqa_{size[1]}' if size else ''
     if name not in list_models('maniqa_*'):
@@ -84,16 +105,15 @@ def read_scorer(file: Path, device: str) -> Scorer:
                         'MANIQA, as 384_fold0 does')
     side = int(size[1])
     preprocessing = {'resize': (side, side), 'filter': 'cubic'}
-    return load_scorer({'model': state_dict_in(content, file), 'k': [10.], 'b': [0.],
-                        'network': {'name': name, 'options': {}},
-                        'input': {'preprocessing': preprocessing, 'normalise': 'half'}}, device)
+    return {'model': state_dict_in(content, file), 'k': [10.], 'b': [0.], 'network': {'name': name, 'options': {}},
+            'input': {'preprocessing': preprocessing, 'normalise': 'half'}}
 
 
 def predict(args, scorer: Scorer, file: Path, table: Path, paths: list[str]) -> None:
     """Score images with a model and write its table, whole or not at all; UserError if an image cannot be scored."""
     samples = score_files(scorer, paths, Reader(scorer.preprocess, args.max_pixels), args.batch_size, args.num_workers)
     with replacing(table) as temporary:
-        made = Tables({'csv': str(temporary)}, resume=False, model=text(file.name))
+        made = Tables({'csv': str(temporary)}, resume=False, digest='')
         for sample in tqdm(samples, file.name, len(paths), unit='image', leave=False, disable=not args.pbar):
             if sample.error:
                 raise UserError(f'--img {text(sample.path)}: {sample.error}')

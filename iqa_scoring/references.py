@@ -18,6 +18,11 @@ def path_of(item: Item) -> str:
     return item if isinstance(item, str) else item[1]
 
 
+def reference_of(item: Item) -> str:
+    """Return the path of the reference, '' if there is none."""
+    return '' if isinstance(item, str) else item[0]
+
+
 def files_of(items: Iterable[Item]) -> list[str]:
     """Return the paths of all images and references."""
     return [path for item in items for path in ((item,) if isinstance(item, str) else item)]

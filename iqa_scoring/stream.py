@@ -254,10 +254,10 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
-    """Return the row of one image (see iqa_scoring/tables.py), with its shard and key there for a Parquet."""
+    """Return the row of one image (see iqa_scoring/tables.py), with its shard and key for a Parquet."""
     scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
     return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
             'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
-            'map': text(map_path) if map_path else None, 'note': sample.note, 'shard': text(sample.shard),
-            'key': text(sample.key)}
+            'map': text(map_path) if map_path else None, 'note': sample.note, 'reference': text(sample.reference),
+            'shard': text(sample.shard), 'key': text(sample.key)}

@@ -12,6 +12,8 @@ The columns of a CSV and the keys of a JSON line:
     model             the checkpoint's file name
     map               the PNG of the quality map, if one was asked for
     note              what to know, as that only the first frame was scored
+    reference         what a full-reference network compared the image with
+    digest            of the weights and of all else that makes a score (see iqa_scoring/identity.py)
 
 Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all of them in JSON. What is not known (the
 training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is always a finite
@@ -41,7 +43,7 @@ from iqa_runtime.names import cell, from_cell, text
 from iqa_runtime.tables import digits
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
-           'note')
+           'note', 'reference', 'digest')
 
 
 def _csv_line(row: dict) -> str:
@@ -66,7 +68,7 @@ def _check_row(row) -> None:
         raise ValueError('no row of scores')
     for name in ('score', 'raw'):
         number(float(row[name]))
-    json.dumps(row, allow_nan=False)
+    json.dumps(row, allow_nan=False, ensure_ascii=False).encode()  # no surrogates
 
 
 # kind -> (the first line, row -> line, line -> row)
@@ -104,15 +106,15 @@ class TableFile:
     Args:
         path, kind: the file, and a name in KINDS.
         resume: keep what is there, but for a last line that was cut; else begin anew. Not for a device or a pipe.
-        model: with `resume`, rows of another model are a UserError.
+        digest: of the rows; with `resume`, rows of another one are a UserError.
     """
 
-    def __init__(self, path: str | Path, kind: str, resume: bool = False, model: str = ''):
+    def __init__(self, path: str | Path, kind: str, resume: bool = False, digest: str = ''):
         self.path = Path(path)
         header, self.line, _ = KINDS[kind]
         with writing(path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            end = sum(size for _, size in rows_of(path, kind, model)) if resume and self.path.exists() else 0
+            end = sum(size for _, size in rows_of(path, kind, digest)) if resume and self.path.exists() else 0
             self.file = open_device(path) or self._open(end)
             self.file.write(b'' if end else header.encode())
             self.file.flush()
@@ -136,10 +138,10 @@ class TableFile:
             self.file.close()
 
 
-def rows_of(path: str | Path, kind: str, model: str | None = None) -> Iterator[tuple[dict, int]]:
+def rows_of(path: str | Path, kind: str, digest: str | None = None) -> Iterator[tuple[dict, int]]:
     """Return the rows of a table's whole lines, each with its line's length in bytes; an empty row is the CSV's header.
 
-    UserError if the file is no such table, or (if `model` is given) of another model.
+    UserError if the file is no such table, or (if `digest` is given) if what made its scores has another digest.
     """
     header, _, parse = KINDS[kind]
     with open(path, 'rb') as file:
@@ -150,13 +152,26 @@ def rows_of(path: str | Path, kind: str, model: str | None = None) -> Iterator[t
                 row = {} if header and i == 0 and line.decode() == header else parse(line.decode())
                 if row != {}:
                     _check_row(row)
-                found = row['model'] if row else model
+                found = row['digest'] if row else digest
             except (ValueError, TypeError, OverflowError, RecursionError, csv.Error, StopIteration):
                 raise UserError(f'{text(path)}: line {i + 1} is not one of a table of scores, as --{kind} '
-                                'writes them: leave out --resume, or name another file') from None
-            if model is not None and found != model:
-                raise UserError(f'--resume: {text(path)} holds scores of the model {str(found)[:100]}, not of {model}')
+                                'writes them (an older version wrote no digest): leave out --resume, or name another '
+                                'file') from None
+            if digest is not None and found != digest:
+                raise UserError(f'--resume: {text(path)} holds scores {others(row["model"])}')
             yield row, len(line)
+
+
+def others(model: str) -> str:
+    """Return words for an error about scores that something else than this run's model and options has made."""
+    return f'of {str(model)[:100]} with other weights, calibration, --views or --clamp: name another output'
+
+
+def check_reference(image: str, found: str | None, wanted: str) -> None:
+    """Raise UserError if an image that has a score was compared with another reference."""
+    if (found or '') != wanted:
+        raise UserError(f'--resume: {image} was compared with {str(found)[:200]}, and now is to be with {wanted}: name '
+                        'another output')
 
 
 class Tables:
@@ -166,30 +181,36 @@ class Tables:
 
     Args:
         files: kind -> path.
-        resume, model: see TableFile. What is left of an interrupted shared run is merged first.
+        resume, digest: see TableFile. What is left of an interrupted shared run is merged first.
     """
 
-    def __init__(self, files: dict[str, str], resume: bool, model: str):
-        self.files, self.resume, self.model = files, resume, model
+    def __init__(self, files: dict[str, str], resume: bool, digest: str):
+        self.files, self.resume, self.digest = files, resume, digest
         for kind, path in files.items() if is_main() else ():
             if resume:
-                _merge(path, kind, True, model)
+                _merge(path, kind, True, digest)
             for part in parts_of(path):
                 part.unlink()
         idist.barrier()
-        self.names = [names_of(path, kind, model) if resume else set() for kind, path in files.items()]
-        self.open = [TableFile(path, kind, resume, model) if idist.get_world_size() == 1
+        self.references = [references_in(path, kind, digest) if resume else {} for kind, path in files.items()]
+        self.open = [TableFile(path, kind, resume, digest) if idist.get_world_size() == 1
                      else TableFile(f'{path}.rank{idist.get_rank()}', kind) for kind, path in files.items()]
 
-    def lack(self, name: str) -> bool:
-        """Return whether one of the files has no row of this image, or there are no files."""
-        return not self.files or any(name not in names for names in self.names)
+    def lack(self, name: str, reference: str = '') -> bool:
+        """Return whether one of the files has no row of this image, or there are no files.
+
+        UserError if one has a row of it with another reference.
+        """
+        for there in self.references:
+            if name in there:
+                check_reference(name, there[name], reference)
+        return not self.files or any(name not in there for there in self.references)
 
     def write(self, row: dict) -> None:
-        """Add a row to those files that lack it."""
-        for names, table in zip(self.names, self.open, strict=True):
-            if row['name'] not in names:
-                table.write([row])
+        """Add a row, with the digest, to those files that lack it."""
+        for there, table in zip(self.references, self.open, strict=True):
+            if row['name'] not in there:
+                table.write([{**row, 'digest': self.digest}])
 
     def close(self) -> None:
         """Close the files of this process."""
@@ -203,7 +224,7 @@ class Tables:
         """
         for kind, path in self.files.items():
             if idist.get_world_size() > 1:
-                _merge(path, kind, self.resume, self.model)
+                _merge(path, kind, self.resume, self.digest)
                 for part in parts_of(path):
                     part.unlink()
             if sort:
@@ -214,21 +235,21 @@ class Tables:
                     temporary.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8', newline='\n')
 
 
-def names_of(path: str | Path, kind: str, model: str) -> set[str]:
-    """Return the names in a table, if it is there; see TableFile."""
+def references_in(path: str | Path, kind: str, digest: str) -> dict[str, str | None]:
+    """Return the names in a table, if it is there, and the reference of each; see TableFile."""
     if not Path(path).exists():
-        return set()
-    return {row['name'] for row, _ in rows_of(path, kind, model) if row}
+        return {}
+    return {row['name']: row['reference'] for row, _ in rows_of(path, kind, digest) if row}
 
 
-def _merge(path: str | Path, kind: str, resume: bool, model: str) -> None:
+def _merge(path: str | Path, kind: str, resume: bool, digest: str) -> None:
     """Add the rows that processes wrote beside `path` to it, in turn one of each, which is the order of the images."""
     parts = parts_of(path)
     if not parts and resume:
         return
-    table = TableFile(path, kind, resume, model)
-    names = names_of(path, kind, model)
-    sources = [(row for row, _ in rows_of(part, kind, model) if row) for part in parts]
+    table = TableFile(path, kind, resume, digest)
+    names = references_in(path, kind, digest)
+    sources = [(row for row, _ in rows_of(part, kind, digest) if row) for part in parts]
     for rows in itertools.zip_longest(*sources):
         table.write(row for row in rows if row and row['name'] not in names)
     table.close()

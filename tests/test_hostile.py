@@ -26,7 +26,7 @@ from iqa_scoring.report import ReportEntry, write_report
 from iqa_scoring.results import read_results
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
-from iqa_scoring.tables import COLUMNS, KINDS, Tables, names_of
+from iqa_scoring.tables import COLUMNS, KINDS, Tables, references_in
 from iqa_training.card import about
 from iqa_training.options import TRAIN
 from iqa_training.state import random_states, read_state, restore, set_random_states
@@ -335,7 +335,8 @@ def test_any_results(tmp_path_factory, change, spoil):
         assert all(isinstance(value, float) for value in results[0].metrics.values())
 
 
-ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
+ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a',
+                                'digest': 'm'}
 
 
 @settings(ANY, max_examples=200)
@@ -352,7 +353,7 @@ def test_any_table_of_scores_to_go_on_with(tmp_path_factory, kind, changes, more
     content = header.encode() + b''.join(rows) + more
     path.write_bytes(content)
     try:
-        names = names_of(path, kind, 'm')
+        there = references_in(path, kind, 'm')
         tables = Tables({kind: str(path)}, True, 'm')
         tables.write({**ROW, 'name': 'new'})
         tables.close()
@@ -361,7 +362,7 @@ def test_any_table_of_scores_to_go_on_with(tmp_path_factory, kind, changes, more
         refused(error, 'table')
         assert path.read_bytes() == content
     else:
-        assert names_of(path, kind, 'm') == names | {'new'}
+        assert set(references_in(path, kind, 'm')) == {*there, 'new'}
 
 
 @settings(ANY, max_examples=100)

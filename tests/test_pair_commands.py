@@ -137,6 +137,15 @@ def test_calibrated_on_pairs(pairs, capsys):
     np.testing.assert_allclose(scores.mean(), mos.mean())
 
 
+@pytest.mark.parametrize('output', ['--csv', '--json', '--parquet'])
+def test_resume_refuses_another_reference(pairs, fails, output):
+    words = [*pairs, output, 'out', '--resume']
+    assert test_demo.main(['--img', 'images/c0_0.png', 'images/c0_1.png', '--ref', 'references/c0.png', *words]) == 2
+    error = fails(test_demo.main, '--img', 'images', '--ref', 'references/c1.png', *words)
+    assert 'images/c0_0.png was compared with references/c0.png, and now is to be with references/c1.png' in error
+    assert test_demo.main(['--img', 'images', '--ref', 'references', *words]) == 22
+
+
 def test_export_refuses_pairs(pairs, fails):
     words = '--torch_export', 'x.pt2', *pairs[:4]
     assert 'tiny.pth: the network compares an image with its reference' in fails(export.main, *words)

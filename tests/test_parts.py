@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from shards import png, save_parquet, save_tar
 from test_tables import ends_with, names
 
+import iqa_scoring.parts
 import test_demo
 from iqa_runtime.errors import UserError
 from iqa_scoring import predict_all
@@ -86,6 +87,21 @@ def test_resume_goes_on_at_the_shard(shards, capsys):
     assert [row['key'] for row in parts() if row['shard'] == 's/2.tar'] == [f'{i}.png' for i in range(12)]
 
 
+def test_an_image_is_in_one_part_however_the_list_grows(shards, capsys, monkeypatch):
+    """Files that are added, or left out, anywhere in the list: each is scored once, and parts stay as they are."""
+    monkeypatch.setattr(iqa_scoring.parts, 'FILES', 3)
+    Path('text.png').write_text('no image')
+    words = [*shards, '--parquet', 'out', '--resume']
+    before = {}
+    for files in (['05', '06'], ['01', '05', '06', '07'], ['00', '01', '02', '03', '04', '05', '07'], ['05', '11']):
+        ends_with(1, ['--img', 'text.png', *(f'images/{name}.png' for name in files), 's/0.tar', *words])
+        assert before.items() <= (before := {path: path.read_bytes() for path in Path('out').iterdir()}).items()
+        there = [row['name'] for row in parts()]
+        assert len(there) == len(set(there))
+        assert {f'images/{name}.png' for name in files} < set(there)
+    assert '1 images scored, 5 were there already, 1 could not be: out' in capsys.readouterr().out
+
+
 def test_a_broken_shard_is_named_and_the_rest_is_scored(shards, capsys):
     save_tar('s/1.tar', {'04.png': png(4), 'text.png': b'hello', '05.png': png(5), '06.png': png(6)})
     whole = Path('s/1.tar').read_bytes()
@@ -148,15 +164,18 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
             assert 'pip install' in error('--img', word)
     models = str(Path(shards[1]).parent)
     assert 'test_demo.py scores shards' in fails(predict_all.main, '--models', models, '--img', 's/0.tar', '--out', 'o')
-    with pytest.raises(UserError, match='holds scores of the model checkpoint.pth, not of other'):
-        Parts('out', list(units_of(['s/0.tar'])), True, 'other')
+    with pytest.raises(UserError, match='holds scores of checkpoint.pth with other weights'):
+        Parts('out', ['s/0.tar'], True, 'other', 'digest')
     for content in (b'', b'PAR1', Path('p/0.parquet').read_bytes()):
         path.write_bytes(content)
         assert 'is no part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')
 
 
 @pytest.mark.parametrize('about', [b'[]', b'{}', b'1', b'{"model": 1}', b'\xff', b'[' * 9999,
-                                   json.dumps({'model': 'm', 'bytes': '9', 'scored': 1, 'failed': 0, 'broken': ''})])
+                                   json.dumps({'model': 'm', 'bytes': '9', 'scored': 1, 'failed': 0, 'broken': ''}),
+                                   json.dumps({'model': 'm', 'bytes': 9, 'scored': 1, 'failed': 0, 'broken': ''}),
+                                   json.dumps({'model': 'm', 'digest': 'd', 'bytes': -1, 'scored': True, 'failed': 0,
+                                               'broken': ''})])
 def test_a_footer_of_a_stranger(tmp_path, about):
     table = pa.table({'name': ['a']}).replace_schema_metadata({KEY: about})
     pq.write_table(table, tmp_path / '0.parquet')

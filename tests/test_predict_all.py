@@ -12,6 +12,7 @@ import test_demo
 from iqa_data.transforms import resize_cubic
 from iqa_networks.maniqa import maniqa_tiny
 from iqa_networks.network import Network
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_scoring import predict_all
 from IQAmodel import NETWORKS, Entry
 
@@ -41,7 +42,7 @@ def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
     networks = {f'64_fold{k}': publish(f'64_fold{k}.ckpt', k) for k in range(2)}
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu'])
     tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype={'img_name': str})
-              for path in Path('result_csv').iterdir()}
+              for path in Path('result_csv').glob('*.csv')}
     assert sorted(tables) == ['64_fold0', '64_fold1', 'final', 'ours']
     for table in tables.values():
         assert list(table) == ['img_name', 'mos', 'comments']
@@ -60,6 +61,26 @@ def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
     Path('result_csv/ours.csv').unlink()
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu', '--how', 'median'])
     assert capsys.readouterr().out.count(' is there\n') == 2
+
+
+@pytest.mark.parametrize('change', ['weights', 'images', 'columns', 'no digest'])
+def test_a_table_of_something_else_is_not_taken_for_this_one(here, fails, change):
+    words = ['--models', 'weight', '--img', 'images', '--device', 'cpu']
+    predict_all.main(words)
+    table = Path('result_csv/ours.csv').read_bytes()
+    if change == 'weights':
+        content = load_checkpoint('weight/ours.pth')
+        content['b'][0] += 1
+        save_checkpoint('weight/ours.pth', content)
+    elif change == 'images':
+        Path('images/00.png').unlink()
+    elif change == 'no digest':
+        Path('result_csv/ours.csv.digest').unlink()
+    more = ['--columns', 'full'] if change == 'columns' else []
+    assert 'result_csv/ours.csv was made by another checkpoint' in fails(predict_all.main, *words, *more)
+    assert Path('result_csv/ours.csv').read_bytes() == table
+    Path('result_csv/ours.csv').unlink()
+    predict_all.main([*words, *more])
 
 
 def test_columns_of_the_challenge_from_test_demo(here, fails):

@@ -19,12 +19,14 @@ from PIL import Image
 from scored import PHOTO_SCORE, photo
 
 import test_demo
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.process import signals_wait
 from iqa_runtime.running import terminable
 from iqa_runtime.tables import digits
 from iqa_scoring.tables import COLUMNS, TableFile, Tables
 
-ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a'}
+ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a',
+                                'digest': 'm'}
 
 
 def rows(path='out.csv'):
@@ -109,7 +111,46 @@ def test_resume_refuses_what_is_not_its_table(scored, fails, tmp_path):
     table = TableFile('out.csv', 'csv')
     table.write([ROW])
     table.close()
-    assert 'out.csv holds scores of the model m, not of checkpoint.pth' in fails(test_demo.main, *words)
+    assert 'out.csv holds scores of m with other weights, calibration, --views or' in fails(test_demo.main, *words)
+
+
+CHANGES = {  # what changes a score -> (checkpoint -> None, options)
+    'a weight': (lambda content: next(iter(content['model'].values())).view(-1)[:1].add_(1e-3), []),
+    'the line': (lambda content: content['b'].__setitem__(0, content['b'][0] + 1e-3), []),
+    'a calibration': (lambda content: content.update(mapping={'name': 'logistic', 'parameters': [9., 1., 0., 1.]}), []),
+    'the size': (lambda content: content['input']['preprocessing'].update(resize=(40, 40)), []),
+    'the range': (lambda content: content['mos'].update(max=81.), []),
+    '--clamp': (lambda content: None, ['--clamp']),
+    '--views': (lambda content: None, ['--views', 'asna'])}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_resume_refuses_scores_that_something_else_made(scored, fails, change):
+    """The file of the checkpoint has the same name: what is in it counts, for every kind of output."""
+    spoil, options = CHANGES[change]
+    content = load_checkpoint(scored[1])
+    save_checkpoint('m.pth', content)
+    outputs = ['--csv', 'out.csv'], ['--json', 'out.jsonl'], ['--parquet', 'out']
+    words = ['--trained_model_file', 'm.pth', *scored[2:]]
+    for output in outputs:
+        test_demo.main(['--img', 'images/0[01].png', *words, *output])
+    spoil(content)
+    save_checkpoint('m.pth', content)
+    before = {path: path.read_bytes() for path in (Path('out.csv'), Path('out.jsonl'), *Path('out').iterdir())}
+    for output in outputs:
+        error = fails(test_demo.main, '--img', 'images', *words, *options, *output, '--resume')
+        assert f'--resume: {output[1]}' in error
+        assert 'holds scores of m.pth with other weights, calibration, --views or --clamp' in error
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_resume_goes_on_with_the_same_weights_under_another_name(scored):
+    words = ['--csv', 'out.csv', '--json', 'out.jsonl']
+    test_demo.main(['--img', 'images/0[0-4].png', *scored, *words])
+    save_checkpoint('other.pth', {**load_checkpoint(scored[1]), 'finished': True, 'metrics': {'val': {'SROCC': .5}}})
+    assert test_demo.main(['--img', 'images', '-modelfile', 'other.pth', *scored[2:], *words, '--resume']) == 7
+    assert names() == [f'images/{i:02d}.png' for i in range(12)]
+    assert len({row['digest'] for row in rows()}) == 1
 
 
 @pytest.mark.parametrize('option', ['--csv', '--json', '--report', '--map'])
