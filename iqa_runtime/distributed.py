@@ -83,6 +83,13 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(pieces)
 
 
+def gather_shares(tensor: Tensor) -> Tensor:
+    """Gather the rows of a batch that was shared out in turns (see samplers.Share), in the order of one process."""
+    whole, world = gather(tensor), idist.get_world_size()
+    places = torch.cat([torch.arange(rank, len(whole), world, device=whole.device) for rank in range(world)])
+    return whole[places.argsort()]
+
+
 def gather_objects(value) -> list:
     """Return the values of all processes, by rank, in all of them; waits for all."""
     if idist.get_world_size() == 1:
@@ -91,7 +98,7 @@ def gather_objects(value) -> list:
 
 
 class WholeBatchLoss(nn.Module):
-    """`loss` of the whole batch, computed alike by every process, times the number of processes.
+    """`loss` of the whole batch in its own order, computed alike by every process, times the number of processes.
 
     The gradient of each process goes through its own predictions; DistributedDataParallel averages them, and the
     factor makes that average the sum: the gradient of one process with the whole batch.
@@ -104,7 +111,7 @@ class WholeBatchLoss(nn.Module):
     def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
         if idist.get_world_size() == 1:
             return self.loss(outputs, scores)
-        whole = gather(torch.cat([column.float() for column in (*outputs, *scores)], 1))
+        whole = gather_shares(torch.cat([column.float() for column in (*outputs, *scores)], 1))
         *heads, mos, std = whole.split(1, 1)
         return self.loss(heads, (mos, std)) * idist.get_world_size()
 

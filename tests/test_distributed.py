@@ -92,9 +92,12 @@ def work(rank: int, folder: str) -> None:
         metric.update(([scores, scores, scores ** 2], (scores, scores)))
     order = SameSize([(1, 1)] * 5, 2).order
     gathered = gather(torch.full((rank + 1, 2), float(rank)))
+    (rows,) = Share(BatchSampler(SequentialSampler(range(9)), 9, False))
+    mos = torch.tensor(rows)[:, None]
+    seen = WholeBatchLoss(lambda outputs, scores: scores[0])([mos], (mos, mos)) / idist.get_world_size()
     epochs = gather_objects(epochs_of(28, 5, noise=rank))
     if rank == 0:
-        torch.save([results, metric.compute()['SROCC'], order, gathered, epochs], Path(folder, 'results'))
+        torch.save([results, metric.compute()['SROCC'], order, gathered, seen, epochs], Path(folder, 'results'))
     else:
         metric.compute()
 
@@ -121,7 +124,7 @@ def test_two_processes_give_the_gradients_and_statistics_of_one(two, i):
 
 
 def test_metrics_order_and_gathering(two):
-    _, srocc, order, gathered, _ = two
+    _, srocc, order, gathered, _, _ = two
     assert srocc == pytest.approx(1)
     assert order == [0, 1, 4, 2, 3]
     assert gathered.tolist() == [[0, 0], [1, 1], [1, 1]]
@@ -135,6 +138,10 @@ def test_each_image_comes_once_an_epoch_in_the_order_of_one_process(two):
             assert (batch[::2], batch[1::2]) == (first, second)
         assert sorted(chain(*whole)) == list(range(28))
     assert alone[0] != alone[1] != alone[2]
+
+
+def test_a_loss_sees_the_whole_batch_in_the_order_of_one_process(two):
+    assert two[-2].flatten().tolist() == list(range(9))
 
 
 def test_the_order_is_the_originals_whatever_else_is_random():
