@@ -29,9 +29,9 @@ Scores = tuple[torch.Tensor, torch.Tensor]
 class IQADataset(Dataset):
     """Images with their opinion scores; item i is ((image, ...), (mos, std)).
 
-    One image, or two: reference and distorted; each (3, H, W) uint8. The scores are (1,) float32 in MOS units. A
-    DataLoader gets whole batches of them by `__getitems__`: images lie in memory as (N, H, W, 3), which is torch's
-    channels_last, so that each is copied once.
+    One image, or two: reference and distorted; each (3, H, W) uint8. The scores are (1,) float32 in MOS units. `batch`
+    reads several items at once; images lie in memory as (N, H, W, 3), which is torch's channels_last, so that each is
+    copied once.
 
     Args:
         paths: the image files of each item, reference first.
@@ -49,10 +49,10 @@ class IQADataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[tuple[torch.Tensor, ...], Scores]:
-        images, (mos, std) = self.__getitems__([i])
+        images, (mos, std) = self.batch([i])
         return tuple(image[0] for image in images), (mos[0], std[0])
 
-    def __getitems__(self, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], Scores]:
+    def batch(self, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], Scores]:
         """Return a batch of images of one size, (N, 3, H, W) uint8 each, and its scores, (N, 1) each."""
         first = self._pixels(rows[0])
         batches = [torch.empty(len(rows), *pixels.shape, dtype=torch.uint8) for pixels in first]
@@ -154,14 +154,14 @@ class Data:
         return self._loader(self.datasets[part], SameSize(self.sizes[part], self.batch_size, most), torch.Generator())
 
     def _loader(self, dataset: IQADataset, batches: Sampler, generator: torch.Generator) -> DataLoader:
-        """Return the loader of these batches; when it starts, it seeds its workers with a number of `generator`."""
+        """Return the loader of these batches; when it starts, it seeds its workers with a number of `generator`.
+
+        What it fetches are positions; the images are read where they are collated, once a batch.
+        """
         at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
-        return DataLoader(dataset, batch_sampler=batches, num_workers=0 if at_once else self.loading.num_workers,
-                          collate_fn=_as_it_is, pin_memory=self.loading.pin_memory, generator=generator)
-
-
-def _as_it_is(batch):
-    return batch
+        workers = 0 if at_once else self.loading.num_workers
+        return DataLoader(range(len(dataset)), batch_sampler=batches, num_workers=workers, collate_fn=dataset.batch,
+                          pin_memory=self.loading.pin_memory, generator=generator)
 
 
 def stay_inside(folder: str | Path, names: Sequence[str]) -> None:

@@ -165,8 +165,8 @@ class IQAPerformance(Metric):
     def update(self, output: tuple[Sequence[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Take one batch (see the class)."""
         outputs, scores = output
-        self._heads.append(torch.cat([head.detach().reshape(-1, 1) for head in outputs], 1).double().cpu())
-        self._scores.append(torch.cat([score.detach().reshape(-1, 1) for score in scores], 1).double().cpu())
+        self._heads.append(torch.cat([head.detach().reshape(-1, 1) for head in outputs], 1).cpu().double())
+        self._scores.append(torch.cat([score.detach().reshape(-1, 1) for score in scores], 1).cpu().double())
 
     def compute(self) -> dict:
         """Return the criteria, the arrays and k, b (see the class); NotComputableError if no image came."""

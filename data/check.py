@@ -35,7 +35,6 @@ if __name__ == '__main__':
 import contextlib
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +51,7 @@ from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import check_outputs, write_text
+from iqa_runtime.machine import memory
 from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')
@@ -245,9 +245,9 @@ def room(case: Case) -> Iterator[Finding]:
     needed = sum(3 * h * w for h, w in (fixed or seen.size for seen in case.seen if not seen.error))
     folder = next(path for path in (Path(case.args.cache_dir).absolute(), *Path(case.args.cache_dir).absolute().parents)
                   if path.exists())
-    free, memory = shutil.disk_usage(folder).free, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    told = (f'decoded images take {gigabytes(needed)} on disk ({gigabytes(free)} free in {folder}), or in memory '
-            f'({gigabytes(memory)} in this machine)')
+    free, most = shutil.disk_usage(folder).free, memory()
+    told = (f'decoded images take {gigabytes(needed)} on disk ({gigabytes(free)} free in {folder}), or in memory'
+            + (f' ({gigabytes(most)} in this machine)' if most else ''))
     yield ('warning', f'{told}: --cache none needs neither') if needed > free else ('ok', told)
 
 

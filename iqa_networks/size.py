@@ -1,11 +1,11 @@
 """Sizes of networks, counted without memory for their weights, and of the images that they take."""
-import os
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from iqa_runtime.errors import UserError
+from iqa_runtime.machine import memory
 
 LARGE = 512  # pixels
 
@@ -50,8 +50,9 @@ def check_memory(build: Callable[[], nn.Module]) -> None:
     A system that promises more memory than it has would kill the process later on. Twice, for their gradients or for
     the checkpoint that they are read from. A network that is itself built without memory needs none.
     """
-    if torch.get_default_device().type == 'meta' or not hasattr(os, 'sysconf'):  # Windows promises no more than it has
+    has = memory()
+    if torch.get_default_device().type == 'meta' or has is None:  # Windows promises no more than it has
         return
     weights = sum(weight.numel() * weight.element_size() for weight in without_memory(build).parameters())
-    if 2 * weights > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+    if 2 * weights > has:
         raise MemoryError

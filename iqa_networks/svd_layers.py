@@ -44,9 +44,9 @@ class Factored(nn.Module):
     def decompose(self) -> None:
         """Compute U, S and V^T of the weight; in float64 on the CPU, so that they are the same on every device."""
         matrix = self.weight.detach().flatten(1)
-        exact = matrix.to('meta' if matrix.is_meta else 'cpu', torch.float64)
+        exact = matrix.to('meta' if matrix.is_meta else 'cpu').double()  # in this order: Apple's GPUs have no float64
         for name, part in zip('USV', torch.linalg.svd(exact, full_matrices=False), strict=True):
-            self.register_buffer(name, part.to(matrix), persistent=False)
+            self.register_buffer(name, part.to(matrix.dtype).to(matrix.device), persistent=False)
 
     def composed(self) -> Tensor:
         """Return W', in the shape of the weight and, under autocast too, in its type."""

@@ -281,7 +281,7 @@ class Scorer:
         """
         with torch.inference_mode(), self.scoring() as network:
             outputs = network(*map(self.prepare, _of_one_size(pixels)))
-            return torch.cat(scored_first(outputs, self.head), 1).double().cpu().numpy()
+            return torch.cat(scored_first(outputs, self.head), 1).cpu().double().numpy()
 
     @contextmanager
     def scoring(self) -> Iterator[Network]:

@@ -214,6 +214,8 @@ def test_room(look, monkeypatch):
     usage = shutil.disk_usage('.')
     monkeypatch.setattr(check.shutil, 'disk_usage', lambda _: usage._replace(free=10))
     assert look()[0]['disk and memory'][0][0] == 'warning'
+    monkeypatch.delattr('os.sysconf')
+    assert look()[0]['disk and memory'][0][0] == 'warning'
 
 
 def test_nothing_to_examine(tiny, fails):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from torch.utils.data import DataLoader, Subset, random_split
 from torchvision import transforms
 
 import main
@@ -164,6 +165,19 @@ def test_items_are_an_image_and_its_scores(tiny):
     assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
     assert mos.shape == std.shape == (1,)
     assert mos.dtype == torch.float32
+
+
+def test_torchs_own_tools_take_the_data_set(tiny):
+    dataset = get_data_loaders(options(tiny)).datasets['train']
+    rows = [3, 0, 2]
+    (images,), (mos, std) = dataset.batch(rows)
+    parts = random_split(dataset, [5, len(dataset) - 5])
+    assert len(next(iter(DataLoader(parts[0], 5)))[1][0]) == 5
+    for loader in (DataLoader(Subset(dataset, rows), 3), DataLoader(dataset, 3, sampler=rows),
+                   DataLoader(Subset(Subset(dataset, rows), range(3)), 3, num_workers=1)):
+        (same,), scores = next(iter(loader))
+        assert torch.equal(same, images)
+        assert torch.equal(torch.stack(scores), torch.stack([mos, std]))
 
 
 def test_a_last_batch_of_one_is_dropped(tiny, capsys):

@@ -67,9 +67,9 @@ def test_contents_are_split_whole(pairs):
 def test_a_pair_is_augmented_alike(pairs):
     words = '--augmentation', 'hflip', 'vflip', 'lightness', 'crop', '-cs_h', '9', '-cs_w', '7'
     data = get_data_loaders(options(pairs, *words), inputs=2)
-    loader = data.training_loader()
-    loader.dataset.paths = [(path, path) for _, path in loader.dataset.paths]
-    for (reference, distorted), _ in loader:
+    images = data.datasets['train']
+    images.paths = [(path, path) for _, path in images.paths]
+    for (reference, distorted), _ in data.training_loader():
         assert torch.equal(reference, distorted)
 
 
