@@ -64,7 +64,7 @@ class Check:
     def lines(self) -> Iterator[str]:
         """Yield the heads whose scores are not k times the raw ones plus b."""
         k, b, mapping = (self.outcome.summary[name] for name in ('k', 'b', 'mapping'))
-        if mapping != 'linear' or len(k) != len(self.heads) or len(b) != len(k):
+        if mapping != 'linear' or not k or not b or len(k) != len(self.heads) or len(b) != len(k):
             self.unseen.append('the line to MOS: ' + (f'the scores are calibrated by a {mapping} curve'
                                                       if mapping != 'linear' else 'the results lack k and b'))
             return
