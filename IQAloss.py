@@ -1,25 +1,38 @@
-"""The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889), and ASNA's.
+"""The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889), and IQALoss.
 
 Each loss is a plain function of predictions and MOS, each (N, 1) or (N,), and returns a scalar; ValueError if their
-lengths differ. This file needs torch alone and can be copied into another project.
+lengths differ. It computes in float32 at least. The other families of losses lie in iqa_losses/; all of them are rows
+of LOSSES, and can be imported from here. They need torch alone.
 """
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from iqa_losses import ALIASES, LOSSES, loss, terms_of
+from iqa_losses.correlation import pearson, plcc
+from iqa_losses.ranking import Ranker, macs_loss, monotonicity_regularization, ranks, unranked
+from iqa_losses.regression import charbonnier, huber, mae, mse
+from iqa_losses.tensors import columns, in_float32
+from iqa_runtime.errors import UserError
+from iqa_runtime.option_types import Exponent, TwoWeights
+
+__all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss', 'charbonnier', 'columns', 'huber',
+           'linearity_induced_loss', 'macs_loss', 'mae', 'monotonicity_regularization', 'mse',
+           'norm_loss_with_mean_normalization', 'norm_loss_with_min_max_normalization', 'norm_loss_with_normalization',
+           'norm_loss_with_scaling', 'pearson', 'plcc', 'ranks', 'unranked']
 
 EPS = 1e-8
-Ranker = Callable[[Tensor], Tensor]
 
 
 class NotFiniteError(ValueError):
     """Predictions or MOS hold NaN or infinity."""
 
 
+@in_float32
 def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
     """Return the q-norm of the centred predictions (N, 1), a scalar >= 0: b-hat of the paper's appendix."""
     return torch.linalg.vector_norm(y_pred - y_pred.mean(), q)
@@ -27,29 +40,34 @@ def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
 
 # Normalisations of the predictions or of the MOS (N, 1); `detach` stops the gradient through their statistics
 
+@in_float32
 def normalise_by_norm(values: Tensor, q: float = 2, detach: bool = False) -> Tensor:
     """Centre, and divide by the q-norm: (v - mean) / (eps + ||v - mean||_q). Equal values become 0."""
     centred = values - _fixed(values, detach).mean()
     return centred / (EPS + torch.linalg.vector_norm(_fixed(centred, detach), q))
 
 
+@in_float32
 def normalise_by_range(values: Tensor, detach: bool = False) -> Tensor:
     """Map to 0..1: (v - min) / (eps + max - min). Equal values become 0."""
     low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
     return (values - low) / (EPS + (high - low))
 
 
+@in_float32
 def centre_by_range(values: Tensor, detach: bool = False) -> Tensor:
     """Centre, and divide by the range: (v - mean) / (eps + max - min). Equal values become 0."""
     low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
     return (values - _fixed(values, detach).mean()) / (EPS + (high - low))
 
 
+@in_float32
 def scale_by_norm(values: Tensor, p: float = 2, detach: bool = False) -> Tensor:
     """Divide by the p-norm: v / (eps + ||v||_p). Zeros stay zeros."""
     return values / (EPS + torch.linalg.vector_norm(_fixed(values, detach), p))
 
 
+@in_float32
 def standardise(values: Tensor, detach: bool = False) -> Tensor:
     """Return z-scores, with the population standard deviation. Equal values become 0."""
     return (values - _fixed(values, detach).mean()) / (EPS + _fixed(values, detach).std(correction=0))
@@ -61,8 +79,9 @@ def _fixed(values: Tensor, detach: bool) -> Tensor:
 
 # Losses
 
-def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 1, q: float = 2,
-                                 detach: bool = False) -> Tensor:
+@loss('norm-in-norm')
+def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), p: Exponent = 1.,
+                                 q: Exponent = 2., detach: bool = False) -> Tensor:
     """Centre, divide by the q-norm, compare in the p-norm: Norm-in-Norm, a scalar in 0..1.
 
     x, t: predictions and MOS after `normalise_by_norm`; s = 2^max(1, 1/q) N^max(0, 1/p - 1/q);
@@ -70,7 +89,17 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[floa
     the loss is (alpha0 l + alpha1 l') / (alpha0 + alpha1). For p < 1, eps is added to the difference.
 
     A batch of one gives 0 with zero gradient. Equal scores give t = 0. Equal predictions give x = 0, with a gradient as
-    large as 1 / eps. `detach` stops the gradient through the mean and the norm of the predictions.
+    large as 1 / eps.
+
+    >>> norm_loss_with_normalization(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
+    tensor(0.8165)
+
+    Args:
+        y_pred, y: predictions and MOS, (N, 1) or (N,).
+        alpha: weights of l and of its variant l'.
+        p: norm that compares predictions with scores.
+        q: norm that normalises them.
+        detach: no gradient through the statistics of the predictions, here their mean and norm.
     """
     _check_exponents(p, q)
     scale = 2 ** max(1, 1 / q) * y_pred.numel() ** max(0, 1 / p - 1 / q)
@@ -83,7 +112,8 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[floa
     return _compare(y_pred, y, partial(normalise_by_norm, q=q), alpha, detach, distance)
 
 
-def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
+@loss('min-max-norm')
+def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.),
                                          detach: bool = False) -> Tensor:
     """Compute MSE after `normalise_by_range` on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
 
@@ -92,7 +122,8 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: Seque
     return _compare(y_pred, y, normalise_by_range, alpha, detach)
 
 
-def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0),
+@loss('mean-norm')
+def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.),
                                       detach: bool = False) -> Tensor:
     """Compute MSE / 4 after `centre_by_range` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
@@ -101,7 +132,8 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: Sequence
     return _compare(y_pred, y, centre_by_range, alpha, detach) / 4
 
 
-def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), p: float = 2,
+@loss('scaling', p=1)
+def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), p: Exponent = 2.,
                            detach: bool = False) -> Tensor:
     """Compute MSE / 4 after `scale_by_norm` on both sides; alpha as in Norm-in-Norm; in 0..1.
 
@@ -111,7 +143,8 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (
     return _compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
 
 
-def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (1, 0), detach: bool = False) -> Tensor:
+@loss('linearity')
+def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), detach: bool = False) -> Tensor:
     """Compute MSE / 4 of z-scores (`standardise`); rho = mean(x t); a scalar in 0..1.
 
     With alpha = (1, 0) it is (1 - PLCC) / 2. A batch of one gives 0 with zero gradient; equal values are mapped to 0.
@@ -119,101 +152,16 @@ def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: Sequence[float] = (
     return _compare(y_pred, y, standardise, alpha, detach, rho=lambda x, t: (x * t).mean()) / 4
 
 
-def mae(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the mean absolute error, in the unit of the MOS."""
-    return F.l1_loss(*columns(y_pred, y))
-
-
-def mse(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the mean squared error, in the squared unit of the MOS."""
-    return F.mse_loss(*columns(y_pred, y))
-
-
-def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False) -> Tensor:
-    """Penalise pairs in the wrong order: R_ij = relu((x_i - x_j) sign(t_j - t_i)), sum R / (N (N - 1)) / (1 + max R).
-
-    A scalar in 0..1; a batch of one gives 0. `detach` stops the gradient through max R.
-    """
-    y_pred, y = columns(y_pred, y)
-    n = len(y_pred)
-    if n == 1:
-        return y_pred.sum() * 0
-    wrong = F.relu((y_pred - y_pred.T) * torch.sign(y.T - y))
-    return wrong.sum() / (n * (n - 1)) / (1 + _fixed(wrong.max(), detach))
-
-
-def macs_loss(y_pred: Tensor, y: Tensor, ranker: Ranker | None = None, mse_factor: float = .5,
-              spearman_factor: float = .1) -> Tensor:
-    """Add squared error, linear correlation and a learned rank correlation: ASNA's loss (team MACS, NTIRE 2021).
-
-    m MSE + (1 - m) (1 - r^2) + s mean (R(y) - R(y_pred))^2, a scalar >= 0, with m = mse_factor, s = spearman_factor,
-    r Pearson's correlation over the batch, and R the ranker, whose weights get no gradient. R takes n numbers at a
-    time: the batch is cut into groups of n, and a remainder (see `unranked`) has no part in the last term, nor has a
-    batch below n. r is 0, with zero gradient, if the predictions or the MOS are equal, as in a batch of one. r^2 does
-    not see the sign; the other terms do.
-
-    Args:
-        y_pred, y: (N, 1) or (N,), z-scores: the ranker knows numbers of about -10 to 10.
-        ranker: (groups, n) -> their ranks 1..n; a network is used in inference mode. `ranker.n` is n, or else 16.
-        mse_factor: m, in 0..1.
-        spearman_factor: s; ValueError if it is above 0 without a ranker.
-    """
-    y_pred, y = columns(y_pred, y)
-    if spearman_factor and ranker is None:
-        raise ValueError(f'spearman_factor {spearman_factor:g}: expected 0 without a ranker')
-    loss = mse_factor * F.mse_loss(y_pred, y) + (1 - mse_factor) * (1 - pearson(y_pred, y).square())
-    ranked = len(y) - unranked(len(y), ranker)
-    if spearman_factor and ranked:
-        of_y, of_y_pred = (ranks(ranker, values[:ranked]) for values in (y, y_pred))
-        loss = loss + spearman_factor * F.mse_loss(of_y_pred, of_y)
-    return loss
-
-
-def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Return Pearson's correlation of two columns, clamped to -1..1; 0 with zero gradient if a column is constant."""
-    constant = (x == x[0]).all() | (y == y[0]).all()
-    x, y = x - x.mean(), y - y.mean()
-    norms = torch.linalg.vector_norm(x) * torch.linalg.vector_norm(y)
-    return torch.where(constant, 0, (x * y).sum() / torch.where(constant, 1, norms)).clamp(-1, 1)
-
-
-def unranked(scores: int, ranker: Ranker | None) -> int:
-    """Return how many of so many scores are left over when they are cut into the ranker's groups."""
-    return scores % getattr(ranker, 'n', 16)
-
-
-def ranks(ranker: Ranker, values: Tensor) -> Tensor:
-    """Return the ranks (groups, n) that a ranker gives a column, without a gradient of the ranker's own weights."""
-    groups = values.view(-1, getattr(ranker, 'n', 16))
-    if not isinstance(ranker, nn.Module):
-        return ranker(groups)
-    frozen = {name: tensor.detach() for name, tensor in ranker.state_dict(keep_vars=True).items()}
-    weight = next(iter(frozen.values()))
-    training = ranker.training
-    try:
-        return functional_call(ranker.eval(), frozen, groups.to(weight)).to(values)
-    finally:
-        ranker.train(training)
-
-
-def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
-    shapes = tuple(y_pred.shape), tuple(y.shape)
-    if any(len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) for shape in shapes) \
-            or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
-        raise ValueError(f'predictions {shapes[0]} and MOS {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
-                         'least 1')
-    return y_pred.reshape(-1, 1), y.reshape(-1, 1)
-
-
 def _check_exponents(*exponents: float) -> None:
     if not all(0 < exponent < math.inf for exponent in exponents):
-        raise ValueError(f'exponents of norms {exponents}: expected finite numbers above 0')
+        found = ', '.join(f'{exponent:g}' for exponent in exponents)
+        raise ValueError(f'exponents of norms ({found}): expected finite numbers above 0')
 
 
 def _check_weights(name: str, weights: Sequence[float]) -> None:
     if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-        raise ValueError(f'{name} {tuple(weights)}: expected finite weights of at least 0, and one above 0')
+        found = ', '.join(f'{weight:g}' for weight in weights)
+        raise ValueError(f'{name} ({found}): expected finite weights of at least 0, and one above 0')
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -231,7 +179,6 @@ def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha:
 
     Terms of weight 0 are left out; a batch of one gives 0.
     """
-    y_pred, y = columns(y_pred, y)
     _check_weights('alpha', alpha)
     if len(y_pred) == 1:
         return y_pred.sum() * 0
@@ -244,55 +191,38 @@ def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha:
     return total / (alpha[0] + alpha[1])
 
 
-# name -> the loss of one head, with the options that it takes from IQALoss
-LOSSES = {
-    'norm-in-norm': (norm_loss_with_normalization, ('alpha', 'p', 'q', 'detach')),
-    'mae': (mae, ()),
-    'mse': (mse, ()),
-    'min-max-norm': (norm_loss_with_min_max_normalization, ('alpha', 'detach')),
-    'mean-norm': (norm_loss_with_mean_normalization, ('alpha', 'detach')),
-    'scaling': (norm_loss_with_scaling, ('alpha', 'p', 'detach')),
-    'linearity': (linearity_induced_loss, ('alpha', 'detach')),
-    'macs': (macs_loss, ('ranker', 'mse_factor', 'spearman_factor')),
-}
-ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
-
-
 class IQALoss(nn.Module):
-    """The weighted sum of one loss over the heads; always computed in float32, under autocast too.
+    """The weighted sum of losses over the heads; always computed in float32, under autocast too.
 
     `loss([pq6, pq7, pq], (mos, std))` = beta[2] L(pq) + beta[0] L(pq6) + beta[1] L(pq7), each (N, 1) or (N,), in MOS
     units; heads of weight 0 are skipped. A network with another number of heads gets as many weights. NotFiniteError
     if predictions or MOS hold NaN or infinity.
 
     Args:
-        loss_type: a name in LOSSES (or ALIASES); ValueError lists them.
-        alpha, p, q, detach: see norm_loss_with_normalization; `detach` holds for the monotonicity too.
+        loss_type: a name in LOSSES (or ALIASES), or a sum of them: 'mse+plcc:.5' is MSE + .5 PLCC. ValueError lists
+            the names.
         beta: the weight of each head, in the order of the outputs.
-        monotonicity_regularization: add gamma times the function of that name to each head's loss.
-        ranker, mse_factor, spearman_factor: see macs_loss.
+        monotonicity_regularization: add `gamma` times the loss of that name.
         penalty: what is added to the loss, as a penalty of the network's weights.
+        options: alpha, p, q, detach ... of the losses in the sum, each of which gets those that it takes. So one set of
+            options fits all losses; ValueError for an option that no loss takes.
+
+    Attributes:
+        parts: name -> value of each loss of a sum in the last batch, over all heads, without its weight in the sum.
     """
 
-    def __init__(self, loss_type: str = 'norm-in-norm', alpha: Sequence[float] = (1, 0),
-                 beta: Sequence[float] = (.1, .1, 1), p: float = 1, q: float = 2,
-                 monotonicity_regularization: bool = False, gamma: float = .1, detach: bool = False,
-                 ranker: Ranker | None = None, mse_factor: float = .5, spearman_factor: float = 0,
-                 penalty: Callable[[], Tensor] | None = None):
+    def __init__(self, loss_type: str = 'norm-in-norm', beta: Sequence[float] = (.1, .1, 1),
+                 monotonicity_regularization: bool = False, gamma: float = .1,
+                 penalty: Callable[[], Tensor] | None = None, **options):
         super().__init__()
-        loss_type = ALIASES.get(loss_type, loss_type)
-        if loss_type not in LOSSES:
-            raise ValueError(f'unknown loss {loss_type!r}; expected one of: {", ".join(LOSSES)}')
-        _check_exponents(p, q)
-        _check_weights('alpha', alpha)
         _check_weights('beta', beta)
-        self.function, names = LOSSES[loss_type]
-        values = {'alpha': tuple(alpha), 'p': p, 'q': q, 'detach': detach, 'ranker': ranker, 'mse_factor': mse_factor,
-                  'spearman_factor': spearman_factor}
-        self.arguments = {name: values[name] for name in names}
-        self.beta, self.detach = tuple(beta), detach
-        self.monotonicity, self.gamma = monotonicity_regularization, gamma
-        self.penalty = penalty
+        if unknown := sorted(set(options) - set(LOSSES.parameters)):
+            raise ValueError(f'no loss takes an option {unknown[0]}; there are: {", ".join(LOSSES.parameters)}')
+        self.weights = terms_of(loss_type)
+        if monotonicity_regularization and gamma:
+            self.weights['monotonicity'] = self.weights.get('monotonicity', 0) + gamma
+        self.functions = {name: _with_options(name, options) for name in self.weights}
+        self.beta, self.penalty, self.parts = tuple(beta), penalty, {}
 
     @property
     def scored_head(self) -> int:
@@ -305,9 +235,10 @@ class IQALoss(nn.Module):
             raise ValueError(f'outputs must be a sequence of heads, got one tensor {tuple(outputs.shape)}')
         if len(outputs) != len(self.beta):
             raise ValueError(f'beta has {len(self.beta)} weights for a network with {len(outputs)} heads')
+        self.parts = dict.fromkeys(self.weights if len(self.weights) > 1 else (), 0.)
         with torch.autocast(outputs[0].device.type, enabled=False):
             y = scores[0].float()
-            total = sum(weight * self._head(output.float(), y)
+            total = sum(weight * self._head(output.float(), y, weight)
                         for output, weight in zip(outputs, self.beta, strict=True) if weight)
             if self.penalty:
                 total = total + self.penalty()
@@ -315,11 +246,12 @@ class IQALoss(nn.Module):
             self._explain(outputs, y)
         return total
 
-    def _head(self, y_pred: Tensor, y: Tensor) -> Tensor:
-        loss = self.function(y_pred, y, **self.arguments)
-        if self.monotonicity:
-            loss = loss + self.gamma * monotonicity_regularization(y_pred, y, self.detach)
-        return loss
+    def _head(self, y_pred: Tensor, y: Tensor, beta: float) -> Tensor:
+        """Return the sum of the losses of a head; count them in `parts`."""
+        values = {name: function(y_pred, y) for name, function in self.functions.items()}
+        for name in self.parts:
+            self.parts[name] = self.parts[name] + beta * values[name].detach()
+        return sum(self.weights[name] * value for name, value in values.items())
 
     def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
         """Raise NotFiniteError if the inputs of a loss that is not finite are to blame."""
@@ -329,15 +261,24 @@ class IQALoss(nn.Module):
                 raise NotFiniteError(f'the {name} hold NaN or infinity')
 
 
+def _with_options(name: str, options: Mapping[str, object]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss with those of the options that it takes; ValueError if it cannot be computed with them."""
+    row = LOSSES[name]
+    function = partial(row.build, **{option: value for option, value in options.items() if option in row.options()})
+    function(torch.zeros(2, 1), torch.zeros(2, 1))
+    return function
+
+
 def build_loss(args, heads: int, ranker: Ranker | None = None,
                penalty: Callable[[], Tensor] | None = None) -> IQALoss:
     """Return the loss that the options ask for, of a network with so many heads: one head has the last weight.
 
-    `ranker`, `penalty`: see IQALoss.
+    `ranker`: see macs_loss; `penalty`: see IQALoss.
     """
     beta = args.beta if len(args.beta) == heads or 'beta' in args.given else args.beta[-heads:]
     if len(beta) != heads:
-        from iqa_runtime.errors import UserError  # this file needs torch alone
         raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads')
-    return IQALoss(args.loss_type, args.alpha, beta, args.p, args.q, args.monotonicity_regularization, args.gamma,
-                   args.detach, ranker, args.mse_factor, args.spearman_factor if ranker else 0, penalty)
+    options = {name: getattr(args, name) for name in LOSSES.parameters} | {'ranker': ranker}
+    return IQALoss(args.loss_type, beta=beta, monotonicity_regularization=args.monotonicity_regularization,
+                   gamma=args.gamma, penalty=penalty,
+                   **{name: value for name, value in options.items() if value is not None})

@@ -102,7 +102,8 @@ def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
 def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, prepare: Callable,
                               device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0',
                               amp_backend: str = 'torch', compile_model: bool = False) -> Engine:
-    """Return an engine that trains one batch an iteration; its output is {'loss': float, 'outputs': detached heads}.
+    """Return an engine that trains one batch an iteration; its output is {'loss': float, 'parts': name -> float of
+    the losses in a sum, 'outputs': detached heads}.
 
     `prepare`: see `preparing`. With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see
     autocast_dtype); with float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients.
@@ -117,7 +118,9 @@ def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer
             return network(*images)
 
     def output(x, y, y_pred, loss: Tensor) -> dict:
-        return {'loss': loss.item() / idist.get_world_size(), 'outputs': [head.detach() for head in y_pred]}
+        parts = {name: value.item() for name, value in getattr(loss_fn, 'parts', {}).items()}
+        return {'loss': loss.item() / idist.get_world_size(), 'parts': parts,
+                'outputs': [head.detach() for head in y_pred]}
 
     options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare, 'output_transform': output,
                'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}

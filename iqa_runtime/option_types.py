@@ -2,7 +2,10 @@
 import argparse
 import importlib
 import math
-from collections.abc import Callable, Collection, Mapping
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from iqa_runtime.errors import UserError, first_line, pick
 
@@ -86,3 +89,39 @@ def device(text: str) -> str:
         reason = first_line(error)
         raise argparse.ArgumentTypeError(f'{text!r} is not a device of this machine ({reason})') from None
     return text
+
+
+# Types of the parameters that are options (see iqa_runtime/variants.py): what Python sees, and how words are read
+
+@dataclass(frozen=True)
+class Flag:
+    """How the words of an option are read: `type`, `nargs` and `metavar` as argparse's add_argument takes them."""
+
+    type: Callable[[str], object] | None = None  # None: without a word, on or off
+    nargs: int | str | None = None
+    metavar: str | tuple[str, ...] | None = None
+
+    def arguments(self, default) -> dict:
+        """Return the arguments for argparse's add_argument; what is on by default can be switched off."""
+        if self.type is None:
+            return {'action': 'store_true' if default is False else argparse.BooleanOptionalAction}
+        return {'type': self.type, 'nargs': self.nargs, **({'metavar': self.metavar} if self.metavar else {})}
+
+
+def flag_of(annotation) -> Flag | None:
+    """Return the Flag of a parameter's annotation: `bool`, one of the types below, or either with `| None`."""
+    if annotation is bool:
+        return Flag()
+    if get_origin(annotation) is Annotated:
+        return next((one for one in annotation.__metadata__ if isinstance(one, Flag)), None)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(filter(None, map(flag_of, get_args(annotation))), None)
+    return None
+
+
+Positive = Annotated[float, Flag(positive)]
+Weight = Annotated[float, Flag(weight)]
+Share = Annotated[float, Flag(share)]
+Exponent = Annotated[float, Flag(number(float, .05, 100))]
+TwoWeights = Annotated[Sequence[float], Flag(weight, 2, ('A0', 'A1'))]
+RankerFile = Annotated[Any, Flag(str, metavar='FILE')]

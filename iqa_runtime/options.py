@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from iqa_runtime.errors import UserError, command, one_line, wait_for_the_first
 from iqa_runtime.option_help import help_action
 from iqa_runtime.option_types import device
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
+from iqa_runtime.variants import Variants
 
 Add = Callable[..., None]  # called as argparse's add_argument
 
@@ -26,12 +28,13 @@ Add = Callable[..., None]  # called as argparse's add_argument
 class Options:
     """The values of a command's options, read as attributes and never written.
 
-    `given` are the names of those that the user typed, or a recipe gave.
+    `given` are the names of those that the user typed, or a recipe gave; `typed` without the recipe's.
     """
 
     values: Mapping[str, object]
     given: frozenset[str]
     command: 'Command'
+    typed: frozenset[str] = field(default=frozenset())
 
     def __getattr__(self, name: str):
         if name.startswith('__') or name not in self.values:
@@ -40,11 +43,14 @@ class Options:
 
     def having(self, **changes) -> 'Options':
         """Return the options with other values."""
-        return Options({**self.values, **changes}, self.given, self.command)
+        return Options({**self.values, **changes}, self.given, self.command, self.typed)
 
     def of_training(self) -> dict:
-        """Return the options that change the trained model, by name, in alphabetical order."""
-        return {name: self.values[name] for name in sorted(self.command.names())}
+        """Return the options that change the trained model, by name, in alphabetical order.
+
+        Those that the chosen loss, network, schedule ... do not take are at their defaults.
+        """
+        return self.command.effective({name: self.values[name] for name in sorted(self.command.names())})
 
     def changed(self) -> dict:
         """Return the options of training whose values are not their defaults."""
@@ -74,6 +80,7 @@ class Group:
         trained: whether the options change the trained model. Only these are stored with a run, and may come out of a
             recipe or a checkpoint.
         check: raises UserError if options contradict each other; may return options with a value that follows.
+        table: the rows of which these are the options.
     """
 
     title: str
@@ -81,6 +88,12 @@ class Group:
     declare: Callable[[Add], None]
     trained: bool = False
     check: Callable[[Options], Options | None] | None = None
+    table: Variants | None = None
+
+
+def options_of(title: str, about: str, table: Variants, **short: str) -> Group:
+    """Make a group of the options that rows of a table take; `short`: option -> a shorter spelling."""
+    return Group(title, about, partial(table.declare, short=short), trained=True, table=table)
 
 
 def group(title: str, about: str, trained: bool = False, check: Callable[[Options], Options | None] | None = None):
@@ -170,19 +183,40 @@ class Command:
         words = list(sys.argv[1:] if argv is None else argv)
         given = vars(self.parser.parse_args(words))
         recipes = given.pop('recipe', None)
+        typed = frozenset(given)
         try:
             if recipes:
                 if '' in recipes:
                     print(recipes_listed(), end='')
                     raise SystemExit(0)
                 given = {name: value for recipe in recipes for name, value in self.of_recipe(recipe).items()} | given
-            options = Options({**self.defaults, **given}, frozenset(given), self)
+            options = Options({**self.defaults, **given}, frozenset(given), self, typed)
+            self._refuse_unused(options)
             for one in self.groups:
                 if one.check:
                     options = one.check(options) or options
         except UserError as error:
             self.parser.error(str(error))
         return options
+
+    def unused(self, values: Mapping, groups: Sequence[Group]) -> dict[str, Variants]:
+        """Return the options that are not at their defaults though the chosen rows do not take them -> their table."""
+        found = {}
+        for table in (one.table for one in groups if one.table):
+            changed = {name for name in table.parameters if values[name] != self.defaults[name]}
+            if changed:  # else the rows, and with them torch, need not be imported
+                found |= dict.fromkeys(sorted(changed & table.unused(values)), table)
+        return found
+
+    def effective(self, values: Mapping) -> dict:
+        """Return options of training whose values have no effect at their defaults, the others as they are."""
+        return {**values, **{name: self.defaults[name] for name in self.unused(values, self.groups)}}
+
+    def _refuse_unused(self, options: Options) -> None:
+        """Raise UserError if the user typed an option without effect; another script's may describe an old run."""
+        for name, table in self.unused(options.values, (*self.shown, *self.others)).items():
+            if name in options.typed:
+                table.refuse(name, options.values)
 
     @contextmanager
     def blaming(self, source: str | Path) -> Iterator[None]:
@@ -228,8 +262,8 @@ class Command:
     def checked(self, name: str, value):
         """Return a stored value if the command line takes it for the option `name`; ValueError otherwise."""
         action, default = self.actions[name], self.defaults[name]
-        if value is None and default is None:
-            return None
+        if value is None:
+            return default  # that of an earlier version
         if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
             if not isinstance(value, bool):
                 raise ValueError(f'{_brief(value)} is neither true nor false')

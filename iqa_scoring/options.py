@@ -152,7 +152,7 @@ def prediction(add) -> None:
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images')
 
 
-MODEL = (*of_training.NETWORK, of_training.loss, *of_training.TRAINING)  # options of the run that made a checkpoint
+MODEL = (*of_training.NETWORK, *of_training.LOSS, *of_training.TRAINING)  # options of the run that made a checkpoint
 OF_TRAINING = (of_data.data, *MODEL, of_data.split, of_data.preprocessing)
 
 TEST = Command("""Test a trained model on a data set.

@@ -2,7 +2,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iqa_data.info import dataset_name, named_source
@@ -14,6 +14,9 @@ from iqa_runtime.options import Options, shown
 LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
 LONGEST = 120  # characters of a name, its digest aside
 ALWAYS = ('architecture', 'loss_type', 'dataset')
+# options whose defaults once were those of the chosen row, so that a former digest holds them whenever they were given
+HAD_NO_DEFAULT = ('kss', 'dense_num', 'num_resblocks', 'attention', 'tile_size', 'lstm_units', 'momentum',
+                  'warmup_steps', 'cycle_mult', 'min_lr')
 # options that a reader looks for first, in this order, and the words for them; '' if the value is enough
 SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e',
          'ft_lr_ratio': 'ft', 'schedule': '', 'split': '', 'exp_id': 'exp', 'fold': 'fold', 'seed': 'seed',
@@ -39,9 +42,20 @@ def run_name(args: Options) -> str:
 def digest_of(args: Options) -> str:
     """Return the digest by which a run is known: of the options of training that differ from their defaults.
 
-    So a new option with a default renames no run.
+    So a new option with a default renames no run, and neither does an option without effect.
     """
-    return hashlib.sha256(json.dumps(args.changed(), sort_keys=True).encode()).hexdigest()[:8]
+    return _digest(args.changed())
+
+
+def former_digest_of(args: Options) -> str:
+    """Return the digest of a run of former versions, in which options without effect counted too."""
+    values = {name: args.values[name] for name in args.command.names()}
+    return _digest({name: value for name, value in values.items() if value != args.command.defaults[name]
+                    or (name in HAD_NO_DEFAULT and name in args.given)})
+
+
+def _digest(options: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def joined(names: Sequence[str]) -> str:
@@ -70,14 +84,15 @@ def checkpoint_file(args: Options) -> Path:
     """Return the file of a run's checkpoint: the one named, or that of the run in --checkpoint_dir.
 
     A run is known by the digest of its options: one of this digest that has another name is found too, as of a version
-    that put the options into other words.
+    that put the options into other words; and so is one of its former digest.
     """
     if args.trained_model_file:
         return Path(args.trained_model_file)
     file = Path(args.checkpoint_dir, f'{run_name(args)}.pth')
     if file.exists():
         return file
-    beside = (path.name for path in sorted(file.parent.glob(f'*-{digest_of(args)}.pth*')))
+    beside = (path.name for digest in (digest_of(args), former_digest_of(args))
+              for path in sorted(file.parent.glob(f'*-{digest}.pth*')))
     names = [found[1] for name in beside if (found := re.fullmatch(r'(.+\.pth)(\.\d+\.state)?', name))]
     return file.with_name(names[0]) if names and file.name not in names else file
 

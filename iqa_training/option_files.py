@@ -55,12 +55,14 @@ def options_in(value, where: str, allowed: Collection[str]) -> dict[str, object]
 
 
 def merged(*layers: Given) -> dict[str, object]:
-    """Return the options of layers, later ones winning, over those of their recipes."""
-    values = {}
+    """Return the options of layers, later ones winning, over those of their recipes that have an effect."""
+    of_recipes, given = {}, {}
     for recipe in (name for layer in layers for name in layer.get('recipe', ())):
-        values |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
+        of_recipes |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
     for layer in layers:
-        values |= layer
+        given |= layer
+    unused = TRAIN.unused({**TRAIN.defaults, **of_recipes, **given}, TRAIN.groups)
+    values = {name: value for name, value in of_recipes.items() if name not in unused} | given
     return {name: value for name, value in values.items() if name != 'recipe'}
 
 

@@ -2,16 +2,16 @@
 from argparse import BooleanOptionalAction
 
 from iqa_data import options as of_data
+from iqa_losses import LOSSES
 from iqa_runtime.errors import UserError
-from iqa_runtime.option_types import among, choice, count, named, number, positive, seed, share, weight, whole
-from iqa_runtime.options import Command, Options, group, machine
+from iqa_runtime.option_types import among, choice, count, named, number, positive, seed, weight, whole
+from iqa_runtime.options import Command, Options, group, machine, options_of
 
 LINES = ('fitted', 'target')
 AMP_BACKENDS = ('torch', 'apex')
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 LEVELS = number(int, 1, 64)
 CHANNELS = number(int, 1, 1 << 14)
-EXPONENT = number(float, .05, 100)
 
 
 def weights(text: str) -> str:
@@ -75,24 +75,18 @@ def check_loss(args: Options) -> None:
 
 @group('loss', 'the loss', trained=True, check=check_loss)
 def loss(add) -> None:
-    add('-lt', '--loss_type', type=choice('IQAloss:LOSSES', 'loss', {'Lp': 'norm-in-norm'}), default='norm-in-norm',
-        help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity, macs; Lp is an old name of '
-             'norm-in-norm')
-    add('-p', '--p', type=EXPONENT, default=1., help='norm that compares predictions with scores')
-    add('-q', '--q', type=EXPONENT, default=2., help='norm that normalises them')
-    add('-a', '--alpha', type=weight, nargs=2, default=[1., 0.], metavar=('A0', 'A1'),
-        help="weights of l and of its variant l'")
+    add('-lt', '--loss_type', type=named('iqa_losses:loss_type'), default='norm-in-norm',
+        help='norm-in-norm, mae, mse, min-max-norm, mean-norm, scaling, linearity, plcc, huber, charbonnier, '
+             'monotonicity, macs; or a sum of them with weights: mse+plcc:.5; Lp is an old name of norm-in-norm')
     add('-b', '--beta', type=weight, nargs='+', default=[.1, .1, 1.], metavar='B',
         help='weights of the heads: level 6, level 7, both; a network of one head has the last')
-    add('-detach', '--detach', action='store_true', help="no gradient through the predictions' statistics")
     add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise wrong order')
     add('-g', '--gamma', type=weight, default=.1, help='weight of that penalty')
-    add('--mse_factor', type=share, default=.5, help='macs: weight of the squared error; 1 - PLCC^2 has the rest')
-    add('--spearman_factor', type=weight, default=.1, help='macs: weight of the squared difference of ranks')
-    add('--ranker', metavar='FILE', help='macs: the ranker that iqa_training/train_ranker.py wrote (default: '
-                                         'CHECKPOINT_DIR/asna_ranker.pth, trained first if it is missing)')
     add('--l2', type=weight, nargs=2, default=[0., 0.], metavar=('DENSE', 'CONV'),
         help='add the squared weights of dense layers and of convolutions to the loss, times these; for ASNA')
+
+
+losses = options_of('losses', 'options that some losses take', LOSSES, alpha='-a', p='-p', q='-q', detach='-detach')
 
 
 def check_training(args: Options) -> Options:
@@ -212,6 +206,7 @@ def recording(add) -> None:
 
 
 NETWORK = (network, svd, asna)
+LOSS = (loss, losses)
 TRAINING = (training, validation, optimizer, computing, schedule)
 
 TRAIN = Command("""Train a network, or with --evaluate test the trained one.
@@ -221,5 +216,5 @@ TRAIN = Command("""Train a network, or with --evaluate test the trained one.
     python main.py --recipe linearity_iqa
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """, [of_data.data, training, validation, recording],
-                [schedule, optimizer, *NETWORK, loss, of_data.split, of_data.preprocessing, computing, of_data.places,
+                [schedule, optimizer, *NETWORK, *LOSS, of_data.split, of_data.preprocessing, computing, of_data.places,
                  machine])

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from iqa_losses import LOSSES
+from iqa_losses.ranking import unranked
 from iqa_networks.ranker import Ranker, load_ranker
 from iqa_runtime.checkpoint import checksum, read_tensors, write_tensors
 from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, optional, plain, tensors, whole
@@ -18,7 +20,6 @@ from iqa_runtime.files import locked
 from iqa_runtime.options import Options
 from iqa_training.keras_adam import KerasAdam
 from iqa_training.schedules import step_decay
-from IQAloss import LOSSES, unranked
 
 NAME = 'asna_ranker'  # of its files
 MOMENTUM = .1  # Keras's .01 needs hundreds of steps before the running statistics mean anything; training is the same
@@ -217,12 +218,7 @@ def find_ranker(args: Options, device: str, stop: SimpleNamespace) -> Ranker | N
 
     It is that of --ranker, or else the one in the folder of checkpoints, which is trained if it is missing.
     """
-    of_macs = sorted({'ranker', 'mse_factor', 'spearman_factor'} & args.given)
-    if 'ranker' not in LOSSES[args.loss_type][1]:
-        if of_macs:
-            raise UserError(f'--{of_macs[0]}: --loss_type {args.loss_type} takes no such option; macs does')
-        return None
-    if not args.spearman_factor:
+    if 'ranker' not in LOSSES.taken(args.values) or not args.spearman_factor:
         return None
     file = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth'))
     if not args.ranker and not file.exists():

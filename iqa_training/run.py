@@ -159,11 +159,13 @@ class Run:
         self.scale = engine.scaler.get_scale() if engine.scaler else 1
 
     def log_loss(self, engine: Engine) -> None:
-        """Log the loss, and b-hat if asked; stop at a loss that is not finite."""
+        """Log the loss, each loss of a sum, and b-hat if asked; stop at a loss that is not finite."""
         loss, self.iteration = engine.state.output['loss'], engine.state.iteration
         if not math.isfinite(loss):
             raise self._broken(f'the loss is {loss}')
         self.log.scalar('train/loss', loss, self.iteration)
+        for name, value in engine.state.output['parts'].items():
+            self.log.scalar(f'train/loss/{name}', value, self.iteration)
         if self.plan.bhat is not None:
             heads = [gather(head.float()) for head in engine.state.output['outputs']]
             for i, head in enumerate(scored_first(heads)):

@@ -77,9 +77,10 @@ def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
         path = states[-1]
     state = read_state(path)
     own, defaults = options.of_training(), options.command.defaults
-    others = [f'--{name} {shown(own.get(name))} (was {shown(state["options"].get(name, defaults.get(name)))})'
-              for name in sorted({*own, *state['options']})
-              if own.get(name) != state['options'].get(name, defaults.get(name))]
+    stored = {name: defaults.get(name) if value is None else value for name, value in state['options'].items()}
+    stored = options.command.effective({**{name: defaults[name] for name in own}, **stored})
+    others = [f'--{name} {shown(own.get(name))} (was {shown(stored[name])})' for name in sorted(stored)
+              if own.get(name) != stored[name]]
     if others:
         raise UserError(f'--resume {path}: the run had other options: {", ".join(others)}')
     return {'path': str(path), **state}

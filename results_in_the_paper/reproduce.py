@@ -21,7 +21,7 @@ if not __package__:  # run as a script
 from iqa_data.options import data, places, preprocessing, split
 from iqa_runtime.option_types import count, number
 from iqa_runtime.options import Command, Options, group, machine, words_of
-from iqa_training.options import NETWORK, TRAINING, loss, recording
+from iqa_training.options import LOSS, NETWORK, TRAINING, recording
 from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, WantedRun, check_free, expand, merge, runs_of
 
 DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
@@ -52,8 +52,8 @@ def reproduction(add) -> None:
 
 
 # what goes together depends on the recipe of a run, too: its own command checks it
-UNCHECKED = [replace(one, check=None) for one in (*TRAINING, split)]
-REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETWORK, loss, preprocessing, places,
+UNCHECKED = [replace(one, check=None, table=None) for one in (*TRAINING, *LOSS, split)]
+REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETWORK, preprocessing, places,
                                               machine])
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from IQAmodel import NETWORKS, create_model
 from IQAperformance import CRITERIA
 
 FLOORS = [  # a room imports none above it
-    {'iqa_runtime'}, {'iqa_networks'}, {'iqa_data', 'IQAmodel', 'IQAloss', 'IQAperformance'},
+    {'iqa_runtime'}, {'iqa_networks', 'iqa_losses'}, {'iqa_data', 'IQAmodel', 'IQAloss', 'IQAperformance'},
     {'IQAdataset', 'modified_ignite_engine'}, {'iqa_training'}, {'iqa_scoring'}, {'iqa_studies'},
     {'results_in_the_paper'}, {'test_dataset', 'test_demo', 'data', 'hubconf'}, {'main'}]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

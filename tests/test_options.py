@@ -1,4 +1,5 @@
 """The command line: the published commands, defaults, recipes, names of runs, mistakes."""
+import hashlib
 import json
 import os
 
@@ -291,3 +292,36 @@ def test_lr_decay_step(arguments, step):
 ])
 def test_mistakes_are_one_line(line, message, fails):
     assert message in fails(lambda argv: TRAIN.parse(argv), *line.split())
+
+
+# Options without effect
+
+@pytest.mark.parametrize(('line', 'message'), [
+    ('--loss_type mse --p 2', '--p: --loss_type mse takes no such option; it takes: none'),
+    ('-lt mae+plcc:.5 --q 1', '--q: --loss_type mae+plcc:0.5 takes no such option; it takes: none'),
+    ('-lt mse --detach', '--detach: --loss_type mse'), ('--mse_factor 1', 'it takes: alpha, detach, p, q'),
+    ('-lt linearity --ranker x.pth', '--ranker: --loss_type linearity')])
+def test_an_option_that_the_chosen_row_does_not_take_is_refused(line, message, fails):
+    assert message in fails(TRAIN.parse, *line.split())
+
+
+@pytest.mark.parametrize('line', ['-lt mse+norm-in-norm --p 2', '-lt mse --monotonicity_regularization --detach',
+                                  '-lt mse -p 1', '-lt macs --ranker x.pth --mse_factor 1'])
+def test_an_option_of_a_chosen_row_is_taken(line):
+    options(line)
+
+
+def test_options_without_effect_rename_no_run_and_old_runs_are_found(tmp_path):
+    (tmp_path / 'mine.txt').write_text('-lt norm-in-norm --p 2 --alpha 1 .5')
+    line = f'--checkpoint_dir {tmp_path} -lt mse'
+    of_recipe = options(f'--recipe {tmp_path}/mine.txt {line}')
+    assert run_name(of_recipe) == run_name(options(line))
+    assert of_recipe.of_training() == options(line).of_training()
+    old = {'loss_type': 'mse', 'p': 2., 'alpha': [1., .5]}  # as former versions made digests
+    digest = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:8]
+    (tmp_path / f'resnext101_32x8d-mse-{digest}.pth').touch()
+    assert checkpoint_file(of_recipe).name == f'resnext101_32x8d-mse-{digest}.pth'
+    typed = options(f'{line} --p 2 --alpha 1 .5', TEST)  # what scores may describe an old run
+    assert checkpoint_file(typed).name == f'resnext101_32x8d-mse-{digest}.pth'
+    (tmp_path / f'{run_name(of_recipe)}.pth').touch()
+    assert checkpoint_file(of_recipe).name == f'{run_name(of_recipe)}.pth'

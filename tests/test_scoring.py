@@ -223,8 +223,10 @@ def test_torch_hub(scored_folder):
     assert scorer.score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
 
 
-def test_the_loss_alone_in_another_project(tmp_path):
+def test_the_losses_alone_in_another_project(tmp_path):
     shutil.copy(ROOT / 'IQAloss.py', tmp_path)
+    for room in ('iqa_losses', 'iqa_runtime'):
+        shutil.copytree(ROOT / room, tmp_path / room)
     code = ('import sys, torch; from IQAloss import norm_loss_with_normalization as loss; '
             'x = torch.randn(8, 1, requires_grad=True); loss(x, torch.randn(8, 1)).backward(); '
             'print(x.grad.shape, [name for name in sys.modules if name.startswith("IQA") or name == "ignite"])')

@@ -7,7 +7,7 @@ from iqa_data.info import dataset_name
 from iqa_data.options import data, preprocessing, split
 from iqa_runtime.options import Command
 from iqa_scoring.results import Result
-from iqa_training.options import NETWORK, TRAINING, loss
+from iqa_training.options import LOSS, NETWORK, TRAINING
 
 LOSS_NAMES = {'mae': 'MAE', 'mse': 'MSE', 'norm-in-norm': 'Norm-in-Norm'}
 BACKBONE_NAMES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 'ResNet-50',
@@ -17,7 +17,7 @@ BACKBONE_NAMES = {'resnet18': 'ResNet-18', 'resnet34': 'ResNet-34', 'resnet50': 
 NOT_COMPARED = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info', 'train_ratio', 'train_and_val_ratio',
                 'angle', 'crop_size_h', 'crop_size_w', 'hflip_p'}
 MAIN_DEFAULTS = {name: tuple(value) if isinstance(value, list) else value
-                 for name, value in Command('', [*NETWORK, loss, *TRAINING, data, split,
+                 for name, value in Command('', [*NETWORK, *LOSS, *TRAINING, data, split,
                                                   preprocessing]).defaults.items()
                  if name not in NOT_COMPARED}
 PAPER = {**MAIN_DEFAULTS, 'resize': True}  # the paper's own setting

@@ -1,0 +1,41 @@
+"""The predictions and MOS that losses get: columns of numbers, in float32 at least."""
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from torch import Tensor
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return the values in float32 at least: in half precision, small constants are 0 and sums are infinite."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a function of tensors: it computes in float32 at least, without autocast."""
+    @wraps(function)
+    def computed(*tensors, **options) -> Tensor:
+        tensors = [wide(one) if isinstance(one, Tensor) else one for one in tensors]
+        options = {name: wide(one) if isinstance(one, Tensor) else one for name, one in options.items()}
+        device = next(one.device.type for one in (*tensors, *options.values()) if isinstance(one, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*tensors, **options)
+    return computed
+
+
+def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a loss: it gets predictions and MOS as `columns`, and computes as `in_float32`."""
+    @wraps(loss)
+    def computed(y_pred: Tensor, y: Tensor, *arguments, **options) -> Tensor:
+        return in_float32(loss)(*columns(y_pred, y), *arguments, **options)
+    return computed
+
+
+def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
+    shapes = tuple(y_pred.shape), tuple(y.shape)
+    if any(len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) for shape in shapes) \
+            or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
+        raise ValueError(f'predictions {shapes[0]} and MOS {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
+                         'least 1')
+    return y_pred.reshape(-1, 1), y.reshape(-1, 1)

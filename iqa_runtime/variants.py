@@ -1,0 +1,238 @@
+"""Tables of variants, as the losses: functions whose keyword parameters are options of the command line.
+
+    @loss('huber')
+    def huber(y_pred: Tensor, y: Tensor, huber_delta: Positive = 1.) -> Tensor:
+        '''Compute the mean Huber loss.
+
+        Args:
+            huber_delta: error above which the loss is linear.
+        '''
+
+is a row of the table LOSSES and, without a second place, the option --huber_delta. A parameter is an option if its type
+is `bool` or one of iqa_runtime/option_types.py, which says how its words are read. torch takes a second to import, so
+that --help must not import the functions: it reads their signatures and docstrings in the source. A row is imported
+when it is looked up.
+"""
+import ast
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from iqa_runtime import option_types
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import ROOT
+from iqa_runtime.option_types import Flag, flag_of
+
+OWN = object()  # a default that is no literal, or that rows have different ones of
+
+
+@dataclass
+class Parameter:
+    """An option of some rows: its default (OWN: each row's), its description, and the rows that the source names."""
+
+    name: str
+    flag: Flag
+    default: object
+    about: str
+    rows: list[str] = field(default_factory=list)
+
+    def arguments(self) -> dict:
+        """Return the arguments for argparse's add_argument."""
+        default = None if self.default is OWN else self.default
+        whose = f'{", ".join(self.rows)}: ' if 0 < len(self.rows) <= 3 else ''
+        own = " (default: each one's own)" if self.default is OWN and '(default' not in self.about else ''
+        return {'default': list(default) if isinstance(default, tuple) else default, 'help': whose + self.about + own,
+                **self.flag.arguments(default)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: `build` is its function or class. Tables add facts in a subclass."""
+
+    build: Callable
+
+    @property
+    def module(self) -> str:
+        """Return the name of the module that defines it."""
+        return getattr(self.build, 'func', self.build).__module__
+
+    def options(self) -> dict[str, object]:
+        """Return the options that the row takes, with their defaults."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {one.name: one.default for one in parameters if flag_of(one.annotation)}
+
+
+class Variants(MutableMapping):
+    """A table, name -> Row, of the functions under a decorator in some files.
+
+    Args:
+        option: the option of the command line that chooses a row.
+        decorator: name of the decorator in the source.
+        places: files that hold the rows, from the project's folder, as 'iqa_losses/*.py'.
+        row: class of the rows. Keywords of the decorator that the function does not take are its facts.
+        chosen: values of the command's options -> names of the rows that they choose.
+        find: name -> row (default: as in the table).
+    """
+
+    def __init__(self, option: str, decorator: str, places: Sequence[str], row: type[Row] = Row,
+                 chosen: Callable[[Mapping], Sequence[str]] | None = None, find: Callable[[str], Row] | None = None):
+        self.option, self.decorator, self.places, self.row = option, decorator, places, row
+        self.chosen = chosen or (lambda values: [values[option]])
+        self.find = find or self.__getitem__
+        self.rows: dict[str, Row] = {}
+        self.imported = False
+        self.commands: list[tuple[Callable, Mapping[str, str]]] = []  # which declare the options
+        self.parameters: dict[str, Parameter] = {}
+        for source in self._sources():
+            self._read(source.read_text(encoding='utf-8'))
+
+    # The mapping; the rows are imported when they are looked up
+
+    def __getitem__(self, name: str) -> Row:
+        self._import()
+        return self.rows[name]
+
+    def __setitem__(self, name: str, row: Row) -> None:
+        self.rows[name] = row
+
+    def __delitem__(self, name: str) -> None:
+        del self.rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._import()
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _sources(self) -> list[Path]:
+        return [file for place in self.places for file in sorted(ROOT.glob(place))]
+
+    def _import(self) -> None:
+        """Import the files once, and put the rows in the files' order, whichever was imported first."""
+        if self.imported:
+            return
+        modules = ['.'.join(source.relative_to(ROOT).with_suffix('').parts) for source in self._sources()]
+        for module in modules:
+            importlib.import_module(module)
+        self.imported = True
+        self.rows = dict(sorted(self.rows.items(), key=lambda item: modules.index(item[1].module)
+                                if item[1].module in modules else len(modules)))
+
+    # Rows and their options
+
+    def register(self, *names: str, **given) -> Callable[[Callable], Callable]:
+        """Decorate a function or class, and make it a row of each of the names.
+
+        Args:
+            names: of the rows; a parameter `arch` of the function gets the row's name.
+            given: arguments of the function in these rows, and facts of the rows.
+        """
+        def decorate(function: Callable) -> Callable:
+            known = inspect.signature(function).parameters
+            arguments = {name: value for name, value in given.items() if name in known}
+            facts = {name: value for name, value in given.items() if name not in known}
+            for name in names:
+                own = arguments | ({'arch': name} if 'arch' in known else {})
+                self.rows[name] = self.row(partial(function, **own) if own else function, **facts)
+            if Path(inspect.getsourcefile(inspect.unwrap(function))) not in self._sources():
+                self._read(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+            return function
+        return decorate
+
+    def declare(self, add: Callable, short: Mapping[str, str] | None = None) -> None:
+        """Declare the options of all rows by `add`, argparse's add_argument; `short`: option -> a shorter spelling."""
+        self.commands.append((add, short or {}))
+        for parameter in self.parameters.values():
+            self._declare(parameter, add, short or {})
+
+    def _declare(self, parameter: Parameter, add: Callable, short: Mapping[str, str]) -> None:
+        name = parameter.name
+        add(*([short[name]] if name in short else []), f'--{name}', **parameter.arguments())
+
+    def _read(self, source: str) -> None:
+        """Take in the options of the rows in a source."""
+        for found in parameters_in(source, self.decorator):
+            known = self.parameters.setdefault(found.name, found)
+            if known is found:
+                for add, short in self.commands:  # of a row that is added while the program runs
+                    self._declare(found, add, short)
+                continue
+            known.rows += [row for row in found.rows if row not in known.rows]
+            if known.default != found.default:
+                known.default = OWN
+
+    def unused(self, values: Mapping) -> set[str]:
+        """Return the options of rows that are not chosen, of the values that a command's options have."""
+        return set(self.parameters) - self.taken(values)
+
+    def taken(self, values: Mapping) -> set[str]:
+        """Return the options that the chosen rows take."""
+        return {option for name in self.chosen(values) for option in self.find(name).options()}
+
+    def refuse(self, option: str, values: Mapping) -> None:
+        """Raise UserError: the user gave an option that the chosen rows do not take."""
+        value = values[self.option]
+        text = ' '.join(value) if isinstance(value, (list, tuple)) else value
+        raise UserError(f'--{option}: ' + (f'--{self.option} {text} takes no such option; it takes: '
+                                           f'{", ".join(sorted(self.taken(values))) or "none"}' if text is not None else
+                                           f'it needs --{self.option}'))
+
+
+# Reading the source
+
+def parameters_in(source: str, decorator: str) -> Iterator[Parameter]:
+    """Yield the options of every function or class under a decorator, once for each decorator on it."""
+    for node in ast.parse(source).body:
+        for call in getattr(node, 'decorator_list', ()):
+            if isinstance(call, ast.Call) and getattr(call.func, 'attr', getattr(call.func, 'id', '')) == decorator:
+                yield from _parameters(node, call)
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef, call: ast.Call) -> Iterator[Parameter]:
+    function = node if isinstance(node, ast.FunctionDef) else next(
+        one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__')
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    defaults = [*[None] * (len(function.args.args) - len(function.args.defaults)), *function.args.defaults,
+                *function.args.kw_defaults]
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    names = [name.value for name in call.args if isinstance(name, ast.Constant)]
+    about = described(ast.get_docstring(node) or '')
+    for argument, default in zip(arguments, defaults, strict=True):
+        flag = _flag(argument.annotation)
+        if flag:
+            yield Parameter(argument.arg, flag, _literal(given.get(argument.arg, default)),
+                            about.get(argument.arg, ''), [*names])
+
+
+def _flag(annotation: ast.expr | None) -> Flag | None:
+    """Return how the words of an annotated option are read, as of `Positive`, `Count | None` or `bool`."""
+    if isinstance(annotation, ast.BinOp):
+        return _flag(annotation.left)
+    name = getattr(annotation, 'id', None)
+    return flag_of(bool if name == 'bool' else getattr(option_types, name or '', None))
+
+
+def _literal(node: ast.expr | None):
+    try:
+        return OWN if node is None else ast.literal_eval(node)
+    except ValueError:
+        return OWN
+
+
+def described(docstring: str) -> dict[str, str]:
+    """Return name -> description of the arguments in the `Args:` block of a docstring."""
+    found, names = {}, ()
+    block = docstring.partition('Args:\n')[2].partition('\n\n')[0]
+    for line in textwrap.dedent(block).splitlines():
+        if not line.startswith(' '):
+            head, _, text = line.partition(': ')
+            names = head.split(', ')
+            found |= dict.fromkeys(names, text.strip())
+        else:
+            found |= {name: f'{found[name]} {line.strip()}' for name in names}
+    return {name: text.removesuffix('.') for name, text in found.items()}
