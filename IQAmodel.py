@@ -310,6 +310,7 @@ def build_model(args) -> Network:
     wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
     weights = args.weights if wanted and args.weights != 'none' else None
     network = create_model(args.architecture, weights, **options)
+    network.normalise = args.normalise or network.normalise
     keep = kept(args, network)
     if args.pretrained:
         print(f'Pretrained {load_pretrained(network, args.pretrained, keep)}')

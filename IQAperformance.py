@@ -1,8 +1,8 @@
-"""Measure how predictions agree with opinion scores: the line to MOS, the criteria, the ignite metric, the results."""
+"""Measure how predictions agree with opinion scores: line to MOS, criteria, ignite metric, evaluation, results."""
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -11,10 +11,13 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 from ignite.exceptions import NotComputableError
+from ignite.handlers import ProgressBar
 from ignite.metrics import Metric
 from scipy import stats
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from iqa_networks.network import scored_first
+from iqa_networks.network import Network, scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import cell
@@ -133,13 +136,104 @@ def agreement(pq: np.ndarray, sq: np.ndarray) -> dict[str, float]:
             for name, criterion in CRITERIA.items()}
 
 
-class IQAPerformance(Metric):
-    """All criteria of all heads, computed once at the end in float64.
+@dataclass(frozen=True, eq=False)
+class HeadPerformance:
+    """The predictions of one head, and how they agree with the opinion scores.
 
-    `update((outputs, (mos, std)))` takes a sequence of (N, 1) predictions, and (N, 1) scores. `compute()` takes the
-    images of all processes and returns a dictionary: SROCC, PLCC, KROCC, RMSE of the head that is scored, with suffix
-    1, 2, ... of the other heads in their order (levels 6 and 7); the arrays (images,) sq, sq_std, pq, pq1, pq2 in MOS
-    units and pq_before, ... raw; the lists k, b, the scored head first; with `loss_fn`, the loss.
+    Attributes:
+        raw: (N,) the head's outputs.
+        pq: (N,) its predictions in MOS units.
+        k, b: the line to MOS, pq = k raw + b.
+        criteria: name in CRITERIA -> its value.
+    """
+
+    raw: np.ndarray
+    pq: np.ndarray
+    k: float
+    b: float
+    criteria: dict[str, float]
+
+    @classmethod
+    def of(cls, raw: np.ndarray, sq: np.ndarray, k: float = 1., b: float = 0.) -> 'HeadPerformance':
+        """Return the performance of outputs `raw` with a line to MOS, on images with MOS `sq`, both (N,)."""
+        pq = k * raw + b  # with k = 0 the scores are constant, and the correlations nan, as they should be
+        return cls(raw, pq, k, b, agreement(pq, sq))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Performance:
+    """How predictions of N images agree with their opinion scores: the result of `evaluate` and of IQAPerformance.
+
+    `srocc`, `plcc`, `krocc`, `rmse`, `pq` (the predictions in MOS units) are those of the head that is scored.
+
+    Attributes:
+        sq, sq_std: (N,) mean and standard deviation of the opinions.
+        heads: the performance of each head: the scored one first, the others in the network's order (levels 6 and 7).
+        loss: the loss of all images as one batch, if one was given.
+    """
+
+    sq: np.ndarray
+    sq_std: np.ndarray
+    heads: tuple[HeadPerformance, ...]
+    loss: float | None = None
+
+    srocc = property(lambda self: self.heads[0].criteria['SROCC'])
+    plcc = property(lambda self: self.heads[0].criteria['PLCC'])
+    krocc = property(lambda self: self.heads[0].criteria['KROCC'])
+    rmse = property(lambda self: self.heads[0].criteria['RMSE'])
+    pq = property(lambda self: self.heads[0].pq)
+    k = property(lambda self: [head.k for head in self.heads])
+    b = property(lambda self: [head.b for head in self.heads])
+
+    def __len__(self) -> int:
+        return len(self.sq)
+
+    def __repr__(self) -> str:
+        values = ', '.join(f'{name} {value:.4f}' for name, value in self.heads[0].criteria.items())
+        return f'Performance({len(self)} images: {values})'
+
+    @property
+    def criteria(self) -> dict[str, float]:
+        """Return all criteria, as they are stored: SROCC ... of the scored head, SROCC1 ... of the others, loss."""
+        values = {f'{name}{i or ""}': value for i, head in enumerate(self.heads)
+                  for name, value in head.criteria.items()}
+        return values if self.loss is None else values | {'loss': self.loss}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the columns of the table of results (see write_results), without the names."""
+        return {'mos': self.sq, 'std': self.sq_std,
+                **{f'pq{i or ""}': head.pq for i, head in enumerate(self.heads)},
+                **{f'pq{i or ""}_before': head.raw for i, head in enumerate(self.heads)}}
+
+    def mapped(self, mapping: Callable[[np.ndarray], np.ndarray]) -> 'Performance':
+        """Return the performance of the scored head's outputs sent through a curve, instead of the line k, b."""
+        first, *others = self.heads
+        pq = mapping(first.raw)
+        return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others))
+
+    def in_order(self, order: Sequence[int]) -> 'Performance':
+        """Return the performance with the images put back in order; `order`: the positions in which they came."""
+        place = np.argsort(order)
+        heads = tuple(replace(head, raw=head.raw[place], pq=head.pq[place]) for head in self.heads)
+        return replace(self, sq=self.sq[place], sq_std=self.sq_std[place], heads=heads)
+
+
+class IQAPerformance(Metric):
+    """Ignite's metric of all criteria of all heads, computed once at the end in float64.
+
+    `update((outputs, (mos, std)))` takes the (N, 1) or (N,) predictions of each head, and the scores; a tensor alone is
+    one head, or the MOS. `compute()` takes the images of all processes and returns a Performance. It can be attached to
+    any engine of ignite's whose output, or the `output_transform` of it, is this pair:
+
+    >>> from ignite.engine import create_supervised_evaluator
+    >>> evaluator = create_supervised_evaluator(torch.nn.Linear(2, 1, bias=False))
+    >>> IQAPerformance().attach(evaluator, 'performance')
+    >>> images = torch.tensor([[[1., 2.], [3., 4.]], [[5., 6.], [8., 7.]]])  # two batches of two "images"
+    >>> state = evaluator.run([(x, x.sum(1)) for x in images])
+    >>> len(state.metrics['performance'])
+    4
+    >>> 0 <= abs(state.metrics['performance'].srocc) <= 1
+    True
 
     Args:
         status: 'train' fits k, b on the images seen; 'test' applies those given.
@@ -147,45 +241,44 @@ class IQAPerformance(Metric):
         mapping: False leaves the predictions as they are.
         scored: position of the head that is scored; the last is the network's final one.
         loss_fn: (outputs, (mos, std)) -> the loss of all images as a batch, with MOS in the units of `update`.
+        output_transform, device: see ignite.metrics.Metric; the images' results are kept on the CPU.
     """
 
     def __init__(self, status: str = 'train', k: Sequence[float] = (1, 1, 1), b: Sequence[float] = (0, 0, 0),
                  mapping: bool = True, scored: int = -1, loss_fn: Callable | None = None,
-                 device: str | torch.device = 'cpu'):
+                 output_transform: Callable = lambda output: output, device: str | torch.device = 'cpu'):
         if status not in ('train', 'test'):
             raise ValueError(f"status must be 'train' or 'test', got {status!r}")
         self.status, self.k, self.b, self.mapping = status, tuple(k), tuple(b), mapping
         self.scored, self.loss_fn = scored, loss_fn
-        super().__init__(device=device, skip_unrolling=True)
+        super().__init__(output_transform, device=device, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forget all images."""
         self._heads, self._scores = [], []
 
-    def update(self, output: tuple[Sequence[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def update(self, output: tuple[Tensor | Sequence[Tensor], Tensor | tuple[Tensor, Tensor]]) -> None:
         """Take one batch (see the class)."""
         outputs, scores = output
-        self._heads.append(torch.cat([head.detach().reshape(-1, 1) for head in outputs], 1).cpu().double())
-        self._scores.append(torch.cat([score.detach().reshape(-1, 1) for score in scores], 1).cpu().double())
+        if isinstance(scores, Tensor):
+            scores = scores, torch.full_like(scores, math.nan, dtype=torch.float32)
+        heads, scores = _columns(outputs), _columns(scores)
+        if len(heads) != len(scores):
+            raise ValueError(f'predictions of {len(heads)} images, scores of {len(scores)}')
+        self._heads.append(heads)
+        self._scores.append(scores)
 
-    def compute(self) -> dict:
-        """Return the criteria, the arrays and k, b (see the class); NotComputableError if no image came."""
+    def compute(self) -> Performance:
+        """Return the performance on the images of all processes; NotComputableError if no image came."""
         heads, scores = (everywhere(batches) for batches in (self._heads, self._scores))
         if not heads:
             raise NotComputableError('IQAPerformance needs at least one image')
         outputs, scores = torch.cat(heads), torch.cat(scores)
         sq, sq_std = scores.numpy().T
-        result = {'sq': sq, 'sq_std': sq_std, 'k': [], 'b': []}
-        for i, before in enumerate(scored_first(outputs.numpy().T, self.scored)):
-            k, b = self._line(i, before, sq)
-            suffix = str(i or '')
-            result[f'pq{suffix}'], result[f'pq{suffix}_before'] = k * before + b, before
-            result['k'].append(k)
-            result['b'].append(b)
-            # with k = 0 the mapped scores are constant, and the correlations nan, as they should be
-            result.update({name + suffix: value for name, value in agreement(k * before + b, sq).items()})
-        if self.loss_fn:
-            result['loss'] = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)).detach())
+        performances = [HeadPerformance.of(raw, sq, *self._line(i, raw, sq))
+                        for i, raw in enumerate(scored_first(outputs.numpy().T, self.scored))]
+        loss = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)).detach()) if self.loss_fn else None
+        result = Performance(sq, sq_std, tuple(performances), loss)
         _warn_of_nan(result)
         return result
 
@@ -195,14 +288,23 @@ class IQAPerformance(Metric):
         return fit_line(raw, sq) if self.status == 'train' else (float(self.k[head]), float(self.b[head]))
 
 
-def _warn_of_nan(performance: dict) -> None:
-    undefined = [name for name, value in performance.items() if isinstance(value, float) and np.isnan(value)]
+def _columns(values: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return (N, heads) float64 on the CPU of tensors (N, 1) or (N,); ValueError for other shapes."""
+    values = [values] if isinstance(values, Tensor) else list(values)
+    wrong = [tuple(value.shape) for value in values if value.ndim not in (1, 2) or value.shape[1:] not in ((), (1,))]
+    if wrong:
+        raise ValueError(f'expected tensors (N, 1) or (N,), got {wrong[0]}')
+    return torch.cat([value.detach().reshape(-1, 1) for value in values], 1).cpu().double()
+
+
+def _warn_of_nan(performance: Performance) -> None:
+    undefined = [name for name, value in performance.criteria.items() if np.isnan(value)]
     if undefined:
         warnings.warn(f'{", ".join(undefined)} not defined (constant or non-finite predictions or scores, '
-                      f'{len(performance["sq"])} images): reported as nan', RuntimeWarning, stacklevel=3)
+                      f'{len(performance)} images): reported as nan', RuntimeWarning, stacklevel=3)
 
 
-def everywhere(batches: list[torch.Tensor]) -> list[torch.Tensor]:
+def everywhere(batches: list[Tensor]) -> list[Tensor]:
     """Return the batches of all processes, those of rank 0 first; a process may have none."""
     if idist.get_world_size() == 1:
         return batches
@@ -211,48 +313,61 @@ def everywhere(batches: list[torch.Tensor]) -> list[torch.Tensor]:
     return [batch for of_rank in gathered for batch in of_rank]
 
 
-def in_order(performance: dict, order: Sequence[int]) -> dict:
-    """Return a performance whose arrays are put back in the data set's order; `order`: the positions as they came."""
-    place = np.argsort(order)
-    return {name: value[place] if isinstance(value, np.ndarray) else value for name, value in performance.items()}
+def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None = None, pbar: str = '',
+             crop: tuple[int, int] | None = None) -> Performance:
+    """Return the performance of a network on a loader's images, in the data set's order.
 
+    The network runs where its parameters are, in eval mode, which it is left in, and in float32.
 
-def criteria_of(performance: dict) -> dict[str, float]:
-    """Return the criteria of a result of IQAPerformance, without its arrays and lists, in the order of the table."""
-    names = [name + str(head or '') for head in range(len(performance['k'])) for name in CRITERIA]
-    return {name: performance[name] for name in (*names, 'loss') if name in performance}
+    Args:
+        model: the network.
+        loader: as IQAdataset.Data.loader returns it: batches ((image, ...), (mos, std)) of uint8 images.
+        metric: default: IQAPerformance(), which fits the line to MOS on these images.
+        pbar: title of a progress bar; '': none.
+        crop: (h, w) of the middle that is cut out of the images.
+    """
+    from modified_ignite_engine import create_supervised_evaluator, limits_explained  # the criteria need no engine
+    metric = IQAPerformance() if metric is None else metric
+    engine = create_supervised_evaluator(model, metric, crop)
+    if pbar:
+        ProgressBar(desc=pbar, persist=False).attach(engine)
+    if len(loader):  # another process may have all images
+        with limits_explained(engine, model):
+            engine.run(loader)
+    performance = metric.compute()
+    order = getattr(loader.batch_sampler, 'order', None)
+    return performance if order is None else performance.in_order(order)
 
 
 # Results on disk and screen
 
-def write_results(folder: str | Path, name: str, names: list[str], performance: dict, about: dict) -> list[Path]:
+def write_results(folder: str | Path, name: str, names: list[str], performance: Performance,
+                  about: dict) -> list[Path]:
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2 the scores of the scored head and of the others
     in MOS units; the same with _before, raw. All digits are kept: iqa_studies/check.py computes the metrics again from
     them. A metric that is not defined is null in the JSON file.
     """
-    table = pd.DataFrame({'name': list(map(cell, names)), 'mos': performance['sq'], 'std': performance['sq_std']})
-    for column in (f'pq{head or ""}{raw}' for raw in ('', '_before') for head in range(len(performance['k']))):
-        table[column] = performance[column]
+    table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)
-    content = {'metrics': criteria_of(performance), 'k': performance['k'], 'b': performance['b'],
-               'images': len(names), **about}
+    content = {'metrics': performance.criteria, 'k': performance.k, 'b': performance.b, 'images': len(names), **about}
     write_text(summary, json_text(content, indent=2) + '\n')
     return [csv, summary]
 
 
-def results_table(performance: dict, heads: Sequence[str]) -> str:
+def results_table(performance: Performance, heads: Sequence[str]) -> str:
     """Return the criteria of all heads as lines of text; `heads`: their names, the scored head first.
 
     Of correlations the magnitude is shown, and a last line names the heads whose scores fall as MOS rises.
     """
     lines = [f'{"":12}' + ''.join(f'{criterion_title(name):>9}' for name in CRITERIA)]
-    for i, head in enumerate(heads):
-        lines.append(f'{head:12}' + ''.join(f'{abs(performance[name + str(i or "")]):9.4f}' for name in CRITERIA))
-    falling = [head for i, head in enumerate(heads) if performance[f'SROCC{i or ""}'] < 0]
+    named = list(zip(heads, performance.heads, strict=True))
+    for name, head in named:
+        lines.append(f'{name:12}' + ''.join(f'{abs(head.criteria[criterion]):9.4f}' for criterion in CRITERIA))
+    falling = [name for name, head in named if head.criteria['SROCC'] < 0]
     if falling:
         lines.append(f'SROCC is negative, the scores fall as MOS rises: {", ".join(falling)}')
     return '\n'.join(lines)

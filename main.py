@@ -15,8 +15,8 @@ from ignite.engine import Events
 from torch.utils.data import DataLoader
 
 from iqa_data.info import dataset_name, require
-from iqa_data.transforms import NORMALISATIONS, memory_format
 from iqa_networks.network import Network
+from iqa_networks.normalise import memory_format
 from iqa_runtime.distributed import device_of, fewest_images, is_main, parallel, processes, synchronise
 from iqa_runtime.errors import command
 from iqa_runtime.files import check_outputs, locked
@@ -112,20 +112,20 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
     if ranker is not None:
         warn_of_ranker(ranker, args, len(data.datasets['train']))
     loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model))
-    normalise = NORMALISATIONS[args.normalise or model.normalise]
     average = averaged(model, args.ema) if args.ema else None
     trainer = create_supervised_trainer(parallel(model, some_unused=0 in loss.beta), optimizer, loss,
-                                        preparing(normalise, model.inputs, data.target), device,
-                                        args.accumulation_steps, args.opt_level, args.amp_backend, args.compile)
+                                        prepare=preparing(model, data.target), device=device,
+                                        accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
+                                        amp_backend=args.amp_backend, compile_model=args.compile)
     if args.renew_optimizer:  # before the state of an epoch is written
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
-    evaluation = Evaluation(average.module if average else model, data, device, normalise, loss.scored_head, args.line,
-                            loss if args.val_criterion == 'loss' else None, args.pbar)
+    evaluation = Evaluation(average.module if average else model, data, head=loss.scored_head, line=args.line,
+                            loss_fn=loss if args.val_criterion == 'loss' else None, pbar=args.pbar)
     plan = Plan(args.epochs, args.val_every, args.val_criterion, args.test_during_training,
                 args.q if args.log_bhat else None, args.accumulation_steps, args.keep, tuple(args.logger), args.pbar)
     about = {'options': args.of_training(), 'head': loss.scored_head,
              'network': {'name': args.architecture, 'options': network_options(args)},
-             'input': {'preprocessing': data.preprocess.stored(), 'normalise': args.normalise or model.normalise}}
+             'input': {'preprocessing': data.preprocess.stored(), 'normalise': model.normalise}}
     parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler, 'ema': average}
     record = Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins)
     return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, model,

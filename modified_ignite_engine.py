@@ -13,37 +13,32 @@ from ignite.engine import (
     supervised_training_step_amp,
     supervised_training_step_apex,
 )
-from ignite.handlers import ProgressBar
 from ignite.metrics import Metric
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import center_crop
 
 from iqa_data.target import Target
-from iqa_data.transforms import Normalise
 from iqa_networks.network import Network
 from iqa_networks.size import too_small
 from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError, first_line
-from IQAperformance import IQAPerformance, in_order
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
 
-def preparing(normalise: Normalise, inputs: int, target: Target, crop: tuple[int, int] | None = None) -> Callable:
-    """Return the function that ignite's steps call `prepare_batch`: it moves a batch to the device, and normalises.
+def preparing(network: Network, target: Target, crop: tuple[int, int] | None = None) -> Callable:
+    """Return the function that ignite's steps call `prepare_batch`: it makes the network's input and target of a batch.
 
-    Of ((image, ...), (mos, std)), images uint8 (N, 3, H, W), the last `inputs` images are kept, so that a network of
-    one image sees the distorted one of a pair; MOS becomes the target. `crop`: the (h, w) of the middle to cut out.
+    Images become what `network.prepare` returns, on its device; MOS becomes the target, on the engine's. `crop`: the
+    (h, w) of the middle that is cut out of the images.
     """
     def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
         images, (mos, std) = batch
         mos, std = (score.to(device, non_blocking=non_blocking) for score in (mos, std))
-        images = [image.to(device, non_blocking=non_blocking) for image in images[-inputs:]]
         if crop:
             images = [center_crop(image, list(crop)) for image in images]
-        return tuple(map(normalise, images)), (target(mos), std)
+        return network.prepare(images), (target(mos), std)
     return prepare_batch
 
 
@@ -99,9 +94,9 @@ def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
     return run
 
 
-def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, prepare: Callable,
-                              device: str = 'cpu', accumulation_steps: int = 1, opt_level: str = 'O0',
-                              amp_backend: str = 'torch', compile_model: bool = False) -> Engine:
+def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, *,
+                              prepare: Callable, device: str = 'cpu', accumulation_steps: int = 1,
+                              opt_level: str = 'O0', amp_backend: str = 'torch', compile_model: bool = False) -> Engine:
     """Return an engine that trains one batch an iteration; its output is {'loss': float, 'parts': name -> float of
     the losses in a sum, 'outputs': detached heads}.
 
@@ -146,29 +141,14 @@ def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_leve
     return amp.initialize(model, optimizer, opt_level=opt_level)
 
 
-def create_supervised_evaluator(model: nn.Module, metric: Metric, prepare: Callable, device: str = 'cpu') -> Engine:
+def create_supervised_evaluator(model: Network, metric: Metric, crop: tuple[int, int] | None = None) -> Engine:
     """Return an engine that puts images through the model in eval mode, in float32, and updates the metric.
 
-    The metric is not computed: `evaluate` does, for all processes at once, also if this one has no images.
+    The metric is not computed: IQAperformance.evaluate does, for all processes at once, also if this one has no images.
     """
-    step = supervised_evaluation_step(model, device, non_blocking=True, prepare_batch=prepare,
+    step = supervised_evaluation_step(model, non_blocking=True, prepare_batch=preparing(model, Target(), crop),
                                       model_fn=lambda model, images: model(*images),
                                       output_transform=lambda x, y, y_pred: (y_pred, y))
     engine = Engine(step)
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: metric.update(engine.state.output))
     return engine
-
-
-def evaluate(model: Network, loader: DataLoader, device: str, metric: IQAPerformance, normalise: Normalise,
-             pbar: str = '', crop: tuple[int, int] | None = None) -> dict:
-    """Return the metric of a loader's images, its arrays in the data set's order.
-
-    `pbar` is the title of a progress bar, none if it is empty; `crop` the (h, w) of the middle that is cut out of them.
-    """
-    engine = create_supervised_evaluator(model, metric, preparing(normalise, model.inputs, Target(), crop), device)
-    if pbar:
-        ProgressBar(desc=pbar, persist=False).attach(engine)
-    if len(loader):  # another process may have all images
-        with limits_explained(engine, model):
-            engine.run(loader)
-    return in_order(metric.compute(), loader.batch_sampler.order)

@@ -31,18 +31,17 @@ from iqa_scoring.scorer import Scorer, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoints, joined, on_dataset
 from IQAdataset import loading_of, open_data, plan_of
-from IQAperformance import CRITERIA, IQAPerformance, agreement, interval, results_table, write_results
-from modified_ignite_engine import evaluate
+from IQAperformance import CRITERIA, IQAPerformance, Performance, evaluate, interval, results_table, write_results
 
 
 @command
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> Performance:
     """Parse the options and test; return the performance."""
     args = TEST.parse(argv)
     return test(args, args.part, args.trained_on)
 
 
-def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> dict:
+def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Performance:
     """Test the checkpoint that the options name or describe, write the results, and return the performance.
 
     Args:
@@ -76,7 +75,7 @@ class Test:
         self.run_name = joined([one.name.removesuffix('.pth') for one in files])
         self.run_name += '' if self.views == 'none' else f'-views-{self.views}'
 
-    def run(self, part: str) -> dict:
+    def run(self, part: str) -> Performance:
         """Test a part of the data set (see `test`); return the performance."""
         part = (self.own_part if self.same else 'all') if part == 'auto' else part
         outputs = self.outputs_of(part)
@@ -111,19 +110,16 @@ class Test:
                    for checkpoint, file in zip(self.checkpoints, self.files, strict=True)]
         return average_of(scorers, self.views, self.files)
 
-    def performance(self, scorer: Scorer, loader: DataLoader) -> dict:
+    def performance(self, scorer: Scorer, loader: DataLoader) -> Performance:
         """Return the performance on the images of a loader."""
         if isinstance(scorer, Average):
             return performance_of(scorer, loader)
         metric = IQAPerformance('test', self.checkpoint['k'], self.checkpoint['b'], scored=scorer.head)
-        performance = evaluate(scorer.network, loader, self.device, metric, scorer.normalise,
-                               self.name if self.args.pbar else '')
-        if scorer.mapping.name != 'linear':  # calibrated by a curve, which k and b do not hold
-            performance['pq'] = scorer.mapping(performance['pq_before'])
-            performance |= agreement(performance['pq'], performance['sq'])
-        return performance
+        performance = evaluate(scorer.network, loader, metric, self.name if self.args.pbar else '')
+        linear = scorer.mapping.name == 'linear'
+        return performance if linear else performance.mapped(scorer.mapping)  # a curve, which k and b do not hold
 
-    def write(self, part: str, names: list[str], performance: dict, scorer: Scorer, seen: int) -> None:
+    def write(self, part: str, names: list[str], performance: Performance, scorer: Scorer, seen: int) -> None:
         """Write the results, and print them."""
         split = self.checkpoint.get('split')
         written = write_results(
@@ -133,7 +129,7 @@ class Test:
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
                 'versions': versions(), 'mapping': scorer.mapping.name})
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
-        main_score = abs(performance['SROCC']) + abs(performance['PLCC'])
+        main_score = abs(performance.srocc) + abs(performance.plcc)
         print(f'{results_table(performance, heads)}\n|SROCC| + |PLCC| {main_score:.4f}\n'
               f'Predictions and metrics: {", ".join(map(str, written))}')
 
@@ -185,7 +181,7 @@ def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> in
     return len(seen)
 
 
-def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ...]], performance: dict,
+def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ...]], performance: Performance,
            title: str) -> None:
     """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
     read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
@@ -194,10 +190,10 @@ def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ..
                           args.map_window if args.report_maps and scorer.has_maps else 0)
     entries = []
     for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
-        row = row_of(sample, scorer, model) | {'score': float(performance['pq'][sample.index])}
+        row = row_of(sample, scorer, model) | {'score': float(performance.pq[sample.index])}
         small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
-        entries.append(entry_of(row, sample, small, float(performance['sq'][sample.index])))
-    metrics = {name: (performance[name], *interval(criterion, performance['pq'], performance['sq']))
+        entries.append(entry_of(row, sample, small, float(performance.sq[sample.index])))
+    metrics = {name: (performance.criteria[name], *interval(criterion, performance.pq, performance.sq))
                for name, criterion in CRITERIA.items()}
     write_report(args.report, entries, scorer.scale, title, metrics=metrics)
     print(f'Report: {args.report}')

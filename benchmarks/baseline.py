@@ -21,7 +21,7 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import write_info
-from iqa_data.transforms import NORMALISATIONS
+from iqa_networks.normalise import NORMALISATIONS
 from IQAmodel import IQAModel
 
 SIZE = (498, 664)  # (h, w), the paper's

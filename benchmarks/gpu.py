@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from baseline import IMAGENET, SIZE, forward_flops
+from baseline import SIZE, forward_flops
 from ignite.engine import Engine, supervised_training_step
 from torch.profiler import ProfilerActivity, profile
 
@@ -47,15 +47,15 @@ WAYS = (Way('baseline', channels_last=False, eight_bit=False, opt_level='O0'),
 def step_of(way: Way, args: argparse.Namespace, batch_size: int) -> Callable[[], object]:
     """Return the function of one training step."""
     form = torch.channels_last if way.channels_last else torch.contiguous_format
-    model = IQAModel(args.architecture).to(args.device, memory_format=form)
+    network = model = IQAModel(args.architecture).to(args.device, memory_format=form)
     optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=way.fused)
     if way.compiled:
         model = torch.compile(model, mode=way.compiled)
     images = torch.randint(0, 256, (batch_size, 3, *args.size), dtype=torch.uint8).to(memory_format=form)
     scores = (torch.rand(batch_size, 1) * 100,) * 2
     if way.eight_bit:
-        engine = create_supervised_trainer(model, optimizer, IQALoss(), preparing(IMAGENET, 1, Target()), args.device,
-                                           opt_level=way.opt_level)
+        engine = create_supervised_trainer(model, optimizer, IQALoss(), prepare=preparing(network, Target()),
+                                           device=args.device, opt_level=way.opt_level)
     else:
         images = images.float() / 255
         engine = Engine(supervised_training_step(model, optimizer, IQALoss(), args.device, non_blocking=True))

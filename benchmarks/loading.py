@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from iqa_data.cache import on_disk
 from iqa_data.info import Source
-from iqa_data.transforms import NORMALISATIONS, Preprocess
+from iqa_data.transforms import Preprocess
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.process import keep_freed_memory
 from IQAdataset import Loading, open_data
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import Source
-from iqa_data.transforms import NORMALISATIONS, Preprocess
+from iqa_data.transforms import Preprocess
 from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.average import Average
 from iqa_scoring.scorer import Scorer
@@ -88,7 +88,7 @@ def step(folder: Path, architecture: str, device: str, rounds: int) -> float:
     network = create_model(architecture).to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
     images, (mos, _) = next(iter(data_of(folder, 'disk').training_loader()))
-    inputs = [NORMALISATIONS[network.normalise](image.to(device)) for image in images]
+    inputs = network.prepare(images)
 
     def one() -> int:
         optimizer.zero_grad()

@@ -19,13 +19,14 @@ from torchvision.transforms import v2
 
 from iqa_data.info import Source
 from iqa_data.target import Target
-from iqa_data.transforms import NORMALISATIONS, Augmentation, Preprocess, memory_format
+from iqa_data.transforms import Augmentation, Preprocess
+from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
 from IQAdataset import Loading, open_data
 from IQAloss import IQALoss
 from IQAmodel import create_model
-from IQAperformance import IQAPerformance
-from modified_ignite_engine import create_supervised_trainer, evaluate, preparing
+from IQAperformance import evaluate
+from modified_ignite_engine import create_supervised_trainer, preparing
 
 SIDE, CROP, BATCH, WORKERS = 512, 224, 80, 2
 FACTORED = ('svd_cnniqa_fc', 'svd_cnniqa_conv')
@@ -67,12 +68,12 @@ def baseline(paths: list[Path]) -> None:
     work.update({'training': epoch, 'evaluation': evaluation})
 
 
-def trainer_of(name: str, normalise) -> tuple:
+def trainer_of(name: str) -> tuple:
     """Return a network, and the engine that trains it."""
     model = create_model(name).to(memory_format=memory_format((CROP, CROP)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
     return model, create_supervised_trainer(model, optimizer, IQALoss('mse', beta=(1,)),
-                                            preparing(normalise, 1, Target(0, 100)), 'cpu')
+                                            prepare=preparing(model, Target(0, 100)))
 
 
 def ours(paths: list[Path], cache: Path) -> None:
@@ -82,18 +83,17 @@ def ours(paths: list[Path], cache: Path) -> None:
                      lambda info: {'train': np.arange(len(info.names))}, Preprocess(),
                      Loading(BATCH, WORKERS, 'disk', str(cache)))
     data.augment = Augmentation(('crop', 'hflip'), crop=(CROP, CROP))
-    normalise = NORMALISATIONS['none']
-    model, engine = trainer_of('cnniqa', normalise)
+    model, engine = trainer_of('cnniqa')
     loader, whole = data.training_loader(), data.evaluation_loader('train')
     work.update({'training': lambda: engine.run(loader, max_epochs=1),
-                 'evaluation': lambda: evaluate(model, whole, 'cpu', IQAPerformance(), normalise)})
+                 'evaluation': lambda: evaluate(model, whole)})
 
 
 def steps(side: str) -> None:
     """Fill `work` with a step of each factored network, or of the plain one instead."""
     batch = (torch.randint(0, 256, (BATCH, 3, CROP, CROP), dtype=torch.uint8),), (torch.rand(BATCH, 1),) * 2
     for name in FACTORED:
-        engine = trainer_of('cnniqa' if side == 'baseline' else name, NORMALISATIONS['none'])[1]
+        engine = trainer_of('cnniqa' if side == 'baseline' else name)[1]
         work[f'step of {name}'] = lambda engine=engine: engine.run([batch], max_epochs=1)
 
 

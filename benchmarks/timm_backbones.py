@@ -14,7 +14,7 @@ import torch
 from baseline import SIZE  # noqa: F401 (it puts the project on the path)
 
 from iqa_data.target import Target
-from iqa_data.transforms import NORMALISATIONS, memory_format
+from iqa_networks.normalise import memory_format
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone
 from iqa_runtime.process import keep_freed_memory
 from iqa_training.optimizers import parameter_groups
@@ -36,7 +36,7 @@ def step_of(name: str, batch, device: str):
     model = create_model(name).to(device, memory_format=memory_format(batch[0][0].shape))
     optimizer = torch.optim.SGD(parameter_groups(model, 1e-4, .1))
     trainer = create_supervised_trainer(model, optimizer, IQALoss('norm-in-norm'),
-                                        preparing(NORMALISATIONS[model.normalise], 1, Target()), device)
+                                        prepare=preparing(model, Target()), device=device)
 
     def step() -> None:
         trainer.run([batch], max_epochs=1)

@@ -9,18 +9,18 @@ import os
 from pathlib import Path
 
 import torch
-from baseline import IMAGENET, SIZE, Baseline, forward_flops, in_turns, options, photographs, row, seconds, work
+from baseline import SIZE, Baseline, forward_flops, in_turns, options, photographs, row, seconds, work
 from ignite.engine import Engine, supervised_training_step
 from loading import BATCH, as_data
 from torch.utils.data import DataLoader
 
 from iqa_data.target import Target
-from iqa_data.transforms import memory_format
+from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
 from IQAloss import IQALoss
 from IQAmodel import IQAModel
-from IQAperformance import IQAPerformance
-from modified_ignite_engine import create_supervised_trainer, evaluate, preparing
+from IQAperformance import evaluate
+from modified_ignite_engine import create_supervised_trainer, preparing
 
 
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
@@ -39,9 +39,9 @@ def prepare(side: str, paths: list[Path], cache: Path) -> None:
         keep_freed_memory('cpu')
         data = as_data(paths, cache)
         batch = next(iter(data.training_loader()))[0], scores
-        engine = create_supervised_trainer(model, optimizer, IQALoss(), preparing(IMAGENET, 1, Target()), 'cpu')
+        engine = create_supervised_trainer(model, optimizer, IQALoss(), prepare=preparing(model, Target()))
         loader = data.evaluation_loader('train')
-        work['evaluation'] = lambda: evaluate(model, loader, 'cpu', IQAPerformance(), IMAGENET)
+        work['evaluation'] = lambda: evaluate(model, loader)
     work['training step'] = lambda: engine.run([batch], max_epochs=1)
 
 

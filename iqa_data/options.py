@@ -121,7 +121,7 @@ def preprocessing(add) -> None:
     add('--fit', type=choice('iqa_data.transforms:FITS', 'fit'), default='resize',
         help='how --resize brings an image to the size: resize; pad: black around the whole image; crop: its middle, '
              'with black where a side is too short')
-    add('--normalise', type=choice('iqa_data.transforms:NORMALISATIONS', 'normalisation'),
+    add('--normalise', type=choice('iqa_networks.normalise:NORMALISATIONS', 'normalisation'),
         help='imagenet; none: 0..1; half: -1..1; half-bgr: blue first (default: what the network was designed for)')
     add('--target', nargs='+', type=target_word, default=['none'], metavar='WORD',
         help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '

@@ -2,7 +2,10 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
+
+from iqa_networks.normalise import NORMALISATIONS, memory_format
 
 
 class Network(nn.Module):
@@ -17,7 +20,8 @@ class Network(nn.Module):
         inputs: images that the network compares: 1 (no reference) or 2 (full reference).
         heads: name of each head, in the order of the outputs.
         side: the height and width that the network needs; None if it takes any size.
-        normalise: name of the pixels' normalisation that the network was designed for.
+        normalise: name in NORMALISATIONS of what `prepare` does to pixels: what the network was designed for, unless
+            --normalise said otherwise.
         l2_layers: 'dense' and 'conv' -> the layers whose weights --l2 penalises.
         any_size: whether an exported network takes images of any size.
         frozen: names of the modules that stay in eval mode while the others train: frozen batch normalisations.
@@ -49,6 +53,25 @@ class Network(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).eval()
         return self
+
+    def prepare(self, images: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the input of `forward`: images on the network's device, of its type, normalised by its rule.
+
+        Args:
+            images: (N, 3, H, W), uint8 in 0..255 or float in 0..1; or a sequence of them, the images of a batch, of
+                which the last `inputs` count: a no-reference network takes the distorted one of a pair.
+        """
+        images = [images] if isinstance(images, Tensor) else images[-self.inputs:]
+        like = next(self.parameters(), torch.empty(0))
+        normalise = NORMALISATIONS[self.normalise]
+
+        def prepared(image: Tensor) -> Tensor:
+            image = image.to(like.device, non_blocking=True)
+            if image.is_floating_point():
+                image = image.to(like.dtype, memory_format=memory_format(image.shape))
+            return normalise(image).to(like.dtype)
+
+        return tuple(map(prepared, images))
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores of the heads (see the class)."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from iqa_runtime.errors import UserError
 from iqa_scoring.scorer import Mapping, Scale, Scorer
 from iqa_scoring.views import VIEWS
-from IQAperformance import IQAPerformance, in_order
+from IQAperformance import IQAPerformance, Performance
 
 
 class Average(Scorer):
@@ -83,10 +83,10 @@ def views_of(pixels: Sequence[Tensor], views) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in view)
 
 
-def performance_of(average: Average, loader: DataLoader) -> dict:
+def performance_of(average: Average, loader: DataLoader) -> Performance:
     """Return the performance of the mean scores on a loader's images, its arrays in the data set's order."""
     metric = IQAPerformance('test', (1.,), (0.,))
     for images, (mos, std) in loader:
         scores, _ = average.measure(*images[-average.inputs:])
         metric.update(((torch.from_numpy(scores)[:, None],), (mos, std)))
-    return in_order(metric.compute(), loader.batch_sampler.order)
+    return metric.compute().in_order(loader.batch_sampler.order)

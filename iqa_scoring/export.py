@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
@@ -45,7 +46,7 @@ class Exported(nn.Module):
     def __init__(self, scorer: Scorer):
         super().__init__()
         self.network, self.mapping, self.preprocess = scorer.network, scorer.mapping, scorer.preprocess
-        self.normalise, self.head = scorer.normalise, scorer.head
+        self.normalise, self.head = NORMALISATIONS[scorer.network.normalise], scorer.head
 
     def forward(self, images: Tensor) -> Tensor:
         """Score a batch."""

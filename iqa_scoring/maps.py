@@ -44,7 +44,7 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     """
     check_maps(scorer)
     with torch.inference_mode(), scorer.scoring() as network:
-        local = network.local(scorer.prepare(pixels), window, scorer.head)
+        local = network.local(*network.prepare(pixels), window, scorer.head)
     scores, *weights = (part.cpu().double().numpy() for part in (local if isinstance(local, tuple) else [local]))
     return np.stack([scorer.mapping(scores), *weights], 1) if weights else scorer.mapping(scores)
 

@@ -19,9 +19,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from iqa_data.images import check_samples
 from iqa_data.info import source_of
-from iqa_data.transforms import INTERPOLATIONS, NORMALISATIONS, Preprocess, memory_format, preprocess_of
+from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
 from iqa_networks.local import twin
 from iqa_networks.network import Network, scored_first
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.svd_layers import unfactored
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
@@ -187,7 +188,6 @@ class Scorer:
     Attributes:
         mapping, scale: see Mapping and Scale. `scale.higher_is_better` is the sign of a gain in quality.
         preprocess: what is done to paths, PIL images and arrays first, by PIL.
-        normalise: what is done to their pixels on the device.
         head: position of the head that is scored, among the network's outputs.
     """
 
@@ -196,7 +196,7 @@ class Scorer:
         self.mapping, self.scale, self.device = Mapping.of(checkpoint), Scale.of(checkpoint), device
         of_input = checkpoint.get('input', {'preprocessing': {}, 'normalise': network.normalise})
         self.preprocess = preprocess or Preprocess(**of_input['preprocessing'])
-        self.normalise = NORMALISATIONS[pick(NORMALISATIONS, of_input['normalise'], 'normalisation')]
+        self.network.normalise = pick(NORMALISATIONS, of_input['normalise'], 'normalisation')
         self.head = checkpoint.get('head', len(network.heads) - 1)
 
     @property
@@ -236,7 +236,7 @@ class Scorer:
         if isinstance(image, Tensor) and image.is_floating_point():
             with torch.set_grad_enabled(as_loss), self.scoring() as network:
                 batches = [resized(_in_range(one.to(self.device)), self.preprocess) for one in images]
-                raw = network(*map(self.prepare, _of_one_size(batches)))[self.head][:, 0]
+                raw = network(*network.prepare(_of_one_size(batches)))[self.head][:, 0]
                 score = self.mapping(raw)
             return score if image.ndim == 4 else score[0]
         if as_loss:
@@ -280,7 +280,7 @@ class Scorer:
         A full-reference network takes two: reference and distorted.
         """
         with torch.inference_mode(), self.scoring() as network:
-            outputs = network(*map(self.prepare, _of_one_size(pixels)))
+            outputs = network(*network.prepare(_of_one_size(pixels)))
             return torch.cat(scored_first(outputs, self.head), 1).cpu().double().numpy()
 
     @contextmanager
@@ -292,14 +292,6 @@ class Scorer:
         training = any(module.training for module in self.network.modules())
         with torch.autocast(torch.device(self.device).type, enabled=False):
             yield twin(self.network).eval() if training else self.network
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Return the network's input: uint8 in 0..255 or float in 0..1, normalised, of its type and on its device."""
-        dtype = next(self.network.parameters()).dtype
-        images = images.to(self.device)
-        if images.is_floating_point():
-            images = images.to(dtype, memory_format=memory_format(images.shape))
-        return self.normalise(images).to(dtype)
 
 
 def _of_one_size(images: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -18,7 +18,7 @@ from iqa_training.option_files import Given, parsed, words_for
 from iqa_training.steps import Step, is_finished, training
 from IQAdataset import plan_of, references_of, source_at
 from IQAmodel import entry_of
-from IQAperformance import agreement, write_results
+from IQAperformance import HeadPerformance, Performance, write_results
 
 
 @dataclass(frozen=True)
@@ -217,8 +217,8 @@ class Other:
     def outcome(self, folder: Path) -> Outcome:
         """Write the predictions as results, as they are; return the outcome."""
         info, name = self.place.info, file_name('\n'.join([self.label, self.place.name, self.split]))
-        performance = {'sq': info.mos[self.rows], 'sq_std': info.std[self.rows], 'pq': self.score,
-                       'pq_before': self.score, 'k': [1.], 'b': [0.], **agreement(self.score, info.mos[self.rows])}
+        mos = info.mos[self.rows]
+        performance = Performance(mos, info.std[self.rows], (HeadPerformance.of(self.score, mos),))
         _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,
                                   {'dataset': self.place.name, 'part': 'test', 'options': {}})
         return Outcome(self.label, self.split, 0, '', self.place.name, result)

@@ -1,12 +1,10 @@
 """Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
 from collections.abc import Callable
 
-from iqa_data.transforms import Normalise
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
 from IQAdataset import Data
-from IQAperformance import IQAPerformance
-from modified_ignite_engine import evaluate
+from IQAperformance import IQAPerformance, Performance, evaluate
 
 
 class Evaluation:
@@ -16,17 +14,15 @@ class Evaluation:
 
     Args:
         model, data: the network and the images.
-        device, normalise: where the network runs, and what is done to pixels there.
         head: position of the scored head among the network's outputs.
         line: how raw outputs become MOS: 'fitted' by least squares, or 'target', the way back from the target.
         loss_fn: (outputs, (target, std)) -> loss; with it, a performance holds the loss.
         pbar: show progress bars.
     """
 
-    def __init__(self, model: Network, data: Data, device: str, normalise: Normalise, head: int = -1,
-                 line: str = 'fitted', loss_fn: Callable | None = None, pbar: bool = False):
-        self.model, self.data, self.device, self.normalise = model, data, device, normalise
-        self.head, self.pbar = head, pbar and is_main()
+    def __init__(self, model: Network, data: Data, *, head: int = -1, line: str = 'fitted',
+                 loss_fn: Callable | None = None, pbar: bool = False):
+        self.model, self.data, self.head, self.pbar = model, data, head, pbar and is_main()
         self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
         augment = data.augment
         self.crop = augment.crop if model.side and augment and 'crop' in augment.parts else None
@@ -34,21 +30,20 @@ class Evaluation:
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
         self.loaders = {part: data.evaluation_loader(part) for part in data.names}
 
-    def validate(self) -> dict[str, dict]:
+    def validate(self) -> dict[str, Performance]:
         """Return {'val': performance}, with the line of the target or one fitted on the validation images."""
         broadcast_weights(self.model)  # of the processes' own running statistics, rank 0's count
         return {'val': self.of('val', self.line)}
 
-    def all_parts(self) -> dict[str, dict]:
+    def all_parts(self) -> dict[str, Performance]:
         """Return the performance on each part, with the line of the target or one fitted on the training images."""
         broadcast_weights(self.model)
         train = self.of('train', self.line)
-        return {'train': train, **{part: self.of(part, (train['k'], train['b'])) for part in self.loaders
+        return {'train': train, **{part: self.of(part, (train.k, train.b)) for part in self.loaders
                                    if part != 'train'}}
 
-    def of(self, part: str, line: tuple[list[float], list[float]] | None) -> dict:
+    def of(self, part: str, line: tuple[list[float], list[float]] | None) -> Performance:
         """Return the performance on a part with a line (k, b of each head), or without one with a line fitted there."""
         status, (k, b) = ('test', line) if line else ('train', ((), ()))
         metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
-        return evaluate(self.model, self.loaders[part], self.device, metric, self.normalise,
-                        part if self.pbar else '', self.crop)
+        return evaluate(self.model, self.loaders[part], metric, part if self.pbar else '', self.crop)

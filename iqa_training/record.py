@@ -1,28 +1,29 @@
 """The record of a run's validations: which was the best so far, and whether to go on."""
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from IQAperformance import CRITERIA
 
-HEADS = ('', '1', '2')  # suffixes of the criteria, see IQAperformance.IQAPerformance
+Criteria = Mapping[str, float]  # Performance.criteria of a validation
+HEADS = ('', '1', '2')          # suffixes of the criteria, see IQAperformance.Performance
 
 
-def _merit(name: str, head: str = '') -> Callable[[dict], float]:
-    return lambda performance: CRITERIA[name].merit(performance[name + head])
+def _merit(name: str, head: str = '') -> Callable[[Criteria], float]:
+    return lambda criteria: CRITERIA[name].merit(criteria[name + head])
 
 
-def _main_score(performance: dict) -> float:
-    return _merit('SROCC')(performance) + _merit('PLCC')(performance)
+def _main_score(criteria: Criteria) -> float:
+    return _merit('SROCC')(criteria) + _merit('PLCC')(criteria)
 
 
-# name -> a validation's performance -> a number, higher is better
-VAL_CRITERIA: dict[str, Callable[[dict], float]] = {
+# name -> the criteria of a validation -> a number, higher is better
+VAL_CRITERIA: dict[str, Callable[[Criteria], float]] = {
     **{name + head: _merit(name, head) for name in CRITERIA for head in HEADS},
     'SROCC+PLCC': _main_score,
     'main_score': _main_score,  # NTIRE's name of the sum
-    'loss': lambda performance: -performance['loss'],
+    'loss': lambda criteria: -criteria['loss'],
 }
 
 
@@ -49,14 +50,14 @@ class Record:
     """The best validation so far; a later one takes its place if it is better, or with `later_wins` as good.
 
     Attributes:
-        criterion: a validation's performance -> a number, higher is better (see VAL_CRITERIA).
+        criterion: the criteria of a validation -> a number, higher is better (see VAL_CRITERIA).
         patience: validations in a row without a better one after which the run stops; None: never.
         best: the criterion of the best one; None before the first.
         at, epoch: its iteration and epoch.
         since: validations since.
     """
 
-    criterion: Callable[[dict], float]
+    criterion: Callable[[Criteria], float]
     patience: int | None = None
     later_wins: bool = False
     best: float | None = None
@@ -64,9 +65,9 @@ class Record:
     epoch: int = 0
     since: int = 0
 
-    def update(self, performance: dict, iteration: int, epoch: int) -> bool:
-        """Take a validation's performance; return whether it is the best so far."""
-        value = self.criterion(performance)
+    def update(self, criteria: Criteria, iteration: int, epoch: int) -> bool:
+        """Take the criteria of a validation; return whether it is the best so far."""
+        value = self.criterion(criteria)
         if not self.improves(value):
             self.since += 1
             return False

@@ -26,7 +26,7 @@ from iqa_training.record import Record, name_printed, value_printed
 from iqa_training.state import Skipping, gradients_of, random_states, restore, write_state
 from IQAdataset import Data
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import criteria_of, intervals, results_table, write_results
+from IQAperformance import Performance, intervals, results_table, write_results
 from modified_ignite_engine import limits_explained
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
@@ -113,7 +113,7 @@ class Run:
 
     # The whole run
 
-    def train(self, loader: DataLoader, state: dict | None = None) -> dict | None:
+    def train(self, loader: DataLoader, state: dict | None = None) -> Performance | None:
         """Train, from a state or from the beginning, and test; return the performance of the best weights."""
         total, self.order = self.plan.epochs * len(loader), loader.generator
         if total < self.plan.accumulation:
@@ -199,12 +199,12 @@ class Run:
         step, epoch = (self.iteration if self.plan.val_every else engine.state.epoch), engine.state.epoch
         results = self.evaluation.all_parts() if self.plan.everywhere else self.evaluation.validate()
         for part, performance in results.items():
-            for metric, value in criteria_of(performance).items():
+            for metric, value in performance.criteria.items():
                 self.log.scalar(f'{part}/{self.data.name}/{metric}', value, step)
         val = results['val']
-        warn_of_constant(val, 'val')
-        if self.record.update(val, self.iteration, epoch):
-            self.save(val['k'], val['b'], epoch, {'val': criteria_of(val)}, finished=False)
+        warn_of_constant(val.heads[0].raw, 'val')
+        if self.record.update(val.criteria, self.iteration, epoch):
+            self.save(val.k, val.b, epoch, {'val': val.criteria}, finished=False)
         self._tell(engine, val)
         if self.record.exhausted:
             print(f'No better validation in {self.record.since} (--patience): training ends', flush=True)
@@ -215,12 +215,12 @@ class Run:
         if self.iteration % self.plan.val_every and not self.record.exhausted:
             self.validate(engine)
 
-    def _tell(self, engine: Engine, val: dict) -> None:
+    def _tell(self, engine: Engine, val: Performance) -> None:
         epoch, length = engine.state.epoch, engine.state.epoch_length
         loss = np.mean(self.log.values('train/loss', min(length, self.iteration)))
         place = f'Epoch {epoch}/{self.plan.epochs}' + (f' iteration {self.iteration}' if self.plan.val_every else '')
         name = self.plan.val_criterion
-        value, best = (value_printed(name, value) for value in (self.record.criterion(val), self.record.best))
+        value, best = (value_printed(name, value) for value in (self.record.criterion(val.criteria), self.record.best))
         left = f', {self.left()} left' if self.iteration < self.clock.total else ''
         print(f'{place}  loss {loss:.4f}  val {name_printed(name)} {value}  best {best} (epoch {self.record.epoch})  '
               f'{time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
@@ -283,7 +283,7 @@ class Run:
             'gradients': gradients_of(self.model) if waiting else {}, 'order': order,
             'random': random, 'record': self.record.state(), 'history': history}, self.plan.keep)
 
-    def finish(self) -> dict | None:
+    def finish(self) -> Performance | None:
         """Take the best weights, fit k, b on the training images, test, and write the results and the model card.
 
         The checkpoint is written last: it then says that the run is finished. Returns the performance on the tested
@@ -295,43 +295,42 @@ class Run:
         broadcast_weights(self.evaluation.model)
         line = self.evaluation.of('train', self.evaluation.line)
         part = self.data.tested
-        performance = self.evaluation.of(part, (line['k'], line['b'])) if part else None
+        performance = self.evaluation.of(part, (line.k, line.b)) if part else None
         if part:
-            warn_of_constant(performance, part)
+            warn_of_constant(performance.heads[0].raw, part)
         if is_main():
             written = self._write_results(performance, best) if part else []
             self.log.flush()
-            metrics = {**best['metrics'], 'train': criteria_of(line)}
+            metrics = {**best['metrics'], 'train': line.criteria}
             if part:
-                metrics[part] = criteria_of(performance)
-            content = self.content(line['k'], line['b'], best['epoch'], metrics, finished=True)
+                metrics[part] = performance.criteria
+            content = self.content(line.k, line.b, best['epoch'], metrics, finished=True)
             if part:
-                content['intervals'] = {part: intervals(performance['pq'], performance['sq'])}
+                content['intervals'] = {part: intervals(performance.pq, performance.sq)}
             write_card(self.checkpoint, content)
             save_checkpoint(self.checkpoint, content)
             self._tell_the_end(best['epoch'], performance, written)
         return performance
 
-    def _write_results(self, performance: dict, best: dict) -> list[Path]:
+    def _write_results(self, performance: Performance, best: dict) -> list[Path]:
         return write_results(self.result_dir, self.name, self.data.names[self.data.tested], performance, {
             'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': self.data.tested,
             'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint),
             'options': self.about['options'], 'parameters': count_parameters(self.model), 'versions': versions()})
 
-    def _tell_the_end(self, epoch: int, performance: dict | None, written: list[Path]) -> None:
+    def _tell_the_end(self, epoch: int, performance: Performance | None, written: list[Path]) -> None:
         heads = scored_first(self.model.heads, self.evaluation.head)
         tested = 'There is no test part.'
         if performance:
-            tested = (f'On the {len(performance["sq"])} {self.data.tested} images of {self.data.name}:\n'
+            tested = (f'On the {len(performance)} {self.data.tested} images of {self.data.name}:\n'
                       f'{results_table(performance, heads)}')
         print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: {self.checkpoint}\n'
               f'Model card: {card_file(self.checkpoint)}'
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 
 
-def warn_of_constant(performance: dict, part: str) -> None:
+def warn_of_constant(raw: np.ndarray, part: str) -> None:
     """Warn on the screen if the network predicts the same for all images of a part, but for rounding in float32."""
-    raw = performance['pq_before']
     if len(raw) > 1 and np.ptp(raw) <= 4 * np.finfo(np.float32).eps * np.abs(raw).max():
         print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} {part} images: it tells them apart no '
               'longer, as after too large steps; a smaller --learning_rate may help', flush=True)

@@ -150,11 +150,11 @@ def main(argv: list[str] | None = None) -> None:
     before = test(['-modelfile', str(pretrained), '--dataset', str(TABLES / 'test.csv'), '--no-pbar',
                    '--im_dir', str(OUT_DIR / 'images'), '--part', 'all'])
     table = pd.DataFrame(fine_tuned(pretrained, further), columns=['method', 'images', 'rate', 'SROCC', 'PLCC'])
-    figures.save(draw(table, before['SROCC']), args.out_dir, 'svd-demo')
+    figures.save(draw(table, before.srocc), args.out_dir, 'svd-demo')
     header = ['images', 'trained', 'SROCC [lowest, highest]', 'PLCC [lowest, highest]', 'learning rates']
     for style, suffix in (('text', '.txt'), ('markdown', '.md')):
         write_text(Path(args.out_dir, f'svd-demo{suffix}'), render(header, rows_of(table), style))
-    print(f'\nPretrained: SROCC {source["test"]["SROCC"]:.3f} on its own distortions, {before["SROCC"]:.3f} on the '
+    print(f'\nPretrained: SROCC {source["test"]["SROCC"]:.3f} on its own distortions, {before.srocc:.3f} on the '
           'others\n\n' + render(header, rows_of(table)), end='')
 
 

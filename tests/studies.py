@@ -8,7 +8,7 @@ import numpy as np
 from iqa_data.info import write_info
 from iqa_data.splits import split_hash, write_split
 from iqa_studies.outcome import Outcome
-from IQAperformance import agreement, write_results
+from IQAperformance import HeadPerformance, Performance, write_results
 
 CONTENTS, EACH = 20, 4  # of a made data set
 
@@ -45,8 +45,7 @@ def write_outcome(setting: str, number: int, scores: np.ndarray, data=None, part
     pq, sq = scores[rows], mos[rows]
     run = f'{"".join(filter(str.isalnum, setting))}-{trained_on}-{number}-{seed}'
     whose = f'{run}-on-{file.stem}' if part == 'all' else run
-    performance = {'sq': sq, 'sq_std': np.full(len(sq), 10.), 'pq': pq, 'pq_before': pq / 100, 'k': [100.], 'b': [0.],
-                   **agreement(pq, sq)}
+    performance = Performance(sq, np.full(len(sq), 10.), (HeadPerformance.of(pq / 100, sq, k=100.),))
     result = write_results('results', whose, tested, performance, {
         'run_name': run, 'dataset': file.stem, 'trained_on': trained_on, 'part': part, 'split_hash': split_hash(split),
         'options': {'dataset': f'{trained_on}.csv', 'batch_size': 8, 'exp_id': number},
@@ -72,8 +71,7 @@ def others(setting: str, of: list[Outcome], scores) -> list[Outcome]:
     for outcome in of:
         table = outcome.predictions()
         mos, pq = table.mos.to_numpy(), np.asarray(scores(table.mos.to_numpy()), float)
-        performance = {'sq': mos, 'sq_std': mos * 0, 'pq': pq, 'pq_before': pq, 'k': [1.], 'b': [0.],
-                       **agreement(pq, mos)}
+        performance = Performance(mos, mos * 0, (HeadPerformance.of(pq, mos),))
         result = write_results('predictions', f'other-{outcome.split}', table.image.tolist(), performance, {
             'dataset': outcome.tested_on, 'part': 'test', 'options': {}, 'run_name': setting})[1]
         found.append(replace(outcome, setting=setting, seed=0, trained_on='', result=result, log=None))

@@ -124,8 +124,8 @@ def test_the_commands_average_checkpoints(pairs, capsys):
     np.testing.assert_allclose(both, (scores_in('a.csv') + scores_in('b.csv')) / 2, rtol=1e-5)
     performance = on_dataset.main([*pairs, 'a.pth', 'b.pth', '--dataset', 'pairs.csv', '--im_dir', 'images',
                                    '--ref_dir', 'references', '--part', 'all', '--report', 'r.html'])
-    np.testing.assert_allclose(performance['pq'], both, rtol=1e-5)
-    assert f'|SROCC| + |PLCC| {abs(performance["SROCC"]) + abs(performance["PLCC"]):.4f}' in capsys.readouterr().out
+    np.testing.assert_allclose(performance.pq, both, rtol=1e-5)
+    assert f'|SROCC| + |PLCC| {abs(performance.srocc) + abs(performance.plcc):.4f}' in capsys.readouterr().out
     assert Path('r.html').read_text().count('class="picture"') == 3 * 24
     (table,) = Path('results').glob('a+b-on-*.csv')
     np.testing.assert_allclose(scores_in(table, 'pq'), both, rtol=1e-5)
@@ -137,7 +137,7 @@ def test_the_commands_average_views(pairs):
     assert 'a.pth (asna)' in Path('views.csv').read_text()
     performance = on_dataset.main(['--views', 'asna', *pairs, 'a.pth', '--dataset', 'pairs.csv', '--im_dir', 'images',
                                    '--ref_dir', 'references', '--part', 'all'])
-    np.testing.assert_allclose(performance['pq'], scores_in('views.csv'), rtol=1e-5)
+    np.testing.assert_allclose(performance.pq, scores_in('views.csv'), rtol=1e-5)
     test_demo.main([*images[:-1], 'b.pth', 'a.pth', '--report', 'r.html'])
 
 

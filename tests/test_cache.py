@@ -14,14 +14,13 @@ from mini import MINI
 from PIL import Image
 
 import main
-import modified_ignite_engine
 from iqa_data import cache as decoded
 from iqa_data.cache import in_memory, on_disk
-from iqa_data.transforms import NORMALISATIONS, Preprocess
+from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
-from IQAperformance import IQAPerformance
+from IQAperformance import evaluate
 
 
 @pytest.fixture
@@ -176,7 +175,7 @@ def test_training_is_the_same_whatever_the_cache(tiny):
     for cache in ('disk', 'ram', 'none'):
         for workers in ('0', '2'):
             performance = main.main([*tiny, *SMALL, *MINI, '-e', '1', '--cache', cache, '--num_workers', workers])
-            results.append(performance['pq'])
+            results.append(performance.pq)
     assert all(np.array_equal(results[0], other) for other in results)
 
 
@@ -200,7 +199,6 @@ def test_evaluation_in_batches_of_mixed_sizes_keeps_the_order(tiny, tmp_path):
     for batch_size in ('1', '4'):
         crops = ['--augmentation', '-cs_h', '8', '-cs_w', '8']  # which let training stack images of several sizes
         data = get_data_loaders(TRAIN.parse([*tiny, *crops, '--num_workers', '0', '-bs', batch_size]))
-        results.append(modified_ignite_engine.evaluate(model, data.evaluation_loader('train'), 'cpu', IQAPerformance(),
-                                                       NORMALISATIONS['imagenet']))
-        assert results[-1]['sq'] == pytest.approx(data.datasets['train'].mos.flatten().numpy())
-    np.testing.assert_allclose(results[0]['pq_before'], results[1]['pq_before'], rtol=1e-4)
+        results.append(evaluate(model, data.evaluation_loader('train')))
+        assert results[-1].sq == pytest.approx(data.datasets['train'].mos.flatten().numpy())
+    np.testing.assert_allclose(results[0].heads[0].raw, results[1].heads[0].raw, rtol=1e-4)

@@ -42,7 +42,7 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     content = read_tensors(checkpoint)
     for said in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'no opinions of people',
                  f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
-                 '## Intended use', '## Limits', f'{performance["RMSE"]:.4f} ['):
+                 '## Intended use', '## Limits', f'{performance.rmse:.4f} ['):
         assert said in text
     assert run_name(main.TRAIN.parse(command_in(text)[2:])) == checkpoint.stem
     checkpoint.rename('alone.pth')

@@ -14,7 +14,8 @@ import main
 from iqa_data.info import Info, read_info, write_info
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
-from iqa_data.transforms import NORMALISATIONS, Augmentation, Preprocess
+from iqa_data.transforms import Augmentation, Preprocess
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import IQADataset, check_images, get_data_loaders

@@ -189,7 +189,7 @@ def test_a_run_of_two_processes_is_a_run_of_one(tiny):
     assert 'by 2 processes: a batch of 7 is all theirs together' in out
     assert out.count('Best epoch') == 1
     assert runs['one']['name'].tolist() == runs['two']['name'].tolist()
-    np.testing.assert_allclose(runs['one']['pq'], runs['two']['pq'], atol=.5)
+    np.testing.assert_allclose(runs['one'].pq, runs['two'].pq, atol=.5)
     assert len(list(Path('two-runs').glob('*/events*'))) == 1
 
 
@@ -237,7 +237,7 @@ def test_each_image_is_tested_once_by_two_processes(tiny, script, options, image
     one, two = (pd.read_csv(next(Path(name).glob('*.csv'))) for name in ('one', 'two'))
     assert len(two) == images
     assert one['name'].tolist() == two['name'].tolist()
-    np.testing.assert_allclose(one['pq'], two['pq'], rtol=1e-4)
+    np.testing.assert_allclose(one.pq, two.pq, rtol=1e-4)
     one, two = (json.loads(next(Path(name).glob('*.json')).read_text()) for name in ('one', 'two'))
     assert two['images'] == images
     assert one['metrics'] == pytest.approx(two['metrics'], rel=1e-4)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from iqa_data.info import DATASETS
 from iqa_data.splits import SPLITS
-from iqa_data.transforms import AUGMENTATIONS, FILTERS, NORMALISATIONS, Augmentation
+from iqa_data.transforms import AUGMENTATIONS, FILTERS, Augmentation
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.option_types import look_up
 from iqa_runtime.recipes import FOLDER
 from iqa_training.optimizers import OPTIMIZERS

@@ -8,7 +8,7 @@ from golden import cases, filling, images, recorded, weights
 from torch import nn
 from torch.testing import assert_close
 
-from iqa_data.transforms import NORMALISATIONS
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.errors import UserError

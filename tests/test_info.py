@@ -159,8 +159,8 @@ def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):
     pd.DataFrame({'image': info.names, 'mos': info.mos, 'part': parts, 'about': about}).to_csv('set.csv', index=False)
     words = ['--dataset', 'set.csv', '--im_dir', 'tiny/images', *SMALL, *MINI]
     performance = main.main([*words, '-e', '1'])
-    assert np.isfinite(performance['pq']).all()
-    assert np.isnan(performance['sq_std']).all()
+    assert np.isfinite(performance.pq).all()
+    assert np.isnan(performance.sq_std).all()
     (file,) = (tmp_path / 'checkpoints').glob('*-set-*.pth')
     assert load_checkpoint(file)['mos']['higher_is_better'] is False
     (result,) = (tmp_path / 'results').glob('*.csv')
@@ -171,7 +171,7 @@ def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):
     shutil.move('set.csv', 'tiny/set.csv')
     assert 'set.csv not found' in fails(test_dataset.main, '-modelfile', str(file), '--im_dir', 'tiny/images')
     moved = ['-modelfile', str(file), '--dataset', 'tiny/set.csv', '--im_dir', 'tiny/images', '--device', 'cpu']
-    np.testing.assert_allclose(test_dataset.main(moved)['pq'], performance['pq'], rtol=1e-5)
+    np.testing.assert_allclose(test_dataset.main(moved).pq, performance.pq, rtol=1e-5)
 
 
 def test_tiny_tables(tiny, tmp_path, fails):

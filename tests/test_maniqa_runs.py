@@ -59,7 +59,7 @@ def test_the_checkpoint_scores_as_it_was_tested(folder, here):
     assert here['split'].keys() == {'train', 'val'}
     scorer = load('model.pth')
     scores = [scorer.score(f'tiny/images/{name}') for name in here['split']['val']]
-    np.testing.assert_allclose(scores, folder[1]['pq'], atol=1e-3)
+    np.testing.assert_allclose(scores, folder[1].pq, atol=1e-3)
     (hub,) = hubconf.linearity_iqa('model.pth').score(['tiny/images/00.png'])
     assert hub == pytest.approx(scorer.score('tiny/images/00.png'))
 
@@ -108,7 +108,7 @@ def test_scoring_calibration_and_reports(here, capsys):
     table = pd.read_csv('scores.csv')
     pd.DataFrame({'image': table['name'], 'mos': 2 * table['score'] + 1}).to_csv('ratings.csv', index=False)
     assert test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'new.pth']) == pytest.approx(0, abs=1e-3)
-    assert len(test_dataset.main([*words, '--im_dir', 'tiny/images', '--part', 'all'])['pq']) == 24
+    assert len(test_dataset.main([*words, '--im_dir', 'tiny/images', '--part', 'all']).pq) == 24
 
 
 def test_images_of_another_size(here, fails):
@@ -126,7 +126,7 @@ def test_random_crops_are_validated_on_the_middle(here):
     checkpoint, scorer = load_checkpoint('crops.pth'), load('crops.pth')
     scorer.preprocess = Preprocess()
     images = [middle(name) for name in checkpoint['split']['val']]
-    np.testing.assert_allclose(scorer.score(images), performance['pq'], atol=1e-3)
+    np.testing.assert_allclose(scorer.score(images), performance.pq, atol=1e-3)
 
 
 def middle(name):

@@ -10,8 +10,8 @@ from scored import photo, random_checkpoint
 
 import test_demo
 from iqa_data.demo import DISTORTIONS, DRAWN
-from iqa_data.transforms import NORMALISATIONS
 from iqa_networks.network import Network
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
 from iqa_scoring.maps import colours, quality_maps, small_map, write_map
 from iqa_scoring.scorer import Scale, Scorer

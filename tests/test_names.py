@@ -21,7 +21,7 @@ from iqa_runtime.names import cell, from_cell, text
 from iqa_runtime.table_formats import render
 from iqa_scoring.results import read_predictions
 from iqa_training.options import TRAIN
-from IQAperformance import write_results
+from IQAperformance import HeadPerformance, Performance, write_results
 
 ODD = ['=1+1.png', '+x.png', '-x.png', '@SUM(A1).png', '＝wide.png', 'back\\nslash.png', 'x;=1.png', 'semi;colon.png']
 NAMES = st.text(min_size=1, max_size=12) | st.text('=+-@./\\n\x1b\n\t\r"\',;1e', min_size=1, max_size=8)
@@ -106,8 +106,8 @@ def test_names_in_splits_results_and_info_tables(tmp_path):
     write_split(tmp_path / 'split.csv', {'train': names[:2], 'val': names[2:]})
     parts = read_split(tmp_path / 'split.csv', names)
     assert parts['train'].tolist() == [0, 1]
-    performance = {'sq': np.arange(n), 'sq_std': np.ones(n), 'pq': np.arange(n), 'pq_before': np.arange(n),
-                   'k': [1.], 'b': [0.], 'SROCC': float('nan'), 'PLCC': 1., 'KROCC': 1., 'RMSE': 0.}
+    head = HeadPerformance.of(np.ones(n), np.arange(n))  # constant, so that its correlations are nan
+    performance = Performance(np.arange(n), np.ones(n), (head,))
     table, summary = write_results(tmp_path, 'run', names, performance, {})
     assert read_predictions(table).names == names
     assert json.loads(summary.read_text())['metrics']['SROCC'] is None

@@ -75,11 +75,11 @@ def test_a_pair_is_augmented_alike(pairs):
 
 def test_trained_tested_and_resumed(pairs, capsys):
     performance = main(pairs)
-    assert len(performance['sq']) == 2 * PER_CONTENT
+    assert len(performance.sq) == 2 * PER_CONTENT
     (checkpoint,) = Path('checkpoints').glob('*.pth')
     words = '--trained_model_file', checkpoint, '--device', 'cpu', '--no-pbar', '--im_dir', 'images'
     tested = evaluated([str(word) for word in (*words, '--ref_dir', 'references')])
-    np.testing.assert_allclose(tested['pq'], performance['pq'], rtol=1e-6)
+    np.testing.assert_allclose(tested.pq, performance.pq, rtol=1e-6)
     assert main([*pairs, '-e', '3', '--resume', 'auto']) is not None
 
 

@@ -1,22 +1,16 @@
 """The metric: properties, scipy as the oracle, the original's numbers, the authors' recorded predictions."""
+import doctest
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from scipy import stats
 
-from IQAperformance import (
-    CRITERIA,
-    Criterion,
-    IQAPerformance,
-    agreement,
-    criteria_of,
-    fit_line,
-    intervals,
-    results_table,
-)
+import IQAperformance
+from IQAperformance import CRITERIA, Criterion, IQAPerformance, agreement, fit_line, intervals, results_table
 
 
 def fill(metric, heads, mos, std, batch=7):
@@ -39,33 +33,36 @@ def test_the_line_and_the_criteria_against_scipy(sample):
     result = fill(IQAPerformance('train'), heads, mos, std)
     for suffix, raw in zip(('', '1', '2'), (heads[2], heads[0], heads[1]), strict=True):
         line = stats.linregress(raw, mos)
-        i = int(suffix or 0)
-        assert (result['k'][i], result['b'][i]) == pytest.approx((line.slope, line.intercept))
-        assert result[f'pq{suffix}'] == pytest.approx(line.slope * raw + line.intercept)
-        assert result[f'pq{suffix}_before'] == pytest.approx(raw)
-        assert result[f'PLCC{suffix}'] == pytest.approx(abs(line.rvalue))
-        assert result[f'SROCC{suffix}'] == pytest.approx(stats.spearmanr(raw, mos)[0])
-        assert result[f'KROCC{suffix}'] == pytest.approx(stats.kendalltau(raw, mos)[0])
-        assert result[f'RMSE{suffix}'] == pytest.approx(np.std(mos) * np.sqrt(1 - line.rvalue ** 2))
-    assert result['sq'] == pytest.approx(mos)
-    assert result['sq_std'] == pytest.approx(std)
+        head = result.heads[int(suffix or 0)]
+        assert (head.k, head.b) == pytest.approx((line.slope, line.intercept))
+        assert head.pq == pytest.approx(line.slope * raw + line.intercept)
+        assert head.raw == pytest.approx(raw)
+        assert head.criteria == {name: result.criteria[f'{name}{suffix}'] for name in CRITERIA}
+        assert head.criteria['PLCC'] == pytest.approx(abs(line.rvalue))
+        assert head.criteria['SROCC'] == pytest.approx(stats.spearmanr(raw, mos)[0])
+        assert head.criteria['KROCC'] == pytest.approx(stats.kendalltau(raw, mos)[0])
+        assert head.criteria['RMSE'] == pytest.approx(np.std(mos) * np.sqrt(1 - line.rvalue ** 2))
+    assert result.sq == pytest.approx(mos)
+    assert result.sq_std == pytest.approx(std)
+    assert (result.srocc, result.plcc, result.krocc, result.rmse) == tuple(
+        result.criteria[name] for name in ('SROCC', 'PLCC', 'KROCC', 'RMSE'))
 
 
 def test_status_test_applies_what_is_given_and_changes_nothing(sample):
     k, b = [2., .5, -3.], [10., 20., 30.]
     metric = IQAPerformance('test', k, b)
     result = fill(metric, *sample)
-    assert (result['k'], result['b']) == (k, b) == ([2., .5, -3.], [10., 20., 30.])
-    assert result['pq2'] == pytest.approx(-3 * sample[0][1] + 30)
-    assert result['SROCC2'] < 0
+    assert (result.k, result.b) == (k, b) == ([2., .5, -3.], [10., 20., 30.])
+    assert result.heads[2].pq == pytest.approx(-3 * sample[0][1] + 30)
+    assert result.criteria['SROCC2'] < 0
     metric.reset()
-    assert fill(metric, *sample)['RMSE'] == result['RMSE']
+    assert fill(metric, *sample).rmse == result.rmse
 
 
 def test_without_mapping_predictions_stay(sample):
     result = fill(IQAPerformance('train', mapping=False), *sample)
-    assert result['pq'] == pytest.approx(sample[0][2])
-    assert result['k'] == [1, 1, 1]
+    assert result.pq == pytest.approx(sample[0][2])
+    assert result.k == [1, 1, 1]
 
 
 def test_a_constant_prediction_is_nan_with_a_warning(sample):
@@ -73,14 +70,14 @@ def test_a_constant_prediction_is_nan_with_a_warning(sample):
     heads[2] = 3
     with pytest.warns(RuntimeWarning, match='SROCC, PLCC, KROCC not defined'):
         result = fill(IQAPerformance('train'), heads, mos, std)
-    assert np.isnan(result['SROCC'])
-    assert result['RMSE'] == pytest.approx(np.std(mos))
-    assert result['SROCC1'] > 0
+    assert np.isnan(result.srocc)
+    assert result.rmse == pytest.approx(np.std(mos))
+    assert result.criteria['SROCC1'] > 0
 
 
 def test_one_image_is_no_exception():
     with pytest.warns(RuntimeWarning, match='1 images'):
-        assert np.isnan(fill(IQAPerformance(), np.ones((3, 1)), np.ones(1), np.ones(1))['PLCC'])
+        assert np.isnan(fill(IQAPerformance(), np.ones((3, 1)), np.ones(1), np.ones(1)).plcc)
 
 
 def test_nothing_seen_and_wrong_status():
@@ -90,12 +87,38 @@ def test_nothing_seen_and_wrong_status():
         IQAPerformance('val')
 
 
+def test_a_metric_attaches_to_an_engine_of_ignites(sample):
+    heads, mos, std = sample
+    engine = Engine(lambda engine, rows: {'pair': ([torch.as_tensor(head[rows]) for head in heads],
+                                                   (torch.as_tensor(mos[rows]), torch.as_tensor(std[rows])))})
+    IQAPerformance(output_transform=lambda output: output['pair']).attach(engine, 'performance')
+    for _ in range(2):  # each run begins with no images
+        attached = engine.run([range(0, 30), range(30, 50)]).metrics['performance']
+        assert attached.criteria == fill(IQAPerformance(), *sample).criteria
+    assert len(attached) == 50
+
+
+def test_the_docstrings_examples_run():
+    assert doctest.testmod(IQAperformance).attempted >= 6
+    assert doctest.testmod(IQAperformance).failed == 0
+
+
+@pytest.mark.parametrize(('outputs', 'scores', 'text'), [
+    (torch.zeros(4, 3), torch.zeros(4), r'expected tensors \(N, 1\) or \(N,\), got \(4, 3\)'),
+    ([torch.zeros(4, 1)], torch.zeros(1), 'predictions of 4 images, scores of 1'),
+    ([torch.zeros(1, 1)], torch.zeros(4), 'predictions of 1 images, scores of 4'),
+])
+def test_shapes_that_do_not_fit_are_refused(outputs, scores, text):
+    with pytest.raises(ValueError, match=text):
+        IQAPerformance().update((outputs, scores))
+
+
 def test_fit_line_of_a_constant():
     assert fit_line(np.ones(3), np.array([1., 2., 6.])) == (0, 3)
 
 
-def test_criteria_of_has_every_criterion_of_every_head(sample):
-    names = list(criteria_of(fill(IQAPerformance(), *sample)))
+def test_every_criterion_of_every_head_is_stored(sample):
+    names = list(fill(IQAPerformance(), *sample).criteria)
     assert names == [criterion + suffix for suffix in ('', '1', '2') for criterion in CRITERIA]
 
 
@@ -119,7 +142,7 @@ def test_a_row_of_criteria_is_all_that_another_criterion_needs(monkeypatch, samp
     assert agreement(np.ones(3), np.array([1., 2., 3.]))['MAE'] == 1
     low, high = intervals(result['pq'], sample[1])['MAE']
     assert low < result['MAE'] < high
-    assert results_table(result, ['both']).split()[:5] == ['|SROCC|', '|PLCC|', 'RMSE', '|KROCC|', 'MAE']
+    assert results_table(result, ["both"]).split()[:5] == ['|SROCC|', '|PLCC|', 'RMSE', '|KROCC|', 'MAE']
 
 
 @pytest.mark.parametrize('status', ['train', 'test'])
@@ -129,8 +152,10 @@ def test_the_originals_performance(shared, status):
     result = fill(IQAPerformance(status, [2, .5, -3], [10, 20, 30]), [*levels, final], golden['mos'], golden['std'])
     recorded = [name.split('/')[1] for name in golden.files if name.startswith(f'{status}/')]
     assert set(recorded) >= {'SROCC', 'PLCC1', 'RMSE2', 'pq', 'k', 'b'}
+    found = {'sq': result.sq, 'sq_std': result.sq_std, 'k': result.k, 'b': result.b, **result.columns(),
+             **result.criteria}
     for name in recorded:
-        np.testing.assert_allclose(result[name], golden[f'{status}/{name}'], rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], golden[f'{status}/{name}'], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 class NumpyOnly(pickle.Unpickler):
@@ -156,7 +181,7 @@ def test_the_authors_predictions_give_their_metrics_back(shared, dataset, expect
     heads = [np.ravel(data[name]) for name in ('pq1_before', 'pq2_before', 'pq_before')]
     result = fill(IQAPerformance('test', np.ravel(data['k']), np.ravel(data['b'])), heads, np.ravel(data['sq']),
                   np.ravel(data['sq_std']))
-    assert (result['SROCC'], result['PLCC'], result['RMSE']) == pytest.approx(expected, abs=6e-5, rel=4e-4)
+    assert (result.srocc, result.plcc, result.rmse) == pytest.approx(expected, abs=6e-5, rel=4e-4)
 
 
 def test_the_published_score_of_the_test_photo_with_the_line_of_the_right_head(shared):

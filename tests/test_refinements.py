@@ -227,7 +227,7 @@ def test_the_gradient_is_clipped_once_it_is_whole_and_unscaled(monkeypatch, opt_
     data = [(torch.randn(4, 6), torch.zeros(4, 1)) for _ in range(batches)]
     trainer = modified_ignite_engine.create_supervised_trainer(
         Heads(net), optimizer, lambda outputs, scores: 50 * outputs[-1].float().mean(),
-        lambda batch, **_: ((batch[0],), batch[1]), accumulation_steps=batches)
+        prepare=lambda batch, **_: ((batch[0],), batch[1]), accumulation_steps=batches)
     trainer.run(data)
     assert (trainer.scaler is None) == (opt_level == 'O0')
     expected = 50 * torch.cat([x for x, _ in data]).double().mean(0)  # d of the mean of all batches

@@ -146,7 +146,7 @@ def test_from_test_dataset(tiny, tmp_path, capsys, one_thread):
                                      '--no-pbar', '--report', 'r.html'])
     html = (tmp_path / 'r.html').read_text()
     assert 'Report: r.html' in capsys.readouterr().out
-    assert scores_in(html) == sorted(performance['pq'], reverse=True)
-    assert f'<td>SROCC</td><td>{performance["SROCC"]:.4f}</td>' in html
+    assert scores_in(html) == sorted(performance.pq, reverse=True)
+    assert f'<td>SROCC</td><td>{performance.srocc:.4f}</td>' in html
     picture = re.search(r'id="scatter" src="data:image/svg\+xml;base64,([^"]*)"', html)[1]
     assert b'<svg' in base64.b64decode(picture)

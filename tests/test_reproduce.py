@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from iqa_scoring.results import Result
 from iqa_training.figures import STYLE
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
-from IQAperformance import write_results
+from IQAperformance import HeadPerformance, Performance, write_results
 from results_in_the_paper import reproduce
 from results_in_the_paper.driver import targets, verdicts
 from results_in_the_paper.driver.settings import PAPER, differences
@@ -282,8 +283,9 @@ def make_all(folder: Path) -> None:
         for tested in (run.options['dataset'], *run.tested):
             mos = rng.uniform(0, 100, 20)
             head, part = mos + rng.normal(0, 5, 20), 'test' if tested == run.options['dataset'] else 'all'
-            performance = {'sq': mos, 'sq_std': mos, 'pq': head, 'pq_before': head, 'k': [1.], 'b': [0.],
-                           'SROCC': .9, 'PLCC': .918, 'RMSE': 5., 'KROCC': .7}
+            of_head = replace(HeadPerformance.of(head, mos),
+                              criteria={'SROCC': .9, 'PLCC': .918, 'RMSE': 5., 'KROCC': .7})
+            performance = Performance(mos, mos, (of_head,))
             write_results(shelf.result_dir, f'{shelf.name(run)}-on-{tested}' if run.tested else shelf.name(run),
                           [f'{i}.png' for i in range(20)], performance,
                           {'options': run.options, 'dataset': tested, 'part': part})

@@ -13,7 +13,7 @@ import IQAmodel
 import main
 import test_dataset
 import test_demo
-from iqa_data.transforms import NORMALISATIONS
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_scoring.export import Exported
 from iqa_scoring.maps import quality_maps
@@ -53,12 +53,12 @@ def test_everywhere(beta, head, tiny, capsys):
 
     words = ['-modelfile', 'c.pth', '--im_dir', 'tiny/images', '--device', 'cpu', '--no-pbar']
     tested = test_dataset.main([*words, '--report', 'r.html'])
-    np.testing.assert_allclose(tested['pq'], expected, rtol=1e-4)
+    np.testing.assert_allclose(tested.pq, expected, rtol=1e-4)
     reported = [float(score) for score in re.findall(r'<figure[^>]*?data-score="([^"]*)"', Path('r.html').read_text())]
     assert reported == pytest.approx(sorted(expected, reverse=True), rel=1e-4)
     assert test_demo.main(['--img', paths[0], *words]) == pytest.approx(expected[0], rel=1e-4)
 
-    network, x = scorer.network, scorer.prepare(pixels.permute(0, 3, 1, 2))
+    network, (x,) = scorer.network, scorer.network.prepare(pixels.permute(0, 3, 1, 2))
     with torch.no_grad():
         local = network.local(x, 1, head).numpy()
     np.testing.assert_allclose(quality_maps(scorer, pixels.permute(0, 3, 1, 2), 1), scorer.mapping(local), atol=.01)

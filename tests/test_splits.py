@@ -220,7 +220,7 @@ def test_the_hash_is_in_log_checkpoint_and_results_and_testing_on_the_training_i
     words = ['-modelfile', str(path), '--im_dir', 'tiny/images', '--device', 'cpu']
     test_dataset.main(words)
     assert 'WARNING' not in capsys.readouterr().err
-    assert len(test_dataset.main([*words, '--part', 'all'])['pq']) == 24
+    assert len(test_dataset.main([*words, '--part', 'all']).pq) == 24
     warning = capsys.readouterr().err
     assert f'WARNING: {path} was trained on 12 of the 24 images tested (' in warning
     assert json.loads(Path('results', f'{path.stem}-on-demo-all.json').read_text())['images_trained_on'] == 12

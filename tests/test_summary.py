@@ -80,7 +80,7 @@ def test_a_summary_that_cannot_be_drawn_costs_nothing(tiny, drawn, monkeypatch, 
     def broken(*_, **__):
         raise ValueError('no\nfont')
     monkeypatch.setattr('iqa_training.summary.svg', broken)
-    assert main.main([*tiny, *RUN])['SROCC']
+    assert main.main([*tiny, *RUN]).srocc
     assert 'WARNING: no summary is written (ValueError: no\\nfont)' in capsys.readouterr().out
     assert the('results/*.json')
 

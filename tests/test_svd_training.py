@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_merged_network(checkpoint):
     assert IQAmodel.load(merged).score(image) == pytest.approx(score, abs=1e-3)
     assert hubconf.linearity_iqa(checkpoint).score(image) == pytest.approx(score, abs=1e-6)
     tested = test_dataset.main(['-modelfile', checkpoint, '--part', 'all', '--im_dir', 'tiny/images', '--no-pbar'])
-    assert tested['pq'][0] == pytest.approx(score, abs=1e-3)
+    assert tested.pq[0] == pytest.approx(score, abs=1e-3)
 
 
 def test_exports_are_merged(checkpoint, folder):
@@ -141,7 +141,7 @@ def test_any_network_is_factored_by_a_pattern(capsys):
 
 def test_of_equally_good_validations_the_first_is_kept_or_the_last():
     for later_wins, epoch in ((False, 1), (True, 3)):
-        record = Record(lambda performance: performance['SROCC'], later_wins=later_wins)
+        record = Record(lambda criteria: criteria['SROCC'], later_wins=later_wins)
         for i, value in enumerate((.5, .4, .5), 1):
             record.update({'SROCC': value}, i, i)
         assert record.epoch == epoch

@@ -14,7 +14,7 @@ import main
 import test_dataset
 import test_demo
 from iqa_data.target import Target
-from iqa_data.transforms import NORMALISATIONS
+from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.size import without_memory
 from iqa_networks.svd_layers import count_parameters
 from iqa_networks.timm_backbone import TimmBackbone, downloaded
@@ -48,7 +48,7 @@ def test_a_family_trains(name):
     assert {id(p) for p in backbone['params']} == {id(p) for p in model.features.parameters()}
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trainer = create_supervised_trainer(model, torch.optim.SGD([heads, backbone]), IQALoss('mse'),
-                                        preparing(NORMALISATIONS[model.normalise], 1, Target(0, 100)), 'cpu')
+                                        prepare=preparing(model, Target(0, 100)))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator)
     scores = torch.tensor([[20.], [80.], [40.], [60.]])
@@ -238,7 +238,7 @@ def test_trained_tested_scored(tiny, capsys):
     assert 'trainable parameters instead of' in capsys.readouterr().out
     performance = main.main([*words, '-e', '2', '--trained_model_file', 'm.pth', '--ft_lr_ratio', '0'])
     again = test_dataset.main([*tiny[2:4], '--trained_model_file', 'm.pth', '--device', 'cpu', '--no-pbar'])
-    assert again['SROCC'] == performance['SROCC']
+    assert again.srocc == performance.srocc
     score = test_demo.main(['--img', 'tiny/images/00.png', '-modelfile', 'm.pth', '--device', 'cpu', '--map', 'maps'])
     assert load('m.pth').score('tiny/images/00.png') == pytest.approx(score)
     assert len(list(Path('maps').iterdir())) == 1

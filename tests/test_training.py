@@ -21,7 +21,6 @@ from iqa_runtime.checkpoint import load_checkpoint, read_tensors
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.run import warn_of_constant
 from IQAloss import IQALoss
-from IQAperformance import criteria_of
 
 
 def curves(folder='runs'):
@@ -47,7 +46,7 @@ def test_train_test_score(tiny, capsys):
     table, summary = pd.read_csv(one('results/*.csv')), json.loads(one('results/*.json').read_text())
     assert list(table) == ['name', 'mos', 'std', 'pq', 'pq1', 'pq2', 'pq_before', 'pq1_before', 'pq2_before']
     assert len(table) == 5
-    assert summary['metrics'] == criteria_of(performance)
+    assert summary['metrics'] == performance.criteria
     np.testing.assert_allclose(table['pq'], summary['k'][0] * table['pq_before'] + summary['b'][0])
 
     tags = curves()
@@ -62,17 +61,17 @@ def test_train_test_score(tiny, capsys):
     file = str(one('checkpoints/*.pth'))
     checkpoint = load_checkpoint(file)
     assert checkpoint['options']['architecture'] == 'resnet18'
-    assert checkpoint['metrics']['test'] == criteria_of(performance)
+    assert checkpoint['metrics']['test'] == performance.criteria
     assert checkpoint['split']['test'] == table['name'].tolist()
 
     again = main.main([*tiny, *SMALL, '-e', '2', '--evaluate'])
     tested = test_dataset.main(['--trained_model_file', file, '--im_dir', 'tiny/images', '--device', 'cpu'])
-    np.testing.assert_allclose(again['pq'], performance['pq'], rtol=1e-5)
-    np.testing.assert_allclose(tested['pq'], performance['pq'], rtol=1e-5)
+    np.testing.assert_allclose(again.pq, performance.pq, rtol=1e-5)
+    np.testing.assert_allclose(tested.pq, performance.pq, rtol=1e-5)
 
     image = f'tiny/images/{table["name"][0]}'
     score = test_demo.main(['--img', image, '--trained_model_file', file, '--device', 'cpu'])
-    assert score == pytest.approx(performance['pq'][0], rel=1e-4)
+    assert score == pytest.approx(performance.pq[0], rel=1e-4)
     assert f'The image quality score is {score}' in capsys.readouterr().out
 
 
@@ -93,9 +92,9 @@ def test_on_another_data_set(tiny, capsys):
     main.main([*tiny, *SMALL, *MINI, '-e', '1', '--debug'])
     words = ['--trained_model_file', str(one('checkpoints/*.pth')), '--dataset', 'CLIVE', '--im_dir', 'tiny/images',
              '--data_info', 'tiny/info.mat', '--device', 'cpu']
-    assert len(test_dataset.main(words)['sq']) == 24
+    assert len(test_dataset.main(words).sq) == 24
     assert one('results/*-on-CLIVE-all.csv')
-    assert len(test_dataset.main([*words, '--part', 'test'])['sq']) == 5
+    assert len(test_dataset.main([*words, '--part', 'test']).sq) == 5
 
 
 def test_the_checkpoint_is_found_by_the_options(tiny, fails, capsys):
@@ -114,7 +113,7 @@ def test_the_checkpoint_is_found_by_the_options(tiny, fails, capsys):
                                      '-arch alexnet -rs_h 80 -rs_w 80 --num_workers 1'])
 def test_options_of_training_run(tiny, options, capsys):
     performance = main.main([*tiny, *SMALL, *MINI, '-e', '1', *options.split()])
-    assert np.isfinite(performance['pq']).all()
+    assert np.isfinite(performance.pq).all()
 
 
 def test_a_frozen_backbone_keeps_its_weights(tiny):
@@ -182,13 +181,13 @@ def test_the_originals_runs(recorded, tmp_path, monkeypatch, i):
     np.testing.assert_allclose(losses, expected['train_loss'], rtol=2e-2)
     assert [abs(value) for _, value in tags['val/KonIQ-10k/SROCC']] == pytest.approx(np.abs(expected['val_criterion']))
     assert load_checkpoint(one('checkpoints/*.pth'))['epoch'] == expected['best_epoch']
-    np.testing.assert_allclose(performance['sq'], expected['mos'])
-    np.testing.assert_allclose(performance['pq'], expected['pq'], atol=.1)
+    np.testing.assert_allclose(performance.sq, expected['mos'])
+    np.testing.assert_allclose(performance.pq, expected['pq'], atol=.1)
     for name in ('SROCC', 'SROCC1', 'SROCC2'):
-        assert performance[name] == pytest.approx(expected[name])
-    assert performance['RMSE'] == pytest.approx(expected['RMSE'], abs=.05)
+        assert performance.criteria[name] == pytest.approx(expected[name])
+    assert performance.rmse == pytest.approx(expected['RMSE'], abs=.05)
     for name in ('RMSE1', 'RMSE2'):  # .055 was seen between one thread and two
-        assert performance[name] == pytest.approx(expected[name], abs=.1)
+        assert performance.criteria[name] == pytest.approx(expected[name], abs=.1)
 
 
 @pytest.mark.usefixtures('one_thread')
@@ -208,7 +207,7 @@ def test_a_network_that_tells_images_apart_no_longer_is_noticed(tiny, capsys):
         Image.new('RGB', (64, 48), 'grey').save(path)  # what a destroyed network sees in any image
     with pytest.warns(RuntimeWarning, match='not defined'):
         performance = main.main([*tiny, *SMALL, *MINI, '-e', '1'])
-    assert np.isnan(performance['SROCC'])
+    assert np.isnan(performance.srocc)
     out = capsys.readouterr().out
     for part in ('val', 'test'):
         assert re.search(f'WARNING: the network predicts .* for all 5 {part} images: .* a smaller --learning_rate', out)
@@ -216,5 +215,5 @@ def test_a_network_that_tells_images_apart_no_longer_is_noticed(tiny, capsys):
 
 def test_constant_up_to_rounding(capsys):
     for raw, warned in (([1e7, 1e7 + 1], True), ([1e7, 1.001e7], False), ([0, 0], True), ([0, 1e-30], False)):
-        warn_of_constant({'pq_before': np.array(raw)}, 'val')
+        warn_of_constant(np.array(raw), 'val')
         assert ('WARNING' in capsys.readouterr().out) == warned
