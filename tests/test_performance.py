@@ -138,11 +138,13 @@ def test_a_row_of_criteria_is_all_that_another_criterion_needs(monkeypatch, samp
         return np.mean(np.abs(sq - pq), axis)
     monkeypatch.setitem(CRITERIA, 'MAE', Criterion(mae, correlation=False))
     result = fill(IQAPerformance(), *sample)
-    assert result['MAE'] == np.mean(np.abs(result['pq'] - sample[1]))
+    value = result.criteria['MAE']
+    assert value == np.mean(np.abs(result.pq - sample[1]))
     assert agreement(np.ones(3), np.array([1., 2., 3.]))['MAE'] == 1
-    low, high = intervals(result['pq'], sample[1])['MAE']
-    assert low < result['MAE'] < high
-    assert results_table(result, ["both"]).split()[:5] == ['|SROCC|', '|PLCC|', 'RMSE', '|KROCC|', 'MAE']
+    low, high = intervals(result.pq, sample[1])['MAE']
+    assert low < value < high
+    header = results_table(result, ['both', 'level 6', 'level 7']).split()[:5]
+    assert header == ['|SROCC|', '|PLCC|', 'RMSE', '|KROCC|', 'MAE']
 
 
 @pytest.mark.parametrize('status', ['train', 'test'])
