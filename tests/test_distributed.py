@@ -97,7 +97,7 @@ def work(rank: int, folder: str) -> None:
     seen = WholeBatchLoss(lambda outputs, scores: scores[0])([mos], (mos, mos)) / idist.get_world_size()
     epochs = gather_objects(epochs_of(28, 5, noise=rank))
     if rank == 0:
-        torch.save([results, metric.compute()['SROCC'], order, gathered, seen, epochs], Path(folder, 'results'))
+        torch.save([results, metric.compute().srocc, order, gathered, seen, epochs], Path(folder, 'results'))
     else:
         metric.compute()
 
