@@ -141,6 +141,9 @@ class Data:
         if drop:
             print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
                   f'({len(dataset)} images, batch size {self.batch_size})')
+        if self.batch_size > len(dataset):
+            print(f'WARNING: --batch_size {self.batch_size} is larger than the training set of {len(dataset)}: an '
+                  'epoch is one batch')
         order = Shuffled(len(dataset))
         return self._loader(dataset, Share(BatchSampler(order, self.batch_size, drop)), order.generator)
 
@@ -270,6 +273,10 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
 
     def rows(info: Info) -> dict[str, np.ndarray]:
         parts = choose(info, plan_of(args, source))
+        mos = info.mos[parts['train']]
+        if len(mos) > 1 and mos.min() == mos.max():
+            raise UserError(f'{source.info}: all {len(mos)} training images have the MOS {mos[0]:g}: no network can '
+                            'learn from them what quality is')
         most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 

@@ -25,7 +25,7 @@ from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.averaging import averaged
 from iqa_training.evaluation import Evaluation
 from iqa_training.listing import models_table
-from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of
+from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
@@ -68,6 +68,10 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     if is_main():
         remove_unfinished(checkpoint)
     state = find_state(checkpoint, args.resume, args) if args.resume else None
+    if args.resume == 'auto' and state is None:
+        for name, epochs in runs_of_other_epochs(args).items():
+            print(f'{name}, the run with these options and --epochs {epochs}, is not resumed: a run of another '
+                  'length is another run, for learning rates can depend on it')
     if state == {}:
         print(f'{checkpoint} is finished: nothing to resume')
         return None

@@ -9,6 +9,7 @@ from iqa_data.info import dataset_name, named_source
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
 from iqa_runtime.options import Options, shown
+from iqa_runtime.recipes import options_of_run
 
 # files of a log, beside its events
 LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
@@ -100,6 +101,20 @@ def checkpoint_file(args: Options) -> Path:
 def name_of(args: Options) -> str:
     """Return the name of the log and the results of a run: that of its checkpoint's file."""
     return checkpoint_file(args).name.removesuffix('.pth')
+
+
+def runs_of_other_epochs(args: Options) -> dict[str, int]:
+    """Return name -> epochs of the runs in --log_dir whose options of training differ in nothing but the epochs."""
+    own, runs = args.of_training(), {}
+    for file in sorted(Path(args.log_dir).glob('*/options.json')):
+        try:
+            stored = {**args.command.defaults, **options_of_run(file)}
+        except UserError:
+            continue  # no run's options
+        others = [name for name in own if own[name] != stored[name]]
+        if others == ['epochs'] and isinstance(stored['epochs'], int):
+            runs[file.parent.name] = stored['epochs']
+    return runs
 
 
 def card_file(checkpoint: Path) -> Path:

@@ -65,25 +65,38 @@ def write_state(checkpoint: Path, state: dict, keep: int) -> None:
 def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
     """Return the state that --resume names, or with 'auto' the latest of the run, if any; {} if the run is finished.
 
-    Raises UserError if the state is of a run with other options, which it lists.
+    Raises UserError if the state is of a run with other options, which it lists; or if the checkpoint, which holds the
+    best weights so far, is gone.
     """
     path = resume
     if resume == 'auto':
-        if checkpoint.exists() and load_checkpoint(checkpoint).get('finished'):
+        stored = load_checkpoint(checkpoint) if checkpoint.exists() else {}
+        if stored.get('finished'):
+            if options.trained_model_file:  # else the file's name says the options
+                known = options.of_training()
+                _check_options(checkpoint, {key: stored['options'].get(key, known[key]) for key in known}, options)
             return {}
         states = states_of(checkpoint)
         if not states:
             return None
         path = states[-1]
     state = read_state(path)
+    _check_options(path, state['options'], options)
+    if state['record']['epoch'] and not checkpoint.exists():
+        raise UserError(f'--resume {path}: {checkpoint} is gone, which holds the best weights so far, of epoch '
+                        f'{state["record"]["epoch"]}: put it back, or begin anew without --resume')
+    return {'path': str(path), **state}
+
+
+def _check_options(path: str | Path, stored: Mapping, options: Options) -> None:
+    """Raise UserError that lists the options of training which are not those stored in the file."""
     own, defaults = options.of_training(), options.command.defaults
-    stored = {name: defaults.get(name) if value is None else value for name, value in state['options'].items()}
+    stored = {name: defaults.get(name) if value is None else value for name, value in stored.items()}
     stored = options.command.effective({**{name: defaults[name] for name in own}, **stored})
     others = [f'--{name} {shown(own.get(name))} (was {shown(stored[name])})' for name in sorted(stored)
               if own.get(name) != stored[name]]
     if others:
         raise UserError(f'--resume {path}: the run had other options: {", ".join(others)}')
-    return {'path': str(path), **state}
 
 
 def read_state(path: str | Path) -> dict:

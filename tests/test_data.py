@@ -181,6 +181,21 @@ def test_torchs_own_tools_take_the_data_set(tiny):
         assert torch.equal(torch.stack(scores), torch.stack([mos, std]))
 
 
+def test_scores_that_are_all_the_same(tiny, tmp_path):
+    info = read_info('tiny/info.mat')
+    write_info('tiny/info.mat', info.names, np.full(24, 3.5), info.std, info.ref_ids, info.index)
+    with pytest.raises(UserError, match=r'tiny/info.mat: all 14 training images have the MOS 3.5'):
+        get_data_loaders(options(tiny, f'--cache disk --cache_dir {tmp_path}/decoded'))
+    assert not (tmp_path / 'decoded').exists()
+
+
+def test_a_batch_larger_than_the_set_is_noticed(tiny, capsys):
+    for size, warned in ((14, False), (15, True)):
+        assert len(get_data_loaders(options(tiny, f'-bs {size}')).training_loader()) == 1
+        expected = 'WARNING: --batch_size 15 is larger than the training set of 14: an epoch is one batch'
+        assert (expected in capsys.readouterr().out) == warned
+
+
 def test_a_last_batch_of_one_is_dropped(tiny, capsys):
     data = get_data_loaders(options(tiny, '--train_ratio .7 --train_and_val_ratio .8 -bs 5'))  # 16 training images
     assert len(data.training_loader(fewest=2)) == 3

@@ -25,7 +25,7 @@ import main
 import modified_ignite_engine
 from iqa_data.info import read_info, write_info
 from iqa_runtime import files
-from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.checkpoint import load_checkpoint, read_tensors, save_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
 from iqa_training import run as training_run
@@ -273,10 +273,27 @@ def test_another_runs_state(finished, fails):
 
 def test_a_split_that_changed(finished, fails):
     (checkpoint,) = Path('checkpoints').glob('*.pth')
-    checkpoint.unlink()  # else the run is finished
+    save_checkpoint(checkpoint, {**load_checkpoint(checkpoint), 'finished': False})
     info = read_info('tiny/info.mat')
     write_info('tiny/info.mat', info.names, info.mos, info.std, info.ref_ids, info.index[::-1])
     assert 'the run had another split' in fails(main.main, *finished, '--resume', 'auto')
+
+
+def test_a_checkpoint_that_is_gone_is_noticed_at_once(finished, fails):
+    (checkpoint,) = Path('checkpoints').glob('*.pth')
+    checkpoint.unlink()
+    error = fails(main.main, *finished, '--resume', 'auto')
+    assert f'{checkpoint} is gone, which holds the best weights so far, of epoch' in error
+    assert 'put it back, or begin anew without --resume' in error
+
+
+def test_more_epochs_are_another_run(finished, tiny, fails, capsys):
+    assert main.main([*finished, '-e', '4', '--resume', 'auto'])
+    (name,) = (path.stem for path in Path('checkpoints').glob('*-e3-*.pth'))
+    assert f'{name}, the run with these options and --epochs 3, is not resumed' in capsys.readouterr().out
+    words = [*tiny, *SMALL, *MINI, '--debug', '-modelfile', f'checkpoints/{name}.pth', '--resume', 'auto']
+    assert '--epochs 4 (was 3)' in fails(main.main, *words, '-e', '4')
+    assert main.main([*words, '-e', '3']) is None
 
 
 def test_nothing_to_resume_begins(tiny, capsys):
