@@ -19,6 +19,7 @@ from torch import Tensor
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_scoring.options import WINDOW
+from iqa_scoring.picture import place, proportion, small
 from iqa_scoring.scorer import Scale, Scorer
 
 if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
@@ -69,20 +70,20 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple['Normalize', 'Colormap']:
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
     """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale.
 
-    If cells have weights, the lighter ones let more of the image through.
+    If cells have weights, the lighter ones let more of the image through. The size of the picture does not follow that
+    of the image: it is 800 pixels wide, and at most some 2600 high.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     scores, weights = score_and_weight(grid)
     opacity = OPACITY if grid.ndim == 2 else np.clip(OPACITY_OF_WEIGHT * weights, 0, 1)
     norm, colormap = colours(scale, scores)
-    height, width = image.shape[:2]
-    figure = Figure(figsize=(8, max(1.5, 6.4 * height / width + .6)), layout='constrained')
+    size = image.shape[:2]
+    figure = Figure(figsize=(8, max(1.5, 6.4 * proportion(*size) + .6)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.imshow(Image.fromarray(image).convert('L'), cmap='gray', vmin=0, vmax=255)
-    heat = axes.imshow(scores, cmap=colormap, norm=norm, alpha=opacity, interpolation='bilinear',
-                       extent=(-.5, width - .5, height - .5, -.5))
+    axes.imshow(small(Image.fromarray(image)).convert('L'), cmap='gray', vmin=0, vmax=255, **place(*size))
+    heat = axes.imshow(scores, cmap=colormap, norm=norm, alpha=opacity, interpolation='bilinear', **place(*size))
     axes.set_axis_off()
     axes.set_title(title.replace('$', r'\$'), fontsize=10)
     bar = figure.colorbar(heat, ax=axes, label='local score (MOS scale)', fraction=.05)

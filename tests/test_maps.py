@@ -14,6 +14,7 @@ from iqa_networks.network import Network
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
 from iqa_scoring.maps import colours, quality_maps, small_map, write_map
+from iqa_scoring.picture import write_picture
 from iqa_scoring.scorer import Scale, Scorer
 from IQAloss import IQALoss
 from IQAmodel import SPSP, IQAModel, load
@@ -171,6 +172,20 @@ def test_the_map_lies_over_the_image(tmp_path):
     left, right = drawn[300, 100], drawn[300, 550]
     assert left[0] - left[2] > 40  # red over grey
     assert right[2] - right[0] > 40  # blue over grey
+
+
+@pytest.mark.parametrize('size', [(20000, 10), (10, 20000), (1, 1), (30000, 1), (2000, 3000)])
+def test_pictures_do_not_grow_with_the_image(size, tmp_path):
+    image = np.full((*size, 3), 200, np.uint8)
+    image[size[0] // 2:] = 40
+    grid = np.repeat(np.linspace(10, 90, max(1, size[0] // 32))[:, None], max(1, size[1] // 32), 1)
+    write_map(tmp_path / 'map.png', image, grid, SCALE)
+    write_picture(tmp_path / 'picture.png', (pixels(image),), 50, SCALE)
+    for name, most in (('map.png', (800, 2620)), ('picture.png', (400, 900))):
+        drawn = Image.open(tmp_path / name).convert('L')
+        assert drawn.width <= most[0]
+        assert drawn.height <= most[1]
+        assert (np.asarray(drawn) == 255).mean() < .9  # the image is no line
 
 
 def test_maps_from_the_command_line(scored, tmp_path, capsys):
