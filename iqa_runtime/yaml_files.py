@@ -5,7 +5,7 @@ from pathlib import Path
 from iqa_runtime.errors import UserError, needed
 from iqa_runtime.files import read_text
 
-LARGEST = 1 << 18  # bytes
+LARGEST = 1 << 18  # bytes of a file, and characters of what its aliases mean
 
 
 def read_yaml(path: str | Path):
@@ -14,7 +14,7 @@ def read_yaml(path: str | Path):
     text = read_text(path, LARGEST)
     try:
         loader = yaml.SafeLoader(text)
-        _check_keys(yaml.compose(text, yaml.SafeLoader), set(), loader.construct_object)
+        _check(yaml.compose(text, yaml.SafeLoader), {}, loader.construct_object)
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         place = f' line {error.problem_mark.line + 1}' if error.problem_mark else ''
@@ -23,17 +23,26 @@ def read_yaml(path: str | Path):
         raise UserError(f'{path}: no YAML: {str(error)[:200]}') from None
 
 
-def _check_keys(node, seen: set[int], value_of: Callable) -> None:
-    """Raise ValueError if two keys of a mapping are equal, as `yes` and `true`: YAML would silently take the last."""
-    if not isinstance(getattr(node, 'value', None), list) or id(node) in seen:
-        return
-    seen.add(id(node))
-    keys = set()
+def _check(node, sizes: dict[int, int], value_of: Callable) -> int:
+    """Return how many characters a node has with its aliases written out.
+
+    ValueError if they are more than LARGEST, as in a node that is in itself, or if two keys of a mapping are equal, as
+    `yes` and `true`: YAML would silently take the last.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    if not isinstance(getattr(node, 'value', None), list):
+        return 1 + len(getattr(node, 'value', ''))
+    sizes[id(node)] = LARGEST  # as long as it is not known
+    keys, size = set(), 1
     for item in node.value:
-        for child in item if isinstance(item, tuple) else (item,):
-            _check_keys(child, seen, value_of)
+        size += sum(_check(child, sizes, value_of) for child in (item if isinstance(item, tuple) else (item,)))
+        if size > LARGEST:
+            raise ValueError(f'with its aliases written out, it has more than {LARGEST} characters')
         if isinstance(item, tuple) and isinstance(item[0].value, str):
             key = '<<' if item[0].tag.endswith(':merge') else value_of(item[0])
             if key in keys:
                 raise ValueError(f'the key {item[0].value!r} twice (line {item[0].start_mark.line + 1})')
             keys.add(key)
+    sizes[id(node)] = size
+    return size

@@ -9,7 +9,6 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError, needed
@@ -17,7 +16,9 @@ from iqa_runtime.names import text
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that braces may mean
-RANGE = re.compile(r'\{(-?\d+)\.\.(-?\d+)')
+LONGEST = 1 << 28    # characters of all of them
+RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?')
+LETTERS = re.compile(r'([A-Za-z])\.\.([A-Za-z])(?:\.\.-?\d+)?')
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:
@@ -68,17 +69,45 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
 def expanded(word: str) -> list[str]:
     """Return the names that braces mean, as in a shell: {08..10} is 08, 09, 10; {a,b} is a, b; others stay as they are.
 
-    Raises UserError if there are more than MOST.
+    Raises UserError if there are more than MOST, or if they have more than LONGEST characters.
     """
     braceexpand = needed('braceexpand', 'braceexpand', f'--img {text(word)}: a pattern of braces').braceexpand
     try:
-        few = all(abs(int(last) - int(first)) < MOST for first, last in RANGE.findall(word))
-        names = list(islice(braceexpand(word, escape=False), MOST + 1)) if few else []
+        count = names_in(word)
+        if count > MOST or count * len(word) > LONGEST:
+            raise UserError(f'--img {text(word[:200])}: the braces mean more than {MOST} names or {LONGEST} characters')
+        return list(braceexpand(word, escape=False))
+    except UserError:
+        raise
     except (ValueError, RecursionError):  # braces that do not close
         return [word]
-    if not 0 < len(names) <= MOST:
-        raise UserError(f'--img {text(word[:200])}: the braces mean more than {MOST} names')
-    return names
+
+
+def names_in(word: str) -> int:
+    """Return how many names the braces in a word mean, or somewhat more, without making them."""
+    count, depth, start = 1, 0, 0
+    for i, character in enumerate(word):
+        if character == '{':
+            start = i + 1 if depth == 0 else start
+            depth += 1
+        elif character == '}':
+            depth -= 1
+            count *= _choices(word[start:i]) if depth == 0 else 1
+    return count
+
+
+def _choices(inside: str) -> int:
+    """Return how many names a pair of braces means, by what is in it."""
+    if match := RANGE.fullmatch(inside):
+        return abs(int(match[2]) - int(match[1])) // max(1, int(match[3] or 1)) + 1
+    if LETTERS.fullmatch(inside):
+        return 52
+    commas, depth = [-1], 0
+    for i, character in enumerate(inside):
+        depth += (character == '{') - (character == '}')
+        if character == ',' and depth == 0:
+            commas.append(i)
+    return sum(names_in(inside[start + 1:end]) for start, end in zip(commas, [*commas[1:], len(inside)], strict=True))
 
 
 def nearest(word: str) -> str:

@@ -18,7 +18,7 @@ from shards import png, save_parquet, save_tar
 
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from iqa_scoring.inputs import MOST, expanded, find_images
+from iqa_scoring.inputs import MOST, expanded, find_images, names_in
 from iqa_scoring.shards import BLOCK, End, Packed, images_in, is_shard, prefetched
 from iqa_scoring.stream import WAITING, Reader, Sample, decode
 
@@ -371,7 +371,10 @@ def test_braces_and_nearest_names(tmp_path, monkeypatch):
                           ('S/part-003.tar', r'no such file; nearest to it: s'),
                           ('p', r'the folder has no images .*; its shards are p/\*\.parquet'),
                           (f'{{0..{10 * MOST}}}.tar', f'more than {MOST} names'),
-                          ('{0..9}' * 9, f'more than {MOST} names')):
+                          ('{0..9}' * 9, f'more than {MOST} names'),
+                          ('{' + '{a,b}' * 30 + ',c}', f'more than {MOST} names'),  # the package makes all in a part
+                          ('{' + '{a..z}' * 6 + ',c}', f'more than {MOST} names'),
+                          ('x' * 10_000 + '{1..99999}.png', f'or {1 << 28} characters')):
         with pytest.raises(UserError, match=message):
             find_images([word])
 
@@ -384,6 +387,9 @@ def test_any_braces(word):
     except UserError:
         return
     assert 0 < len(names) <= MOST
+    assert names == [word] or len(names) <= names_in(word)
+    if '..' not in word:
+        assert names == [word] or len(names) == names_in(word)
     if '{' not in word:
         assert names == [word]
 

@@ -175,8 +175,12 @@ def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fai
     assert not Path('studies').exists()
 
 
+ALIASES = 'title:\n- &a0 [a, b, c, d]\n' + ''.join(f'- &a{i + 1} [{", ".join([f"*a{i}"] * 9)}]\n' for i in range(9))
+
+
 @pytest.mark.parametrize(('text', 'message'), [
     ('a: [', 'no YAML'), ('settings: {a: 1, a: 2}', "the key 'a' twice (line 1)"),
+    (ALIASES, 'with its aliases written out, it has more than 262144 characters'), ('title: &a [*a]', 'aliases'),
     ('yes: 1\ntrue: 2', "the key 'true' twice (line 2)"), ('{1: a, 1.0: b}', "the key '1.0' twice"),
     ('- 1', 'expected a study: title'),
     ('', 'expected a study'), ('!!python/object/apply:os.system [ls]', 'could not determine a constructor'),
