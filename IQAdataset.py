@@ -21,6 +21,7 @@ from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths, check_outputs, same_file
+from iqa_runtime.names import nearest
 from iqa_runtime.options import Options
 
 Scores = tuple[torch.Tensor, torch.Tensor]
@@ -238,7 +239,8 @@ def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow
     if missing:
         first = info.names[rows[named.index(missing[0])]]
         raise UserError(f'{wants} lacks {len(missing)} of {len(files)}: {missing[0]!r}, the reference of {first}, is '
-                        f'no file in {folder} (--ref_dir names the folder of the reference images)')
+                        f'no file in {folder} (--ref_dir names the folder of the reference images)'
+                        + (nearest(files[missing[0]]) if missing[0] else ''))
     if not allow_outside:
         stay_inside(folder, list(files))
     images = (Path(source.im_dir, info.names[i]) for i in rows)

@@ -42,11 +42,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from tqdm import tqdm
 
+from iqa_data.cache import nearest_to_first
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
-from iqa_data.look import Seen, look
+from iqa_data.look import Seen, guess_direction, look
 from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
@@ -91,7 +91,8 @@ def images(case: Case) -> Iterator[Finding]:
     twice = [name for name, n in Counter(case.info.names).items() if n > 1]
     if bad:
         hint = '; is --im_dir the right folder?' if len(bad) == len(case.seen) else ''
-        yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}'
+        near = nearest_to_first([Path(case.source.im_dir, name) for name in case.info.names])
+        yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}{near}'
     if twice:
         yield 'error', f'{len(twice)} names come more than once: {some(twice)}'
     if not bad and not twice:
@@ -177,9 +178,7 @@ def direction(case: Case) -> Iterator[Finding]:
     if len(good) < 20 or np.ptp(mos) == 0:
         yield 'note', f'{told}; too little to guess from'
         return
-    clear = np.log(np.array([case.seen[i].clarity for i in good]) + .1)
-    clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
-    rho = stats.spearmanr(clear, mos)[0] if np.ptp(clear) else 0.
+    rho = guess_direction([case.seen[i] for i in good], mos)
     guess = f'rank correlation {rho:+.2f} of MOS with sharpness less half the noise'
     if abs(rho) < RHO:
         yield 'note', f'{told}; too weak to guess from: {guess}'

@@ -19,10 +19,11 @@ import numpy as np
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iqa_data.info import DATASETS, PARTS, WRITERS, Info, info_of, write_info
+from iqa_data.any_table import any_table
+from iqa_data.info import DATASETS, PARTS, SUFFIXES, WRITERS, Info, info_of, write_info
 from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
 from iqa_data.published import Folder, renamed
-from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
+from iqa_data.pyiqa import PART_NAMES, pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.names import without_suffix
@@ -31,17 +32,6 @@ from iqa_runtime.tables import Table
 HERE = Path(__file__).resolve().parent
 BASE = HERE.parent if HERE.name == 'data' else Path()  # of data/: the repository, or if installed the current folder
 SEED = 19920517
-TABLES = (*WRITERS, '.tsv', '.txt')  # suffixes of the files that readers and writers take
-PART_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val', 'dev': 'val',
-              'test': 'test', 'testing': 'test'}
-GUESSES = {  # what tables call their columns, the likeliest first; case and punctuation do not matter
-    'image': ('image', 'image_name', 'img_name', 'im_name', 'file_name', 'name', 'file', 'dist_img', 'img',
-              'image_path', 'path', 'image_id'),
-    'mos': ('mos', 'mos_zscore', 'mos_quality', 'mean_opinion_score', 'dmos', 'score', 'quality', 'rating', 'mean'),
-    'std': ('std', 'mos_std', 'std_quality', 'sd', 'stddev', 'score_std', 'standard_deviation'),
-    'reference': ('reference', 'ref', 'ref_img', 'ref_name', 'reference_name', 'ref_image', 'content'),
-    'part': ('part', 'split', 'set', 'subset'),
-}
 
 
 def permutations(contents: int, runs: int) -> np.ndarray:
@@ -128,24 +118,6 @@ def samsung(folder: Folder, args) -> Info:
     return info_of(replace(table, columns=columns, rows=[table.rows[i] for i in first.values()]))
 
 
-def any_csv(folder: Folder, args) -> Info:
-    """Read any table with a column of images and one of MOS: the names are guessed and printed, or given as options."""
-    table = folder.table('*.csv', '*.tsv', '*.txt')
-    plain = {''.join(filter(str.isalnum, name.lower())): name for name in table.columns}
-    columns = {}
-    for wanted, guesses in GUESSES.items():
-        option = {'part': 'split'}.get(wanted, wanted) + '_column'
-        found = [plain[guess] for guess in (guess.replace('_', '') for guess in guesses) if guess in plain]
-        columns[wanted] = getattr(args, option) or next(iter(found), None)
-        if columns[wanted] is None and wanted in ('image', 'mos'):
-            raise UserError(f'{table.path}: none of its columns looks like the {wanted}: {", ".join(table.columns)}; '
-                            f'name it with --{option}')
-    columns = {wanted: name for wanted, name in columns.items() if name}
-    table = renamed(table, **columns)
-    print('Columns: ' + ', '.join(f'{wanted} is {name!r}' for wanted, name in columns.items()))
-    return with_parts(table) if 'part' in columns else info_of(table)
-
-
 def with_parts(table: Table) -> Info:
     """Return the info of a table whose parts may have the longer names of PART_NAMES."""
     table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
@@ -198,7 +170,7 @@ RECIPES = {
     'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0),
                             DATASETS['asna_pretrain'].info),
     'samsung': Recipe(samsung, 'train.csv', 54662, 54662, out=DATASETS['Samsung-2023'].info),
-    'csv': Recipe(any_csv, 'a table (the file itself, or a folder with one)'),
+    'csv': Recipe(any_table, 'a table (the file itself, or a folder with one)'),
 }
 
 
@@ -253,7 +225,7 @@ def pyiqa_files(out: Path) -> list[Path]:
 
 def table_name(path: Path) -> str:
     """Return the name of a table's file without its suffix, or of a folder."""
-    return without_suffix(path.name, TABLES)
+    return without_suffix(path.name, SUFFIXES)
 
 
 def default_out(name: str, table: str) -> Path:
@@ -292,7 +264,15 @@ def parser() -> argparse.ArgumentParser:
             continue
         for column in ('image', 'mos', 'std', 'split', 'reference'):
             one.add_argument(f'--{column}_column', metavar='COLUMN', help='(default: guessed from the names)')
-        one.add_argument('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
+        direction = one.add_mutually_exclusive_group()
+        direction.add_argument('--lower_is_better', action='store_true', default=None,
+                               help='the scores fall with quality, as most DMOS do')
+        direction.add_argument('--higher_is_better', action='store_false', dest='lower_is_better',
+                               help='the scores rise with quality (default, but a column DMOS needs one of the two)')
+        one.add_argument('--aggregate', choices=['mean'], help='an image has a row for each rating: write their mean, '
+                         'standard deviation and number as mos, std, votes')
+        one.add_argument('--im_dir', metavar='DIR', help='images from which the direction of DMOS is guessed (default: '
+                         'beside the table)')
     return whole
 
 

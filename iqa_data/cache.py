@@ -26,6 +26,7 @@ from tqdm import tqdm
 from iqa_data.images import ImageError
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import locked, read_text, replacing, write_text
+from iqa_runtime.names import nearest
 
 FORMAT = 2
 
@@ -47,8 +48,14 @@ def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title:
     bad = [f'{path} ({reason})' for path, (_, reason) in zip(paths, results, strict=True) if reason]
     if bad:
         more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
-        raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}')
+        raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}'
+                        + nearest_to_first(paths))
     return [result for result, _ in results]
+
+
+def nearest_to_first(paths: Sequence[Path]) -> str:
+    """Return words that name the files nearest to the first path that is not there; '' if all are."""
+    return next((nearest(path) for path in paths if not path.exists()), '')
 
 
 class DecodedImages:

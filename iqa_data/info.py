@@ -1,4 +1,4 @@
-"""Read and write a data set's info file, a table (.csv) or MATLAB v7.3 (.mat); list the known data sets.
+"""Read and write a data set's info file, a table (.csv, .tsv, .txt) or MATLAB v7.3 (.mat); list the known data sets.
 
 The table is the project's own format: CSV in UTF-8 with a row per image, which pandas.read_csv(path) reads as it is.
 
@@ -13,8 +13,8 @@ The table is the project's own format: CSV in UTF-8 with a row per image, which 
                file read, 'images', 'mos' [lowest, highest], 'higher_is_better', 'repeated': whether an image may have
                several rows, each with a score of its own, and what else is known)
 
-Other columns are allowed and not read. A byte order mark, `;` or tabs as separator (then with decimal commas, too) and
-Windows' \\ between folders are understood.
+Other columns are allowed and not read. A byte order mark, `;` or tabs as separator (then with decimal commas, too),
+Excel's first line `sep=;`, lines before the header that begin with # and Windows' \\ between folders are understood.
 
 The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array is seen transposed.
 
@@ -46,7 +46,8 @@ from iqa_runtime.names import cell, from_cell, without_suffix
 from iqa_runtime.tables import Table, write_columns
 
 PARTS = ('train', 'val', 'test')
-SUFFIXES = ('.csv', '.mat')  # of info files
+TEXTS = ('.csv', '.tsv', '.txt')  # suffixes of tables
+SUFFIXES = (*TEXTS, '.mat')  # of info files
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
@@ -132,6 +133,8 @@ class Info:
     part: np.ndarray | None = None       # (N,) of PARTS: the official split
     references: list[str] | None = None  # N files of reference images, or names of contents; '' if there is none
     about: dict = field(default_factory=dict)
+    votes: np.ndarray | None = None      # (N,) how many rated an image; written to tables, not read
+    numbered: dict[int, np.ndarray] = field(default_factory=dict)  # splits of a table of pyiqa's, as `part`, by number
 
     def __post_init__(self):
         lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
@@ -176,12 +179,12 @@ class Info:
         return 'contents' if len(set(self.ref_ids.tolist())) < len(set(self.names)) else 'images'
 
 
-def parts_of(table: Table) -> np.ndarray:
-    """Return the column part of a table, (N,); UserError if a cell is not one of PARTS."""
-    for text, row in zip(table.columns['part'], table.rows, strict=True):
+def parts_of(table: Table, column: str = 'part') -> np.ndarray:
+    """Return a column of parts of a table, (N,); UserError if a cell is not one of PARTS."""
+    for text, row in zip(table.columns[column], table.rows, strict=True):
         if text not in PARTS:
             raise UserError(f'{table.path} row {row}: the part is {text!r}; expected one of: {", ".join(PARTS)}')
-    return np.array(table.columns['part'], dtype=object)
+    return np.array(table.columns[column], dtype=object)
 
 
 def info_of(table: Table, **more) -> Info:
@@ -193,7 +196,7 @@ def info_of(table: Table, **more) -> Info:
     names, mos = table.images(), table.numbers('mos')
     about = _json(next(filter(None, table.columns.get('about', [])), '{}'))
     if not about.get('repeated'):
-        table.once(names, mos, 'mos')
+        table.once(names, mos, 'mos', '; data/make_info.py csv --aggregate mean takes a row for each rating')
     std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
     references = [from_cell(text) for text in table.columns['reference']] if 'reference' in table.columns else None
     shown = [from_cell(text) for text in table.columns['content']] if 'content' in table.columns else references
@@ -217,7 +220,11 @@ def _json(text: str) -> dict:
 def read_table(path: str | Path) -> Info:
     """Read the project's own format (see the module), or a table of the pyiqa toolbox (iqa_data/pyiqa.py)."""
     table = Table.read(path)
-    return info_of(of_meta_info(table) if is_meta_info(path) and 'image' not in table.columns else table)
+    if not is_meta_info(path) or 'image' in table.columns:
+        return info_of(table)
+    table = of_meta_info(table)
+    numbers = [int(name.removeprefix('part ')) for name in table.columns if name.startswith('part ')]
+    return info_of(table, numbered={number: parts_of(table, f'part {number}') for number in numbers})
 
 
 def read_mat(path: str | Path) -> Info:
@@ -251,6 +258,8 @@ def write_table(path: Path, info: Info) -> None:
     columns = {'image': list(map(cell, info.names)), 'mos': list(map(_text, info.mos))}
     if not np.isnan(info.std).all():
         columns['std'] = list(map(_text, info.std))
+    if info.votes is not None:
+        columns['votes'] = [f'{count:g}' for count in info.votes]
     if info.references is not None:
         columns['reference'] = list(map(cell, info.references))
     if not _same_groups(info.references or info.names, info.ref_ids):
@@ -301,7 +310,7 @@ def _write_names(file, refs, key: str, names: Sequence[str]) -> None:
     array[0] = np.array([written[name].ref for name in names], h5py.ref_dtype)
 
 
-READERS: dict[str, Callable[[Path], Info]] = {'.csv': read_table, '.mat': read_mat}
+READERS: dict[str, Callable[[Path], Info]] = {**dict.fromkeys(TEXTS, read_table), '.mat': read_mat}
 WRITERS: dict[str, Callable[[Path, Info], None]] = {'.csv': write_table, '.mat': write_mat}
 
 

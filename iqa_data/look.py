@@ -1,5 +1,6 @@
 """Look at an image file: can it be read, which size and mode, and numbers by which images are compared."""
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,3 +65,11 @@ def clarity(grey: Image.Image) -> tuple[float, float]:
     second = second[:second.shape[0] // 16 * 16, :second.shape[1] // 16 * 16]
     blocks = second.reshape(second.shape[0] // 16, 16, -1, 16).mean((1, 3))
     return float(sharpness), float(np.quantile(blocks, .1))
+
+
+def guess_direction(seen: Sequence[Seen], mos: np.ndarray) -> float:
+    """Return the rank correlation of MOS (N,) with sharpness less half the noise: above 0 if MOS rise with quality."""
+    from scipy import stats  # slow to import
+    clear = np.log(np.array([one.clarity for one in seen]) + .1)
+    clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
+    return float(stats.spearmanr(clear, mos)[0]) if np.ptp(clear) and np.ptp(mos) else 0.

@@ -23,7 +23,7 @@ def dataset(text: str) -> str:
     try:
         return pick([*DATASETS, *sorted(beside)[:10]], text, 'data set')
     except UserError as error:
-        raise ArgumentTypeError(f'{error}, or an info file ({" or ".join(SUFFIXES)}) that is there') from None
+        raise ArgumentTypeError(f'{error}, or an info file ({", ".join(SUFFIXES)}) that is there') from None
 
 
 def check_data(args: Options) -> None:
@@ -35,7 +35,7 @@ def check_data(args: Options) -> None:
 @group('data', 'the data set and its info file', trained=True, check=check_data)
 def data(add) -> None:
     add('-ds', '--dataset', type=dataset, default='KonIQ-10k',
-        help=f'{", ".join(DATASETS)}; or an info file, .csv or .mat, its images beside it or in --im_dir')
+        help=f'{", ".join(DATASETS)}; or an info file, .csv, .tsv, .txt or .mat, its images beside it or in --im_dir')
     add('--data_info', metavar='FILE', help='another info file for a data set that is named')
 
 

@@ -1,11 +1,13 @@
 """The files of the pyiqa toolbox: tables meta_info_NAME.csv, and pickled splits; nothing in them is executed.
 
     meta_info_NAME.csv  a header, then a row per image: file and MOS, or of a set with references: reference, file, MOS;
-                        then columns of which std is read
+                        then columns of which std is read, and the splits: official_split or split, and
+                        ratio802_seed123_split_01 ..., each with 0, 1, 2 or train, val, test
     NAME.pkl            {1: {'train': [rows], 'val': [rows], 'test': [rows]}, 2: ...}, rows of that table from 0 on;
                         test may be absent
 """
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,10 @@ from iqa_runtime.names import cell
 from iqa_runtime.tables import Table, write_columns
 
 PARTS = ('train', 'val', 'test')
+PART_NAMES = {'train': 'train', 'training': 'train', '0': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val',
+              'dev': 'val', '1': 'val', 'test': 'test', 'testing': 'test', '2': 'test'}
+OFFICIAL = ('official_split', 'split')
+NUMBERED = re.compile(r'ratio\d+_seed\d+_split_0*(\d+)')
 PICKLES = ('.pkl', '.pickle')  # suffixes of pickled splits
 SEED, SPLITS, SHARE = 123, 10, .8
 
@@ -44,7 +50,9 @@ def is_meta_info(path: str | Path) -> bool:
 
 
 def of_meta_info(table: Table) -> Table:
-    """Return a table of pyiqa's with the project's names of its columns: image, mos, and perhaps std and reference.
+    """Return a table of pyiqa's with the project's names of its columns: image, mos, and perhaps std, reference, part.
+
+    Its numbered splits are the columns 'part 1', 'part 2', ...
 
     Raises UserError if neither the second nor the third column holds numbers.
     """
@@ -56,10 +64,15 @@ def of_meta_info(table: Table) -> Table:
     columns = {'image': names[at - 1], 'mos': names[at]}
     if at == 2:
         columns['reference'] = names[0]
-    std = [name for name in names[at + 1:] if name.lower() == 'std']
-    if std:
-        columns['std'] = std[0]
-    return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
+    others = {name.lower(): name for name in reversed(names[at + 1:])}
+    if 'std' in others:
+        columns['std'] = others['std']
+    parts = {f'part {found[1]}': others[name] for name in others if (found := NUMBERED.fullmatch(name))}
+    official = [others[name] for name in OFFICIAL if name in others]
+    if official:
+        parts['part'] = official[0]
+    return replace(table, columns={new: table.columns[old] for new, old in columns.items()} | {
+        new: [PART_NAMES.get(cell.lower(), cell) for cell in table.columns[old]] for new, old in parts.items()})
 
 
 def _begins_with_number(table: Table, column: str) -> bool:

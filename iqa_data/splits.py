@@ -8,7 +8,8 @@ The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the la
 are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
 no test part.
 
-`pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part.
+`pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part;
+a table of that toolbox may have splits of its own.
 """
 import hashlib
 import re
@@ -133,7 +134,12 @@ def kfold_sorted(info: Info, plan: SplitPlan) -> Parts:
 
 
 def by_pyiqa(info: Info, plan: SplitPlan) -> Parts:
-    """Split images at random, as the pyiqa toolbox splits them."""
+    """Take the numbered split of the info file, or if it has none, split images at random as the pyiqa toolbox does."""
+    if info.numbered:
+        if plan.index not in info.numbered:
+            raise UserError(f'--split_index {plan.index}: the info file has the splits '
+                            f'{", ".join(map(str, sorted(info.numbered)))}')
+        return {part: np.flatnonzero(info.numbered[plan.index] == part) for part in PARTS}
     splits = pyiqa_splits(len(info.names))
     if plan.index > len(splits):
         raise UserError(f'--split_index {plan.index}: expected 1 to {len(splits)}')

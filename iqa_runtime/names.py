@@ -1,7 +1,9 @@
 """Names of files and images as others see them: on a terminal, and as the cells of a table."""
+import difflib
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Collection
 
 from iqa_runtime.errors import one_line
@@ -49,7 +51,37 @@ def _is_number(name: str) -> bool:
         float(name)
     except ValueError:
         return False
-    return True
+    return '_' not in name  # which float takes, and no spreadsheet
+
+
+def nearest(path: str | os.PathLike) -> str:
+    """Return words for an error that name the files nearest to a path that is not there, '' if there are none.
+
+    A file whose name differs in case, in its suffix or in the form of its Unicode alone is named before those that are
+    spelled alike.
+    """
+    folder, name = os.path.split(path)
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    try:
+        there = sorted(os.listdir(folder or '.'))
+    except OSError:
+        return ''
+    key, (stem, suffix) = _spelled(name), os.path.splitext(_spelled(name))
+    known = {_spelled(other): other for other in there}
+    same = [known[key]] if key in known else [
+        other for spelled, other in known.items() if os.path.splitext(spelled)[0] in (key, stem)][:3]
+    near = [known[other] for other in difflib.get_close_matches(key, list(known)[:10_000], 3, .5)]
+    alike = [other for other in there if suffix and _spelled(other).endswith(suffix)][:3]
+    close = same or near or alike
+    form = ', in another form of Unicode' if close and unicodedata.normalize('NFC', close[0]) == unicodedata.normalize(
+        'NFC', name) else ''
+    return '; nearest to it: ' + ', '.join(text(os.path.join(folder, other)) for other in close) + form if close else ''
+
+
+def _spelled(name: str) -> str:
+    """Return a name in one case and one form of Unicode."""
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def without_suffix(name: str, suffixes: Collection[str]) -> str:

@@ -18,6 +18,7 @@ TOO_LONG = re.compile(r'in line (\d+), saw (\d+)')  # in pandas' error
 FORM = {'header': None, 'dtype': object, 'na_filter': False, 'skipinitialspace': True, 'skip_blank_lines': False,
         'index_col': False}  # every cell as its text, every line as a row
 LARGEST = float(np.finfo(np.float32).max)
+BEFORE = re.compile(r'"?sep=(?P<separator>.)"?\r?\n|#[^,;\t].*', re.DOTALL)  # a line before the header
 CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
@@ -34,13 +35,14 @@ class Table:
     def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
         """Read a CSV file, whose columns are `header` if it has no header of its own; UserError if it is no table.
 
-        Without `separator` it is the one of , ; and tab that the first line has most of. A row may end with a separator
-        more than the header has.
+        Without `separator` it is the one of , ; and tab that the header has most of, or that Excel's line `sep=;`
+        before it names. Lines before the header that begin with # are skipped. A row may end with a separator more than
+        the header has.
         """
         try:
             with open(path, encoding='utf-8-sig', newline='') as file:
-                separator = separator or max(',;\t', key=file.readline().count)
-                names, cells = _cells(file, header, separator)
+                skipped, found = (0, separator) if separator else _begin(file)
+                names, cells = _cells(file, header, found, skipped)
         except FileNotFoundError:
             raise UserError(f'{path}: no such file') from None
         except UnicodeDecodeError:
@@ -56,7 +58,7 @@ class Table:
         if len(excess):
             raise UserError(f'{path} row {rows[excess[0]]}: {len(names) + 1} cells in a table of {len(names)} columns')
         columns = {name: cells[i].tolist() for i, name in enumerate(names) if name}
-        return cls(Path(path), columns, rows, '.' if separator == ',' else ',')
+        return cls(Path(path), columns, rows, '.' if found == ',' else ',')
 
     def needs(self, *names: str, hint: str = '') -> None:
         """Raise UserError if a column is not there: it says which the table has and which are wanted."""
@@ -82,9 +84,9 @@ class Table:
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
 
     def number(self, text: str) -> float | None:
-        """Return the number that a cell holds, None if it holds none."""
+        """Return the number that a cell holds, None if it holds none; 1_000 is a number in Python alone."""
         try:
-            return float(text.replace(self.decimal, '.'))
+            return None if '_' in text else float(text.replace(self.decimal, '.'))
         except ValueError:
             return None
 
@@ -101,7 +103,7 @@ class Table:
                                 'one below the folder of the images (--im_dir)')
         return names
 
-    def once(self, names: list[str], values: Sequence | None = None, what: str = '') -> None:
+    def once(self, names: list[str], values: Sequence | None = None, what: str = '', hint: str = '') -> None:
         """Raise UserError if an image comes twice: it counts them and says whether the values are the same."""
         first: dict[str, int] = {}
         again = [(first[name], i) for i, name in enumerate(names) if first.setdefault(name, i) != i]
@@ -111,23 +113,35 @@ class Table:
                                               f', with the {what} {values[i]:g} and {values[j]:g}')
             more = f' ({len(again)} rows repeat an image)' if len(again) > 1 else ''
             raise UserError(f'{self.path} row {self.rows[j]}: {names[j]} again, first in row {self.rows[i]}'
-                            f'{told}{more}')
+                            f'{told}{more}{hint}')
 
 
-def _cells(file: TextIO, header: Sequence[str] | None, separator: str) -> tuple[list[str], 'pd.DataFrame']:
+def _begin(file: TextIO) -> tuple[int, str]:
+    """Return how many lines lie before the header, and the separator."""
+    skipped, separator = 0, None
+    line = file.readline()
+    while before := BEFORE.fullmatch(line):
+        skipped, separator = skipped + 1, before['separator'] or separator
+        line = file.readline()
+    return skipped, separator or max(',;\t', key=line.count)
+
+
+def _cells(file: TextIO, header: Sequence[str] | None, separator: str, skipped: int
+           ) -> tuple[list[str], 'pd.DataFrame']:
     """Return the names of the columns and the stripped cells below them, with an empty column more for their ends.
 
-    The index counts all lines of the file from 0, of which a quoted cell may have several.
+    The index counts all lines of the file from 0, of which a quoted cell may have several; `skipped` lie before it.
     """
     import pandas as pd  # slow to import, and --help needs none
+    form = {**FORM, 'sep': separator, 'skiprows': skipped}
     file.seek(0)
     try:
-        names = list(header or pd.read_csv(file, sep=separator, nrows=1, **FORM).iloc[0].str.strip())
+        names = list(header or pd.read_csv(file, nrows=1, **form).iloc[0].str.strip())
     except pd.errors.EmptyDataError:
         names = []
     file.seek(0)
-    cells = pd.read_csv(file, sep=separator, names=range(len(names) + 1), **FORM)
-    cells = cells.apply(lambda column: column.str.strip())
+    cells = pd.read_csv(file, names=range(len(names) + 1), **form)
+    cells = cells.apply(lambda column: column.str.strip()).set_axis(cells.index + skipped)
     return names, cells if header else cells[1:]
 
 

@@ -4,7 +4,6 @@ A file name is written as valid UTF-8 on one line: bytes that are not UTF-8 beco
 invisible ones their escapes (see `text`). It is the path as it was given (or found below a folder that was given),
 without a leading ./; --resume recognises images by it.
 """
-import difflib
 import glob
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError, needed
-from iqa_runtime.names import text
+from iqa_runtime.names import nearest, text
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that braces may mean
@@ -108,22 +107,6 @@ def _choices(inside: str) -> int:
         if character == ',' and depth == 0:
             commas.append(i)
     return sum(names_in(inside[start + 1:end]) for start, end in zip(commas, [*commas[1:], len(inside)], strict=True))
-
-
-def nearest(word: str) -> str:
-    """Return words for an error that name the files nearest to a path that is not there, '' if there are none."""
-    folder, name = os.path.split(word)
-    while folder and not os.path.isdir(folder):
-        folder, name = os.path.split(folder)
-    try:
-        there = sorted(os.listdir(folder or '.'))
-    except OSError:
-        return ''
-    suffix = os.path.splitext(name)[1]
-    alike = [other for other in there if suffix and other.endswith(suffix)]
-    known = {other.casefold(): other for other in there[:10_000]}
-    close = [known[other] for other in difflib.get_close_matches(name.casefold(), known, 3, .5)] or alike[:3]
-    return '; nearest to it: ' + ', '.join(text(os.path.join(folder, other)) for other in close) if close else ''
 
 
 def _others(folder: str, recursive: bool) -> str:

@@ -9,6 +9,7 @@ from conftest import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 from mini import MINI
+from PIL import Image
 
 import main
 import test_dataset
@@ -85,7 +86,7 @@ def test_how_tables_are_written_elsewhere(tmp_path, text, encoding):
     ('image,mos\na,inf\n', r"row 2: the mos 'inf' is not a finite number"),
     ('image,mos,std\na,1,nan\n', r"row 2: the std 'nan' is not a finite number"),
     ('image,mos\n,1\n', r'row 2: the image is empty'),
-    ('image,mos\na,1\nb,2\n./a,1\n', r'row 4: a again, first in row 2, with the same mos 1$'),
+    ('image,mos\na,1\nb,2\n./a,1\n', r'row 4: a again, first in row 2, with the same mos 1; data/make_info.py'),
     ('image,mos\na,1\na,2\na,2\n', r'row 3: a again, first in row 2, with the mos 1 and 2 \(2 rows repeat an image\)'),
     ('image,mos,mos\na,1,2\n', r"two columns are called 'mos'"),
     ('image,mos\na,1,2\n', r'row 2: 3 cells in a table of 2 columns'),
@@ -98,6 +99,44 @@ def test_how_tables_are_written_elsewhere(tmp_path, text, encoding):
 def test_tables_with_mistakes(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read_info(table(tmp_path / 'x.csv', text))
+
+
+@pytest.mark.parametrize('suffix', ['.csv', '.tsv', '.txt'])
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+@pytest.mark.parametrize('before', ['', '{0}', '# by 3 people, 2024\n', '{0}# one\n#two\n'])
+def test_lines_before_the_header(tmp_path, suffix, separator, before):
+    before = before.format(f'sep={separator}\r\n')
+    text = before + separator.join(('image', 'mos')) + '\n#1.png' + separator + '1.5\n\n2.png' + separator + '2\n'
+    info = read_info(table(tmp_path / f'x{suffix}', text))
+    assert (info.names, info.mos.tolist()) == (['#1.png', '2.png'], [1.5, 2])
+    row = 5 + before.count('\n')
+    with pytest.raises(UserError, match=f"row {row}: the mos 'good' is not a finite number"):
+        read_info(table(tmp_path / f'x{suffix}', f'{text}3.png{separator}good\n'))
+    with pytest.raises(UserError, match=f'row {row}: 4 cells'):
+        read_info(table(tmp_path / f'x{suffix}', f'{text}3.png{separator}1{separator}2{separator}3\n'))
+
+
+def test_a_number_of_python_alone_is_no_score(tmp_path):
+    with pytest.raises(UserError, match="row 2: the mos '12_3' is not a finite number"):
+        read_info(table(tmp_path / 'x.csv', 'image,mos\na,12_3\n'))
+
+
+@pytest.mark.parametrize(('listed', 'there', 'hint'), [
+    ('a.PNG', 'a.png', 'nearest to it: images/a.png'),
+    ('a', 'a.png', 'nearest to it: images/a.png'),
+    ('a.jpg', 'a.png', 'nearest to it: images/a.png'),
+    ('caf\u00e9.png', 'cafe\u0301.png', 'in another form of Unicode'),
+    ('cafe\u0301.png', 'caf\u00e9.png', 'in another form of Unicode'),
+])
+def test_a_name_that_is_nearly_there_is_named(tmp_path, monkeypatch, fails, listed, there, hint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'images').mkdir()
+    for name in (there, 'other.png', 'zebra.png'):
+        Image.new('RGB', (8, 8)).save(f'images/{name}')
+    table(tmp_path / 'x.csv', f'image,mos\n{listed},1\nother.png,2\nzebra.png,3\n')
+    error = fails(main.main, '--dataset', 'x.csv', '--im_dir', 'images', *SMALL)
+    assert '1 of 3 images cannot be read' in error
+    assert hint in error
 
 
 def test_files_that_are_no_tables(tmp_path):
@@ -140,7 +179,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('words', 'message'), [
     (['--dataset', 'mi.csv'], "unknown data set 'mi.csv' (did you mean my.csv?)"),
-    (['--dataset', 'gone/x.mat'], 'or an info file (.csv or .mat) that is there'),
+    (['--dataset', 'gone/x.mat'], 'or an info file (.csv, .tsv, .txt, .mat) that is there'),
     (['--dataset', 'KonIQ10k.csv'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'koniq-1k'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'my.csv', '--data_info', 'x.mat'], '--dataset my.csv is an info file already'),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from PIL import Image, ImageFilter
 from scipy.io import savemat
 
 from data import make_info
@@ -193,6 +194,65 @@ def test_any_table(source, tmp_path, capsys):
     info = made('csv', folder, tmp_path / 'out.csv', '--image_column', 'x', '--mos_column', 'y', '--lower_is_better')
     assert info.mos.tolist() == [1, 2]
     assert not info.higher_is_better
+
+
+def test_ratings_of_several_people(source, tmp_path, fails):
+    folder, write = source
+    rng = np.random.default_rng(0)
+    ratings = {f'{i}.png': rng.integers(1, 6, size) for i, size in enumerate((1, 2, 5, 9))}
+    rows = [f'{name},{rating},rater{i},ref{name[0]}' for name, some in ratings.items() for i, rating in enumerate(some)]
+    write('my.csv', 'image,rating,who,reference\n' + '\n'.join(rng.permutation(rows)))
+    assert 'again, first in row' in (error := fails(make_info.main, 'csv', '--source', folder))
+    assert 'csv --aggregate mean takes a row for each rating' in error
+    info = made('csv', folder, tmp_path / 'out.csv', '--aggregate', 'mean')
+    votes = pd.read_csv(tmp_path / 'out.csv').votes
+    for name, mos, std, count in zip(info.names, info.mos, info.std, votes, strict=True):
+        assert count == len(ratings[name])
+        np.testing.assert_allclose([mos, std], [np.mean(ratings[name]), np.std(ratings[name]) if count > 1 else np.nan])
+    assert info.references == [f'ref{name[0]}' for name in info.names]
+    write('my.csv', 'image,rating,reference\na,1,r\nb,2,r\na,3,s\n')
+    assert "my.csv row 4: the reference of a is 's', in row 2 'r'" in fails(
+        make_info.main, 'csv', '--source', folder, '--aggregate', 'mean')
+
+
+def test_counts_of_marks_are_the_marks_themselves(source, tmp_path, capsys, fails):
+    folder, write = source
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 9, (6, 10)) + np.eye(6, 10, dtype=int)
+    columns = rng.permutation(10)
+    write('my.csv', ','.join(['image_id', *(f'c{mark + 1}' for mark in columns)]) + '\n' + ''.join(
+        ','.join([f'{i}.jpg', *map(str, row[columns])]) + '\n' for i, row in enumerate(counts)))
+    info = made('csv', folder, tmp_path / 'out.csv')
+    assert 'mos, std: of the marks 1 to 10, counted in c' in capsys.readouterr().out
+    marks = [np.repeat(np.arange(1, 11), row) for row in counts]
+    np.testing.assert_allclose(info.mos, [some.mean() for some in marks])
+    np.testing.assert_allclose(info.std, [some.std() for some in marks])
+    write('my.csv', 'image,c1,c2,c3,c4,c5\na,1,0,0,0,-1\n')
+    assert 'row 2: expected counts of marks, at least 0 and not all 0; found 1, 0, 0, 0, -1' in fails(
+        make_info.main, 'csv', '--source', folder)
+    write('my.csv', 'image,c1,c2,c3,c5,c6\na,1,0,0,0,1\n')
+    assert 'looks like the mos' in fails(make_info.main, 'csv', '--source', folder)
+
+
+@pytest.mark.parametrize('higher', [True, False])
+def test_a_column_dmos_needs_its_direction(source, tmp_path, fails, higher):
+    folder, write = source
+    rng = np.random.RandomState(0)
+    for i in range(24):
+        grey = Image.fromarray(rng.randint(0, 256, (24, 32), np.uint8)).resize((64, 48), Image.Resampling.BICUBIC)
+        grey.filter(ImageFilter.GaussianBlur(i / 4)).save(folder / f'{i}.png')
+    rows = ''.join(f'{i}.png,{-i if higher else i}\n' for i in range(24))
+    write('my.csv', f'image,DMOS\n{rows}')
+    error = fails(make_info.main, 'csv', '--source', folder, '--out', tmp_path / 'out.csv')
+    direction = f'--{"higher" if higher else "lower"}_is_better'
+    assert 'my.csv: the column DMOS may rise or fall with quality' in error
+    assert f'a guess from 24 images is {direction}: rank correlation' in error
+    assert not (tmp_path / 'out.csv').exists()
+    assert made('csv', folder, tmp_path / 'out.csv', direction).higher_is_better == higher
+    assert 'no guess: 0 of its images can be read in' in fails(
+        make_info.main, 'csv', '--source', folder, '--im_dir', tmp_path)
+    write('my.csv', f'image,mos\n{rows}')
+    assert made('csv', folder, tmp_path / 'out.csv').higher_is_better
 
 
 def test_a_table_becomes_a_mat_with_its_parts(source, tmp_path):

@@ -52,6 +52,29 @@ def test_tables(tmp_path):
         read_info(path)
 
 
+ROWS = [f'{i}.png,{i},.1' for i in range(6)]
+
+
+def test_the_splits_of_tables(tmp_path, capsys):
+    path = tmp_path / 'meta_info_ours.csv'
+    official, first, second = '001122', ['train'] * 3 + ['val'] * 3, ['val'] * 3 + ['train'] * 3
+    header = 'img_name,mos,std,split,official_split,ratio802_seed123_split_01,ratio802_seed123_split_02\n'
+    path.write_text(header + ''.join(f'{row},{i % 3},{official[i]},{first[i]},{second[i]}\n'
+                                     for i, row in enumerate(ROWS)))
+    info = read_info(path)
+    assert [rows.tolist() for rows in choose(info, SplitPlan()).values()] == [[0, 1], [2, 3], [4, 5]]
+    for index, parts in ((1, [[0, 1, 2], [3, 4, 5]]), (2, [[3, 4, 5], [0, 1, 2]])):
+        assert [rows.tolist() for rows in choose(info, SplitPlan('pyiqa', index=index)).values()] == parts
+    assert 'no official split' not in capsys.readouterr().out
+    with pytest.raises(UserError, match='--split_index 3: the info file has the splits 1, 2'):
+        choose(info, SplitPlan('pyiqa', index=3))
+    path.write_text('img_name,mos,std,split\n' + ''.join(f'{row},{i % 3}\n' for i, row in enumerate(ROWS)))
+    assert [rows.tolist() for rows in choose(read_info(path), SplitPlan()).values()] == [[0, 3], [1, 4], [2, 5]]
+    path.write_text('img_name,mos,std,split\n' + ''.join(f'{row},{i}\n' for i, row in enumerate(ROWS)))
+    with pytest.raises(UserError, match=r"row 5: the part is '3'; expected one of: train, val, test"):
+        read_info(path)
+
+
 def test_split_files(tmp_path):
     path = tmp_path / 'ours.pkl'
     write_splits(path, pyiqa_splits(10))

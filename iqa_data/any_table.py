@@ -1,0 +1,136 @@
+"""Read any table of images and scores: its columns guessed, ratings of several raters or counts of marks averaged."""
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from iqa_data.info import TEXTS, Info, info_of
+from iqa_data.look import guess_direction, look
+from iqa_data.published import Folder, renamed
+from iqa_data.pyiqa import OFFICIAL, PART_NAMES
+from iqa_runtime.errors import UserError
+from iqa_runtime.tables import Table
+
+GUESSES = {  # what tables call their columns, the likeliest first; case and punctuation do not matter
+    'image': ('image', 'image_name', 'img_name', 'im_name', 'file_name', 'name', 'file', 'dist_img', 'img',
+              'image_path', 'path', 'image_id'),
+    'mos': ('mos', 'mos_zscore', 'mos_quality', 'mean_opinion_score', 'dmos', 'score', 'quality', 'rating', 'mean'),
+    'std': ('std', 'mos_std', 'std_quality', 'sd', 'stddev', 'score_std', 'standard_deviation'),
+    'reference': ('reference', 'ref', 'ref_img', 'ref_name', 'reference_name', 'ref_image', 'content'),
+    'part': ('part', *OFFICIAL, 'set', 'subset'),
+}
+OPTIONS = {name: f'{name}_column' for name in GUESSES} | {'part': 'split_column'}
+COUNT = re.compile(r'(c|n|counts?|votes?)[_ ]?0*([1-9]\d*)', re.IGNORECASE)  # a column of counts, and the mark
+FEWEST_MARKS = 5
+FEWEST_IMAGES, MOST_IMAGES = 20, 200  # from which a direction is guessed
+
+
+def any_table(folder: Folder, args) -> Info:
+    """Read any table with a column of images and one of MOS: the names are guessed and printed, or given as options.
+
+    Instead of MOS it may have columns of counts, how many gave the mark 1, 2, ... K, as c1 ... c10: MOS and std are
+    those of the marks. With `--aggregate mean` an image may have several rows, a rating each.
+    """
+    table = folder.table(*(f'*{suffix}' for suffix in TEXTS))
+    columns = guessed(table, args)
+    print('Columns: ' + ', '.join(f'{wanted} is {name!r}' for wanted, name in columns.items()))
+    found = renamed(table, **columns)
+    if 'part' in columns:
+        found.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in found.columns['part']]
+    if 'mos' not in columns:
+        found = of_counts(found, table)
+    elif args.aggregate:
+        found = aggregated(found)
+    votes = {'votes': found.numbers('votes')} if 'votes' in found.columns else {}
+    info = info_of(found, **votes)
+    if 'dmos' in _plain(columns.get('mos', '')) and args.lower_is_better is None:
+        raise UserError(f'{table.path}: the column {columns["mos"]} may rise or fall with quality (LIVE\'s DMOS fall, '
+                        "KADID-10k's rise): say --lower_is_better or --higher_is_better; "
+                        f'{guess(info, Path(args.im_dir or table.path.parent))}')
+    return info
+
+
+def _plain(name: str) -> str:
+    return ''.join(filter(str.isalnum, name.lower()))
+
+
+def guessed(table: Table, args) -> dict[str, str]:
+    """Return the columns of a table by what they hold, as given by options or guessed; without mos if it has counts.
+
+    Raises UserError if there is no column of images, or none of MOS and no counts.
+    """
+    plain = {_plain(name): name for name in reversed(table.columns)}
+    columns = {}
+    for wanted, guesses in GUESSES.items():
+        found = [plain[guess] for guess in map(_plain, guesses) if guess in plain]
+        columns[wanted] = getattr(args, OPTIONS[wanted]) or next(iter(found), None)
+        if columns[wanted] is None and (wanted == 'image' or (wanted == 'mos' and not marks_of(table))):
+            raise UserError(f'{table.path}: none of its columns looks like the {wanted}: {", ".join(table.columns)}; '
+                            f'name it with --{OPTIONS[wanted]}')
+    return {wanted: name for wanted, name in columns.items() if name}
+
+
+def marks_of(table: Table) -> Mapping[int, str]:
+    """Return {mark: column} of the columns of counts for the marks 1 to K, at least FEWEST_MARKS; else nothing."""
+    groups: dict[str, dict[int, str]] = {}
+    for name in table.columns:
+        if found := COUNT.fullmatch(name):
+            groups.setdefault(found[1].lower(), {})[int(found[2])] = name
+    whole = [marks for marks in groups.values()
+             if len(marks) >= FEWEST_MARKS and set(marks) == {*range(1, len(marks) + 1)}]
+    return max(whole, key=len, default={})
+
+
+def of_counts(found: Table, table: Table) -> Table:
+    """Return `found` with mos, std and votes: the mean and the standard deviation of the marks that `table` counts."""
+    columns = marks_of(table)
+    print(f'mos, std: of the marks 1 to {len(columns)}, counted in {", ".join(columns.values())}')
+    marks, counts = np.array(list(columns), float), np.stack([table.numbers(name) for name in columns.values()], 1)
+    votes = counts.sum(1)
+    bad = np.flatnonzero((counts < 0).any(1) | (votes <= 0))
+    if len(bad):
+        raise UserError(f'{table.path} row {table.rows[bad[0]]}: expected counts of marks, at least 0 and not all 0; '
+                        f'found {", ".join(f"{count:g}" for count in counts[bad[0]])}')
+    mos = counts @ marks / votes
+    std = np.sqrt((counts * (marks - mos[:, None]) ** 2).sum(1) / votes)
+    numbers = {'mos': mos, 'std': std, 'votes': votes}
+    return replace(found, decimal='.', columns=found.columns | {
+        name: [repr(value) for value in values.tolist()] for name, values in numbers.items()})
+
+
+def aggregated(table: Table) -> Table:
+    """Return a table of one row per image, in the order of the first: the mean of its mos, their std, the votes.
+
+    The standard deviation is that of the ratings themselves (divided by their number); of one rating it is not known.
+    Raises UserError if another column differs between the rows of an image.
+    """
+    names, ratings = table.images(), table.numbers('mos')
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        rows.setdefault(name, []).append(i)
+    for column in set(table.columns) - {'image', 'mos', 'std', 'votes'}:
+        cells = table.columns[column]
+        pairs = [(some[0], i) for some in rows.values() for i in some if cells[i] != cells[some[0]]]
+        if pairs:
+            i, j = pairs[0]
+            raise UserError(f'{table.path} row {table.rows[j]}: the {column} of {names[j]} is {cells[j]!r}, in row '
+                            f'{table.rows[i]} {cells[i]!r}')
+    first = [some[0] for some in rows.values()]
+    columns = {name: [cells[i] for i in first] for name, cells in table.columns.items()}
+    columns['mos'] = [repr(float(ratings[some].mean())) for some in rows.values()]
+    columns['std'] = [repr(float(ratings[some].std())) if len(some) > 1 else '' for some in rows.values()]
+    columns['votes'] = [str(len(some)) for some in rows.values()]
+    return replace(table, columns=columns, rows=[table.rows[i] for i in first], decimal='.')
+
+
+def guess(info: Info, folder: Path) -> str:
+    """Guess in words from at most MOST_IMAGES images below a folder whether the scores rise with quality."""
+    there = [i for i, name in enumerate(info.names) if (folder / name).is_file()][:MOST_IMAGES]
+    seen = {i: one for i in there if not (one := look(folder / info.names[i])).error}
+    if len(seen) < FEWEST_IMAGES:
+        return f'no guess: {len(seen)} of its images can be read in {folder} (--im_dir names another folder)'
+    rho = guess_direction(list(seen.values()), info.mos[list(seen)])
+    return (f'a guess from {len(seen)} images is --{"higher" if rho > 0 else "lower"}_is_better: rank correlation '
+            f'{rho:+.2f} with sharpness less half the noise')
