@@ -220,4 +220,4 @@ def test_tiny_tables(tiny, tmp_path, fails):
         error = fails(main.main, '--dataset', 'few.csv', '--im_dir', 'tiny/images', *SMALL)
         assert f'the split leaves {"train" if n == 1 else "val"} empty: {n} images' in error
     table(tmp_path / 'few.csv', 'image,mos\n')
-    assert 'few.csv: it holds no images' in fails(main.main, '--dataset', 'few.csv', '--im_dir', 'tiny/images')
+    assert 'few.csv: it holds no images' in fails(main.main, '--dataset', 'few.csv', '--im_dir', 'tiny/images', *SMALL)
