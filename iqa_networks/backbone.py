@@ -5,10 +5,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import without_memory
-from iqa_runtime.checkpoint import read_tensors
-from iqa_runtime.checks import checked_value, tensors
-from iqa_runtime.errors import UserError, first_line
+from iqa_runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,9 @@ class Backbone:
                                 'without internet give --weights PATH, a torchvision state dict, or --weights none'
                                 ) from None
         network = self.network()
-        state = checked_value(f'--weights {weights}', 'the file', tensors, read_tensors(weights))
-        try:
-            network.load_state_dict(state)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            reason = first_line(error)
-            raise UserError(f'--weights {weights}: not a torchvision state dict of {arch} ({reason})') from None
+        used = self.names()
+        names = {name: name if name in used else None for name in network.state_dict()}
+        load_part(network, weights, read_weights(weights), names, f"torchvision's {arch}")
         return network
 
     def features(self, network: nn.Module) -> 'TappedLayers':

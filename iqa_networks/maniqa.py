@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_networks.network import Network
+from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_side
 from iqa_networks.swin import SwinStage, run
-from iqa_networks.timm_backbone import downloaded, import_timm, read_weights
-from iqa_runtime.errors import UserError, first_line
+from iqa_networks.timm_backbone import downloaded, import_timm
+from iqa_runtime.errors import UserError
 
 TAPS = (6, 7, 8, 9)  # blocks of the ViT, from 0, whose outputs are the features
 WINDOW = 4           # side of the Swin stages' windows, in patches
@@ -154,12 +155,10 @@ def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module
 
 def load_vit(vit: nn.Module, name: str, path: str | Path) -> None:
     """Put a state dict of the same ViT at any size into it: torch's format, or safetensors."""
-    state = read_weights(path)
-    try:
-        state['pos_embed'] = resample_position_embedding(state['pos_embed'], vit.patch_embed.grid_size[0])
-        vit.load_state_dict(state)
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise UserError(f'--weights {path}: not a state dict of {name} ({first_line(error)[:200]})') from None
+    state, table = read_weights(path), 'pos_embed'
+    if table in state and state[table].ndim == 3:
+        state[table] = resample_position_embedding(state[table], vit.patch_embed.grid_size[0])
+    load_part(vit, path, state, {name: name for name in vit.state_dict()}, name)
 
 
 def resample_position_embedding(table: Tensor, side: int) -> Tensor:

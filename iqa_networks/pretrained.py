@@ -1,19 +1,20 @@
-"""Pretrained weights from a file: a state dict in the usual wrappings, put into a network that it fits, strictly."""
+"""Weights from a file: a state dict in the usual wrappings, put into a network that it fits, strictly."""
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iqa_networks.network import Network
 from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, first_line, needed
 
 # key of the state dict in a file, if the file is not the state dict itself -> who writes such files
 WRAPPINGS = {'model': 'this project', 'params': 'pyiqa', 'state_dict': 'Lightning'}
 PREFIXES = ('module.', 'net.')  # in front of all names: of a parallel wrapper, of a Lightning module
+COMPILED = '_orig_mod.'         # anywhere in a name: of a module that torch.compile wrapped
+COUNTS = '.num_batches_tracked'  # torch wrote none before 0.4.1
 
 
 def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = ()) -> str:
@@ -24,14 +25,14 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
 
     Args:
         network: any network of the toolkit.
-        path: a checkpoint of this project, a state dict, or one wrapped as WRAPPINGS and PREFIXES say.
+        path: see `read_weights`.
         keep: names of tensors that are not loaded.
 
     Raises UserError that names the file if it cannot be read, or if it fits nothing.
     """
-    state, own = state_dict_in(read_tensors(path), path), network.state_dict()
-    optional = {f'{name}.delta' for name, _ in factored_layers(network)}
-    optional |= {name for name in own if name.endswith('.num_batches_tracked')}  # torch wrote none before 0.4.1
+    state, own = read_weights(path), network.state_dict()
+    added = {f'{name}.delta' for name, _ in factored_layers(network)}
+    optional = added | {name for name in own if name.endswith(COUNTS)}
 
     def wanted(names: Mapping[str, str]) -> dict[str, str]:
         return {there: here for there, here in names.items() if there in state or here not in optional}
@@ -40,12 +41,49 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
         others = {kind: wanted(theirs) for kind, theirs in network.other_names().items()}
         fitting = [(kind, theirs) for kind, theirs in others.items() if set(theirs) <= set(state)]
         whose, names = fitting[0] if fitting else (whose, names)
-    check_fit(state, names, own, path, strict=whose == 'the network')
+    if wrong := misfit(state, names, own, () if whose == 'the network' else state):
+        raise UserError(f'--pretrained {path}: does not fit the network: {wrong}')
     loaded = {here: state[there] for there, here in names.items() if here not in keep}
     network.load_state_dict({**own, **loaded})
-    rest = [name for name in own if name not in loaded and name not in optional]
+    rest = [name for name in own if name not in loaded and name not in added]
     return (f'{path}: {len(loaded)} of {len(own)} tensors are those of {whose}'
             + (f'; {len(rest)} stay as they were ({some(rest)})' if rest else ''))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict in a file; UserError if there is none.
+
+    Taken are a checkpoint of this project, a state dict, or one wrapped as WRAPPINGS, PREFIXES and COMPILED say, in
+    torch's format; or a state dict in safetensors.
+    """
+    if Path(path).suffix != '.safetensors':
+        return state_dict_in(read_tensors(path), path)
+    if not Path(path).is_file():
+        raise UserError(f'{path}: {"not a file" if Path(path).exists() else "no such file"}')
+    load_file = needed('safetensors.torch', 'safetensors', path).load_file
+    try:
+        content = load_file(path)
+    except Exception as error:  # of a broken file, of many kinds
+        raise UserError(f'{path}: not a file of safetensors ({first_line(error)[:200]})') from None
+    return state_dict_in(content, path)
+
+
+def load_part(network: nn.Module, path: str | Path, state: Mapping[str, Tensor], names: Mapping[str, str | None],
+              whose: str) -> None:
+    """Put a state dict of a whole backbone into the part of it that is used; UserError of --weights if it misfits.
+
+    Args:
+        network: the part.
+        path: where the state dict was read, for the error.
+        state: what `read_weights` returned.
+        names: the name of each tensor of the whole backbone -> its name in the part, None if it is not used.
+        whose: the backbone in words, for the error.
+    """
+    used = {there: here for there, here in names.items() if here and (there in state or not here.endswith(COUNTS))}
+    if wrong := misfit(state, used, network.state_dict(), names):
+        raise UserError(f'--weights {path}: not a state dict of {whose}: {wrong}; --pretrained takes checkpoints and '
+                        'other weights of the whole network')
+    network.load_state_dict({here: state[there] for there, here in used.items()}, strict=False)
 
 
 def state_dict_in(content, path: str | Path) -> dict[str, Tensor]:
@@ -56,31 +94,42 @@ def state_dict_in(content, path: str | Path) -> dict[str, Tensor]:
                 content = content[key]
                 break
     state = checked_value(path, 'weights', tensors, content)
-    for prefix in PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+    plain = {name.replace(COMPILED, ''): tensor for name, tensor in state.items()}
+    while plain and (prefix := _shared_prefix(plain)):
+        plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
+    return plain if len(plain) == len(state) else state
 
 
-def check_fit(state: dict[str, Tensor], names: dict[str, str], own: dict[str, Tensor], path: str | Path,
-              strict: bool) -> None:
-    """Raise UserError if a tensor is missing or has another shape, or if `strict` and there are others."""
+def _shared_prefix(names: Collection[str]) -> str:
+    """Return the one of PREFIXES that all names begin with, or ''."""
+    return next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)), '')
+
+
+def misfit(state: Mapping[str, Tensor], names: Mapping[str, str], own: Mapping[str, Tensor],
+           others: Collection[str]) -> str:
+    """Return in words which tensors of a state dict are missing, too many, or of another shape; '' if it fits.
+
+    Args:
+        state: of the file.
+        names: names of the tensors in the file that are wanted -> in the network.
+        own: state dict of the network.
+        others: names that the file may hold besides.
+    """
     missing = [there for there in names if there not in state]
-    more = [name for name in state if name not in names] if strict else []
+    more = [name for name in state if name not in names and name not in others]
     other = [f'{there} {shape(state[there])} for {shape(own[here])}' for there, here in names.items()
              if there in state and state[there].shape != own[here].shape]
     wrong = {'lacks': missing, 'has besides': more, 'has other shapes,': other}
-    if any(wrong.values()):
-        raise UserError(f'--pretrained {path}: does not fit the network: it ' + ', and '.join(
-            f'{what} {some(names)}' for what, names in wrong.items() if names))
+    found = ', and '.join(f'{what} {some(names)}' for what, names in wrong.items() if names)
+    return f'it {found}' if found else ''
 
 
-def shape(tensor: torch.Tensor) -> str:
+def shape(tensor: Tensor) -> str:
     """Return the shape of a tensor in words."""
     return 'x'.join(map(str, tensor.shape)) or 'a number'
 
 
 def some(names: Collection[str]) -> str:
     """Return the first three names, and how many there are if there are more."""
-    first = [*names][:3]
+    first = [str(name)[:80] for name in [*names][:3]]
     return ', '.join(first) + (f', ... ({len(names)})' if len(names) > len(first) else '')

@@ -13,9 +13,8 @@ from types import MappingProxyType, ModuleType
 from torch import Tensor, nn
 
 from iqa_networks.local import twin
+from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_memory, check_side, without_memory
-from iqa_runtime.checkpoint import read_tensors
-from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, first_line, needed
 
 PREFIX = 'timm/'
@@ -104,15 +103,7 @@ class TimmBackbone:
             return downloaded(self.name, self.network)
         network = self.network()
         if weights is not None:
-            places, state = self.places(network), read_weights(weights)
-            try:
-                unknown = [name for name in state if name not in places]
-                if unknown:
-                    raise ValueError(f'it has besides {str(unknown[0])[:80]}')
-                network.load_state_dict({places[name]: tensor for name, tensor in state.items() if places[name]})
-            except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-                raise UserError(f'--weights {weights}: not a state dict of timm\'s {self.name} ({first_line(error)})'
-                                ) from None
+            load_part(network, weights, read_weights(weights), self.places(network), f"timm's {self.name}")
         return network
 
     def features(self, network: nn.Module) -> 'TimmFeatures':
@@ -191,16 +182,3 @@ def downloaded(name: str, build, **arguments) -> nn.Module:
         raise UserError(f"cannot download timm's weights {name} ({first_line(error)[:100]}); on a machine without "
                         'internet give --weights PATH, a state dict of that network, or --weights none') from None
 
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, in torch's format or in safetensors; UserError if there is none."""
-    if Path(path).suffix != '.safetensors':
-        return checked_value(f'--weights {path}', 'the file', tensors, read_tensors(path))
-    from safetensors.torch import load_file  # it comes with timm
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f'--weights {path}: no such file') from None
-    except Exception as error:  # of a broken file, of many kinds
-        raise UserError(f'--weights {path}: not a file of safetensors ({first_line(error)[:200]})') from None
-    return checked_value(f'--weights {path}', 'the file', tensors, state)

@@ -67,7 +67,8 @@ def file_name(value) -> str:
 def tensors(value) -> 'dict[str, torch.Tensor]':
     """Return a state dict; ValueError if it is no state dict, or if a number in it is NaN or infinite."""
     import torch
-    if not isinstance(value, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
+    if not isinstance(value, Mapping) or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()):
         raise ValueError('a dictionary of tensors')
     for name, tensor in value.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

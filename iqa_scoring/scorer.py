@@ -23,6 +23,7 @@ from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
 from iqa_networks.local import twin
 from iqa_networks.network import Network, scored_first
 from iqa_networks.normalise import NORMALISATIONS
+from iqa_networks.pretrained import state_dict_in
 from iqa_networks.svd_layers import unfactored
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
@@ -151,7 +152,7 @@ def restore(checkpoint: dict, file: str | Path, **given) -> Network:
     """Return the network of a checkpoint with its weights; see `network_of` for `given`."""
     name, options = network_of(checkpoint, file, given)
     network = create_model(name, **options)
-    load_weights(network, checkpoint, file)
+    load_weights(network, {'model': state_dict_in(checkpoint['model'], file)}, file)
     if len(checkpoint['k']) != len(network.heads):
         raise UserError(f'{file}: k has {len(checkpoint["k"])} values, {name} {len(network.heads)} heads')
     if not 0 <= checkpoint.get('head', 0) < len(network.heads):

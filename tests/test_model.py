@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.errors import UserError
 from iqa_training.optimizers import parameter_groups
-from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel
+from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel, load
 
 
 @pytest.mark.parametrize('method', POOLS)
@@ -77,7 +78,8 @@ def test_weights_from_a_file(tmp_path):
 def test_bad_weights(tmp_path):
     torch.save({'a': torch.zeros(1)}, tmp_path / 'other.pth')
     (tmp_path / 'text.pth').write_text('no weights')
-    for name, reason in (('other.pth', 'not a torchvision state dict of resnet18'), ('none.pth', 'no such file'),
+    misfit = "not a state dict of torchvision's resnet18: it lacks conv1.weight, .*, and has besides a; --pretrained"
+    for name, reason in (('other.pth', misfit), ('none.pth', 'no such file'),
                          ('text.pth', 'not a checkpoint')):
         with pytest.raises(UserError, match=f'{name}: {reason}'):
             IQAModel('resnet18', weights=tmp_path / name)
@@ -121,3 +123,38 @@ def test_the_originals_names_and_outputs(golden, i):
         for mode, n in ((False, 2), (True, 4)):
             outputs = torch.cat(model.train(mode)(fill.batch(n, h, w)), 1)
             assert_close(outputs, torch.tensor(numbers[f'{i}/{"train" if mode else "eval"}']), atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize('form', ['plain', 'compiled', 'parallel', 'compiled and parallel', 'wrapped', 'safetensors',
+                                  'without classifier', 'before counts'])
+def test_weights_and_pretrained_take_the_same_files(form, tmp_path):
+    state = BACKBONES['resnet18'].network().state_dict()
+    prefix = {'compiled': '_orig_mod.', 'parallel': 'module.', 'compiled and parallel': '_orig_mod.module.'}
+    file = tmp_path / ('w.safetensors' if form == 'safetensors' else 'w.pth')
+    content = {prefix.get(form, '') + name: tensor for name, tensor in state.items()
+               if not (form == 'without classifier' and name.startswith('fc.'))
+               and not (form == 'before counts' and name.endswith('num_batches_tracked'))}
+    if form == 'safetensors':
+        from safetensors.torch import save_file
+        save_file(content, file)
+    else:
+        torch.save({'state_dict': content} if form == 'wrapped' else content, file)
+    models = [IQAModel('resnet18', weights=file), IQAModel('resnet18')]
+    load_pretrained(models[1], file)
+    for model in models:
+        found = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('features.')}
+        for there, here in model.other_names()['the torchvision network'].items():
+            assert torch.equal(found[here], state[there]), there
+
+
+def test_a_checkpoint_of_a_compiled_network_is_named_by_weights_and_taken_by_pretrained(tmp_path):
+    model = IQAModel('resnet18')
+    compiled = {name.replace('features.', 'features._orig_mod.'): value for name, value in model.state_dict().items()}
+    torch.save({'model': compiled, 'k': [1.] * 3, 'b': [0.] * 3}, tmp_path / 'c.pth')
+    other = IQAModel('resnet18')
+    load_pretrained(other, tmp_path / 'c.pth')
+    scored = load(tmp_path / 'c.pth', architecture='resnet18').network
+    for found in (other, scored):
+        assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UserError, match='--weights .*c.pth: .*it lacks conv1.weight.*; --pretrained takes checkpoints'):
+        IQAModel('resnet18', weights=tmp_path / 'c.pth')
