@@ -57,7 +57,7 @@ from iqa_runtime.checks import (
     whole,
 )
 from iqa_runtime.errors import UserError, first_line
-from iqa_runtime.files import replacing
+from iqa_runtime.files import check_regular, replacing
 
 FORMAT = 2
 PARTS = ('train', 'val', 'test')
@@ -93,8 +93,11 @@ def write_tensors(path: str | Path, content: dict) -> None:
 def read_tensors(path: str | Path):
     """Read tensors and plain values that torch.save wrote; UserError if the file is missing, broken or hostile."""
     try:
+        check_regular(path)
         with torch.serialization.safe_globals(_numpy_numbers()):
             return _bounded(torch.load(_uncompressed(path), map_location='cpu', weights_only=True))
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f'{path}: no such file') from None
     except OSError as error:

@@ -20,7 +20,7 @@ def checked_value(path: str | Path, key: str, check: Callable, value):
     """Return check(value); UserError that names the file, the key and the expected form."""
     try:
         return check(value)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f'{path}: {key}: expected {str(error)[:200]}') from None
 
 

@@ -1,11 +1,12 @@
 """Files: written whole or not at all, locked, kept apart from those that are read; names and texts."""
 import errno
+import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -196,11 +197,33 @@ def read_text(path: str | Path, most: int = 1 << 24) -> str:
     try:
         with open(path, 'rb') as file:
             content = file.read(most + 1)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read ({error.strerror or error})') from None
+    except (OSError, ValueError) as error:  # the latter of a path that no file can have
+        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
     if len(content) > most:
         raise UserError(f'{path}: larger than {most} bytes')
     try:
         return content.decode('utf-8-sig')
     except UnicodeDecodeError:
         raise UserError(f'{path}: not a text in UTF-8') from None
+
+
+def read_json(path: str | Path, check: Callable, what: str):
+    """Return check(content) of a JSON file; UserError that names the file and `what` is expected, if it is not that.
+
+    Args:
+        check: content -> the value to return; it raises ValueError or TypeError (see iqa_runtime/checks.py).
+    """
+    try:
+        return check(json.loads(read_text(path)))
+    except UserError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f'{path}: expected {what}: {str(error)[:200]}') from None
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise UserError if a path is that of a folder, or of a pipe or a device, which may never end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        found = 'a folder' if stat.S_ISDIR(mode) else 'a named pipe' if stat.S_ISFIFO(mode) else 'a device'
+        raise UserError(f'{text(path)}: expected a file, found {found}')

@@ -3,13 +3,12 @@
 A recipe is recipes/NAME.txt, another text file of option words with # comments, or the options.json of a run.
 """
 import difflib
-import json
 import os
 import shlex
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import ROOT, read_text
+from iqa_runtime.files import ROOT, read_json, read_text
 
 FOLDER = ROOT / 'iqa_recipes' if (ROOT / 'iqa_recipes').is_dir() else ROOT / 'recipes'  # the former where installed
 NAMES_OF_A_RUN = ('run_name', 'split_hash')  # in an options.json beside the options
@@ -40,15 +39,11 @@ def words_in(path: Path) -> list[str]:
 
 def options_of_run(path: Path) -> dict:
     """Return the options of training that an options.json holds, by name."""
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f'{path}: not JSON ({error})') from None
-    if not isinstance(content, dict):
-        raise UserError(f'{path}: expected the options of a run, as options.json holds them')
-    return {name: value for name, value in content.items() if name not in NAMES_OF_A_RUN}
+    def check(content) -> dict:
+        if not isinstance(content, dict):
+            raise ValueError('a dictionary')
+        return {name: value for name, value in content.items() if name not in NAMES_OF_A_RUN}
+    return read_json(path, check, 'the options of a run, as options.json holds them')
 
 
 def recipes_listed() -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from iqa_runtime.checks import LARGEST as MOST
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import check_regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +42,12 @@ class Table:
         the header has.
         """
         try:
+            check_regular(path)
             with open(path, encoding='utf-8-sig', newline='') as file:
                 skipped, found = (0, separator) if separator else _begin(file)
                 names, cells = _cells(file, header, found, skipped)
+        except UserError:
+            raise
         except FileNotFoundError:
             raise UserError(f'{path}: no such file') from None
         except UnicodeDecodeError:
@@ -68,7 +73,7 @@ class Table:
                             f'{", ".join(self.columns) or "none"}; expected {", ".join(names)}{hint}')
 
     def numbers(self, column: str, empty: float | None = None, finite: bool = True) -> np.ndarray:
-        """Return a column as (N,) float64; UserError for text, or if `finite` for nan and infinity.
+        """Return a column as (N,) float64; UserError for text, or if `finite` for nan, infinity and what is above MOST.
 
         An empty cell is `empty`; without it, it is an error too.
         """
@@ -78,8 +83,9 @@ class Table:
                     raise UserError(f'{self.path} row {row}: the {column} is empty')
                 return empty
             value = self.number(text)
-            if value is None or (finite and not math.isfinite(value)):
-                raise UserError(f'{self.path} row {row}: the {column} {text!r} is not a {"finite " * finite}number')
+            if value is None or (finite and not abs(value) <= MOST):
+                raise UserError(f'{self.path} row {row}: the {column} {text!r} is not a '
+                                + ('finite number of usual size' if finite else 'number'))
             return value
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
 

@@ -41,7 +41,7 @@ def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[b
 
 def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
     if word == '-':
-        yield from (os.fsdecode(line.rstrip(b'\r\n')) for line in stdin if line.strip())
+        yield from (path_in(line) for line in stdin if line.strip())
     elif os.path.isdir(word):
         images = list(_inside(word, recursive))
         if not images:
@@ -63,6 +63,13 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
         raise UserError(f'--img {text(word)}: no such file{nearest(word)}')
     else:
         yield word
+
+
+def path_in(line: bytes) -> str:
+    """Return a line of a list as text, in which bytes that are no UTF-8 stay; UserError if no path can be like it."""
+    if b'\0' in line:
+        raise UserError('--img -: a null byte in the list, as find -print0 writes them; expected one path a line')
+    return os.fsdecode(line.rstrip(b'\r\n'))
 
 
 def expanded(word: str) -> list[str]:

@@ -1,12 +1,12 @@
 """Which reference an image is compared with: files and folders of references, tables of pairs."""
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import same_file
 from iqa_runtime.names import text
-from iqa_scoring.inputs import find_images
+from iqa_scoring.inputs import find_images, path_in
 from iqa_scoring.shards import is_shard
 
 Item = str | tuple[str, str]  # a path, or a pair of them: reference, distorted
@@ -104,7 +104,7 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
     """
     found: dict[str, str] = {}
     count = 0
-    for number, cells in enumerate(csv.reader(map(os.fsdecode, lines), skipinitialspace=True), 1):
+    for number, cells in enumerate(_rows(lines), 1):
         if not cells or (number == 1 and cells == COLUMNS):
             continue
         if len(cells) != 2 or not all(cells):
@@ -116,3 +116,12 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
     if not found:
         raise UserError('--img -: no pair on stdin')
     return [(reference, image) for image, reference in found.items()], count - len(found)
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[list[str]]:
+    """Yield the cells of each row; UserError if a line is no row."""
+    rows = csv.reader(map(path_in, lines), skipinitialspace=True)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f'--img -: line {rows.line_num} is no row image,reference ({error})') from None

@@ -1,5 +1,4 @@
 """Read the results of runs: metrics (NAME.json), predictions (NAME.csv), and the .npy files of the original."""
-import json
 import math
 import pickle
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from iqa_runtime.checks import dict_of, fields, list_of, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import read_text
+from iqa_runtime.files import check_regular, read_json
 from iqa_runtime.tables import Table
 
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
@@ -55,6 +54,7 @@ def read_npy(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
+        check_regular(path)
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -134,11 +134,9 @@ _summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text,
 
 def read_summary(path: Path) -> dict:
     """Read a NAME.json of main.py or test_dataset.py: metrics, options, dataset (tested), part, and OPTIONAL."""
-    try:
-        content = json.loads(read_text(path))
+    def check(content) -> dict:
         return _summary({**OPTIONAL, **content} if isinstance(content, dict) else content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: expected the results of a test: {str(error)[:200]}') from None
+    return read_json(path, check, 'the results of a test')
 
 
 def metrics_of(path: Path) -> dict[str, float]:

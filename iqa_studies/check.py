@@ -26,14 +26,13 @@ CHECK = Command(__doc__, [results])
 if __name__ == '__main__':
     CHECK.begin()  # --help and mistakes end here, before torch is imported
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from iqa_runtime.checks import checked_value, dict_of, fields, list_of, plain
+from iqa_runtime.checks import fields, list_of, optional, text, whole
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import read_text
+from iqa_runtime.files import read_json, read_text
 from iqa_runtime.table_formats import render
 from iqa_studies.honesty import check
 from iqa_studies.outcome import Outcome
@@ -50,15 +49,22 @@ def outcome_of(result: Path) -> Outcome:
     return replace(outcome, trained_on=outcome.summary['trained_on'], tested_on=outcome.summary['dataset'], log=log)
 
 
+def _result(value) -> str:
+    """Return the path of a NAME.json; ValueError otherwise."""
+    if not Path(text(value)).name.endswith('.json'):
+        raise ValueError('the path of a NAME.json')
+    return value
+
+
+_outcome = fields(setting=text, split=text, seed=whole, trained_on=text, tested_on=text, result=_result,
+                  log=optional(text), checkpoint=optional(text))
+
+
 def study_outcomes(folder: Path) -> list[Outcome]:
     """Return the outcomes of a study's report, from its outcomes.json."""
-    path = folder / OUTCOMES
-    try:
-        rows = checked_value(path, 'outcomes', fields(outcomes=list_of(dict_of(plain))), json.loads(read_text(path)))
-        return [Outcome(**{name: folder / value if name in FILES and value else value for name, value in row.items()})
-                for row in rows['outcomes']]
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f'{path}: expected the outcomes of a study: {str(error)[:200]}') from None
+    rows = read_json(folder / OUTCOMES, fields(outcomes=list_of(_outcome)), 'the outcomes of a study')['outcomes']
+    return [Outcome(**{name: folder / value if name in FILES and value else value for name, value in row.items()})
+            for row in rows]
 
 
 def tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:

@@ -37,15 +37,16 @@ STUDY = Command(__doc__, [study])
 if __name__ == '__main__':
     STUDY.begin()  # --help and mistakes end here, before torch is imported
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from statistics import mean
 
+from iqa_runtime import checks
+from iqa_runtime.checks import fields
 from iqa_runtime.engines import ENGINES, Resources
-from iqa_runtime.errors import command
-from iqa_runtime.files import locked
+from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import locked, read_json
 from iqa_runtime.running import INTERRUPTED, Job, terminable
 from iqa_studies.plan import Cell, Plan, plan
 from iqa_studies.study import read_study
@@ -98,9 +99,9 @@ def how_long(left: Sequence[Cell], cells: Sequence[Cell]) -> str:
     """Return how long runs will take one after the other, by the mean of those of the same setting and data set."""
     seconds = {}
     for cell in cells:
-        with suppress(OSError, ValueError, KeyError):
-            took = json.loads(cell.log.with_suffix('.json').read_text(encoding='utf-8'))['seconds']
-            seconds.setdefault((cell.setting, cell.trained_on), []).append(float(took))
+        with suppress(UserError):
+            took = read_json(cell.log.with_suffix('.json'), fields(seconds=checks.number), 'what a run took')
+            seconds.setdefault((cell.setting, cell.trained_on), []).append(took['seconds'])
     known = [mean(seconds[key]) for cell in left if (key := (cell.setting, cell.trained_on)) in seconds]
     words = [f'{len(known)} runs of about {sum(known) / 60:.1f} minutes together, as measured'] * bool(known)
     return ' and '.join(words + [f'{len(left) - len(known)} not measured yet'] * (len(left) > len(known)))

@@ -5,7 +5,6 @@ reads, as its options say; any other run gets names that begin with its run name
 figures also read runs/ by themselves.
 """
 import ast
-import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ if not __package__:  # run as a script
 from iqa_data.info import dataset_name
 from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import check_outputs, read_text, write_text
+from iqa_runtime.files import check_outputs, read_json, write_text
 from iqa_runtime.options import Add, Command, group
 from iqa_training.scalars import read_scalars
 from results_in_the_paper.driver.figure_runs import figure_runs
@@ -32,10 +31,7 @@ def read_options(run_dir: str | Path) -> dict:
     path = Path(run_dir) / 'options.json'
     if not path.exists():
         raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py')
-    try:
-        options = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: expected the options of a run as JSON ({error})') from None
+    options = read_json(path, lambda content: content, 'the options of a run as JSON')
     if not isinstance(options, dict) or 'run_name' not in options:
         raise UserError(f'{path}: expected the options of a run with its run_name')
     checked_value(path, 'run_name', file_name, options['run_name'])

@@ -38,7 +38,8 @@ ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 NAN, INF = float('nan'), float('inf')
 PLAIN = st.none() | st.booleans() | st.integers(-2 ** 70, 2 ** 70) | st.floats() | st.text(max_size=4)
 PLAIN |= st.sampled_from(
-    ['', '../../..', '/etc', 'a\x1b[31m\nb', 'cuda', 'a' * 400, 0, 1, -1, .5, 1e300, NAN])
+    ['', '../../..', '/etc', 'a\x1b[31m\nb', 'cuda', 'a' * 400, 0, 1, -1, .5, 1e300, 1e308, 5e-324, NAN, 10 ** 400,
+     '\0', 'a\0b', '\ud800', '2026-11-29', '1_0'])
 JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner,
                                                                                       max_size=3), max_leaves=4)
 TENSORS = st.sampled_from([torch.ones(2), torch.tensor(NAN), torch.zeros(0), torch.ones(1, dtype=torch.int8),
@@ -99,7 +100,7 @@ def scores(path: Path, tmp_path: Path) -> bool:
     (sample,) = score_files(scorer, [photo_path], Reader(scorer.preprocess, thumbnail=8))
     if sample.error:
         return True
-    row = row_of(sample, scorer, 'm')
+    row = row_of(sample, scorer, 'm') | {'digest': ''}
     assert math.isfinite(row['score'])
     for kind in KINDS:
         assert 'NaN' not in KINDS[kind][1](row)

@@ -147,7 +147,7 @@ def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(UserError, match='gone.csv: no such file'):
         read_info(tmp_path / 'gone.csv')
     (tmp_path / 'folder.csv').mkdir()
-    with pytest.raises(UserError, match='folder.csv: not a table'):
+    with pytest.raises(UserError, match='folder.csv: expected a file, found a folder'):
         read_info(tmp_path / 'folder.csv')
 
 
