@@ -3,7 +3,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.images import ImageError, opened
-from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, require
+from iqa_data.info import DATASETS, Info, Source, dataset_name, find_dataset, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share, Shuffled
-from iqa_data.splits import SplitPlan, choose
+from iqa_data.splits import SPLITS, SplitPlan, choose
 from iqa_data.target import Target, target_of
 from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import Paths, check_outputs, same_file
 from iqa_runtime.names import nearest
 from iqa_runtime.options import Options
@@ -125,6 +125,15 @@ class Data:
         """Return the number of images in a batch, of all processes together."""
         return self.loading.batch_size
 
+    def loader(self, part: str) -> DataLoader:
+        """Return the batches of a part: of train shuffled and augmented, of the others every image once.
+
+        A batch is ((image, ...), (mos, std)): uint8 (N, 3, H, W), which Network.prepare takes, and (N, 1) each. A last
+        training batch of one image is dropped, for batch normalisation needs two.
+        """
+        part = pick(self.names, part, 'part')
+        return self.training_loader(fewest=2) if part == 'train' else self.evaluation_loader(part)
+
     def training_loader(self, fewest: int = 1) -> DataLoader:
         """Return shuffled batches, in orders that the state of torch's global generator decides now (see Shuffled).
 
@@ -219,11 +228,50 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
                 preprocess, loading, info.higher_is_better)
 
 
-def source_at(args: Options) -> Source:
-    """Return the source of the data set that the options name; the demo data set is drawn if it is not there."""
-    if args.dataset == 'demo' and not args.data_info and not Path(DATASETS['demo'].info).exists():
+def load_data(name_or_csv: str | Path, split: str | Path | SplitPlan = 'official',
+              resize: tuple[int, int] | None = None, batch_size: int = 8, cache: str = 'ram', *,
+              im_dir: str | Path | None = None, ref_dir: str | Path | None = None, inputs: int = 1,
+              augment: Augmentation | None = None, num_workers: int = 0, cache_dir: str = 'cache') -> Data:
+    """Load a data set from Python, split into train, val and test: `load_data('my.csv').loader('train')`.
+
+    Args:
+        name_or_csv: a name in DATASETS, or the path of an info file (iqa_data/info.py).
+        split: a name in SPLITS; the path of a split, as main.py writes it; or a SplitPlan, with folds, shares, seed.
+        resize: the (h, w) that images are resized to, with Pillow's bilinear filter; None: no resizing.
+        batch_size: images in a batch.
+        cache: where decoded images are kept: 'ram', 'disk' (in `cache_dir`), 'none'.
+        im_dir, ref_dir: folders of the images and of the reference images (default: those of the data set).
+        inputs: 2 adds the reference to each item, for a full-reference network (Network.inputs).
+        augment: random changes of training images.
+        num_workers: processes that decode and augment images.
+
+    Raises UserError if the data set, an image or a reference is missing or broken, or if the sizes of the training
+    images differ.
+    """
+    dataset = find_dataset(str(name_or_csv))
+    draw_demo(dataset)
+    source = named_source(dataset, im_dir and str(im_dir), None, ref_dir and str(ref_dir))
+    if not isinstance(split, SplitPlan):
+        split = SplitPlan(file=str(split)) if Path(split).is_file() else SplitPlan(pick(SPLITS, str(split), 'split'))
+    data = open_data(source, dataset_name(dataset), lambda info: choose(info, with_ratios(split, source)),
+                     Preprocess(resize, source.first_resize), Loading(batch_size, num_workers, cache, cache_dir),
+                     inputs)
+    data.augment = augment
+    check_sizes(set(data.sizes['train']), augment, batch_size)
+    return data
+
+
+def draw_demo(dataset: str) -> None:
+    """Draw the demo data set if it is asked for and was not drawn before."""
+    if dataset == 'demo' and not Path(DATASETS['demo'].info).exists():
         from iqa_data.demo import make_demo  # it draws the images, with more packages
         make_demo()
+
+
+def source_at(args: Options) -> Source:
+    """Return the source of the data set that the options name; the demo data set is drawn if it is not there."""
+    if not args.data_info:
+        draw_demo(args.dataset)
     return named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
 
 
@@ -309,11 +357,17 @@ def check_sizes(sizes: set[tuple[int, int]], augment: Augmentation | None, batch
 
 def plan_of(args: Options, source: Source) -> SplitPlan:
     """Return the split that the options ask for; an official one may have shares of its own."""
-    ratios = args.train_ratio, args.train_and_val_ratio
-    if source.ratios and args.split == 'official':
-        ratios = source.ratios
-    return SplitPlan(args.split, args.exp_id, *ratios, args.split_seed, args.folds, args.fold, args.split_file,
-                     args.test_fold, args.fold_order, args.split_index)
+    return with_ratios(SplitPlan(args.split, args.exp_id, args.train_ratio, args.train_and_val_ratio, args.split_seed,
+                                 args.folds, args.fold, args.split_file, args.test_fold, args.fold_order,
+                                 args.split_index), source)
+
+
+def with_ratios(plan: SplitPlan, source: Source) -> SplitPlan:
+    """Return the plan with the shares of the data set's official split, if it is this split and has its own."""
+    if not source.ratios or plan.split != 'official':
+        return plan
+    train, train_and_val = source.ratios
+    return replace(plan, train_ratio=train, train_and_val_ratio=train_and_val)
 
 
 def augmentation_of(args: Options) -> Augmentation | None:

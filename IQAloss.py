@@ -237,7 +237,7 @@ class IQALoss(nn.Module):
             raise ValueError(f'beta has {len(self.beta)} weights for a network with {len(outputs)} heads')
         self.parts = dict.fromkeys(self.weights if len(self.weights) > 1 else (), 0.)
         with torch.autocast(outputs[0].device.type, enabled=False):
-            y = scores[0].float()
+            y = scores[0].to(outputs[0].device).float()
             total = sum(weight * self._head(output.float(), y, weight)
                         for output, weight in zip(outputs, self.beta, strict=True) if weight)
             if self.penalty:

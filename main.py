@@ -36,14 +36,34 @@ from iqa_training.summary import summarise, summarise_if_possible
 from IQAdataset import Data, get_data_loaders, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
+from IQAperformance import Performance
 from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
 from test_dataset import test
 
 
 @command
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> Performance | None:
     """Parse the options, then train or test; return the performance on the tested images."""
-    args = TRAIN.parse(argv)
+    return run(TRAIN.parse(argv))
+
+
+def train(recipe: str | None = None, **options) -> Performance | None:
+    """Train from Python, in this process, as main.py does: `train(dataset='demo', epochs=1).srocc`.
+
+    Args:
+        recipe: the name of a recipe, or a file of options.
+        options: those of the command line, by their long names, which win over the recipe's.
+
+    Returns:
+        The performance of the best epoch on the tested images; None if there are none.
+
+    Raises UserError, a ValueError, for what main.py refuses.
+    """
+    return run(TRAIN.options(recipe, **options))
+
+
+def run(args: Options) -> Performance | None:
+    """Do what the options ask for: list networks, test, summarise or train; return the performance if there is one."""
     if args.list_models:
         print(models_table(args.list_models))
         return None
@@ -56,10 +76,10 @@ def main(argv: list[str] | None = None) -> dict | None:
     with processes(device_of(args.device)) as device:
         lock = locked(f'{checkpoint_file(args)}.lock') if is_main() else nullcontext()
         with lock, signals_wait('Stopping after this iteration') as stop:
-            return train(args, device, stop)
+            return fit(args, device, stop)
 
 
-def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
+def fit(args: Options, device: str, stop: SimpleNamespace) -> Performance | None:
     """Train, keep the best weights, fit their line to MOS, test them; return the performance on the tested images.
 
     None if --resume finds that all is done, or if there is nothing to test on.
@@ -83,16 +103,16 @@ def train(args: Options, device: str, stop: SimpleNamespace) -> dict | None:
     data = get_data_loaders(args, model.inputs, outputs, partial(try_on, model, device))  # takes minutes: comes last
     model.to(memory_format=memory_format(data.sizes['train'][0]))
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
-    run = assemble(args, data, model, loader, device, stop)
-    print(f'Run {run.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
+    training = assemble(args, data, model, loader, device, stop)
+    print(f'Run {training.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
           + f' images of {data.name}, {where_and_how(args, device)}\n'
-          f'Split {args.split_file or args.split}, hash {run.split_hash}: {run.log.folder / "split.csv"}')
-    if run.evaluation.head != len(model.heads) - 1:
-        print(f'The head that is scored is {model.heads[run.evaluation.head]!r}, for --beta leaves '
+          f'Split {args.split_file or args.split}, hash {training.split_hash}: {training.log.folder / "split.csv"}')
+    if training.evaluation.head != len(model.heads) - 1:
+        print(f'The head that is scored is {model.heads[training.evaluation.head]!r}, for --beta leaves '
               f'{model.heads[-1]!r} untrained')
-    performance = run.train(loader, state)
+    performance = training.train(loader, state)
     if is_main() and args.summary is not False:
-        summarise_if_possible(args, run.log.history)
+        summarise_if_possible(args, training.log.history)
     return performance
 
 

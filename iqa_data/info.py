@@ -32,6 +32,7 @@ Both are read by the same rules: no image twice, no control characters in a name
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ import numpy as np
 
 from iqa_data.matlab import mat_file
 from iqa_data.pyiqa import is_meta_info, of_meta_info
-from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.errors import UserError, one_line, pick
 from iqa_runtime.files import replacing
 from iqa_runtime.names import cell, from_cell, without_suffix
 from iqa_runtime.tables import Table, write_columns
@@ -91,6 +92,18 @@ DATASETS = {
     'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
                    ref_dir='./data/demo/references'),
 }
+
+
+def find_dataset(name: str) -> str:
+    """Return the name in DATASETS that `name` stands for, or the path of an info file; UserError for any other."""
+    path = Path(name)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return os.path.normpath(name)
+    beside = [str(file) for suffix in SUFFIXES for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
+    try:
+        return pick([*DATASETS, *sorted(beside)[:10]], name, 'data set')
+    except UserError as error:
+        raise UserError(f'{error}, or an info file ({", ".join(SUFFIXES)}) that is there') from None
 
 
 def source_of(dataset: str) -> Source:

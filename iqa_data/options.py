@@ -1,13 +1,12 @@
 """Declare the options of the data set, its places, its split and the preprocessing of images."""
 import os
 from argparse import ArgumentTypeError
-from pathlib import Path
 
-from iqa_data.info import DATASETS, SUFFIXES
+from iqa_data.info import DATASETS, find_dataset
 from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, number, share, whole
 from iqa_runtime.options import Options, group
 
@@ -16,14 +15,10 @@ CACHES = ('disk', 'ram', 'none')
 
 def dataset(text: str) -> str:
     """Return a name in DATASETS, or the path of an info file that is there: an argparse type."""
-    path = Path(text)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return os.path.normpath(text)
-    beside = [str(file) for suffix in SUFFIXES for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
     try:
-        return pick([*DATASETS, *sorted(beside)[:10]], text, 'data set')
+        return find_dataset(text)
     except UserError as error:
-        raise ArgumentTypeError(f'{error}, or an info file ({", ".join(SUFFIXES)}) that is there') from None
+        raise ArgumentTypeError(str(error)) from None
 
 
 def check_data(args: Options) -> None:

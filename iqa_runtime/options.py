@@ -130,6 +130,7 @@ class Command:
         self.actions: dict[str, argparse.Action] = {}
         self.defaults: dict[str, object] = {}
         self.titles: dict[str, str] = {}  # name of an option -> title of its group
+        self.begun: Options | None = None  # what `begin` parsed
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
         self.general = [self.parser.add_argument(
             '-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=help_action(self),
@@ -173,13 +174,15 @@ class Command:
         The variable is read when torch is loaded; one that the user has set is kept.
         """
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-        command(self.parse)(argv)
+        self.begun = command(self.parse)(argv)
 
     def parse(self, argv: Sequence[str] | None = None) -> Options:
-        """Parse the words of a command line (default: this process's), recipes first; check them.
+        """Parse the words of a command line (default: this process's, as `begin` has parsed them), recipes first.
 
         A mistake ends the process with one line on stderr and exit status 2.
         """
+        if argv is None and self.begun:
+            return self.begun
         words = list(sys.argv[1:] if argv is None else argv)
         given = vars(self.parser.parse_args(words))
         recipes = given.pop('recipe', None)
@@ -190,13 +193,23 @@ class Command:
                     print(recipes_listed(), end='')
                     raise SystemExit(0)
                 given = {name: value for recipe in recipes for name, value in self.of_recipe(recipe).items()} | given
-            options = Options({**self.defaults, **given}, frozenset(given), self, typed)
-            self._refuse_unused(options)
-            for one in self.groups:
-                if one.check:
-                    options = one.check(options) or options
+            return self._options(given, typed)
         except UserError as error:
             self.parser.error(str(error))
+
+    def options(self, recipe: str | None = None, **values) -> Options:
+        """Return options given in Python by their names, a recipe's first; UserError for one that is not valid."""
+        plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
+        typed = self.stored(plain, 'options from Python', names=self.actions)
+        return self._options((self.of_recipe(recipe) if recipe else {}) | typed, frozenset(typed))
+
+    def _options(self, given: Mapping, typed: frozenset[str]) -> Options:
+        """Return the options with these values and defaults of others; UserError if they contradict each other."""
+        options = Options({**self.defaults, **given}, frozenset(given), self, typed)
+        self._refuse_unused(options)
+        for one in self.groups:
+            if one.check:
+                options = one.check(options) or options
         return options
 
     def unused(self, values: Mapping, groups: Sequence[Group]) -> dict[str, Variants]:
@@ -240,23 +253,26 @@ class Command:
             raise UserError(f'{path}: --{foreign[0]} is no option of training, and recipes hold these alone')
         return given
 
-    def stored(self, values: Mapping, source: str | Path, known: bool = True) -> dict:
-        """Check options of training that a file holds, each as if it were typed; return them by name.
+    def stored(self, values: Mapping, source: str | Path, known: bool = True,
+               names: Collection[str] | None = None) -> dict:
+        """Check options that a file holds, each as if it were typed; return them by name.
 
         Args:
             values: what the file says, name -> plain value.
             source: the file, for the error message.
-            known: raise UserError for a name that is no option of training; else it is left out.
+            known: raise UserError for a name that is not in `names`; else it is left out.
+            names: those that it may hold (default: the options of training).
         """
-        trained, checked = self.names(), {}
+        checked, kind = {}, 'option of training' if names is None else 'option'
+        names = self.names() if names is None else names
         for name, value in values.items():
-            if name in trained:
+            if name in names:
                 try:
                     checked[name] = self.checked(name, value)
                 except (argparse.ArgumentTypeError, ValueError) as error:
                     raise UserError(f'{source}: the option {str(name)[:40]!r}: {str(error)[:200]}') from None
             elif known:
-                raise UserError(f'{source}: {str(name)[:40]!r} is no option of training')
+                raise UserError(f'{source}: {str(name)[:40]!r} is no {kind}')
         return checked
 
     def checked(self, name: str, value):
