@@ -66,7 +66,8 @@ def test_load_data_says_what_it_takes(csv, tmp_path):
     (images,), (mos, std) = next(iter(data.loader('train')))
     assert (images.shape, images.dtype, mos.shape, std.shape) == ((5, 3, 32, 40), torch.uint8, (5, 1), (5, 1))
     folds = [load_data(csv, SplitPlan('kfold', fold=fold, folds=3), cache='none').names['val'] for fold in range(3)]
-    assert sorted(name for fold in folds for name in fold) == sorted(name for names in data.names.values() for name in names)
+    every = [name for names in data.names.values() for name in names]
+    assert sorted(name for fold in folds for name in fold) == sorted(every)
     seen = torch.cat([mos for _, (mos, _) in data.loader('val')])
     assert torch.equal(seen, data.datasets['val'].mos)
     for call, text in ((lambda: load_data('KonIQ-9k'), 'unknown data set .KonIQ-9k.*did you mean KonIQ-10k'),
