@@ -23,7 +23,7 @@ from iqa_runtime.names import text, without_suffix
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
-from iqa_scoring.calibrate import calibrated, makes_worse, read_ratings
+from iqa_scoring.calibrate import calibrated, read_ratings
 from iqa_scoring.identity import digest_of
 from iqa_scoring.inputs import SUFFIXES
 from iqa_scoring.maps import check_maps, small_map, write_map
@@ -298,14 +298,13 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
     heads = np.array([sample.heads for sample in good]).reshape(-1, len(scorer.network.heads))
-    new, report = calibrated(whole(args, checkpoint, file, scorer), heads, ratings[[sample.index for sample in good]],
-                             args.calibration)
+    new, report, against = calibrated(whole(args, checkpoint, file, scorer), heads,
+                                      ratings[[sample.index for sample in good]], args.calibration)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():
         print(f'{name:15}' + ''.join(f'{values[criterion]:9.4f}' for criterion in CRITERIA))
-    if makes_worse(report):
-        worse = (f'the calibration makes things worse: the SROCC of images that are left out of the fit is '
-                 f'{report["leave-one-out"]["SROCC"]:.3f}, uncalibrated {report["before"]["SROCC"]:.3f}')
+    if against:
+        worse = f'the calibration makes things worse: {"; ".join(against)}'
         if not args.force:
             raise UserError(f'--calibrate {args.calibrate}: {worse}; nothing is written, --force writes it')
         print(f'WARNING: {worse}')

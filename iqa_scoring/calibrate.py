@@ -79,14 +79,28 @@ def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
     return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
 
 
-def makes_worse(report: dict) -> bool:
-    """Return whether images left out are ranked worse with the calibration than without (see `calibrated`)."""
-    before, after = (report[name]['SROCC'] for name in ('before', 'leave-one-out'))
-    return not after >= before - WORSE
+def objections(report: dict, mos: np.ndarray, turned: bool) -> list[str]:
+    """Return in words why a calibration should not be used; `turned`: its scores fall where the old ones rise.
+
+    `report`, `mos`: see `calibrated`.
+    """
+    found = []
+    left_out = report['leave-one-out']
+    if turned:
+        found.append('it turns the ranking over: what the old scores call better has the lower ratings (expected of '
+                     'ratings that fall with quality, as DMOS)')
+    if not left_out['SROCC'] >= report['before']['SROCC'] - WORSE:
+        found.append('the SROCC of images that are left out of the fit is '
+                     f'{left_out["SROCC"]:.3f}, uncalibrated {report["before"]["SROCC"]:.3f}')
+    of_mean = mos.std() * len(mos) / (len(mos) - 1)  # each image's rating held against the mean of all others
+    if not left_out['RMSE'] < of_mean:
+        found.append(f'the RMSE of images that are left out of the fit is {left_out["RMSE"]:.4g}, no better than '
+                     f'{of_mean:.4g} of the mean of the other ratings')
+    return found
 
 
-def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict]:
-    """Return a checkpoint whose scores are in the unit of the ratings, and how well they agree.
+def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict, list[str]]:
+    """Return a checkpoint whose scores are in the unit of the ratings, how well they agree, and what speaks against it.
 
     Args:
         checkpoint: the old one, left as it is.
@@ -95,7 +109,8 @@ def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) 
         kind: 'linear' (all heads get a line), or 'logistic' (the final head gets a curve, 'mapping', besides).
 
     Returns:
-        The new checkpoint; and {'before', 'fitted', 'leave-one-out'} -> criteria of IQAperformance.agreement.
+        The new checkpoint; {'before', 'fitted', 'leave-one-out'} -> criteria of IQAperformance.agreement; and the
+        `objections`.
     """
     if len(mos) < FEWEST:
         raise UserError(f'--calibrate: {len(mos)} rated images, expected at least {FEWEST}')
@@ -107,14 +122,14 @@ def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) 
     report = {'before': agreement(before(raw), mos), 'fitted': agreement(mapping(raw), mos),
               'leave-one-out': agreement(leave_one_out(kind, raw, mos), mos)}
     lines = [fit_line(column, mos) for column in heads.T]
-    same = np.sign(before(raw) @ (raw - raw.mean())) == np.sign(lines[0][0])
+    turned = bool((before(raw) @ (raw - raw.mean())) * lines[0][0] < 0)
     old = checkpoint.get('mos', {}).get('higher_is_better', True)
     values = np.sort(mos)
     new = {name: value for name, value in checkpoint.items() if name not in ('optimizer', 'amp', 'mapping')}
     new |= {'k': [k for k, _ in lines], 'b': [b for _, b in lines],
             'mos': {'values': torch.tensor(values, dtype=torch.float32), 'min': float(values[0]),
-                    'max': float(values[-1]), 'higher_is_better': bool(old == same)},
+                    'max': float(values[-1]), 'higher_is_better': old != turned},
             'calibration': {'kind': kind, 'images': len(mos), **report}}
     if kind != 'linear':
         new['mapping'] = {'name': mapping.name, 'parameters': list(mapping.parameters)}
-    return new, report
+    return new, report, objections(report, mos, turned)

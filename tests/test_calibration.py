@@ -9,7 +9,7 @@ from scored import photo, save_photos
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
-from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, makes_worse, read_ratings
+from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, objections, read_ratings
 from iqa_scoring.scorer import Mapping, logistic
 from IQAmodel import load
 from IQAperformance import fit_line
@@ -71,7 +71,8 @@ def test_leave_one_out_leaves_one_out(kind):
 
 def test_a_line():
     mos = 4 * RAW + 20 + RNG.normal(0, 1, 30)
-    new, report = calibrate(RAW, mos)
+    new, report, against = calibrate(RAW, mos)
+    assert against == []
     assert 'mapping' not in new
     assert (new['k'][0], new['b'][0]) == fit_line(RAW, mos)
     assert new['k'][1] == pytest.approx(-new['k'][0])
@@ -132,9 +133,28 @@ def test_some_rated_images_are_gone(scored, capsys, fails):
 def test_worse_is_what_leave_one_out_ranks_worse(noise, worse):
     rng = np.random.default_rng(0)
     raw = rng.normal(0, 1, 60)
-    report = calibrate(raw, raw + rng.normal(0, noise, 60))[1]
-    assert makes_worse(report) == worse
-    assert makes_worse({name: {'SROCC': np.nan} for name in report})
+    _, report, against = calibrate(raw, raw + rng.normal(0, noise, 60))
+    assert any('SROCC of images that are left out' in one for one in against) == worse
+    assert len(objections({name: {'SROCC': np.nan, 'RMSE': np.nan} for name in report}, raw, turned=False)) == 2
+
+
+@pytest.mark.parametrize('kind', ['linear', 'logistic'])
+@pytest.mark.parametrize('slope', [-3, -.1, .1, 3])
+def test_a_ranking_that_is_turned_over_is_objected_to(kind, slope):
+    for checkpoint in (CHECKPOINT, {**CHECKPOINT, 'k': [-2.]}):
+        against = calibrate(RAW, 50 + slope * RAW, kind, checkpoint)[2]
+        assert any('turns the ranking over' in one for one in against) == (slope * checkpoint['k'][0] < 0)
+        assert len(against) <= 1
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_calibration_is_held_against_the_mean_of_the_other_ratings(seed):
+    rng = np.random.default_rng(seed)
+    raw, mos = rng.normal(0, 1, 40), rng.normal(50, 10, 40)
+    _, report, against = calibrate(raw, mos)
+    of_mean = np.sqrt(np.mean([(mos[i] - np.delete(mos, i).mean()) ** 2 for i in range(40)]))
+    no_better = report['leave-one-out']['RMSE'] >= of_mean
+    assert any(f'no better than {of_mean:.4g} of the mean' in one for one in against) == no_better
 
 
 def test_ratings_that_have_nothing_to_do_with_the_scores(scored, fails, capsys):
