@@ -300,7 +300,7 @@ def network_options(args) -> dict:
         raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
-    values = {option: getattr(args, option) for option in (*known, *SVD_OPTIONS)}
+    values = {option: getattr(args, option, None) for option in (*known, *SVD_OPTIONS)}  # it may have no flag
     return {option: value for option, value in values.items() if value is not None}  # None: the network's own default
 
 

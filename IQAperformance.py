@@ -24,10 +24,14 @@ from iqa_runtime.names import cell
 
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
-    """Return the least-squares k, b of mos ~ k raw + b; both (N,) float64. A constant `raw` gives k = 0, b = mean."""
+    """Return the least-squares k, b of mos ~ k raw + b; both (N,) float64. A constant `raw` gives k = 0, b = mean.
+
+    What differs by no more than the rounding of its mean is constant.
+    """
     centred = raw - raw.mean()
     variance = centred @ centred
-    k = float(centred @ mos / variance) if variance > 0 else 0.
+    differ = np.ptp(raw) > 8 * np.finfo(float).eps * np.abs(raw).max() and variance > 0
+    k = float(centred @ mos / variance) if differ else 0.
     return k, float(mos.mean() - k * raw.mean())
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import curve_fit
+from scipy.stats import rankdata
 
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.tables import Table
+from iqa_scoring.iqa_statistics import QUARTILES
 from iqa_scoring.scorer import Mapping
 from IQAperformance import agreement, fit_line
 
@@ -49,13 +51,15 @@ def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float,
     """Return the least-squares top, bottom, centre, width of scorer.logistic; both (N,) float64.
 
     top and bottom stay within one range of `mos` of its ends, and width within 1/20 to 20 times the spread of `raw`,
-    so that a nearly straight relation does not send them to infinity. Raises UserError if there is no fit.
+    so that a nearly straight relation does not send them to infinity. The spread is that of most scores: one that is
+    far off changes it little. Raises UserError if there is no fit.
     """
-    spread, low, high = raw.std(), mos.min(), mos.max()
-    if spread == 0 or low == high:
+    low, high = mos.min(), mos.max()
+    if np.ptp(raw) == 0 or low == high:
         raise UserError('a logistic needs scores and ratings that differ: try --calibration linear')
-    rising = fit_line(raw, mos)[0] >= 0
-    z, range_ = (raw - raw.mean()) / spread, high - low
+    middle, spread = np.median(raw), np.diff(np.quantile(raw, [.25, .75]))[0] / QUARTILES or raw.std()
+    rising = fit_line(rankdata(raw), mos)[0] >= 0
+    z, range_ = (raw - middle) / spread, high - low
     (top, bottom) = (high, low) if rising else (low, high)
     limits = ([low - range_, low - range_, -5, .05], [high + range_, high + range_, 5, 20])
 
@@ -66,7 +70,7 @@ def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float,
         top, bottom, centre, width = curve_fit(curve, z, mos, (top, bottom, 0, .7), bounds=limits, max_nfev=2000)[0]
     except RuntimeError:
         raise UserError('the logistic does not fit these ratings: try --calibration linear') from None
-    return float(top), float(bottom), float(centre * spread + raw.mean()), float(width * spread)
+    return float(top), float(bottom), float(centre * spread + middle), float(width * spread)
 
 
 FITS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {'linear': fit_line, 'logistic': fit_logistic}

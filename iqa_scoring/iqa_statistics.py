@@ -2,6 +2,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,18 @@ STARTS = {
     logistic5: [(2, 1.5, 0, .1, 0), (-2, 1.5, 0, -.1, 0), (.1, 1, 0, 1, 0), (.1, 1, 0, -1, 0)],
 }
 TOLERANCE, MOST_CALLS = 1e-6, 5000
+QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+
+
+def standardised(x: np.ndarray) -> list[np.ndarray]:
+    """Return x less its mean over its standard deviation, and less its median over what the quartiles say of that.
+
+    One prediction that is far off moves the first so that all others are alike, but not the second, which is left out
+    if the quartiles are equal.
+    """
+    low, middle, high = np.quantile(x, [.25, .5, .75])
+    scales = [(x.mean(), x.std()), (middle, (high - low) / QUARTILES)]
+    return [(x - centre) / spread for centre, spread in scales if spread > 0]
 
 
 def _identity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -76,9 +89,9 @@ def _fit_curve(curve: Callable, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         raise NoFitError(f'{len(x)} images for {len(starts[0])} parameters')
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         raise NoFitError('constant predictions or scores')
-    u, v = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()  # so that the starts suit any scale
+    v = (y - y.mean()) / y.std()
     fits = []
-    for start in starts:
+    for start, u in product(starts, standardised(x)):  # so that the starts suit any scale
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', OptimizeWarning)  # the covariance of the parameters is not used
             try:

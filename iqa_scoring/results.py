@@ -81,7 +81,7 @@ def _numeric(value) -> bool:
 
 
 def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
-    """Read predictions from NAME.csv (columns name, mos, std, and `head`) or from an .npy file of the original.
+    """Read predictions from NAME.csv (columns name, mos, `head`, and perhaps std) or an .npy file of the original.
 
     UserError: a missing column, no rows, a number that is not finite (std may be missing: NaN), a name twice.
     """
@@ -113,10 +113,10 @@ def _from_npy(path: Path, head: str) -> dict:
 
 def _from_csv(path: Path, head: str) -> dict:
     table = Table.read(path)
-    table.needs('name', 'mos', 'std', head)
+    table.needs('name', 'mos', head)
     names = table.images('name')
     table.once(names)
-    std = table.numbers('std', math.nan)
+    std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
     return {'name': names, 'mos': table.numbers('mos'), 'std': std, head: table.numbers(head)}
 
 

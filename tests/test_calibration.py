@@ -54,6 +54,13 @@ def test_a_logistic_is_found_again(parameters):
     np.testing.assert_allclose(fit_logistic(RAW, logistic(RAW, *parameters)), parameters, rtol=.01, atol=.01)
 
 
+@pytest.mark.parametrize('far', [1e5, -1e5])
+def test_a_score_that_is_far_off_does_not_move_a_logistic(far):
+    mos = logistic(RAW, 90, 10, 2, 1.5)
+    fitted = fit_logistic(np.append(RAW, far), np.append(mos, logistic(far, 90, 10, 2, 1.5)))
+    np.testing.assert_allclose(fitted, (90, 10, 2, 1.5), rtol=.02, atol=.05)
+
+
 def test_a_logistic_of_a_line_stays_finite():
     fitted = Mapping('logistic', fit_logistic(RAW, 3 * RAW + 1))(RAW)
     assert np.abs(fitted - (3 * RAW + 1)).max() < .1 * np.ptp(3 * RAW)

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.errors import UserError
 from iqa_training.optimizers import parameter_groups
-from IQAmodel import BACKBONES, POOLS, SPSP, IQAModel, load
+from iqa_training.options import TRAIN
+from IQAmodel import BACKBONES, NETWORKS, POOLS, SPSP, Entry, IQAModel, build_model, load
 
 
 @pytest.mark.parametrize('method', POOLS)
@@ -158,3 +160,12 @@ def test_a_checkpoint_of_a_compiled_network_is_named_by_weights_and_taken_by_pre
         assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
     with pytest.raises(UserError, match='--weights .*c.pth: .*it lacks conv1.weight.*; --pretrained takes checkpoints'):
         IQAModel('resnet18', weights=tmp_path / 'c.pth')
+
+
+def test_a_parameter_of_a_network_needs_no_flag(monkeypatch):
+    class Deep(Network):
+        def __init__(self, depth: int = 3):
+            super().__init__()
+            self.depth = depth
+    monkeypatch.setitem(NETWORKS, 'deep', Entry('tests', Deep))
+    assert build_model(TRAIN.parse(['-arch', 'deep'])).depth == 3

@@ -114,7 +114,12 @@ def test_shapes_that_do_not_fit_are_refused(outputs, scores, text):
 
 
 def test_fit_line_of_a_constant():
-    assert fit_line(np.ones(3), np.array([1., 2., 6.])) == (0, 3)
+    mos = np.array([1., 2., 6.])
+    for value in (1, .1, -1e9 / 3, 1e-300, 0):  # the mean of three times .1 is not .1
+        assert fit_line(np.full(3, value), mos) == (0, 3)
+    assert fit_line(np.array([.1, .1, np.nextafter(.1, 1)]), mos) == (0, 3)
+    k, b = fit_line(1e6 + np.array([0, 1e-3, 5e-3]), mos)
+    assert (k, b) == pytest.approx((1000, 1 - 1e9), rel=1e-6)
 
 
 def test_every_criterion_of_every_head_is_stored(sample):

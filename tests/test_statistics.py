@@ -11,7 +11,7 @@ from scipy import stats
 from iqa_runtime.table_formats import FORMATS, render
 from iqa_scoring import iqa_statistics as st
 from iqa_scoring.results import Predictions, read_predictions
-from IQAperformance import CRITERIA, interval
+from IQAperformance import CRITERIA, interval, plcc
 from results_in_the_paper import compare
 
 PLAIN = {'SROCC': lambda x, y: stats.spearmanr(x, y)[0], 'PLCC': lambda x, y: stats.pearsonr(x, y)[0],
@@ -93,6 +93,18 @@ def test_a_mapping_finds_its_own_curve(mapping, curve, parameters, scale):
     x = np.linspace(0, 100, 80)
     y = 3 * x - 7 if parameters is None else curve(x, *parameters)
     assert_allclose(st.mapped(mapping, x * scale + 5, y), y, atol=.02 * np.ptp(y))
+
+
+@pytest.mark.parametrize('far', [1e5, -1e5, 1e12])
+@pytest.mark.parametrize('mapping', ['4-parameter logistic', '5-parameter logistic'])
+def test_a_prediction_that_is_far_off_costs_a_mapping_little(mapping, far):
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, 100)
+    y = st.logistic4(x, 90, 10, 0, .5) + rng.normal(0, 3, 100)
+    alone = plcc(st.mapped(mapping, x, y), y)
+    x = np.append(x, far)
+    y = np.append(y, 90 if far > 0 else 10)
+    assert plcc(st.mapped(mapping, x, y), y) > alone - .01
 
 
 @pytest.mark.parametrize('mapping', ['linear', '4-parameter logistic', '5-parameter logistic'])
@@ -220,6 +232,14 @@ def test_models_of_other_images_are_refused(tmp_path, fails):
     assert 'differ in the MOS of image 1' in fails(compare.main, a, write(tmp_path / 'd.csv', moved))
     assert '2 files' in fails(compare.main, a, a, '--names', 'x')
     assert 'at least 100' in fails(compare.main, a, '--resamples', '5')
+
+
+def test_compare_needs_no_std(tmp_path, capsys):
+    for name in ('a.csv', 'b.csv'):
+        rows = '\n'.join(f'{i}.png,{i},{i ** 2 + (name > "b") * (i % 3)}' for i in range(12))
+        (tmp_path / name).write_text(f'name,mos,pq\n{rows}\n')
+    compare.main([str(tmp_path / 'a.csv'), str(tmp_path / 'b.csv'), '--resamples', '100'])
+    assert 'No outlier ratio: no standard deviations of the ratings' in capsys.readouterr().out
 
 
 def test_tables_survive_the_characters_of_names():
