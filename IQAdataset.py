@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from iqa_data.cache import for_each_image, in_memory, on_disk
+from iqa_data.crops import Crops, crops_of
 from iqa_data.images import ImageError, opened
 from iqa_data.info import DATASETS, Info, Source, dataset_name, find_dataset, named_source, read_info, require
 from iqa_data.samplers import SameSize, Share, Shuffled
@@ -48,6 +49,12 @@ class IQADataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def repeated(self, times: int) -> 'IQADataset':
+        """Return a data set that lists each item `times` times, as for crops of an image that is decoded once."""
+        more = copy(self)
+        more.paths, more.mos, more.std = self.paths * times, self.mos.repeat(times, 1), self.std.repeat(times, 1)
+        return more
 
     def __getitem__(self, i: int) -> tuple[tuple[torch.Tensor, ...], Scores]:
         images, (mos, std) = self.batch([i])
@@ -118,6 +125,8 @@ class Data:
     higher_is_better: bool = True
     augment: Augmentation | None = None
     target: Target = field(default_factory=Target)
+    train_crops: int = 1         # of a training image in an epoch
+    crops: Crops | None = None   # that images are scored by; None: whole images
     tested: str | None = 'test'  # the part that a run is tested on in the end
 
     @property
@@ -141,7 +150,7 @@ class Data:
 
         Raises UserError if there are fewer than `fewest` images.
         """
-        dataset = copy(self.datasets['train'])
+        dataset = self.datasets['train'].repeated(self.train_crops)
         dataset.augment = self.augment
         if len(dataset) < fewest:
             raise UserError(f'{self.name} has {len(dataset)} training image{"s" * (len(dataset) > 1)}, fewer than the '
@@ -327,7 +336,7 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
         if len(mos) > 1 and mos.min() == mos.max():
             raise UserError(f'{source.info}: all {len(mos)} training images have the MOS {mos[0]:g}: no network can '
                             'learn from them what quality is')
-        most = {'train': 5 * args.batch_size, 'val': 5, 'test': 5}
+        most = {'train': max(1, 5 * args.batch_size // args.train_crops), 'val': 5, 'test': 5}
         return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args),
@@ -335,6 +344,12 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
     data.augment, data.target = augment, target_of(args.target, data.datasets['train'].mos.numpy())
     data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
     check_sizes(set(data.sizes['train']), augment, args.batch_size)
+    data.crops, data.train_crops = crops_of(args), args.train_crops
+    if data.crops:
+        data.crops.check([size for sizes in data.sizes.values() for size in sizes])
+    if data.train_crops > 1 and args.cache == 'none':
+        print(f'WARNING: --cache none decodes each training image {data.train_crops} times in an epoch; --cache disk '
+              'or ram, once')
     return data
 
 

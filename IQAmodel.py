@@ -332,7 +332,7 @@ def kept(args, network: Network) -> list[str]:
     return network.legacy_random()
 
 
-def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, **network):
+def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, crops=None, **network):
     """Load a trained model to score images from Python.
 
     >>> scorer = load('checkpoint.pth')
@@ -347,6 +347,7 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, **
         checkpoint: the file that main.py wrote, or what iqa_runtime.checkpoint.load_checkpoint returned.
         device: where the network runs.
         preprocess: an iqa_data.transforms.Preprocess (default: as the checkpoint says; nothing if it does not).
+        crops: an iqa_data.crops.Crops by which images are scored (default: as the checkpoint says).
         network: for a checkpoint of the original package, which does not hold them: architecture (default:
             resnext101_32x8d) and the options of that network.
 
@@ -355,4 +356,4 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, **
         weights.
     """
     from iqa_scoring.scorer import load_scorer  # the network does not need what scores with it
-    return load_scorer(checkpoint, device, preprocess, **network)
+    return load_scorer(checkpoint, device, preprocess, crops, **network)

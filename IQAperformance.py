@@ -17,6 +17,7 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from iqa_data.crops import Crops
 from iqa_networks.network import Network, scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
@@ -174,12 +175,15 @@ class Performance:
         sq, sq_std: (N,) mean and standard deviation of the opinions.
         heads: the performance of each head: the scored one first, the others in the network's order (levels 6 and 7).
         loss: the loss of all images as one batch, if one was given.
+        spread: (N,) standard deviation of the scored head's predictions over the crops of an image, in MOS units, if
+            images are scored by crops.
     """
 
     sq: np.ndarray
     sq_std: np.ndarray
     heads: tuple[HeadPerformance, ...]
     loss: float | None = None
+    spread: np.ndarray | None = None
 
     srocc = property(lambda self: self.heads[0].criteria['SROCC'])
     plcc = property(lambda self: self.heads[0].criteria['PLCC'])
@@ -207,27 +211,33 @@ class Performance:
         """Return the columns of the table of results (see write_results), without the names."""
         return {'mos': self.sq, 'std': self.sq_std,
                 **{f'pq{i or ""}': head.pq for i, head in enumerate(self.heads)},
-                **{f'pq{i or ""}_before': head.raw for i, head in enumerate(self.heads)}}
+                **{f'pq{i or ""}_before': head.raw for i, head in enumerate(self.heads)},
+                **({} if self.spread is None else {'spread': self.spread})}
 
     def mapped(self, mapping: Callable[[np.ndarray], np.ndarray]) -> 'Performance':
-        """Return the performance of the scored head's outputs sent through a curve, instead of the line k, b."""
+        """Return the performance of the scored head's outputs sent through a curve, instead of the line k, b.
+
+        Without `spread`, which the curve of a mean does not give.
+        """
         first, *others = self.heads
         pq = mapping(first.raw)
-        return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others))
+        return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others), spread=None)
 
     def in_order(self, order: Sequence[int]) -> 'Performance':
         """Return the performance with the images put back in order; `order`: the positions in which they came."""
         place = np.argsort(order)
         heads = tuple(replace(head, raw=head.raw[place], pq=head.pq[place]) for head in self.heads)
-        return replace(self, sq=self.sq[place], sq_std=self.sq_std[place], heads=heads)
+        spread = None if self.spread is None else self.spread[place]
+        return replace(self, sq=self.sq[place], sq_std=self.sq_std[place], heads=heads, spread=spread)
 
 
 class IQAPerformance(Metric):
     """Ignite's metric of all criteria of all heads, computed once at the end in float64.
 
     `update((outputs, (mos, std)))` takes the (N, 1) or (N,) predictions of each head, and the scores; a tensor alone is
-    one head, or the MOS. `compute()` takes the images of all processes and returns a Performance. It can be attached to
-    any engine of ignite's whose output, or the `output_transform` of it, is this pair:
+    one head, or the MOS. A third item is the standard deviation (N,) of the scored head's outputs over crops, of which
+    the predictions are the means. `compute()` takes the images of all processes and returns a Performance. It can be
+    attached to any engine of ignite's whose output, or the `output_transform` of it, is this pair:
 
     >>> from ignite.engine import create_supervised_evaluator
     >>> evaluator = create_supervised_evaluator(torch.nn.Linear(2, 1, bias=False))
@@ -259,11 +269,11 @@ class IQAPerformance(Metric):
 
     def reset(self) -> None:
         """Forget all images."""
-        self._heads, self._scores = [], []
+        self._heads, self._scores, self._spreads = [], [], []
 
-    def update(self, output: tuple[Tensor | Sequence[Tensor], Tensor | tuple[Tensor, Tensor]]) -> None:
+    def update(self, output: tuple) -> None:
         """Take one batch (see the class)."""
-        outputs, scores = output
+        outputs, scores, *spread = output
         if isinstance(scores, Tensor):
             scores = scores, torch.full_like(scores, math.nan, dtype=torch.float32)
         heads, scores = _columns(outputs), _columns(scores)
@@ -271,10 +281,11 @@ class IQAPerformance(Metric):
             raise ValueError(f'predictions of {len(heads)} images, scores of {len(scores)}')
         self._heads.append(heads)
         self._scores.append(scores)
+        self._spreads += map(_columns, spread)
 
     def compute(self) -> Performance:
         """Return the performance on the images of all processes; NotComputableError if no image came."""
-        heads, scores = (everywhere(batches) for batches in (self._heads, self._scores))
+        heads, scores, spreads = (everywhere(batches) for batches in (self._heads, self._scores, self._spreads))
         if not heads:
             raise NotComputableError('IQAPerformance needs at least one image')
         outputs, scores = torch.cat(heads), torch.cat(scores)
@@ -282,7 +293,8 @@ class IQAPerformance(Metric):
         performances = [HeadPerformance.of(raw, sq, *self._line(i, raw, sq))
                         for i, raw in enumerate(scored_first(outputs.numpy().T, self.scored))]
         loss = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)).detach()) if self.loss_fn else None
-        result = Performance(sq, sq_std, tuple(performances), loss)
+        spread = abs(performances[0].k) * torch.cat(spreads)[:, 0].numpy() if spreads else None
+        result = Performance(sq, sq_std, tuple(performances), loss, spread)
         _warn_of_nan(result)
         return result
 
@@ -318,7 +330,7 @@ def everywhere(batches: list[Tensor]) -> list[Tensor]:
 
 
 def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None = None, pbar: str = '',
-             crop: tuple[int, int] | None = None) -> Performance:
+             crops: Crops | None = None) -> Performance:
     """Return the performance of a network on a loader's images, in the data set's order.
 
     The network runs where its parameters are, in eval mode, which it is left in, and in float32.
@@ -328,11 +340,11 @@ def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None =
         loader: as IQAdataset.Data.loader returns it: batches ((image, ...), (mos, std)) of uint8 images.
         metric: default: IQAPerformance(), which fits the line to MOS on these images.
         pbar: title of a progress bar; '': none.
-        crop: (h, w) of the middle that is cut out of the images.
+        crops: the crops of an image that are scored instead of the whole.
     """
     from modified_ignite_engine import create_supervised_evaluator, limits_explained  # the criteria need no engine
     metric = IQAPerformance() if metric is None else metric
-    engine = create_supervised_evaluator(model, metric, crop)
+    engine = create_supervised_evaluator(model, metric, crops)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):  # another process may have all images
@@ -350,8 +362,8 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2 the scores of the scored head and of the others
-    in MOS units; the same with _before, raw. All digits are kept: iqa_studies/check.py computes the metrics again from
-    them. A metric that is not defined is null in the JSON file.
+    in MOS units; the same with _before, raw; spread, if images are scored by crops. All digits are kept:
+    iqa_studies/check.py computes the metrics again from them. A metric that is not defined is null in the JSON file.
     """
     table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))

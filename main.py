@@ -102,6 +102,8 @@ def fit(args: Options, device: str, stop: SimpleNamespace) -> Performance | None
     model = build_model(args).to(device)
     data = get_data_loaders(args, model.inputs, outputs, partial(try_on, model, device))  # takes minutes: comes last
     model.to(memory_format=memory_format(data.sizes['train'][0]))
+    if data.crops:
+        data.crops.check_side(model.side)
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     training = assemble(args, data, model, loader, device, stop)
     print(f'Run {training.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
@@ -150,6 +152,8 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
     about = {'options': args.of_training(), 'head': loss.scored_head,
              'network': {'name': args.architecture, 'options': network_options(args)},
              'input': {'preprocessing': data.preprocess.stored(), 'normalise': model.normalise}}
+    if data.crops:
+        about['crops'] = data.crops.stored()
     parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler, 'ema': average}
     record = Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins)
     return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, model,

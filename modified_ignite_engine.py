@@ -1,6 +1,6 @@
 """The training and evaluation engines: ignite's own steps, with batches of 8-bit images and torch's autocast."""
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ignite.distributed as idist
@@ -16,8 +16,8 @@ from ignite.engine import (
 from ignite.metrics import Metric
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torchvision.transforms.v2.functional import center_crop
 
+from iqa_data.crops import Crops
 from iqa_data.target import Target
 from iqa_networks.network import Network
 from iqa_networks.size import too_small
@@ -27,17 +27,14 @@ from iqa_runtime.errors import UserError, first_line
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
 
-def preparing(network: Network, target: Target, crop: tuple[int, int] | None = None) -> Callable:
+def preparing(network: Network, target: Target) -> Callable:
     """Return the function that ignite's steps call `prepare_batch`: it makes the network's input and target of a batch.
 
-    Images become what `network.prepare` returns, on its device; MOS becomes the target, on the engine's. `crop`: the
-    (h, w) of the middle that is cut out of the images.
+    Images become what `network.prepare` returns, on its device; MOS becomes the target, on the engine's.
     """
     def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
         images, (mos, std) = batch
         mos, std = (score.to(device, non_blocking=non_blocking) for score in (mos, std))
-        if crop:
-            images = [center_crop(image, list(crop)) for image in images]
         return network.prepare(images), (target(mos), std)
     return prepare_batch
 
@@ -141,14 +138,24 @@ def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_leve
     return amp.initialize(model, optimizer, opt_level=opt_level)
 
 
-def create_supervised_evaluator(model: Network, metric: Metric, crop: tuple[int, int] | None = None) -> Engine:
+def create_supervised_evaluator(model: Network, metric: Metric, crops: Crops | None = None) -> Engine:
     """Return an engine that puts images through the model in eval mode, in float32, and updates the metric.
 
-    The metric is not computed: IQAperformance.evaluate does, for all processes at once, also if this one has no images.
+    With `crops`, the metric gets the mean over the crops of an image, and how they spread. It is not computed:
+    IQAperformance.evaluate does, for all processes at once, also if this one has no images.
     """
-    step = supervised_evaluation_step(model, non_blocking=True, prepare_batch=preparing(model, Target(), crop),
-                                      model_fn=lambda model, images: model(*images),
-                                      output_transform=lambda x, y, y_pred: (y_pred, y))
+    def scores(model: Network, images: Sequence[Tensor]) -> Sequence[Tensor]:
+        def score(*images: Tensor) -> Sequence[Tensor]:
+            return model(*model.prepare(images))
+        return crops(score, *images[-model.inputs:]) if crops else score(*images)
+
+    def output(images, scores, heads: Sequence[Tensor]) -> tuple:
+        if not crops:
+            return heads, scores
+        heads = [head.cpu().double() for head in heads]
+        return [head.mean(1) for head in heads], scores, heads[metric.scored].std(1, correction=0)
+    step = supervised_evaluation_step(model, prepare_batch=lambda batch, **_: batch, model_fn=scores,
+                                      output_transform=output)
     engine = Engine(step)
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: metric.update(engine.state.output))
     return engine

@@ -27,7 +27,7 @@ from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.average import Average, average_of, performance_of
 from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
-from iqa_scoring.scorer import Scorer, given_network, restore
+from iqa_scoring.scorer import CROPPING, Scorer, as_asked, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoints, joined, on_dataset
 from IQAdataset import loading_of, open_data, plan_of
@@ -59,6 +59,7 @@ class Test:
     """The test of a checkpoint on a data set, or of the mean scores of several; the first says on which images."""
 
     def __init__(self, args: Options, files: list[Path], checkpoints: list[dict], device: str):
+        own, checkpoints = checkpoints, [as_asked(args, *one) for one in zip(checkpoints, files, strict=True)]
         file, checkpoint = files[0], checkpoints[0]
         self.files, self.checkpoints, self.views = files, checkpoints, args.values.get('views', 'none')
         options, trained = checkpoint.get('options', {}), args.command.names()
@@ -68,12 +69,14 @@ class Test:
         self.name = dataset_name(self.tested)
         self.same = self.name == dataset_name(self.trained_on)
         of_the_set = {'dataset'} if self.same else args.command.names(data_group, split_group)
-        args.adopting(options, (args.given & trained) - of_the_set - {'batch_size'}, file)  # nothing contradicts it
+        may_differ = {*of_the_set, *CROPPING, 'batch_size'}
+        args.adopting(options, (args.given & trained) - may_differ, file)  # nothing contradicts it
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
         self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
                                    args.ref_dir)
         self.run_name = joined([one.name.removesuffix('.pth') for one in files])
         self.run_name += '' if self.views == 'none' else f'-views-{self.views}'
+        self.run_name += cropping(checkpoint) if checkpoint.get('crops') != own[0].get('crops') else ''
 
     def run(self, part: str) -> Performance:
         """Test a part of the data set (see `test`); return the performance."""
@@ -85,6 +88,8 @@ class Test:
         data = open_data(self.source, self.name, self.rows_of(part), scorer.preprocess, loading_of(self.args),
                          scorer.network.inputs, outputs)
         names = data.names[part]
+        if scorer.crops:
+            scorer.crops.check(data.sizes[part])
         seen = max(warn_of_trained_images(names, *one) for one in zip(self.checkpoints, self.files, strict=True)
                    ) if self.same else 0
         print(f'Testing {", ".join(map(str, self.files))} (trained on {dataset_name(self.trained_on)}) on '
@@ -115,7 +120,7 @@ class Test:
         if isinstance(scorer, Average):
             return performance_of(scorer, loader)
         metric = IQAPerformance('test', self.checkpoint['k'], self.checkpoint['b'], scored=scorer.head)
-        performance = evaluate(scorer.network, loader, metric, self.name if self.args.pbar else '')
+        performance = evaluate(scorer.network, loader, metric, self.name if self.args.pbar else '', scorer.crops)
         linear = scorer.mapping.name == 'linear'
         return performance if linear else performance.mapped(scorer.mapping)  # a curve, which k and b do not hold
 
@@ -168,6 +173,14 @@ class Test:
                                 f'{missing[0]}: it is not the one of the training run')
             return {part: np.array([i for i, name in enumerate(info.names) if name in tested])}
         return rows
+
+
+def cropping(checkpoint: dict) -> str:
+    """Return the end of the name of results whose crops are not those of the run: -crops25-224x224-grid."""
+    if 'crops' not in checkpoint:
+        return '-whole'
+    crops = checkpoint['crops']
+    return f'-crops{crops["count"]}-{crops["size"][0]}x{crops["size"][1]}-{crops["places"]}'
 
 
 def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> int:

@@ -31,7 +31,7 @@ from iqa_scoring.parts import Parts
 from iqa_scoring.picture import write_picture
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
-from iqa_scoring.scorer import Scorer, given_network, network_of, scorer_of
+from iqa_scoring.scorer import Scorer, as_asked, given_network, network_of, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> float | int | None:
     checkpoints = [load_checkpoint(file) for file in files]
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device), timeout=PATIENCE) as device, pillow_without_limit():
+        checkpoints = [as_asked(args, *one) for one in zip(checkpoints, files, strict=True)]
         scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
@@ -269,6 +270,8 @@ def sentence(row: dict, scale) -> str:
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     lines = [f'The image quality score is {row["score"]}',
              f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
+    if row['spread'] is not None:
+        lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')
     if row['outside']:
         lines.append(f'The score lies {row["outside"]} that range: the image is unlike what was rated in training')
     lines += [f'Note: {row["note"]}'] if row['note'] else []

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.options import Options
 
 Places = list[tuple[int, int]]  # (top, left) of each crop, in pixels
+MOST = 10_000                   # crops of an image
 AT_ONCE = 100                   # crops of an image that go through the network as one batch
 CELL = 32                       # pixels: side of a map's cell
 
@@ -101,6 +103,8 @@ class Crops:
 
     def __post_init__(self):
         pick(PLACES, self.places, 'places of crops')
+        if not 1 <= self.count <= MOST:
+            raise UserError(f'{self.count} crops of an image: expected 1 to {MOST}')
         object.__setattr__(self, 'size', _pair(self.size))
         self.of(torch.empty(3, *self.size, dtype=torch.uint8))  # a number that the places do not allow is an error now
 
@@ -112,6 +116,13 @@ class Crops:
         """Return the places in an image (3, H, W); UserError if it is smaller than a crop."""
         self.check([image.shape[-2:]])
         return PLACES[self.places](image, self.size, self.count)
+
+    def check_side(self, side: int | None) -> None:
+        """Raise UserError if a network that needs images of side x side does not take these crops."""
+        if side and self.size != (side, side):
+            height, width = self.size
+            raise UserError(f'--test_crops: crops of {height}x{width} (h x w) for a network of {side}x{side}: '
+                            f'give --crop_size_h {side} --crop_size_w {side}')
 
     def check(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Raise UserError if images of these (h, w) are smaller than a crop."""
@@ -180,3 +191,12 @@ def _covered(starts: Sequence[int], side: int, whole: int) -> Tensor:
     first = torch.tensor(starts, dtype=torch.float64)[:, None]
     edges = torch.linspace(0, whole, max(1, whole // CELL) + 1, dtype=torch.float64)
     return (torch.minimum(first + side, edges[1:]) - torch.maximum(first, edges[:-1])).clamp_min(0)
+
+
+def crops_of(args: Options) -> Crops | None:
+    """Return the crops that images are scored by, as the options ask; None if whole images are."""
+    if args.test_crops:
+        return Crops(args.test_crops, (args.crop_size_h, args.crop_size_w), args.crop_places)
+    if 'crop_places' in args.given:
+        raise UserError(f'--crop_places {args.crop_places} needs --test_crops, the number of crops')
+    return None

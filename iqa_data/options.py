@@ -102,6 +102,8 @@ def target_word(text: str) -> str:
 def check_preprocessing(args: Options) -> None:
     """Refuse an invalid target, and a fit without a size."""
     check_target(args.target)
+    if args.enlarge and args.resize:
+        raise UserError('--enlarge is for images that keep their size, and --resize gives all the same: leave one out')
     if args.fit != 'resize' and not args.resize:
         raise UserError(f'--fit {args.fit} needs --resize, with the size in --resize_size_h and --resize_size_w')
 
@@ -128,4 +130,24 @@ def preprocessing(add) -> None:
     add('-cs_h', '--crop_size_h', type=SIDE, default=498, help='height of the random crop')
     add('-cs_w', '--crop_size_w', type=SIDE, default=498, help='width of the random crop')
     add('-hp', '--hflip_p', type=share, default=.5, help='probability of a horizontal flip')
+    add('--enlarge', action='store_true',
+        help='enlarge images that are smaller than --crop_size_h and --crop_size_w, whatever else is done to them')
     add('--lightness_p', type=share, default=1., help='probability of another lightness')
+
+
+def check_crops(args: Options) -> None:
+    """Refuse several crops of a training image that is not cropped."""
+    parts = args.augmentation is not None and (args.augmentation or ['crop'])  # without parts, the paper's
+    if args.train_crops > 1 and 'crop' not in (parts or ()):
+        raise UserError(f'--train_crops {args.train_crops} needs --augmentation with crop: without, an epoch would see '
+                        'each image that often')
+
+
+@group('crops', 'crops of an image, which are trained with and scored', trained=True, check=check_crops)
+def crops(add) -> None:
+    add('--test_crops', type=number(int, 0, 10_000), default=0,
+        help='score an image by the mean of so many crops of --crop_size_h x --crop_size_w; 0: the whole image')
+    add('--crop_places', type=choice('iqa_data.crops:PLACES', 'places of crops'), default='grid',
+        help="where they are cut: grid, which reaches all edges; toolbox: pyiqa's grid; random, the same ones for the "
+             'same image')
+    add('--train_crops', type=count, default=1, help='crops of a training image in an epoch, from one decoded image')

@@ -26,8 +26,9 @@ class Preprocess:
     """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
 
     The image becomes 8-bit RGB (see iqa_data.images.to_rgb). Then `first_resize` (bilinear), then it is brought to the
-    size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, or padded or cropped. Raises
-    ImageError if the file is no image, is truncated, cannot be read for another reason, or does not fit.
+    size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, padded or cropped, or enlarged
+    if it is smaller. Raises ImageError if the file is no image, is truncated, cannot be read for another reason, or
+    does not fit.
     """
 
     resize: tuple[int, int] | None = None
@@ -70,7 +71,8 @@ class Preprocess:
     def size(self, path: str | Path) -> tuple[int, int]:
         """Return (h, w) of the image, from the file's header alone."""
         with opened(path) as image:
-            return self.resize or self.first_resize or shown_size(image)
+            size = self.first_resize or shown_size(image)
+        return enlarged(size, self.resize) if self.fit == 'enlarge' else self.resize or size
 
 
 def _pillow(filter: Image.Resampling) -> Callable[[Image.Image, tuple[int, int]], Image.Image]:  # noqa: A002
@@ -127,14 +129,31 @@ def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
     return v2.functional.center_crop(image, list(size))
 
 
-# name -> (image or tensor, (h, w), function that resizes it) -> the image of that size
+def enlarged(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """Return the (h, w) of an image whose sides are brought to `least` (h, w), in proportion, if one is below it."""
+    factor = max(wanted / side for wanted, side in zip(least, size, strict=True))
+    if factor <= 1:
+        return tuple(size)
+    return tuple(max(wanted, round(side * factor)) for wanted, side in zip(least, size, strict=True))
+
+
+def _enlarge(image: Sized, least: tuple[int, int], resize: Callable) -> Sized:
+    """Enlarge an image with a side that is too short, in proportion."""
+    size = tuple(v2.functional.get_size(image))
+    return image if enlarged(size, least) == size else resize(image, enlarged(size, least))
+
+
+# name -> (image or tensor, (h, w), function that resizes it) -> the image of that size, of `enlarge` at least of it
 FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
     'resize': lambda image, size, resize: resize(image, size), 'pad': _whole, 'crop': _centre,
+    'enlarge': _enlarge,
 }
 
 
 def preprocess_of(args: Options, source: Source) -> Preprocess:
     """Return the fixed preprocessing that the options and the data set ask for."""
+    if args.enlarge:
+        return Preprocess((args.crop_size_h, args.crop_size_w), source.first_resize, args.filter, 'enlarge')
     size = (args.resize_size_h, args.resize_size_w) if args.resize else None
     return Preprocess(size, source.first_resize, args.filter, args.fit)
 

@@ -6,6 +6,7 @@ A checkpoint is a dictionary of tensors and plain Python values, written whole a
     model          the network's state dict
     network        'name' and 'options': the arguments of IQAmodel.create_model
     input          'preprocessing': fields of iqa_data.transforms.Preprocess; 'normalise': name of the normalisation
+    crops          if images are scored by crops: fields of iqa_data.crops.Crops
     target         'shift' and 'scale': what the network was trained to predict is (MOS - shift) / scale
     head           position of the head that is scored, among the network's outputs
     k, b           lists: MOS = k raw + b, for the scored head and then the others in their order
@@ -202,6 +203,7 @@ CHECKS: dict[str, Callable] = {
     'model': tensors, 'k': list_of(number), 'b': list_of(number),
     'network': fields(name=text, options=dict_of(plain)),
     'input': fields(preprocessing=_preprocessing, normalise=text),
+    'crops': fields(count=whole, size=size, places=text),
     'target': fields(shift=number, scale=number), 'head': whole,
     'options': dict_of(plain), 'dataset': text, 'split': _split, 'split_hash': text, 'mos': _mos, 'epoch': whole,
     'metrics': dict_of(dict_of(plain)), 'intervals': dict_of(dict_of(_interval)), 'finished': flag,

@@ -30,8 +30,8 @@ class Average(Scorer):
     def __init__(self, scorers: Sequence[Scorer], views: str = 'none', names: Sequence[str | Path] = ()):
         first = scorers[0]
         self.scorers, self.views = list(scorers), VIEWS[views]
-        self.network, self.preprocess, self.device, self.head = (first.network, first.preprocess, first.device,
-                                                                 first.head)
+        self.network, self.preprocess, self.device, self.head, self.crops = (
+            first.network, first.preprocess, first.device, first.head, first.crops)
         self.mapping, self.scale = Mapping('linear', (1., 0.)), common_scale([one.scale for one in scorers])
         for i, one in enumerate(scorers):
             if one.inputs != first.inputs or one.preprocess != first.preprocess:
@@ -49,16 +49,16 @@ class Average(Scorer):
             raise TypeError('views are of 8-bit images: give a path, a PIL image or a uint8 array')
         return torch.stack([scorer.score(image, reference, as_loss) for scorer in self.scorers]).mean(0)
 
-    def measure(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean scores (N,) in MOS units and the mean raw outputs (N, 1), of preprocessed uint8 images."""
-        total, count = np.zeros((len(pixels[0]), 2)), 0
+    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mean scores (N,) in MOS units, the mean raw outputs (N, 1) and the mean spread over crops (N,)."""
+        total, count = np.zeros((len(pixels[0]), 3)), 0
         for view in views_of(pixels, self.views):
             for scorer in self.scorers:
-                scores, heads = scorer.measure(*view)
-                total += np.stack([scores, heads[:, 0]], 1)
+                scores, heads, spread = scorer.measure_crops(*view)
+                total += np.stack([scores, heads[:, 0], spread], 1)
                 count += 1
-        scores, raw = (total / count).T
-        return scores, raw[:, None]
+        scores, raw, spread = (total / count).T
+        return scores, raw[:, None], spread
 
 
 def average_of(scorers: list[Scorer], views: str, files: list[Path]) -> Scorer:
@@ -87,6 +87,6 @@ def performance_of(average: Average, loader: DataLoader) -> Performance:
     """Return the performance of the mean scores on a loader's images, its arrays in the data set's order."""
     metric = IQAPerformance('test', (1.,), (0.,))
     for images, (mos, std) in loader:
-        scores, _ = average.measure(*images[-average.inputs:])
-        metric.update(((torch.from_numpy(scores)[:, None],), (mos, std)))
+        scores, _, spread = map(torch.from_numpy, average.measure_crops(*images[-average.inputs:]))
+        metric.update((scores, (mos, std), *([] if spread.isnan().all() else [spread])))
     return metric.compute().in_order(loader.batch_sampler.order)

@@ -33,7 +33,7 @@ from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
-from iqa_scoring.scorer import Scorer, resized, scorer_of
+from iqa_scoring.scorer import Scorer, as_asked, resized, scorer_of
 from iqa_training.naming import find_checkpoint
 
 TOLERANCE = 1e-3  # MOS units
@@ -47,11 +47,14 @@ class Exported(nn.Module):
         super().__init__()
         self.network, self.mapping, self.preprocess = scorer.network, scorer.mapping, scorer.preprocess
         self.normalise, self.head = NORMALISATIONS[scorer.network.normalise], scorer.head
+        self.crops = scorer.crops
 
     def forward(self, images: Tensor) -> Tensor:
         """Score a batch."""
         x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
-        return self.mapping(self.network(self.normalise(x))[self.head][:, 0])
+        cut = self.crops.stacked(x) if self.crops else x
+        raw = self.network(self.normalise(cut))[self.head]
+        return self.mapping(raw.view(len(x), -1).mean(1))
 
 
 @command
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         raise UserError('give --onnx FILE or --torch_export FILE, or both')
     file = find_checkpoint(args)
     check_outputs({f'--{kind}': path for kind, path in wanted.items()}, {'--trained_model_file': file})
-    checkpoint = load_checkpoint(file)
+    checkpoint = as_asked(args, load_checkpoint(file), file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
     if scorer.inputs == 2:
         raise UserError(f'{file}: the network compares an image with its reference, and an exported file takes one '

@@ -3,7 +3,8 @@ from collections.abc import Sequence
 
 from iqa_runtime.checkpoint import checksum
 
-SCORING = ('model', 'network', 'input', 'head', 'k', 'b', 'mapping', 'mos')  # what a score and its row come from
+# what a score and its row come from
+SCORING = ('model', 'network', 'input', 'crops', 'head', 'k', 'b', 'mapping', 'mos')
 
 
 def digest_of(checkpoints: Sequence[dict], **options) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -40,12 +39,12 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     """Return local scores in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
 
     (N, h, w), the size of level 7 of a LinearityIQA (a 32nd of the image in a ResNet); `window` is the side of the
-    windows in its cells. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as MANIQA
-    does: scores and weights. Raises UserError if the network has no `local`.
+    windows in its cells. The same size of a network without local features that scores crops: the mean score of the
+    crops that cover a cell. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as
+    MANIQA does: scores and weights. Raises UserError if the network has no `local` and scores whole images.
     """
     check_maps(scorer)
-    with torch.inference_mode(), scorer.scoring() as network:
-        local = network.local(*network.prepare(pixels), window, scorer.head)
+    local = scorer.local(pixels, window)
     scores, *weights = (part.cpu().double().numpy() for part in (local if isinstance(local, tuple) else [local]))
     return np.stack([scorer.mapping(scores), *weights], 1) if weights else scorer.mapping(scores)
 

@@ -160,7 +160,7 @@ TEST = Command("""Test a trained model on a data set.
     python test_dataset.py --trained_model_file checkpoints/NAME.pth                    the set it was trained on
     python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
     python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
-""", [testing, of_data.data, views, report, machine_of_several],
+""", [testing, of_data.data, views, of_data.crops, report, machine_of_several],
                [of_data.places, of_data.split, of_data.preprocessing], MODEL)
 
 SCORE = Command("""Score images.
@@ -175,13 +175,13 @@ SCORE = Command("""Score images.
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
 MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-""", [images, views, output, report, machine_of_several], [calibration, of_data.places], OF_TRAINING)
+""", [images, views, of_data.crops, output, report, machine_of_several], [calibration, of_data.places], OF_TRAINING)
 
 EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
 
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
-""", [export, machine], accepted=OF_TRAINING)
+""", [export, of_data.crops, machine], accepted=OF_TRAINING)
 
 ENSEMBLE = Command("""Put the predictions of several models together: one score for each image.
 

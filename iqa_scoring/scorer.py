@@ -17,6 +17,7 @@ from scipy.special import expit
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from iqa_data.crops import Crops, crops_of
 from iqa_data.images import check_samples
 from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
@@ -138,12 +139,40 @@ def given_network(args: Options) -> dict:
             if name != 'weights'}
 
 
+# options of scoring that the user may change after training
+CROPPING = frozenset({'test_crops', 'crop_places', 'crop_size_h', 'crop_size_w', 'train_crops', 'enlarge'})
+
+
+def as_asked(args: Options, checkpoint: dict, file: str | Path) -> dict:
+    """Return a checkpoint that scores by the crops that the user asks for, and enlarges small images if asked.
+
+    What the user does not give is the checkpoint's own. UserError if the checkpoint resizes all images.
+    """
+    if not args.given & CROPPING:
+        return checkpoint
+    own = checkpoint.get('crops') or {'count': 0, 'size': (args.crop_size_h, args.crop_size_w), 'places': 'grid'}
+    values = {'test_crops': own['count'], 'crop_size_h': own['size'][0], 'crop_size_w': own['size'][1],
+              'crop_places': own['places']}
+    args = args.having(**{name: value for name, value in values.items() if name not in args.given})
+    crops = crops_of(args)
+    checkpoint = {key: value for key, value in checkpoint.items() if key != 'crops'}
+    checkpoint |= {'crops': crops.stored()} if crops else {}
+    if not args.enlarge or 'input' not in checkpoint:
+        return checkpoint
+    preprocessing = checkpoint['input']['preprocessing']
+    if preprocessing.get('resize') and preprocessing.get('fit') != 'enlarge':
+        raise UserError(f'--enlarge: {file} was trained with --resize, which gives all images one size')
+    preprocessing = {**preprocessing, 'resize': (args.crop_size_h, args.crop_size_w), 'fit': 'enlarge'}
+    return {**checkpoint, 'input': {**checkpoint['input'], 'preprocessing': preprocessing}}
+
+
 def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) -> 'Scorer':
     """Return the scorer of a checkpoint; UserError if the user gave an option of training that contradicts it.
 
     A checkpoint of the original package gets its network and its preprocessing from the options.
     """
-    args.adopting(checkpoint.get('options', {}), (args.given & args.command.names()) - {'batch_size'}, file)
+    args.adopting(checkpoint.get('options', {}), (args.given & args.command.names()) - {'batch_size'} - CROPPING,
+                  file)
     preprocess = None if 'input' in checkpoint else preprocess_of(args, source_of(args.dataset))
     return Scorer(restore(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
 
@@ -160,6 +189,8 @@ def restore(checkpoint: dict, file: str | Path, **given) -> Network:
     checked_value(file, 'mapping', Mapping.of, checkpoint)
     if 'input' in checkpoint:
         checked_value(file, 'input', _input, checkpoint['input'])
+    if 'crops' in checkpoint:
+        checked_value(file, 'crops', lambda crops: Crops(**crops), checkpoint['crops'])
     return network
 
 
@@ -169,10 +200,11 @@ def _input(value: dict) -> None:
 
 
 def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,
-                **network) -> 'Scorer':
+                crops: Crops | None = None, **network) -> 'Scorer':
     """Return the scorer of a checkpoint (see IQAmodel.load)."""
     file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
     content = check_checkpoint(checkpoint, file) if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
+    content |= {'crops': crops.stored()} if crops else {}
     return Scorer(restore(content, file, **network), content, preprocess, device)
 
 
@@ -182,7 +214,8 @@ class Scorer:
     Args:
         network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed; factored layers are
             merged into plain ones.
-        checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the training MOS.
+        checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the crops, the training
+            MOS.
         preprocess: instead of the checkpoint's.
         device: where the network runs.
 
@@ -190,6 +223,7 @@ class Scorer:
         mapping, scale: see Mapping and Scale. `scale.higher_is_better` is the sign of a gain in quality.
         preprocess: what is done to paths, PIL images and arrays first, by PIL.
         head: position of the head that is scored, among the network's outputs.
+        crops: the crops that an image is scored by; None: by the whole image.
     """
 
     def __init__(self, network: Network, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
@@ -199,6 +233,9 @@ class Scorer:
         self.preprocess = preprocess or Preprocess(**of_input['preprocessing'])
         self.network.normalise = pick(NORMALISATIONS, of_input['normalise'], 'normalisation')
         self.head = checkpoint.get('head', len(network.heads) - 1)
+        self.crops = Crops(**checkpoint['crops']) if checkpoint.get('crops') else None
+        if self.crops:
+            self.crops.check_side(network.side)
 
     @property
     def inputs(self) -> int:
@@ -207,8 +244,8 @@ class Scorer:
 
     @property
     def has_maps(self) -> bool:
-        """Return whether the network has local features, of one image, that quality maps show."""
-        return self.inputs == 1 and hasattr(self.network, 'local')
+        """Return whether quality maps of one image can be drawn: of the network's local features, or of crops."""
+        return self.inputs == 1 and (hasattr(self.network, 'local') or self.crops is not None)
 
     @property
     def title(self) -> str:
@@ -237,8 +274,7 @@ class Scorer:
         if isinstance(image, Tensor) and image.is_floating_point():
             with torch.set_grad_enabled(as_loss), self.scoring() as network:
                 batches = [resized(_in_range(one.to(self.device)), self.preprocess) for one in images]
-                raw = network(*network.prepare(_of_one_size(batches)))[self.head][:, 0]
-                score = self.mapping(raw)
+                score = self.mapping(self.outputs(network, *_of_one_size(batches))[self.head].mean(1))
             return score if image.ndim == 4 else score[0]
         if as_loss:
             raise TypeError('as_loss needs a float tensor (N, 3, H, W) in 0..1: a path, a PIL image or 8-bit pixels '
@@ -271,18 +307,47 @@ class Scorer:
         return np.concatenate([self.measure(*batch)[0] for batch in batches])
 
     def measure(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores (N,) in MOS units and raw outputs (N, heads), the scored head first; see `heads`."""
-        heads = self.heads(*pixels)
-        return self.mapping(heads[:, 0]), heads
+        """Return scores (N,) in MOS units and raw outputs (N, heads), the scored head first; see `measure_crops`."""
+        return self.measure_crops(*pixels)[:2]
 
     def heads(self, *pixels: Tensor) -> np.ndarray:
-        """Return raw outputs (N, heads) float64, the scored head first, of preprocessed uint8 (N, 3, H, W).
+        """Return raw outputs (N, heads) float64, the scored head first; see `measure_crops`."""
+        return self.measure_crops(*pixels)[1]
+
+    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return scores, raw outputs and the spread over crops, all float64, of preprocessed uint8 (N, 3, H, W).
 
         A full-reference network takes two: reference and distorted.
+
+        Returns:
+            scores (N,) in MOS units, raw outputs (N, heads), the scored head first, and the standard deviation (N,) of
+            the scores of the crops, nan if whole images are scored. With crops, a raw output is the mean over them.
         """
         with torch.inference_mode(), self.scoring() as network:
-            outputs = network(*network.prepare(_of_one_size(pixels)))
-            return torch.cat(scored_first(outputs, self.head), 1).cpu().double().numpy()
+            outputs = scored_first(self.outputs(network, *_of_one_size(pixels)), self.head)
+            heads = [head.cpu().double().numpy() for head in outputs]
+        raw = np.stack([head.mean(1) for head in heads], 1)
+        spread = self.mapping(heads[0]).std(1) if self.crops else np.full(len(raw), np.nan)
+        return self.mapping(raw[:, 0]), raw, spread
+
+    def outputs(self, network: Network, *images: Tensor) -> Sequence[Tensor]:
+        """Return the raw outputs of each head, (N, 1), or (N, crops) if images are scored by crops.
+
+        Images are as in `Network.prepare`, and keep their gradient; `network` is that of `scoring`.
+        """
+        def score(*images: Tensor) -> Sequence[Tensor]:
+            return network(*network.prepare(images))
+        return self.crops(score, *images) if self.crops else score(*images)
+
+    def local(self, pixels: Tensor, window: int) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the raw local scores of preprocessed uint8 images, or scores and weights (see iqa_scoring/maps.py).
+
+        Of the network's own features, if it has any of the whole image; else of crops.
+        """
+        with torch.inference_mode(), self.scoring() as network:
+            if self.crops and (network.side or not hasattr(network, 'local')):
+                return self.crops.local(lambda crops: network(*network.prepare(crops)), pixels, self.head)
+            return network.local(*network.prepare(pixels), window, self.head)
 
     @contextmanager
     def scoring(self) -> Iterator[Network]:

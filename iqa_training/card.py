@@ -76,11 +76,22 @@ def model(checkpoint: Mapping) -> list[str]:
                  + ('' if checkpoint.get('finished', True) else '; the training was not finished'))
     if 'input' in checkpoint:
         preprocessing = checkpoint['input']['preprocessing']
-        size = preprocessing.get('resize')
-        lines.append(f'- Input: 8-bit RGB, {"resized to " if size else "of its own size"}'
-                     + (f'{size[1]}x{size[0]} (w x h)' if size else '')
+        lines.append(f'- Input: 8-bit RGB, {_sizing(preprocessing)}'
                      + f', normalised by {code(checkpoint["input"]["normalise"])}')
+    if checkpoint.get('crops'):
+        crops = checkpoint['crops']
+        lines.append(f'- Score: the mean of {crops["count"]} crops of {crops["size"][1]}x{crops["size"][0]} (w x h), '
+                     f'places {code(crops["places"])}')
     return lines
+
+
+def _sizing(preprocessing: Mapping) -> str:
+    """Return what happens to the size of an image, in words."""
+    if not preprocessing.get('resize'):
+        return 'of its own size'
+    height, width = preprocessing['resize']
+    how = 'enlarged, if smaller, to at least' if preprocessing.get('fit') == 'enlarge' else 'resized to'
+    return f'{how} {width}x{height} (w x h)'
 
 
 def data(checkpoint: Mapping) -> list[str]:

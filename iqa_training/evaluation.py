@@ -1,6 +1,7 @@
 """Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
 from collections.abc import Callable
 
+from iqa_data.crops import Crops
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
 from IQAdataset import Data
@@ -10,7 +11,8 @@ from IQAperformance import IQAPerformance, Performance, evaluate
 class Evaluation:
     """Evaluates a network on the parts of a data set.
 
-    A network of one size that is trained on random crops is evaluated on the middle of the images.
+    Images are scored by the crops of the data; without, a network of one size that is trained on random crops is
+    evaluated on the middle of the images.
 
     Args:
         model, data: the network and the images.
@@ -25,7 +27,8 @@ class Evaluation:
         self.model, self.data, self.head, self.pbar = model, data, head, pbar and is_main()
         self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
         augment = data.augment
-        self.crop = augment.crop if model.side and augment and 'crop' in augment.parts else None
+        middle = Crops(1, augment.crop) if model.side and augment and 'crop' in augment.parts else None
+        self.crops = data.crops or middle
         heads = len(model.heads)
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
         self.loaders = {part: data.evaluation_loader(part) for part in data.names}
@@ -46,4 +49,4 @@ class Evaluation:
         """Return the performance on a part with a line (k, b of each head), or without one with a line fitted there."""
         status, (k, b) = ('test', line) if line else ('train', ((), ()))
         metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
-        return evaluate(self.model, self.loaders[part], metric, part if self.pbar else '', self.crop)
+        return evaluate(self.model, self.loaders[part], metric, part if self.pbar else '', self.crops)

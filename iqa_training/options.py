@@ -216,5 +216,5 @@ TRAIN = Command("""Train a network, or with --evaluate test the trained one.
     python main.py --recipe linearity_iqa
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """, [of_data.data, training, validation, recording],
-                [schedule, optimizer, *NETWORK, *LOSS, of_data.split, of_data.preprocessing, computing, of_data.places,
-                 machine])
+                [schedule, optimizer, *NETWORK, *LOSS, of_data.split, of_data.preprocessing, of_data.crops, computing,
+                 of_data.places, machine])
