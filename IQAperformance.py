@@ -17,7 +17,6 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from iqa_data.crops import Crops
 from iqa_networks.network import Network, scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
@@ -330,7 +329,7 @@ def everywhere(batches: list[Tensor]) -> list[Tensor]:
 
 
 def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None = None, pbar: str = '',
-             crops: Crops | None = None) -> Performance:
+             crops: Callable | None = None) -> Performance:
     """Return the performance of a network on a loader's images, in the data set's order.
 
     The network runs where its parameters are, in eval mode, which it is left in, and in float32.
@@ -340,7 +339,7 @@ def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None =
         loader: as IQAdataset.Data.loader returns it: batches ((image, ...), (mos, std)) of uint8 images.
         metric: default: IQAPerformance(), which fits the line to MOS on these images.
         pbar: title of a progress bar; '': none.
-        crops: the crops of an image that are scored instead of the whole.
+        crops: an iqa_data.crops.Crops, by which an image is scored instead of the whole.
     """
     from modified_ignite_engine import create_supervised_evaluator, limits_explained  # the criteria need no engine
     metric = IQAPerformance() if metric is None else metric
