@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from iqa_data.cache import nearest_to_first
 from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
-from iqa_data.look import Seen, guess_direction, look
+from iqa_data.look import Seen, guess_direction, look, weakest
 from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
@@ -58,7 +58,6 @@ LEVELS = ('ok', 'note', 'warning', 'error')
 NEAR = 3                 # most bits of 64 in which the hashes of near-duplicates differ
 ALIKE = .8               # least correlation of their colours: above .9 of versions of one image, below .5 of strangers
 STD_SHARE = (.03, .5)    # of the range of MOS, in which the median std of opinions is expected
-RHO = .1                 # rank correlation from which a direction is guessed
 Finding = tuple[str, str]
 
 
@@ -180,7 +179,7 @@ def direction(case: Case) -> Iterator[Finding]:
         return
     rho = guess_direction([case.seen[i] for i in good], mos)
     guess = f'rank correlation {rho:+.2f} of MOS with sharpness less half the noise'
-    if abs(rho) < RHO:
+    if abs(rho) < weakest(len(good)):
         yield 'note', f'{told}; too weak to guess from: {guess}'
     elif (rho > 0) == higher:
         yield 'ok', f'{told}; so does a guess: {guess}'

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.info import TEXTS, Info, info_of
-from iqa_data.look import guess_direction, look
+from iqa_data.look import guess_direction, look, weakest
 from iqa_data.published import Folder, renamed
 from iqa_data.pyiqa import OFFICIAL, PART_NAMES
 from iqa_runtime.errors import UserError
@@ -132,5 +132,7 @@ def guess(info: Info, folder: Path) -> str:
     if len(seen) < FEWEST_IMAGES:
         return f'no guess: {len(seen)} of its images can be read in {folder} (--im_dir names another folder)'
     rho = guess_direction(list(seen.values()), info.mos[list(seen)])
+    if abs(rho) < weakest(len(seen)):
+        return f'no guess: the rank correlation with sharpness less half the noise is {rho:+.2f} of {len(seen)} images'
     return (f'a guess from {len(seen)} images is --{"higher" if rho > 0 else "lower"}_is_better: rank correlation '
             f'{rho:+.2f} with sharpness less half the noise')

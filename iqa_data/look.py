@@ -73,3 +73,8 @@ def guess_direction(seen: Sequence[Seen], mos: np.ndarray) -> float:
     clear = np.log(np.array([one.clarity for one in seen]) + .1)
     clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
     return float(stats.spearmanr(clear, mos)[0]) if np.ptp(clear) and np.ptp(mos) else 0.
+
+
+def weakest(n: int) -> float:
+    """Return the least rank correlation of n images from which a direction is guessed: .1, or two standard errors."""
+    return max(.1, 2 / np.sqrt(n))

@@ -111,7 +111,8 @@ def calibration(add) -> None:
     add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
     add('--calibration', type=choice(CURVES, 'calibration'), metavar=among(CURVES), default='linear',
         help='what is fitted')
-    add('--force', action='store_true', help='write it also if it ranks worse, the other way round, or no better than the mean')
+    add('--force', action='store_true',
+        help='write it also if it ranks worse or the other way round, or is no better than the mean')
     add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
 
 

@@ -150,7 +150,7 @@ def test_scores(look, mos, level, text):
 def test_a_score_that_is_no_number_is_reported(look):
     found, status = look(mos=['x', *range(23)])
     assert status == 1
-    assert found == {'info file': [('error', "set.csv row 2: the mos 'x' is not a finite number")]}
+    assert found == {'info file': [('error', "set.csv row 2: the mos 'x' is not a finite number of usual size")]}
 
 
 def test_the_direction_is_guessed(look):
