@@ -57,6 +57,13 @@ def text(value) -> str:
     return value
 
 
+def line(value) -> str:
+    """Return a text of one line that a table and a terminal can show; ValueError otherwise."""
+    if not text(value).isprintable():
+        raise ValueError('a text of one line, without control characters and halves of others')
+    return value
+
+
 def file_name(value) -> str:
     """Return a text that names a file in a folder and no other place; ValueError otherwise."""
     if not isinstance(value, str) or not re.fullmatch(r'[\w.+=, -]{1,200}', value) or not value.strip('. '):

@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from iqa_runtime.checks import fields, list_of, optional, text, whole
+from iqa_runtime.checks import fields, line, list_of, optional, text, whole
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_json, read_text
 from iqa_runtime.table_formats import render
@@ -56,7 +56,7 @@ def _result(value) -> str:
     return value
 
 
-_outcome = fields(setting=text, split=text, seed=whole, trained_on=text, tested_on=text, result=_result,
+_outcome = fields(setting=line, split=line, seed=whole, trained_on=line, tested_on=line, result=_result,
                   log=optional(text), checkpoint=optional(text))
 
 

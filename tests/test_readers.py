@@ -75,6 +75,13 @@ def test_outcomes_with_any_value_anywhere(results, data):
     ends(check.main, results)
 
 
+@pytest.mark.parametrize('name', ['setting', 'split', 'trained_on', 'tested_on'])
+def test_a_label_that_no_table_can_hold_is_refused(results, fails, name):
+    for label in ('\ud800', 'a\0b', 'a\nb', 3):
+        (results / 'outcomes.json').write_text(json.dumps(changed(OUTCOMES, ('outcomes', 0, name), label)))
+        assert 'outcomes.json: expected the outcomes of a study: a text' in fails(check.main, results)
+
+
 def refused_or(read, *arguments) -> object:
     """Return what a reader gives; None if it refuses its file in an error of the user."""
     try:
