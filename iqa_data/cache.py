@@ -3,12 +3,13 @@
 A cache on disk is two files in --cache_dir, named by a digest of the images' paths and the preprocessing:
 
     DIGEST.npy   uint8, all images one after the other, each (H, W, 3)
-    DIGEST.json  the (h, w) of each image and a CRC-32 of them, and what the pixels depend on besides: each image file's
-                 size in bytes and time of change, Pillow's version, and FORMAT; written last, so that where it is, the
-                 other is whole
+    DIGEST.json  the (h, w) of each image, the CRC-32 of its pixels, and a CRC-32 of all these; and what the pixels
+                 depend on besides: each image file's size in bytes and time of change, Pillow's version, and FORMAT;
+                 written last, so that where it is, the other is whole
 
 A cache that is cut, that was made of other files or by another version, or whose first, middle and last image are not
-those of the image files is made anew, and the reason is said. Memory does not grow with the number of images.
+those of the image files is made anew, and the reason is printed. An image whose pixels changed on the disk is decoded
+again when it is read. Memory does not grow with the number of images.
 """
 import hashlib
 import json
@@ -17,10 +18,12 @@ import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import PIL
+import torch
 from tqdm import tqdm
 
 from iqa_data.images import ImageError
@@ -28,7 +31,7 @@ from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import locked, read_text, replacing, write_text
 from iqa_runtime.names import nearest
 
-FORMAT = 2
+FORMAT = 3
 
 
 def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title: str) -> list:
@@ -74,10 +77,10 @@ class DecodedImages:
     def __getstate__(self) -> dict:
         """Return the state for a worker that is not forked: a memory map is opened there, not sent."""
         mapped = isinstance(self._pixels, np.memmap)
-        return {'_places': self._places, '_pixels': self._pixels.filename if mapped else self._pixels}
+        return {**vars(self), '_pixels': self._pixels.filename if mapped else self._pixels}
 
     def __setstate__(self, state: dict) -> None:
-        self._places, self._pixels = state['_places'], state['_pixels']
+        vars(self).update(state)
         if not isinstance(self._pixels, np.ndarray):
             self._pixels = np.load(self._pixels, mmap_mode='r', allow_pickle=False)
 
@@ -86,16 +89,48 @@ class DecodedImages:
         return self._places[str(path)][1:]
 
 
-def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, pixels: np.ndarray) -> None:
-    """Fill `pixels`, flat uint8, with the preprocessed images, with all cores."""
+class CachedImages(DecodedImages):
+    """Decoded images in a memory map; each is held against its CRC-32 when it is first read in a run.
+
+    A damaged one is decoded again, and written to its place in the file if that is possible.
+    """
+
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], pixels: np.memmap, crcs: Sequence[int],
+                 preprocess):
+        super().__init__(paths, sizes, pixels)
+        self._crcs = {str(path): (i, crc) for i, (path, crc) in enumerate(zip(paths, crcs, strict=True))}
+        self._right = torch.zeros(len(self._crcs), dtype=torch.bool).share_memory_()  # each epoch has new workers
+        self._preprocess = preprocess
+
+    def __call__(self, path: Path) -> np.ndarray:
+        pixels, (i, crc) = super().__call__(path), self._crcs[str(path)]
+        if not self._right[i]:
+            if zlib.crc32(pixels) != crc:
+                return self._again(path)
+            self._right[i] = True
+        return pixels
+
+    def _again(self, path: Path) -> np.ndarray:
+        file = self._pixels.filename
+        print(f'The cache {file} is damaged at {path}, which is decoded again', flush=True)
+        pixels = self._preprocess.array(path)
+        with suppress(OSError), open(file, 'rb+') as whole:  # a file that cannot be written stays damaged
+            whole.seek(self._pixels.offset + self._places[str(path)][0])
+            whole.write(pixels.tobytes())
+        return pixels
+
+
+def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, pixels: np.ndarray) -> list[int]:
+    """Fill `pixels`, flat uint8, with the preprocessed images, with all cores; return the CRC-32 of each."""
     images = DecodedImages(paths, sizes, pixels)
 
-    def work(path: Path) -> None:
+    def work(path: Path) -> int:
         place, pixels = images(path), preprocess.array(path)
         if place.shape != pixels.shape:
             raise ImageError(f'its header says {place.shape[:2]} (h, w), its pixels are {pixels.shape[:2]}')
         place[:] = pixels
-    for_each_image(paths, work, 'Decoding images')
+        return zlib.crc32(np.ascontiguousarray(pixels))
+    return for_each_image(paths, work, 'Decoding images')
 
 
 def _sizes(paths: Sequence[Path], preprocess) -> list[tuple[int, int]]:
@@ -165,13 +200,13 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
         return None, ''
     try:
         made = _identity(index)
-        sizes = _read_index(index, depends_on, paths)
+        sizes, crcs = _read_index(index, depends_on, paths)
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
         if _identity(index) != made:  # without the lock: these may be pixels of another index
             raise ValueError('another process is making it')
-        images = DecodedImages(paths, sizes, pixels)
+        images = CachedImages(paths, sizes, pixels, crcs, preprocess)
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
             if not np.array_equal(images(path), preprocess.array(path)):
                 raise ValueError(f'other pixels than {path}')
@@ -180,8 +215,8 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
     return images, ''
 
 
-def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return the (h, w) of all images; ValueError if it is no index, or if something changed since."""
+def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the (h, w) and the CRC-32 of all images; ValueError if it is no index, or if something changed since."""
     made = json.loads(read_text(index, most=1 << 30))
     if not isinstance(made, dict):
         raise ValueError('no index')
@@ -192,13 +227,13 @@ def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> list[tu
     changed = [path for path, old, new in files if old != new]
     if changed:
         raise ValueError(f'{len(changed)} images changed since, as {changed[0]}')
-    if made.get('checksum') != _checksum(made.get('sizes')):
+    if made.get('checksum') != _checksum(made.get('sizes'), made.get('crcs')):
         raise ValueError('other sizes of images')
-    return [(h, w) for h, w in made['sizes']]
+    return [(h, w) for h, w in made['sizes']], made['crcs']
 
 
-def _checksum(sizes) -> int:
-    return zlib.crc32(json.dumps(sizes).encode())
+def _checksum(sizes, crcs) -> int:
+    return zlib.crc32(json.dumps([sizes, crcs]).encode())
 
 
 def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
@@ -215,9 +250,9 @@ def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> No
         if hasattr(os, 'posix_fallocate'):  # a full disk must be an error now, not a crash in the memory map
             with open(temporary, 'rb+') as whole:
                 os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
-        decode(paths, sizes, preprocess, pixels)
+        crcs = decode(paths, sizes, preprocess, pixels)
         pixels.flush()
-    write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'checksum': _checksum(sizes)}))
+    write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'crcs': crcs, 'checksum': _checksum(sizes, crcs)}))
 
 
 def _bytes(sizes: Sequence[tuple[int, int]]) -> int:

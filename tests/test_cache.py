@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -69,10 +70,15 @@ def cut(npy, index, paths):
     npy.write_bytes(npy.read_bytes()[:3000])
 
 
-def other_pixels(npy, index, paths):
-    data = bytearray(npy.read_bytes())
-    data[-1] ^= 255
-    npy.write_bytes(data)
+def other_decoder(npy, index, paths):
+    """The pixels of the last image, and their CRC-32, as another decoder makes them."""
+    pixels = np.load(npy)
+    pixels[-1] ^= 255
+    np.save(npy, pixels)
+    made = json.loads(index.read_text())
+    made['crcs'][-1] = zlib.crc32(pixels[-21 * 30 * 3:])  # it is 21 high
+    made['checksum'] = zlib.crc32(json.dumps([made['sizes'], made['crcs']]).encode())
+    index.write_text(json.dumps(made))
 
 
 def no_json(npy, index, paths):
@@ -81,7 +87,7 @@ def no_json(npy, index, paths):
 
 @pytest.mark.parametrize(('spoil', 'reason'), [
     (other_version, 'made with pillow 1.0, now'), (changed_image, '1 images changed since, as .*0.png'),
-    (touched_image, '1 images changed since, as .*3.jpg'), (cut, 'mmap length'), (other_pixels, 'other pixels than'),
+    (touched_image, '1 images changed since, as .*3.jpg'), (cut, 'mmap length'), (other_decoder, 'other pixels than'),
     (no_json, 'Expecting property name')])
 def test_a_cache_that_is_not_right_is_made_anew(paths, tmp_path, capsys, spoil, reason):
     on_disk(paths, Preprocess(), tmp_path / 'cache')
@@ -94,6 +100,30 @@ def test_a_cache_that_is_not_right_is_made_anew(paths, tmp_path, capsys, spoil, 
     assert 'it is made anew' in out
     for path in paths:
         assert np.array_equal(images(path), np.asarray(Preprocess()(path)))
+
+
+@pytest.mark.parametrize(('damaged', 'writable'), [((1, 4), True), ((1, 3), False)])
+def test_pixels_that_changed_on_the_disk_are_decoded_again(paths, tmp_path, capsys, damaged, writable):
+    on_disk(paths, Preprocess(), tmp_path / 'cache')
+    (npy,) = (tmp_path / 'cache').glob('*.npy')
+    whole = npy.read_bytes()
+    starts = np.cumsum([128] + [(20 + i % 3) * 30 * 3 for i in range(5)])
+    for i in damaged:
+        npy.write_bytes(npy.read_bytes()[:starts[i]] + bytes(700) + npy.read_bytes()[starts[i] + 700:])
+    capsys.readouterr()
+    images = on_disk(paths, Preprocess(), tmp_path / 'cache')
+    if not writable:
+        npy.unlink()
+        npy.mkdir()
+    for _ in range(2):
+        for path in reversed(paths):
+            assert np.array_equal(images(path), np.asarray(Preprocess()(path)))
+    out = capsys.readouterr().out
+    for i in damaged:
+        assert f'is damaged at {paths[i]}, which is decoded again' in out
+    assert 'anew' not in out
+    if writable:
+        assert npy.read_bytes() == whole
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing(paths, tmp_path, monkeypatch):
