@@ -43,7 +43,7 @@ test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.installed-dev  ## whole large networks against recorded numbers: minutes and gigabytes
+test-slow: $(VENV)/.installed-dev  ## large networks against recorded numbers, kills at random: minutes and gigabytes
 	$(BIN)/python -m pytest -m slow
 
 $(VENV)/.installed: requirements.txt

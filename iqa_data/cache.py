@@ -19,11 +19,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 import PIL
-import torch
 from tqdm import tqdm
 
 from iqa_data.images import ImageError
@@ -99,7 +99,7 @@ class CachedImages(DecodedImages):
                  preprocess):
         super().__init__(paths, sizes, pixels)
         self._crcs = {str(path): (i, crc) for i, (path, crc) in enumerate(zip(paths, crcs, strict=True))}
-        self._right = torch.zeros(len(self._crcs), dtype=torch.bool).share_memory_()  # each epoch has new workers
+        self._right = np.frombuffer(mmap(-1, len(self._crcs)), bool)  # shared with the workers, new ones each epoch
         self._preprocess = preprocess
 
     def __call__(self, path: Path) -> np.ndarray:
