@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from iqa_data import AUGMENTATIONS, PAPERS
+from iqa_data.augmentation import Augmentation
 from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.crops import Crops, crops_of
 from iqa_data.images import ImageError, opened
@@ -18,7 +20,7 @@ from iqa_data.info import DATASETS, Info, Source, dataset_name, find_dataset, na
 from iqa_data.samplers import SameSize, Share, Shuffled
 from iqa_data.splits import SPLITS, SplitPlan, choose
 from iqa_data.target import Target, target_of
-from iqa_data.transforms import PAPERS, Augmentation, Preprocess, preprocess_of
+from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import Paths, check_outputs, same_file
@@ -389,8 +391,8 @@ def augmentation_of(args: Options) -> Augmentation | None:
     """Return the random part of training that the options ask for."""
     if args.augmentation is None:
         return None
-    parts = tuple(args.augmentation) or PAPERS
-    return Augmentation(parts, args.angle, (args.crop_size_h, args.crop_size_w), args.hflip_p, args.lightness_p)
+    options = {name: getattr(args, name) for name in AUGMENTATIONS.parameters}
+    return Augmentation(tuple(args.augmentation) or PAPERS, **options)
 
 
 def loading_of(args: Options) -> Loading:

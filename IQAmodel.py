@@ -3,12 +3,9 @@
 `create_model` and `list_models` are the doors to all networks of the toolkit; `load` makes a scorer of a checkpoint.
 """
 import fnmatch
-import importlib
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqa_networks import NETWORKS, Entry, register_model
 from iqa_networks.backbone import Backbone
 from iqa_networks.local import windows, with_repeated_borders
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
+from iqa_networks.ranker import Ranker
 from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import factor, factored_summary
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm, timm_models
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.option_types import Levels, PoolName
 
 
 def _std(x: Tensor, p: int) -> Tensor:
@@ -84,6 +84,7 @@ def backbone_of(arch: str) -> Backbone | TimmBackbone:
     return BACKBONES[pick(BACKBONES, arch, 'architecture')]
 
 
+@register_model(*BACKBONES, system='LinearityIQA')
 class LinearityIQA(Network):
     """LinearityIQA. `forward(x)`, x (N, 3, H, W) normalised float, returns (level 6, level 7, both), each (N, 1).
 
@@ -91,17 +92,18 @@ class LinearityIQA(Network):
 
     Args:
         arch: a name in BACKBONES, or timm/NAME: the last two feature levels of that network of timm.
-        pool: a name in POOLS.
+        pool: avg, max, min, std, maxmin or mean_std: a name in POOLS.
         use_bn_end: end each head with a batch normalisation.
-        P6, P7: pyramid levels of SPSP on level 6 and level 7.
+        P6: pyramid levels on level 6.
+        P7: pyramid levels on level 7.
         weights: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None (random, PyTorch's
             initialisation), or the path of a torchvision or timm state dict of that architecture.
     """
 
     heads = ('level 6', 'level 7', 'both levels')
 
-    def __init__(self, arch: str = 'resnext101_32x8d', pool: str = 'avg', use_bn_end: bool = False, P6: int = 1,
-                 P7: int = 1, weights: str | Path | None = None):
+    def __init__(self, arch: str = 'resnext101_32x8d', pool: PoolName = 'avg', use_bn_end: bool = False,
+                 P6: Levels = 1, P7: Levels = 1, weights: str | Path | None = None):
         super().__init__()
         backbone = backbone_of(arch)
         statistics = len(POOLS[pick(POOLS, pool, 'pool')])
@@ -171,62 +173,7 @@ IQAModel = LinearityIQA  # the original package's name
 
 # All networks
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of NETWORKS.
-
-    Attributes:
-        system: the system that the network belongs to.
-        build: its class or function, or 'module:NAME' of it; the parameters, beside `weights`, are its options.
-        svd: the pattern of the layers that are factored (iqa_networks/svd_layers.py), unless the option svd says so.
-    """
-
-    system: str
-    build: Callable[..., Network] | str
-    svd: str | None = None
-
-    def builder(self) -> Callable[..., Network]:
-        """Return the class or function."""
-        if callable(self.build):
-            return self.build
-        module, name = self.build.split(':')
-        return getattr(importlib.import_module(module), name)
-
-    @property
-    def inputs(self) -> int:
-        """Return the number of images that the network compares, a fact of its class: 1, or 2 with a reference."""
-        builder = self.builder()
-        builder = getattr(builder, 'func', builder)  # of a partial
-        made = builder if isinstance(builder, type) else builder.__annotations__['return']
-        return made.inputs
-
-    def options(self) -> dict[str, object]:
-        """Return the options of the network with their defaults."""
-        parameters = inspect.signature(self.builder()).parameters
-        return {name: parameter.default for name, parameter in parameters.items() if name not in ('arch', 'weights')}
-
-    def has_weights(self) -> bool:
-        """Return whether there are published weights that the network can start from."""
-        return 'weights' in inspect.signature(self.builder()).parameters
-
-
-CNNIQA = 'iqa_networks.cnniqa:CNNIQA'
-NETWORKS = {
-    **{name: Entry('LinearityIQA', partial(LinearityIQA, name)) for name in BACKBONES},
-    'cnniqa': Entry('SVD-CNNIQA', CNNIQA),
-    'svd_cnniqa_fc': Entry('SVD-CNNIQA', CNNIQA, svd='fc*'),
-    'svd_cnniqa_conv': Entry('SVD-CNNIQA', CNNIQA, svd='conv1'),
-    **{name: Entry('MANIQA', f'iqa_networks.maniqa:{name}')
-       for name in ('maniqa_224', 'maniqa_384', 'maniqa_448', 'maniqa_640', 'maniqa_tiny')},
-    'asna_simple': Entry('ASNA', 'iqa_networks.asna:ASNASimple'),
-    'asna_simple_a': Entry('ASNA', 'iqa_networks.asna:asna_simple_a'),
-    'asna_simple_b': Entry('ASNA', 'iqa_networks.asna:ASNASimple'),
-    'asna_bn': Entry('ASNA', 'iqa_networks.asna:ASNABatchNorm'),
-    'asna_attention': Entry('ASNA', 'iqa_networks.asna:ASNAAttention'),
-    'asna_tiled': Entry('ASNA', 'iqa_networks.asna:ASNATiled'),
-    'hyperiqa': Entry('HyperIQA', 'iqa_networks.hyperiqa:HyperIQA'),
-}
-RANKERS = {'asna_ranker': Entry('ASNA', 'iqa_networks.ranker:Ranker')}  # they score no images: create_model alone
+RANKERS = {'asna_ranker': Entry(Ranker, 'ASNA')}  # they score no images: create_model alone
 # of the published code, and of the papers
 OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-101': 'resnext101_32x8d'}
 
@@ -256,8 +203,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
     changed = ', '.join(f'--{option} {value}' for option, value in options.items() if value != known[option])
     try:
         if changed:
-            check_memory(partial(entry.builder(), **options))
-        network = entry.builder()(**options, **({'weights': weights} if entry.has_weights() else {}))
+            check_memory(partial(entry.build, **options))
+        network = entry.build(**options, **({'weights': weights} if entry.has_weights() else {}))
         return factor(network, pattern, svd_scale, svd_bias) if pattern else network
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'memory' not in str(error):
@@ -276,7 +223,7 @@ def network_name(name: str, others: Collection[str] = ()) -> str:
 def entry_of(name: str) -> Entry:
     """Return the row of a network by the name that `network_name` returned."""
     if name.startswith(PREFIX):
-        return Entry('LinearityIQA', partial(LinearityIQA, name))
+        return Entry(partial(LinearityIQA, name), 'LinearityIQA')
     return {**NETWORKS, **RANKERS}[name]
 
 
@@ -288,20 +235,16 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')
-OF_EVERY_NETWORK = {'architecture', 'weights', 'pretrained', *SVD_OPTIONS, 'svd_legacy_init'}
 
 
 def network_options(args) -> dict:
-    """Return the options of the network among those of a command; UserError if the user gave one that it lacks."""
+    """Return the options of the network among those of a command; UserError for factored layers that it lacks."""
     entry = entry_of(args.architecture)
-    known = entry.options()
-    others = {option for option, title in args.command.titles.items() if title == 'network'} - OF_EVERY_NETWORK
-    for option in sorted(others & args.given - set(known)):
-        raise UserError(f'--{option}: {args.architecture} takes no such option; it takes: {", ".join(known) or "none"}')
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
-    values = {option: getattr(args, option, None) for option in (*known, *SVD_OPTIONS)}  # it may have no flag
-    return {option: value for option, value in values.items() if value is not None}  # None: the network's own default
+    of_svd = {option: getattr(args, option) for option in SVD_OPTIONS}
+    return NETWORKS.arguments(args.architecture, args.values) | {
+        option: value for option, value in of_svd.items() if value is not None}
 
 
 def build_model(args) -> Network:

@@ -17,9 +17,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from iqa_data.augmentation import Augmentation
 from iqa_data.info import Source
 from iqa_data.target import Target
-from iqa_data.transforms import Augmentation, Preprocess
+from iqa_data.transforms import Preprocess
 from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
 from IQAdataset import Loading, open_data
@@ -82,7 +83,7 @@ def ours(paths: list[Path], cache: Path) -> None:
     data = open_data(Source(str(paths[0].parent), str(cache.parent / 'svd.csv'), ''), 'benchmark',
                      lambda info: {'train': np.arange(len(info.names))}, Preprocess(),
                      Loading(BATCH, WORKERS, 'disk', str(cache)))
-    data.augment = Augmentation(('crop', 'hflip'), crop=(CROP, CROP))
+    data.augment = Augmentation(('crop', 'hflip'), crop_size_h=CROP, crop_size_w=CROP)
     model, engine = trainer_of('cnniqa')
     loader, whole = data.training_loader(), data.evaluation_loader('train')
     work.update({'training': lambda: engine.run(loader, max_epochs=1),

@@ -2,13 +2,14 @@
 import os
 from argparse import ArgumentTypeError
 
+from iqa_data import AUGMENTATIONS
 from iqa_data.info import DATASETS, find_dataset
 from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, number, share, whole
-from iqa_runtime.options import Options, group
+from iqa_runtime.options import Options, group, options_of
 
 CACHES = ('disk', 'ram', 'none')
 
@@ -123,16 +124,11 @@ def preprocessing(add) -> None:
     add('--target', nargs='+', type=target_word, default=['none'], metavar='WORD',
         help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '
              'its mean over its standard deviation')
-    add('-augment', '--augmentation', nargs='*', type=choice('iqa_data.transforms:AUGMENTATIONS', 'augmentation'),
+    add('-augment', '--augmentation', nargs='*', type=choice(AUGMENTATIONS, 'augmentation'),
         metavar='PART', help='change training images at random: rotate hflip vflip crop rot90 lightness, in the '
                              "order given; without parts the paper's, rotate hflip crop")
-    add('-ag', '--angle', type=number(float, 0, 180), default=2., help='largest rotation in degrees')
-    add('-cs_h', '--crop_size_h', type=SIDE, default=498, help='height of the random crop')
-    add('-cs_w', '--crop_size_w', type=SIDE, default=498, help='width of the random crop')
-    add('-hp', '--hflip_p', type=share, default=.5, help='probability of a horizontal flip')
     add('--enlarge', action='store_true',
         help='enlarge images that are smaller than --crop_size_h and --crop_size_w, whatever else is done to them')
-    add('--lightness_p', type=share, default=1., help='probability of another lightness')
 
 
 def check_crops(args: Options) -> None:
@@ -151,3 +147,8 @@ def crops(add) -> None:
         help="where they are cut: grid, which reaches all edges; toolbox: pyiqa's grid; random, the same ones for the "
              'same image')
     add('--train_crops', type=count, default=1, help='crops of a training image in an epoch, from one decoded image')
+
+
+augmentation = options_of('augmentation', 'options that some augmentations take', AUGMENTATIONS, angle='-ag',
+                          crop_size_h='-cs_h', crop_size_w='-cs_w', hflip_p='-hp')
+PREPROCESSING = (preprocessing, augmentation)

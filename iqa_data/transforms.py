@@ -1,4 +1,4 @@
-"""Prepare 8-bit images: the fixed preprocessing, and the random augmentation of training."""
+"""Prepare 8-bit images: the fixed preprocessing (iqa_data/augmentation.py has the random part)."""
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +13,9 @@ from torchvision.transforms import v2
 from iqa_data.crops import grid_crops as grid_crops
 from iqa_data.images import opened, shown_size, to_rgb
 from iqa_data.info import Source
-from iqa_data.lab import scale_lightness
 from iqa_runtime.errors import pick
 from iqa_runtime.options import Options
 
-Images = tuple[Image.Image, ...]  # one image, or (reference, distorted)
 Sized = TypeVar('Sized', Image.Image, torch.Tensor)
 
 
@@ -156,87 +154,3 @@ def preprocess_of(args: Options, source: Source) -> Preprocess:
         return Preprocess((args.crop_size_h, args.crop_size_w), source.first_resize, args.filter, 'enlarge')
     size = (args.resize_size_h, args.resize_size_w) if args.resize else None
     return Preprocess(size, source.first_resize, args.filter, args.fit)
-
-
-# Augmentation: the random part of training
-
-class QuarterTurn(v2.Transform):
-    """Turn PIL images by a random multiple of 90 degrees, all of a call alike."""
-
-    TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
-
-    def make_params(self, flat_inputs: list) -> dict:
-        """Draw the turn with torch's global generator."""
-        return {'turn': self.TURNS[int(torch.randint(4, ()))]}
-
-    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
-        """Turn one image."""
-        return inpt if params['turn'] is None else inpt.transpose(params['turn'])
-
-
-class Lightness(v2.Transform):
-    """Scale the lightness of PIL images in 8-bit Lab by a random factor in RANGE, all of a call alike.
-
-    Args:
-        p: probability; at .5, an epoch sees as many images of their own lightness as ASNA's doubled set holds.
-    """
-
-    RANGE = (.3, 1.5)
-
-    def __init__(self, p: float = 1.):
-        super().__init__()
-        self.p = p
-
-    def make_params(self, flat_inputs: list) -> dict:
-        """Draw whether to scale, and the factor, with torch's global generator."""
-        chance, place = torch.rand(2).tolist()
-        low, high = self.RANGE
-        return {'factor': low + (high - low) * place if chance < self.p else None}
-
-    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
-        """Scale one image."""
-        factor = params['factor']
-        return inpt if factor is None else Image.fromarray(scale_lightness(np.asarray(inpt), factor))
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of training images: named parts, in their order; called with PIL images, it returns as many.
-
-    All images of a call (a pair) get the same draw, from torch's global generator.
-
-    Attributes:
-        parts: names in AUGMENTATIONS.
-        angle: largest rotation in degrees.
-        crop: (h, w) of the crops.
-        hflip_p: probability of a flip, horizontal or vertical.
-        lightness_p: probability of another lightness.
-    """
-
-    parts: tuple[str, ...]
-    angle: float = 2
-    crop: tuple[int, int] = (498, 498)
-    hflip_p: float = .5
-    lightness_p: float = 1.
-
-    def __post_init__(self):
-        steps = [AUGMENTATIONS[pick(AUGMENTATIONS, part, 'augmentation')](self) for part in self.parts]
-        object.__setattr__(self, '_steps', steps)
-
-    def __call__(self, *images: Image.Image) -> Images:
-        for step in self._steps:
-            images = step(*images)
-            images = images if isinstance(images, tuple) else (images,)
-        return images
-
-
-# name -> what makes the transform of an Augmentation; torchvision's v2 on PIL images gives the pixels of its v1
-AUGMENTATIONS: dict[str, Callable[[Augmentation], Callable]] = {
-    'rotate': lambda settings: v2.RandomRotation(settings.angle),
-    'hflip': lambda settings: v2.RandomHorizontalFlip(settings.hflip_p),
-    'vflip': lambda settings: v2.RandomVerticalFlip(settings.hflip_p),
-    'crop': lambda settings: v2.RandomCrop(settings.crop),
-    'rot90': lambda settings: QuarterTurn(),
-    'lightness': lambda settings: Lightness(settings.lightness_p),
-}
-PAPERS = ('rotate', 'hflip', 'crop')  # the parts in the paper of LinearityIQA

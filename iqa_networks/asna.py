@@ -3,18 +3,19 @@
 The order of the layers, their names and their numbers are those of the published networks, which were written in Keras.
 """
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqa_networks import register_model
 from iqa_networks.convlstm import ConvLSTM, tiles
 from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv2d, channels_last_flat
 from iqa_networks.network import Network
 from iqa_networks.size import check_side
 from iqa_runtime.errors import UserError
+from iqa_runtime.option_types import Blocks, Channels, FourKernels, Share, Side, TenChannels, Weight
 
 NFS = (8, 16, 32, 64, 64, 64, 32, 16, 8, 32)
 KSS = (5, 5, 3, 3)
@@ -175,40 +176,64 @@ def _check(nfs: Sequence[int], kss: Sequence[int], img_size: int, tile_size: int
 
 # The networks; the arguments are those of ASNA
 
+@register_model('asna_simple', system='ASNA')
+@register_model('asna_simple_a', system='ASNA', nfs=(*NFS[:9], 16), leaky_slope=.7)
+@register_model('asna_simple_b', system='ASNA')
 class ASNASimple(ASNA):
-    """The network without batch normalisation."""
+    """The network without batch normalisation.
 
-    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
-                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE):
+    Args:
+        nfs: channels of its convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16).
+        kss: kernel sizes of the encoder (default: 5 5 3 3).
+        leaky_slope: slope of LeakyReLU (default: .5; asna_simple_a .7).
+        dense_num: units of the first dense layer.
+        dropout: probability of dropout.
+        img_size: height and width of the images: a multiple of 64 for MANIQA (of 32 for maniqa_224), of 16 for ASNA
+            (default: the number in the name of a MANIQA; ASNA 288).
+    """
+
+    def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
+                 dense_num: Channels = 32, dropout: Share = 0., img_size: Side = SIDE):
         super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size)
 
 
+@register_model('asna_bn', system='ASNA')
 class ASNABatchNorm(ASNA):
     """The network with batch normalisation in the encoder and the decoder."""
 
-    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
-                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE):
+    def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
+                 dense_num: Channels = 32, dropout: Share = 0., img_size: Side = SIDE):
         super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER)
 
 
+@register_model('asna_attention', system='ASNA')
 class ASNAAttention(ASNA):
-    """The network with attention and residual blocks, more batch normalisation, and a tanh."""
+    """The network with attention and residual blocks, more batch normalisation, and a tanh.
 
-    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
-                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE, num_resblocks: int = 3,
+    Args:
+        num_resblocks: residual blocks.
+        attention: with its attention block.
+    """
+
+    def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
+                 dense_num: Channels = 32, dropout: Share = 0., img_size: Side = SIDE, num_resblocks: Blocks = 3,
                  attention: bool = True):
         super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, normalised=ENCODER + DECODER + DOWN,
                          wide=True, attention=attention, num_resblocks=num_resblocks, squash=torch.tanh)
 
 
+@register_model('asna_tiled', system='ASNA')
 class ASNATiled(ASNA):
-    """The network of which a ConvLSTM reads the images tile by tile."""
+    """The network of which a ConvLSTM reads the images tile by tile.
 
-    def __init__(self, nfs: Sequence[int] = NFS, kss: Sequence[int] = KSS, leaky_slope: float = .5,
-                 dense_num: int = 32, dropout: float = 0., img_size: int = SIDE, tile_size: int = 72,
-                 lstm_units: int = 32):
+    Args:
+        tile_size: side of a tile.
+        lstm_units: units of the ConvLSTM.
+    """
+
+    def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
+                 dense_num: Channels = 32, dropout: Share = 0., img_size: Side = SIDE, tile_size: Channels = 72,
+                 lstm_units: Channels = 32):
         super().__init__(nfs, kss, leaky_slope, dense_num, dropout, img_size, tile_size=tile_size,
                          lstm_units=lstm_units)
 
-
-asna_simple_a = partial(ASNASimple, nfs=(*NFS[:9], 16), leaky_slope=.7)

@@ -8,13 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqa_networks import register_model
 from iqa_networks.network import Network
 from iqa_networks.svd_layers import factored_layers
+from iqa_runtime.option_types import Share
 
 CELL = 32  # pixels: side of a quality map's cell
 CACHED = 2 ** 16  # pixels of images whose maps a processor's cache holds
 
 
+@register_model('cnniqa', system='SVD-CNNIQA')
+@register_model('svd_cnniqa_fc', system='SVD-CNNIQA', svd='fc*')
+@register_model('svd_cnniqa_conv', system='SVD-CNNIQA', svd='conv1')
 class CNNIQA(Network):
     """CNNIQA. `forward(x)`, x (N, 3, H, W) in 0..1 with H, W >= 7, returns ((N, 1),), a score of about 0..1.
 
@@ -28,7 +33,7 @@ class CNNIQA(Network):
 
     normalise = 'none'
 
-    def __init__(self, dropout: float = .5):
+    def __init__(self, dropout: Share = .5):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 50, 7)
         self.fc1 = nn.Linear(100, 800)

@@ -13,11 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from iqa_networks import register_model
 from iqa_networks.backbone import Backbone
 from iqa_networks.network import Network
 from iqa_networks.size import check_side
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.option_types import BackboneName
 
 SIDE = 224
 SIZES = (224, 112, 56, 28, 14)  # units of the target network: its input, and its layers but the last, which has one
@@ -41,6 +43,7 @@ def backbone_name(name: str) -> str:
     return pick([*RESNETS, f'{PREFIX}NAME'], name, 'backbone')
 
 
+@register_model('hyperiqa', system='HyperIQA')
 class HyperIQA(Network):
     """HyperIQA. `forward(x)`, x (N, 3, 224, 224) normalised float, returns (score,), (N, 1), without limits.
 
@@ -55,7 +58,7 @@ class HyperIQA(Network):
     side = SIDE
     any_size = False
 
-    def __init__(self, backbone: str = 'resnet50', weights: str | Path | None = None):
+    def __init__(self, backbone: BackboneName = 'resnet50', weights: str | Path | None = None):
         super().__init__()
         name = backbone_name(backbone)
         self.res = TimmLevels(name, weights) if name.startswith(PREFIX) else ResNetLevels(name, weights)

@@ -12,18 +12,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iqa_networks import register_model
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_side
 from iqa_networks.swin import SwinStage, run
 from iqa_networks.timm_backbone import downloaded, import_timm
 from iqa_runtime.errors import UserError
+from iqa_runtime.option_types import Share, Side
 
 TAPS = (6, 7, 8, 9)  # blocks of the ViT, from 0, whose outputs are the features
 WINDOW = 4           # side of the Swin stages' windows, in patches
 VIT = 'vit_base_patch16_384.augreg_in21k_ft_in1k'
 
 
+@register_model('maniqa_224', system='MANIQA', vit='vit_base_patch8_224.augreg_in21k_ft_in1k', hidden=384, dropout=.1,
+                img_size=224)
+@register_model('maniqa_384', system='MANIQA', vit=VIT, hidden=96, dropout=.5, img_size=384)
+@register_model('maniqa_448', system='MANIQA', vit=VIT, hidden=96, dropout=.5, img_size=448)
+@register_model('maniqa_640', system='MANIQA', vit=VIT, hidden=96, dropout=.5, img_size=640)
+@register_model('maniqa_tiny', system='MANIQA', vit='vit_tiny_patch16_384.augreg_in21k_ft_in1k', hidden=24, dropout=.1,
+                img_size=128)  # never published: for tests and demonstrations
 class MANIQA(Network):
     """MANIQA. `forward(x)`, x (N, 3, img_size, img_size) in [-1, 1], returns (score,), (N, 1).
 
@@ -36,8 +45,7 @@ class MANIQA(Network):
         hidden: units in the two heads.
         dropout: in the two heads.
         img_size: height and width of the images, a multiple of 4 patches.
-        checkpoint_activations: compute activations again in the backward pass instead of keeping them: the same
-            numbers, in less memory and more time.
+        checkpoint_activations: compute activations twice instead of keeping them: less memory, the same numbers.
         weights: of the ViT: 'imagenet' (timm's of that name, downloaded), None (random), or the path of a state dict
             of the same ViT; the position table is resampled to `img_size`.
     """
@@ -45,7 +53,7 @@ class MANIQA(Network):
     normalise = 'half'
     any_size = False
 
-    def __init__(self, vit: str, hidden: int, dropout: float, img_size: int, checkpoint_activations: bool = False,
+    def __init__(self, vit: str, hidden: int, dropout: Share, img_size: Side, checkpoint_activations: bool = False,
                  weights: str | Path | None = None):
         super().__init__()
         self.vit = build_vit(vit, img_size, weights)
@@ -100,15 +108,6 @@ class MANIQA(Network):
         for block in blocks:
             x = run(block, x, self.checkpoint_activations)
         return x
-
-
-# the networks of the toolkit, each a function of dropout, img_size, checkpoint_activations and weights; maniqa_tiny was
-# never published: it is for tests and demonstrations
-maniqa_224 = partial(MANIQA, 'vit_base_patch8_224.augreg_in21k_ft_in1k', 384, dropout=.1, img_size=224)
-maniqa_384 = partial(MANIQA, VIT, 96, dropout=.5, img_size=384)
-maniqa_448 = partial(MANIQA, VIT, 96, dropout=.5, img_size=448)
-maniqa_640 = partial(MANIQA, VIT, 96, dropout=.5, img_size=640)
-maniqa_tiny = partial(MANIQA, 'vit_tiny_patch16_384.augreg_in21k_ft_in1k', 24, dropout=.1, img_size=128)
 
 
 class TABlock(nn.Module):

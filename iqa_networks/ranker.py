@@ -9,6 +9,7 @@ from iqa_networks.keras import EPS, MOMENTUM, Dense, SameConv1d, channels_last_f
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError
+from iqa_runtime.option_types import Count, Share
 
 # channels, kernel size, whether there is batch normalisation
 LAYERS = ((8, 2, False), (16, 3, True), (32, 5, True), (64, 7, True), (96, 10, False), (128, 7, True), (256, 7, True))
@@ -25,7 +26,7 @@ class Ranker(nn.Module):
         momentum: of batch normalisation, the share of a batch in the running statistics.
     """
 
-    def __init__(self, n: int = 16, momentum: float = MOMENTUM):
+    def __init__(self, n: Count = 16, momentum: Share = MOMENTUM):
         super().__init__()
         self.n = n
         before = 1

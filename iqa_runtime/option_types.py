@@ -119,9 +119,23 @@ def flag_of(annotation) -> Flag | None:
     return None
 
 
+Count = Annotated[int, Flag(count)]
+Whole = Annotated[int, Flag(whole)]
 Positive = Annotated[float, Flag(positive)]
 Weight = Annotated[float, Flag(weight)]
 Share = Annotated[float, Flag(share)]
+Decay = Annotated[float, Flag(number(float, 0, 1, open_low=True))]
+Degrees = Annotated[float, Flag(number(float, 0, 180))]
 Exponent = Annotated[float, Flag(number(float, .05, 100))]
 TwoWeights = Annotated[Sequence[float], Flag(weight, 2, ('A0', 'A1'))]
+Epochs = Annotated[Sequence[int], Flag(count, '+', 'EPOCH')]
+Side = Annotated[int, Flag(number(int, 1, 1 << 15))]
+Levels = Annotated[int, Flag(number(int, 1, 64))]
+Blocks = Annotated[int, Flag(number(int, 0, 64))]
+Channels = Annotated[int, Flag(number(int, 1, 1 << 14))]
+TenChannels = Annotated[Sequence[int], Flag(number(int, 1, 1 << 14), 10, 'N')]
+FourKernels = Annotated[Sequence[int], Flag(number(int, 1, 64), 4, 'K')]
 RankerFile = Annotated[Any, Flag(str, metavar='FILE')]
+PoolName = Annotated[str, Flag(choice('IQAmodel:POOLS', 'pool'))]
+BackboneName = Annotated[str, Flag(named('iqa_networks.hyperiqa:backbone_name'))]
+RatesName = Annotated[str, Flag(choice('iqa_training.schedules:HYPERIQA_RATES', 'variant of rates'))]

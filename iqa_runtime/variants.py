@@ -55,11 +55,6 @@ class Row:
 
     build: Callable
 
-    @property
-    def module(self) -> str:
-        """Return the name of the module that defines it."""
-        return getattr(self.build, 'func', self.build).__module__
-
     def options(self) -> dict[str, object]:
         """Return the options that the row takes, with their defaults."""
         parameters = inspect.signature(self.build).parameters.values()
@@ -84,6 +79,7 @@ class Variants(MutableMapping):
         self.chosen = chosen or (lambda values: [values[option]])
         self.find = find or self.__getitem__
         self.rows: dict[str, Row] = {}
+        self.names: list[str] = []  # of the rows, as far as the source names them, in its order
         self.imported = False
         self.commands: list[tuple[Callable, Mapping[str, str]]] = []  # which declare the options
         self.parameters: dict[str, Parameter] = {}
@@ -116,12 +112,11 @@ class Variants(MutableMapping):
         """Import the files once, and put the rows in the files' order, whichever was imported first."""
         if self.imported:
             return
-        modules = ['.'.join(source.relative_to(ROOT).with_suffix('').parts) for source in self._sources()]
-        for module in modules:
-            importlib.import_module(module)
         self.imported = True
-        self.rows = dict(sorted(self.rows.items(), key=lambda item: modules.index(item[1].module)
-                                if item[1].module in modules else len(modules)))
+        for source in self._sources():
+            importlib.import_module('.'.join(source.relative_to(ROOT).with_suffix('').parts))
+        order = {name: number for number, name in enumerate(self.names)}
+        self.rows = dict(sorted(self.rows.items(), key=lambda item: order.get(item[0], -1)))
 
     # Rows and their options
 
@@ -156,15 +151,22 @@ class Variants(MutableMapping):
 
     def _read(self, source: str) -> None:
         """Take in the options of the rows in a source."""
-        for found in parameters_in(source, self.decorator):
-            known = self.parameters.setdefault(found.name, found)
-            if known is found:
-                for add, short in self.commands:  # of a row that is added while the program runs
-                    self._declare(found, add, short)
-                continue
-            known.rows += [row for row in found.rows if row not in known.rows]
-            if known.default != found.default:
-                known.default = OWN
+        for node, call in decorated(source, self.decorator):
+            names = [name.value for name in call.args if isinstance(name, ast.Constant)]
+            self.names += names
+            for parameter in parameters_of(node, call):
+                self._add(parameter, names)
+
+    def _add(self, found: Parameter, names: list[str]) -> None:
+        """Take in an option of some rows; declare it if it is new."""
+        known = self.parameters.setdefault(found.name, found)
+        known.rows += names
+        known.about = known.about or found.about
+        if known.default != found.default:
+            known.default = OWN
+        if known is found:
+            for add, short in self.commands:  # of a row that is added while the program runs
+                self._declare(found, add, short)
 
     def unused(self, values: Mapping) -> set[str]:
         """Return the options of rows that are not chosen, of the values that a command's options have."""
@@ -173,6 +175,10 @@ class Variants(MutableMapping):
     def taken(self, values: Mapping) -> set[str]:
         """Return the options that the chosen rows take."""
         return {option for name in self.chosen(values) for option in self.find(name).options()}
+
+    def arguments(self, name: str, values: Mapping) -> dict[str, object]:
+        """Return the options of a row, of the values that a command's options have; None: the row's own default."""
+        return {option: values[option] for option in self.find(name).options() if values.get(option) is not None}
 
     def refuse(self, option: str, values: Mapping) -> None:
         """Raise UserError: the user gave an option that the chosen rows do not take."""
@@ -185,28 +191,28 @@ class Variants(MutableMapping):
 
 # Reading the source
 
-def parameters_in(source: str, decorator: str) -> Iterator[Parameter]:
-    """Yield the options of every function or class under a decorator, once for each decorator on it."""
+def decorated(source: str, decorator: str) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, ast.Call]]:
+    """Yield the functions and classes under a decorator, with every use of it."""
     for node in ast.parse(source).body:
         for call in getattr(node, 'decorator_list', ()):
             if isinstance(call, ast.Call) and getattr(call.func, 'attr', getattr(call.func, 'id', '')) == decorator:
-                yield from _parameters(node, call)
+                yield node, call
 
 
-def _parameters(node: ast.FunctionDef | ast.ClassDef, call: ast.Call) -> Iterator[Parameter]:
+def parameters_of(node: ast.FunctionDef | ast.ClassDef, call: ast.Call) -> Iterator[Parameter]:
+    """Yield the options of a function or class under a decorator, whose keywords are other defaults."""
     function = node if isinstance(node, ast.FunctionDef) else next(
         one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__')
     arguments = [*function.args.args, *function.args.kwonlyargs]
     defaults = [*[None] * (len(function.args.args) - len(function.args.defaults)), *function.args.defaults,
                 *function.args.kw_defaults]
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    names = [name.value for name in call.args if isinstance(name, ast.Constant)]
     about = described(ast.get_docstring(node) or '')
     for argument, default in zip(arguments, defaults, strict=True):
         flag = _flag(argument.annotation)
         if flag:
             yield Parameter(argument.arg, flag, _literal(given.get(argument.arg, default)),
-                            about.get(argument.arg, ''), [*names])
+                            about.get(argument.arg, ''))
 
 
 def _flag(annotation: ast.expr | None) -> Flag | None:

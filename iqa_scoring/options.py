@@ -154,7 +154,7 @@ def prediction(add) -> None:
 
 
 MODEL = (*of_training.NETWORK, *of_training.LOSS, *of_training.TRAINING)  # options of the run that made a checkpoint
-OF_TRAINING = (of_data.data, *MODEL, of_data.split, of_data.preprocessing)
+OF_TRAINING = (of_data.data, *MODEL, of_data.split, *of_data.PREPROCESSING)
 
 TEST = Command("""Test a trained model on a data set.
 
@@ -162,7 +162,7 @@ TEST = Command("""Test a trained model on a data set.
     python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
     python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
 """, [testing, of_data.data, views, of_data.crops, report, machine_of_several],
-               [of_data.places, of_data.split, of_data.preprocessing], MODEL)
+               [of_data.places, of_data.split, of_data.preprocessing], (*MODEL, of_data.augmentation))
 
 SCORE = Command("""Score images.
 

@@ -16,7 +16,7 @@ LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html'
 LONGEST = 120  # characters of a name, its digest aside
 ALWAYS = ('architecture', 'loss_type', 'dataset')
 # options whose defaults once were those of the chosen row, so that a former digest holds them whenever they were given
-HAD_NO_DEFAULT = ('kss', 'dense_num', 'num_resblocks', 'attention', 'tile_size', 'lstm_units', 'momentum',
+HAD_NO_DEFAULT = ('dense_num', 'num_resblocks', 'attention', 'tile_size', 'lstm_units', 'momentum',
                   'warmup_steps', 'cycle_mult', 'min_lr')
 # options that a reader looks for first, in this order, and the words for them; '' if the value is enough
 SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e',

@@ -1,11 +1,11 @@
 """Build optimizers and the groups of parameters that they train."""
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.option_types import look_up
+from iqa_runtime.option_types import Positive, Share
 from iqa_runtime.options import Options
+from iqa_training import OPTIMIZERS, optimizer
 from iqa_training.freezing import freeze, frozen_summary
 
 if TYPE_CHECKING:  # torch is slow to import, and the name of an optimizer is checked without it
@@ -15,62 +15,70 @@ if TYPE_CHECKING:  # torch is slow to import, and the name of an optimizer is ch
     from iqa_networks.network import Network
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of OPTIMIZERS.
+@optimizer('adam')
+def adam(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive = 1e-8) -> 'Optimizer':
+    """Build torch's Adam.
 
-    Attributes:
-        build: 'module:CLASS' of the torch optimizer.
-        options: name of an option -> the keyword of the class that it is handed to; None is not handed on.
-        weight_decay: that of a user who gives none.
+    Args:
+        adam_eps: epsilon of adam, adamw and adam-keras (default: 1e-8; of adam-keras 1e-7).
     """
-
-    build: str
-    options: Mapping[str, str]
-    weight_decay: float = 0.
+    from torch.optim import Adam
+    return Adam(groups, lr=lr, weight_decay=weight_decay, eps=adam_eps)
 
 
-ADAM = {'weight_decay': 'weight_decay', 'adam_eps': 'eps'}
+@optimizer('adam-keras')
+def adam_keras(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive = 1e-7) -> 'Optimizer':
+    """Build Adam as Keras computes it."""
+    from iqa_training.keras_adam import KerasAdam
+    return KerasAdam(groups, lr=lr, weight_decay=weight_decay, eps=adam_eps)
 
-OPTIMIZERS = {
-    'adam': Row('torch.optim:Adam', ADAM),
-    'adam-keras': Row('iqa_training.keras_adam:KerasAdam', ADAM),
-    'adamw': Row('torch.optim:AdamW', ADAM, weight_decay=.01),
-    'sgd': Row('torch.optim:SGD', {'weight_decay': 'weight_decay', 'momentum': 'momentum'}),
-    'adadelta': Row('torch.optim:Adadelta', {'weight_decay': 'weight_decay'}),
-}
+
+@optimizer('adamw', decays=.01)
+def adamw(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive = 1e-8) -> 'Optimizer':
+    """Build torch's AdamW."""
+    from torch.optim import AdamW
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, eps=adam_eps)
+
+
+@optimizer('sgd')
+def sgd(groups: list[dict], lr: float, weight_decay: float, momentum: Share = 0.) -> 'Optimizer':
+    """Build torch's SGD.
+
+    Args:
+        momentum: share of the last step in the next one.
+    """
+    from torch.optim import SGD
+    return SGD(groups, lr=lr, weight_decay=weight_decay, momentum=momentum)
+
+
+@optimizer('adadelta')
+def adadelta(groups: list[dict], lr: float, weight_decay: float) -> 'Optimizer':
+    """Build torch's Adadelta."""
+    from torch.optim import Adadelta
+    return Adadelta(groups, lr=lr, weight_decay=weight_decay)
 
 
 def check_optimizer(args: Options) -> Options:
-    """Return the options with the optimizer's own weight decay if the user gave none.
-
-    Raises UserError if the user gave an option that the optimizer does not take.
-    """
-    row = OPTIMIZERS[args.optimizer]
-    of_others = {option for other in OPTIMIZERS.values() for option in other.options} - set(row.options)
-    for option in sorted(of_others & args.given):
-        raise UserError(f'--{option}: --optimizer {args.optimizer} takes no such option; it takes: '
-                        f'{", ".join(row.options)}')
-    if not row.weight_decay or args.weight_decay:
+    """Return the options with the optimizer's own weight decay if the user gave none."""
+    own = OPTIMIZERS[args.optimizer].decays
+    if not own or args.weight_decay:
         return args
     if 'weight_decay' in args.given:
         raise UserError(f'--optimizer {args.optimizer} --weight_decay 0 is what --optimizer adam does: give that')
-    return args.having(weight_decay=row.weight_decay)
+    return args.having(weight_decay=own)
 
 
 def build_optimizer(args: Options, model: 'Network') -> 'Optimizer':
     """Return the optimizer of a network that the options ask for; freeze what --freeze names."""
-    row = OPTIMIZERS[args.optimizer]
-    values = {keyword: getattr(args, option) for option, keyword in row.options.items()}
-    settings = {keyword: value for keyword, value in values.items() if value is not None}
     frozen = freeze(model, args.freeze) if args.freeze else ()
     groups = parameter_groups(model, args.learning_rate, args.ft_lr_ratio, frozen)
     if frozen:
         print(frozen_summary(model, frozen))
-    optimizer = look_up(row.build)(groups, lr=args.learning_rate, **settings)
+    made = OPTIMIZERS[args.optimizer].build(groups, args.learning_rate, args.weight_decay,
+                                            **OPTIMIZERS.arguments(args.optimizer, args.values))
     if args.clip_grad:
-        clip_gradients(optimizer, args.clip_grad)
-    return optimizer
+        clip_gradients(made, args.clip_grad)
+    return made
 
 
 def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'Collection[Tensor]' = ()) -> list[dict]:

@@ -3,15 +3,15 @@ from argparse import BooleanOptionalAction
 
 from iqa_data import options as of_data
 from iqa_losses import LOSSES
+from iqa_networks import NETWORKS
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, named, number, positive, seed, weight, whole
 from iqa_runtime.options import Command, Options, group, machine, options_of
+from iqa_training import OPTIMIZERS, SCHEDULES
 
 LINES = ('fitted', 'target')
 AMP_BACKENDS = ('torch', 'apex')
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
-LEVELS = number(int, 1, 64)
-CHANNELS = number(int, 1, 1 << 14)
 
 
 def weights(text: str) -> str:
@@ -26,21 +26,12 @@ def network(add) -> None:
         help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of timm')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
-    add('-pl', '--pool', type=choice('IQAmodel:POOLS', 'pool'), default='avg',
-        help='avg, max, min, std, maxmin, mean_std')
-    add('-ubne', '--use_bn_end', action='store_true', help='end each head with a batch normalisation')
-    add('-P6', '--P6', type=LEVELS, default=1, help='pyramid levels on level 6')
-    add('-P7', '--P7', type=LEVELS, default=1, help='pyramid levels on level 7')
-    add('--dropout', type=number(float, 0, 1), help="probability of dropout (default: the network's own)")
     add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
                                              'torchvision or pyiqa')
-    add('--img_size', type=of_data.SIDE,
-        help="height and width of the images: a multiple of 64 for MANIQA (of 32 for maniqa_224), of 16 for ASNA "
-             '(default: the number in the name of a MANIQA; ASNA 288)')
-    add('--backbone', type=named('iqa_networks.hyperiqa:backbone_name'),
-        help='hyperiqa: resnet50 (default), or timm/NAME with feature levels at 1/4 to 1/32 of the image')
-    add('--checkpoint_activations', action='store_true',
-        help='MANIQA: compute activations twice instead of keeping them: less memory, the same numbers')
+
+
+networks = options_of('networks', 'options that some networks take', NETWORKS, pool='-pl', use_bn_end='-ubne', P6='-P6',
+                      P7='-P7')
 
 
 @group('svd', 'SVD-CNNIQA: factored layers', trained=True)
@@ -51,20 +42,6 @@ def svd(add) -> None:
     add('--svd_bias', action='store_true', default=None, help='train the biases of factored layers too')
     add('--svd_legacy_init', action='store_true', help='as the published SVD-CNNIQA: load neither the biases of '
                                                        'factored layers nor the weight of fc3')
-
-
-@group('asna', 'ASNA: the sizes of its layers', trained=True)
-def asna(add) -> None:
-    add('--nfs', type=CHANNELS, nargs=10, metavar='N',
-        help='ASNA: channels of its convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16)')
-    add('--kss', type=LEVELS, nargs=4, metavar='K', help='ASNA: kernel sizes of the encoder (default: 5 5 3 3)')
-    add('--leaky_slope', type=weight, help='ASNA: slope of LeakyReLU (default: .5; asna_simple_a .7)')
-    add('--dense_num', type=CHANNELS, help='ASNA: units of the first dense layer (default: 32)')
-    add('--num_resblocks', type=number(int, 0, 64), help='asna_attention: residual blocks (default: 3)')
-    add('--attention', action=BooleanOptionalAction, default=None,
-        help='asna_attention: with its attention block (default)')
-    add('--tile_size', type=CHANNELS, help='asna_tiled: side of a tile (default: 72)')
-    add('--lstm_units', type=CHANNELS, help='asna_tiled: units of the ConvLSTM (default: 32)')
 
 
 def check_loss(args: Options) -> None:
@@ -104,7 +81,7 @@ def training(add) -> None:
         help="the backbone's learning rate over the heads'; 0 freezes its weights")
     add('-bs', '--batch_size', type=count, default=8, help='images in a batch')
     add('-e', '--epochs', type=count, default=30, help='epochs')
-    add('--optimizer', type=choice('iqa_training.optimizers:OPTIMIZERS', 'optimizer'), default='adam',
+    add('--optimizer', type=choice(OPTIMIZERS, 'optimizer'), default='adam',
         help='adam, adam-keras, adamw, sgd, adadelta')
     add('--freeze', nargs='+', metavar='PATTERN',
         help="leave parameters and layers of such names, as 'features.0*', as they are")
@@ -126,8 +103,6 @@ def validation(add) -> None:
 @group('optimizer', 'the steps of the optimizer', trained=True)
 def optimizer(add) -> None:
     add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
-    add('--adam_eps', type=positive, help="epsilon of adam, adamw and adam-keras (default: the optimizer's own)")
-    add('--momentum', type=number(float, 0, 1), help='momentum of sgd (default: 0)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
     add('--renew_optimizer', action='store_true',
         help="forget the optimizer's moments after each epoch, as HyperIQA's published code")
@@ -150,29 +125,18 @@ def computing(add) -> None:
 
 @group('schedule', 'the schedule of the learning rate', trained=True)
 def schedule(add) -> None:
-    add('--schedule', type=choice('iqa_training.schedules:SCHEDULES', 'schedule'), default='step',
+    add('--schedule', type=choice(SCHEDULES, 'schedule'), default='step',
         help='step: a decay every so many epochs; multistep: after the epochs of --milestones; step_decay: every '
              '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
              'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant; hyperiqa: the rates '
              'published for its backbone and for the rest')
     add('--warmup', type=whole, default=0, help='iterations of a linear rise before the schedule')
     add('--warmup_epochs', type=whole, default=0, help='the same in epochs')
-    add('-lrd', '--lr_decay', type=number(float, 0, 1, open_low=True), default=.1,
-        help='factor of the learning rate at each decay of step and step_decay')
-    add('-olrd', '--overall_lr_decay', type=number(float, 0, 1, open_low=True), default=.01,
-        help='factor of the learning rate over all epochs of step')
-    add('--decay_every', type=count, help='epochs between decays (default: step: as --overall_lr_decay says; '
-                                          'step_decay: 10)')
-    add('--milestones', type=count, nargs='+', metavar='EPOCH', help='epochs after which multistep decays')
-    add('--sched_gamma', type=positive, help='factor at each milestone, or of the peak from cycle to cycle '
-                                             '(default: .1, or 1)')
-    add('--first_cycle_steps', type=count, help='iterations of the first cycle (default: the whole run)')
-    add('--warmup_steps', type=whole, help='iterations of the rise in each cycle (default: 0)')
-    add('--cycle_mult', type=positive, help='growth of the cycles (default: 1)')
-    add('--rates', type=choice('iqa_training.schedules:HYPERIQA_RATES', 'variant of rates'),
-        help="hyperiqa: published_intended (default), published_as_run, where only the backbone is trained after the "
-             'first epoch, or paper; relative to those of the first epoch, -lr 2e-4 -flr .1')
-    add('--min_lr', type=weight, help='lowest learning rate of the cosines (default: 0)')
+
+
+schedules = options_of('schedules', 'options that some schedules take', SCHEDULES, lr_decay='-lrd',
+                       overall_lr_decay='-olrd')
+optimizers = options_of('optimizers', 'options that some optimizers take', OPTIMIZERS)
 
 
 def check_recording(args: Options) -> None:
@@ -205,9 +169,9 @@ def recording(add) -> None:
         help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 
 
-NETWORK = (network, svd, asna)
+NETWORK = (network, networks, svd)
 LOSS = (loss, losses)
-TRAINING = (training, validation, optimizer, computing, schedule)
+TRAINING = (training, validation, optimizer, optimizers, computing, schedule, schedules)
 
 TRAIN = Command("""Train a network, or with --evaluate test the trained one.
 
@@ -216,5 +180,5 @@ TRAIN = Command("""Train a network, or with --evaluate test the trained one.
     python main.py --recipe linearity_iqa
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """, [of_data.data, training, validation, recording],
-                [schedule, optimizer, *NETWORK, *LOSS, of_data.split, of_data.preprocessing, of_data.crops, computing,
-                 of_data.places, machine])
+                [schedule, schedules, optimizer, optimizers, *NETWORK, *LOSS, of_data.split, *of_data.PREPROCESSING,
+                 of_data.crops, computing, of_data.places, machine])

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.option_types import Count, Decay, Epochs, Positive, RatesName, Weight, Whole
 from iqa_runtime.options import Options
+from iqa_training import SCHEDULES, schedule
 
 if TYPE_CHECKING:  # torch is slow to import, and a name of a schedule is checked without it
     from torch.optim import Optimizer
@@ -112,79 +114,92 @@ def warmed(factor: Factor, steps: int) -> Factor:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A row of SCHEDULES.
+class Extent:
+    """How long a run is: its epochs, and its iterations (batches); `learning_rate` is that of the heads."""
 
-    Attributes:
-        unit: what is counted as a step: 'epoch' or 'iteration' (a batch).
-        make: (options, iterations of the whole run) -> factor, or two: of all else, and of the backbone.
-        options: names of the options that it reads.
+    epochs: int
+    iterations: int
+    learning_rate: float
+
+
+@schedule('step')
+def _step(run: Extent, lr_decay: Decay = .1, overall_lr_decay: Decay = .01, decay_every: Count | None = None) -> Factor:
+    """Decay every so many epochs.
+
+    Args:
+        lr_decay: factor of the learning rate at each decay.
+        overall_lr_decay: factor of the learning rate over all epochs.
+        decay_every: epochs between decays (default: step: as --overall_lr_decay says; step_decay: 10).
     """
-
-    unit: str
-    make: Callable[[Options, int], Factor | tuple[Factor, Factor]]
-    options: tuple[str, ...] = ()
+    return step(lr_decay, decay_every or lr_decay_step(run.epochs, lr_decay, overall_lr_decay))
 
 
-def _step(args: Options, total: int) -> Factor:
-    return step(args.lr_decay, args.decay_every or lr_decay_step(args.epochs, args.lr_decay, args.overall_lr_decay))
+@schedule('multistep')
+def _multistep(run: Extent, milestones: Epochs = (), sched_gamma: Positive = .1) -> Factor:
+    """Decay after certain epochs.
+
+    Args:
+        milestones: epochs after which the learning rate decays.
+        sched_gamma: factor at each milestone, or of the peak from cycle to cycle (default: .1, or 1).
+    """
+    return multistep(sched_gamma, milestones)
 
 
-def _step_decay(args: Options, total: int) -> Factor:
-    return step_decay(args.lr_decay, args.decay_every or 10)
+@schedule('step_decay')
+def _step_decay(run: Extent, lr_decay: Decay = .1, decay_every: Count = 10) -> Factor:
+    """Decay every so many epochs, the first an epoch early."""
+    return step_decay(lr_decay, decay_every)
 
 
-def _multistep(args: Options, total: int) -> Factor:
-    return multistep(.1 if args.sched_gamma is None else args.sched_gamma, args.milestones or ())
+@schedule('cosine_warmup_restarts', unit='iteration')
+def _cosine_warmup_restarts(run: Extent, first_cycle_steps: Count | None = None, warmup_steps: Whole = 0,
+                            cycle_mult: Positive = 1., min_lr: Weight = 0., sched_gamma: Positive = 1.) -> Factor:
+    """Repeat cycles of a rise and half a cosine.
+
+    Args:
+        first_cycle_steps: iterations of the first cycle (default: the whole run).
+        warmup_steps: iterations of the rise in each cycle.
+        cycle_mult: growth of the cycles.
+        min_lr: lowest learning rate.
+    """
+    return cosine_warmup_restarts(first_cycle_steps or run.iterations, run.learning_rate, min_lr, warmup_steps,
+                                  cycle_mult, sched_gamma)
 
 
-def _cosine_warmup_restarts(args: Options, total: int) -> Factor:
-    own = {'warmup_steps': args.warmup_steps, 'cycle_mult': args.cycle_mult, 'gamma': args.sched_gamma}
-    return cosine_warmup_restarts(args.first_cycle_steps or total, args.learning_rate, args.min_lr or 0.,
-                                  **{name: value for name, value in own.items() if value is not None})
+@schedule('cosine', unit='iteration')
+def _cosine(run: Extent, min_lr: Weight = 0.) -> Factor:
+    """Fall along half a cosine over the run."""
+    return cosine_warmup_restarts(run.iterations, run.learning_rate, min_lr)
 
 
-def _cosine(args: Options, total: int) -> Factor:
-    return cosine_warmup_restarts(total, args.learning_rate, args.min_lr or 0.)
-
-
-def _constant(args: Options, total: int) -> Factor:
+@schedule('constant')
+def _constant(run: Extent) -> Factor:
+    """Leave the learning rate as it is."""
     return lambda done: 1.
 
 
-def _hyperiqa(args: Options, total: int) -> tuple[Factor, Factor]:
-    variant = args.rates or 'published_intended'
-    first = hyperiqa_rates(variant, 0)
-    return tuple(lambda done, part=part: (hyperiqa_rates(variant, done)[part] or 0.) / first[part] for part in (0, 1))
+@schedule('hyperiqa')
+def _hyperiqa(run: Extent, rates: RatesName = 'published_intended') -> tuple[Factor, Factor]:
+    """Follow the rates published for HyperIQA's backbone and for the rest.
 
-
-SCHEDULES = {
-    'step': Schedule('epoch', _step, ('lr_decay', 'overall_lr_decay', 'decay_every')),
-    'multistep': Schedule('epoch', _multistep, ('milestones', 'sched_gamma')),
-    'step_decay': Schedule('epoch', _step_decay, ('lr_decay', 'decay_every')),
-    'cosine_warmup_restarts': Schedule('iteration', _cosine_warmup_restarts, (
-        'first_cycle_steps', 'warmup_steps', 'cycle_mult', 'min_lr', 'sched_gamma')),
-    'cosine': Schedule('iteration', _cosine, ('min_lr',)),
-    'constant': Schedule('epoch', _constant),
-    'hyperiqa': Schedule('epoch', _hyperiqa, ('rates',)),
-}
+    Args:
+        rates: published_intended; published_as_run, where only the backbone is trained after the first epoch; or paper;
+            relative to those of the first epoch, -lr 2e-4 -flr .1.
+    """
+    first = hyperiqa_rates(rates, 0)
+    return tuple(lambda done, part=part: (hyperiqa_rates(rates, done)[part] or 0.) / first[part] for part in (0, 1))
 
 
 def check_schedule(args: Options) -> None:
-    """Raise UserError if the user gave an option that the schedule does not read, or options that contradict."""
-    row = SCHEDULES[pick(SCHEDULES, args.schedule, 'schedule')]
-    of_others = {option for other in SCHEDULES.values() for option in other.options} - set(row.options)
-    for option in sorted(of_others & args.given):
-        raise UserError(f'--{option}: --schedule {args.schedule} takes no such option; it takes: '
-                        f'{", ".join(row.options) or "none"}')
+    """Raise UserError if options of the schedule contradict each other."""
     if args.schedule == 'multistep' and not args.milestones:
         raise UserError('--schedule multistep needs --milestones, the epochs after which the learning rate falls')
-    if args.first_cycle_steps and (args.warmup_steps or 0) >= args.first_cycle_steps:
+    if args.first_cycle_steps and args.warmup_steps >= args.first_cycle_steps:
         raise UserError(f'--warmup_steps {args.warmup_steps} leaves no room in --first_cycle_steps '
                         f'{args.first_cycle_steps}')
     if args.warmup and args.warmup_epochs:
         raise UserError('--warmup counts iterations and --warmup_epochs epochs: give one of them')
-    if (args.min_lr or 0.) > args.learning_rate:
+    if args.min_lr > args.learning_rate:
         raise UserError(f'--min_lr {args.min_lr:g} is above --learning_rate {args.learning_rate:g}')
 
 
@@ -196,7 +211,8 @@ def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 
     from torch.optim.lr_scheduler import LambdaLR
     row = SCHEDULES[args.schedule]
     try:
-        made = row.make(args, args.epochs * epoch_length)
+        made = row.build(Extent(args.epochs, args.epochs * epoch_length, args.learning_rate),
+                         **SCHEDULES.arguments(args.schedule, args.values))
     except ValueError as error:
         raise UserError(f'--schedule {args.schedule}: {error}') from None
     groups = len(optimizer.param_groups)

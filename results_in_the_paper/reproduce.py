@@ -18,7 +18,7 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iqa_data.options import data, places, preprocessing, split
+from iqa_data.options import PREPROCESSING, data, places, split
 from iqa_runtime.option_types import count, number
 from iqa_runtime.options import Command, Options, group, machine, words_of
 from iqa_training.options import LOSS, NETWORK, TRAINING, recording
@@ -53,7 +53,7 @@ def reproduction(add) -> None:
 
 # what goes together depends on the recipe of a run, too: its own command checks it
 UNCHECKED = [replace(one, check=None, table=None) for one in (*TRAINING, *LOSS, split)]
-REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETWORK, preprocessing, places,
+REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETWORK, *PREPROCESSING, places,
                                               machine])
 
 if __name__ == '__main__':

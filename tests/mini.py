@@ -20,7 +20,7 @@ class Mini(nn.Module):
 
 
 BACKBONES['mini'] = Backbone(Mini, (2, 4), (8, 8))
-NETWORKS['mini'] = Entry('LinearityIQA', partial(LinearityIQA, 'mini'))
+NETWORKS['mini'] = Entry(partial(LinearityIQA, 'mini'), 'LinearityIQA')
 
 
 def stop_at(monkeypatch, *iterations: int) -> None:

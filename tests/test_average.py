@@ -102,7 +102,7 @@ def pairs(tmp_path, monkeypatch, one_thread) -> list[str]:
     """A data set of pairs in a fresh working directory, checkpoints a.pth and b.pth; options of both commands."""
     make_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry('tests', TinyPairs))
+    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry(TinyPairs, 'tests'))
     for i, name in enumerate(('a.pth', 'b.pth')):
         save_checkpoint(name, {
             'format': 2, 'model': network(i).state_dict(), 'k': [-10. * (i + 1)], 'b': [90.], 'dataset': 'pairs',

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Subset, random_split
 from torchvision import transforms
 
 import main
+from iqa_data.augmentation import Augmentation
 from iqa_data.info import Info, read_info, write_info
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
-from iqa_data.transforms import Augmentation, Preprocess
+from iqa_data.transforms import Preprocess
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
@@ -207,7 +208,7 @@ def test_a_last_batch_of_one_is_dropped(tiny, capsys):
 def test_augmentation_rotates_flips_and_crops():
     torch.manual_seed(0)
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3), np.uint8))
-    augment = Augmentation(('rotate', 'hflip', 'crop'), 2, (32, 24), .5)
+    augment = Augmentation(('rotate', 'hflip', 'crop'), crop_size_h=32, crop_size_w=24)
     (first,), (second,) = augment(image), augment(image)
     assert first.size == (24, 32)
     assert not np.array_equal(first, second)
@@ -217,7 +218,7 @@ def test_augmentation_gives_the_pixels_of_torchvisions_first_transforms():
     image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 50, 3), np.uint8))
     first = transforms.Compose([transforms.RandomRotation(2), transforms.RandomHorizontalFlip(.5),
                                 transforms.RandomCrop((32, 24))])
-    augment = Augmentation(('rotate', 'hflip', 'crop'), 2, (32, 24), .5)
+    augment = Augmentation(('rotate', 'hflip', 'crop'), crop_size_h=32, crop_size_w=24)
     for seed in range(20):
         torch.manual_seed(seed)
         expected = first(image)
@@ -231,7 +232,7 @@ def test_the_images_of_a_pair_get_one_draw(part):
     drawn = []
     for seed in range(12):
         torch.manual_seed(seed)
-        one, other = Augmentation((part,), 20, (16, 16), .5)(image, image)
+        one, other = Augmentation((part,), angle=20, crop_size_h=16, crop_size_w=16)(image, image)
         assert np.array_equal(one, other)
         drawn.append(np.asarray(one).tobytes())
     assert len(set(drawn)) >= (4 if part in ('rotate', 'crop', 'rot90') else 2)

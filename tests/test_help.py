@@ -72,7 +72,7 @@ def test_every_group_can_be_taken_in_and_says_each_default_once(command, capsys)
         with pytest.raises(SystemExit):
             command.parse(['--help', group.title])
         options = groups_in(capsys.readouterr().out)[group.title]
-        assert len(options) <= 15, group.title
+        assert len(options) <= 15 or group.table, group.title
         names = [name for name, title in command.titles.items() if title == group.title]
         for name, option in zip(names, options, strict=True):
             unsaid = command.defaults[name] in (None, [], '') or command.defaults[name] is False

@@ -8,15 +8,18 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+from iqa_data.augmentation import AUGMENTATIONS, Augmentation
 from iqa_data.info import DATASETS
 from iqa_data.splits import SPLITS
-from iqa_data.transforms import AUGMENTATIONS, FILTERS, Augmentation
+from iqa_data.transforms import FILTERS
+from iqa_losses import LOSSES
 from iqa_networks.normalise import NORMALISATIONS
-from iqa_runtime.option_types import look_up
 from iqa_runtime.recipes import FOLDER
+from iqa_runtime.variants import OWN
 from iqa_training.optimizers import OPTIMIZERS
 from iqa_training.options import TRAIN
 from iqa_training.record import VAL_CRITERIA
+from iqa_training.schedules import SCHEDULES
 from IQAmodel import NETWORKS, create_model
 from IQAperformance import CRITERIA
 
@@ -94,10 +97,26 @@ def test_every_network_keeps_its_contract(name):
     assert NETWORKS[name].system
 
 
+@pytest.mark.parametrize('table', [LOSSES, NETWORKS, AUGMENTATIONS, SCHEDULES, OPTIMIZERS],
+                         ids=lambda table: table.option)
+def test_what_is_read_in_the_source_is_what_python_sees(table):
+    """Flags come from the source, which --help reads without importing it; the rows come from the functions."""
+    taken = {}
+    for row in table.values():
+        for option, default in row.options().items():
+            taken.setdefault(option, []).append(tuple(default) if isinstance(default, list) else default)
+    assert set(taken) == set(table.parameters) <= TRAIN.names()
+    for option, parameter in table.parameters.items():
+        assert parameter.about, option
+        if parameter.default is not OWN:
+            assert set(taken[option]) == {parameter.default}, option
+        assert table.unused(TRAIN.defaults) <= TRAIN.names()
+
+
 @pytest.mark.parametrize('name', AUGMENTATIONS)
 def test_every_augmentation_changes_a_pair_alike(name):
     image = Image.linear_gradient('L').convert('RGB')
-    first, second = Augmentation((name,), crop=(100, 100))(image, image)
+    first, second = Augmentation((name,), crop_size_h=100, crop_size_w=100)(image, image)
     assert first.tobytes() == second.tobytes()
 
 
@@ -106,10 +125,7 @@ def test_every_filter_resizes(name):
     assert FILTERS[name](Image.new('RGB', (9, 7), 'red'), (3, 4)).size == (3, 4)
 
 
-def test_every_optimizer_criterion_and_data_set_is_complete():
-    for row in OPTIMIZERS.values():
-        assert issubclass(look_up(row.build), torch.optim.Optimizer)
-        assert set(row.options) <= TRAIN.names()
+def test_every_criterion_and_data_set_is_complete():
     performance = {name + head: .5 for name in CRITERIA for head in ('', '1', '2')} | {'loss': 1.}
     for criterion in VAL_CRITERIA.values():
         assert isinstance(criterion(performance), float)

@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage.color import rgb2lab
 
+from iqa_data.augmentation import Augmentation, Lightness
 from iqa_data.lab import scale_lightness, to_lab, to_rgb
-from iqa_data.transforms import Augmentation, Lightness
 
 pixels = arrays(np.uint8, (3, 4, 3))
 

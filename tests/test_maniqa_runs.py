@@ -114,8 +114,8 @@ def test_scoring_calibration_and_reports(here, capsys):
 def test_images_of_another_size(here, fails):
     words = [*TRAINED, '-rs_h', '96']
     assert 'images of 96x64 (h x w) for a network of 64x64' in fails(main.main, *words)
-    assert '--img_size: resnet18 takes no such option' in fails(main.main, '--dataset', 'tiny/info.mat', '--im_dir',
-                                                                'tiny/images', '-arch', 'resnet18', '--img_size', '64')
+    words = '--dataset', 'tiny/info.mat', '--im_dir', 'tiny/images', '-arch', 'resnet18', '--img_size', '64'
+    assert '--img_size: --architecture resnet18 takes no such option' in fails(main.main, *words)
 
 
 def test_random_crops_are_validated_on_the_middle(here):

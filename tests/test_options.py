@@ -35,8 +35,8 @@ SPELLINGS = """--seed=1|-lr=2 --learning_rate=2 --lr=2|-bs=3 --batch_size=3|-flr
 -ubne --use_bn_end|-P6=2 --P6=2|-P7=2 --P7=2|-lt=mae --loss_type=mae|-p=2 --p=2|-q=1 --q=1|-detach --detach|
 -monoreg --monotonicity_regularization|-g=1 --gamma=1|-ds=CLIVE --dataset=CLIVE|-eid=3 --exp_id=3|
 -tr=.5 --train_ratio=.5|-tvr=.7 --train_and_val_ratio=.7|-rs --resize|-rs_h=9 --resize_size_h=9|
--rs_w=9 --resize_size_w=9|-augment --augmentation|-ag=3 --angle=3|-cs_h=9 --crop_size_h=9|-cs_w=9 --crop_size_w=9|
--hp=.1 --hflip_p=.1|-logd=x --log_dir=x|-tdt --test_during_training|-eval --evaluate|-debug --debug|-pbar --pbar|
+-rs_w=9 --resize_size_w=9|-augment --augmentation|
+-logd=x --log_dir=x|-tdt --test_during_training|-eval --evaluate|-debug --debug|-pbar --pbar|
 -modelfile=x --trained_model_file=x"""
 
 def options(line='', command=TRAIN) -> Options:
@@ -80,6 +80,12 @@ def test_every_spelling_means_the_same(spellings):
     for other in parsed:
         assert len(other.given) == 1
         assert (other.values, other.given) == (parsed[0].values, parsed[0].given)
+
+
+@pytest.mark.parametrize(('short', 'long'), [('-ag 3', '--angle 3'), ('-cs_h 9', '--crop_size_h 9'),
+                                             ('-cs_w 9', '--crop_size_w 9'), ('-hp .1', '--hflip_p .1')])
+def test_every_spelling_of_an_augmentation_means_the_same(short, long):
+    assert options(f'-augment {short}').changed() == options(f'-augment {long}').changed()
 
 
 def test_nobody_writes_into_options():
@@ -192,7 +198,8 @@ def test_stored_options_are_checked_as_if_typed():
 # Names of runs
 
 @pytest.mark.parametrize('change', ['-lr 1e-3', '-bs 4', '--beta .1 .1 2', '--seed 1', '-P6 2', '--weights none',
-                                    '--optimizer sgd', '--alpha 1 .1', '--use_bn_end', '-accum 2', '--detach', '-ag 3'])
+                                    '--optimizer sgd', '--alpha 1 .1', '--use_bn_end', '-accum 2', '--detach',
+                                    '-augment -ag 3'])
 def test_the_name_of_a_run_changes_with_every_option_of_training(change):
     assert run_name(options(change)) != run_name(options())
 
@@ -225,7 +232,8 @@ def test_a_name_shows_what_is_not_the_default():
 @pytest.mark.parametrize(('line', 'word'), [
     ('-P6 2', '-P6_2'), ('--weights none', '-weights_none'), ('--weights some/file.pth', '-weights_file.pth'),
     ('--filter cubic', '-filter_cubic'), ('--split kfold --fold 2', '-kfold-fold2'), ('-valc RMSE', '-best_RMSE'),
-    ('--target 0 100', '-target0-100'), ('--no-attention', '-no_attention'), ('-lt mae', 'resnext101_32x8d-mae-')])
+    ('--target 0 100', '-target0-100'), ('-arch asna_attention --no-attention', '-no_attention'),
+    ('-lt mae', 'resnext101_32x8d-mae-')])
 def test_words_of_a_name(line, word):
     assert word in run_name(options(line))
 
@@ -301,13 +309,21 @@ def test_mistakes_are_one_line(line, message, fails):
     ('--loss_type mse --p 2', '--p: --loss_type mse takes no such option; it takes: none'),
     ('-lt mae+plcc:.5 --q 1', '--q: --loss_type mae+plcc:0.5 takes no such option; it takes: none'),
     ('-lt mse --detach', '--detach: --loss_type mse'), ('--mse_factor 1', 'it takes: alpha, detach, p, q'),
-    ('-lt linearity --ranker x.pth', '--ranker: --loss_type linearity')])
+    ('-lt linearity --ranker x.pth', '--ranker: --loss_type linearity'),
+    ('--angle 3', '--angle: it needs --augmentation'),
+    ('--augmentation hflip rot90 --angle 3', '--angle: --augmentation hflip rot90 takes no such option; it takes: hf'),
+    ('-arch cnniqa --P6 2', '--P6: --architecture cnniqa takes no such option; it takes: dropout'),
+    ('-arch resnet18 --nfs 1 2 3 4 5 6 7 8 9 10', '--nfs: --architecture resnet18 takes no such option'),
+    ('-arch timm/convnext_tiny --dropout .1', '--dropout: --architecture timm/convnext_tiny takes no such option'),
+    ('--schedule cosine --lr_decay .5', '--lr_decay: --schedule cosine takes no such option; it takes: min_lr'),
+    ('--optimizer adadelta --momentum .5', '--momentum: --optimizer adadelta takes no such option; it takes: none')])
 def test_an_option_that_the_chosen_row_does_not_take_is_refused(line, message, fails):
     assert message in fails(TRAIN.parse, *line.split())
 
 
 @pytest.mark.parametrize('line', ['-lt mse+norm-in-norm --p 2', '-lt mse --monotonicity_regularization --detach',
-                                  '-lt mse -p 1', '-lt macs --ranker x.pth --mse_factor 1'])
+                                  '-lt mse -p 1', '-lt macs --ranker x.pth --mse_factor 1',
+                                  '-arch timm/convnext_tiny -P6 2', '-augment -ag 5', '-augment vflip -hp .1'])
 def test_an_option_of_a_chosen_row_is_taken(line):
     options(line)
 

@@ -82,7 +82,7 @@ def pairs(tmp_path, monkeypatch, one_thread) -> list[str]:
     """Images and references in a fresh working directory, and a trained network; the options that name it."""
     make_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry('tests', TinyPairs))
+    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry(TinyPairs, 'tests'))
     network = TinyPairs()
     with torch.no_grad():
         network.linear.weight.fill_(-1.)

@@ -23,7 +23,7 @@ def pairs(tmp_path, monkeypatch, one_thread) -> list[str]:
     """A tiny data set of pairs in a fresh working directory, and a network for it; the options of main.py."""
     make_pairs(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry('tests', TinyPairs))
+    monkeypatch.setitem(NETWORKS, 'tiny_pairs', Entry(TinyPairs, 'tests'))
     return ['-arch', 'tiny_pairs', '--weights', 'none', '--dataset', 'pairs.csv', '--im_dir', 'images', '--ref_dir',
             'references', '--loss_type', 'mse', '-bs', '6', '-e', '2', '-lr', '.1', '--device', 'cpu', '--no-pbar',
             '--num_workers', '0']

@@ -10,11 +10,10 @@ from scored import photo, save_photos, saved
 
 import test_demo
 from iqa_data.transforms import resize_cubic
-from iqa_networks.maniqa import maniqa_tiny
 from iqa_networks.network import Network
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_scoring import predict_all
-from IQAmodel import NETWORKS, Entry
+from IQAmodel import NETWORKS, Entry, create_model
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -31,14 +30,14 @@ def here(tmp_path, monkeypatch):
 def publish(name: str, seed: int) -> Network:
     """Write a state dict as Lightning does; return the network."""
     torch.manual_seed(seed)
-    network = maniqa_tiny(img_size=64).eval()
+    network = create_model('maniqa_tiny', img_size=64).eval()
     state = {f'net.{key}': value for key, value in network.state_dict().items()}
     torch.save({'state_dict': state, 'epoch': 3, 'pytorch-lightning_version': '2.0'}, Path('weight', name))
     return network
 
 
 def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
-    monkeypatch.setitem(NETWORKS, 'maniqa_64', Entry('MANIQA', partial(maniqa_tiny, img_size=64)))
+    monkeypatch.setitem(NETWORKS, 'maniqa_64', Entry(partial(NETWORKS['maniqa_tiny'].build, img_size=64), 'MANIQA'))
     networks = {f'64_fold{k}': publish(f'64_fold{k}.ckpt', k) for k in range(2)}
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu'])
     tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype={'img_name': str})

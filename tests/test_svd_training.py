@@ -155,7 +155,7 @@ def test_mistakes(fails, checkpoint, folder):
         'gone.pth: no such file': [*words, '--pretrained', 'gone.pth'],
         'other.pth: does not fit the network: it lacks fc1.weight': [*words, '--pretrained', 'other.pth'],
         '--svd_legacy_init needs --pretrained': [*words, '--svd_legacy_init'],
-        '--dropout: resnet18 takes no such option': [*words, '-arch', 'resnet18', '--dropout', '.1'],
+        '--dropout: --architecture resnet18 takes no such option': [*words, '-arch', 'resnet18', '--dropout', '.1'],
         '--weights imagenet: there are none of svd_cnniqa_fc': [*words, '--weights', 'imagenet'],
         '--crop_size_h 99 --crop_size_w 24 is larger than the smallest training image, 48x64':
             [*words, '--augmentation', 'crop', '-cs_h', '99'],

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from iqa_data.info import dataset_name
-from iqa_data.options import data, preprocessing, split
+from iqa_data.options import PREPROCESSING, data, split
 from iqa_runtime.options import Command
 from iqa_scoring.results import Result
 from iqa_training.options import LOSS, NETWORK, TRAINING
@@ -18,7 +18,7 @@ NOT_COMPARED = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info'
                 'angle', 'crop_size_h', 'crop_size_w', 'hflip_p'}
 MAIN_DEFAULTS = {name: tuple(value) if isinstance(value, list) else value
                  for name, value in Command('', [*NETWORK, *LOSS, *TRAINING, data, split,
-                                                  preprocessing]).defaults.items()
+                                                  *PREPROCESSING]).defaults.items()
                  if name not in NOT_COMPARED}
 PAPER = {**MAIN_DEFAULTS, 'resize': True}  # the paper's own setting
 FLAGS = {'architecture': '-arch', 'learning_rate': '-lr', 'batch_size': '-bs', 'epochs': '-e'}  # others: --name

@@ -1,0 +1,136 @@
+"""Augmentation: the random changes of training images. A part is a function under @augmentation (see iqa_data)."""
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from iqa_data import AUGMENTATIONS, augmentation
+from iqa_data.lab import scale_lightness
+from iqa_runtime.errors import pick
+from iqa_runtime.option_types import Degrees, Share, Side
+
+Images = tuple[Image.Image, ...]  # one image, or (reference, distorted)
+Change = Callable[..., Image.Image | Images]
+
+
+class Augmentation:
+    """Random changes of training images: named parts, in their order; called with PIL images, it returns as many.
+
+    All images of a call (a pair) get the same draw, from torch's global generator.
+
+    Args:
+        parts: names in AUGMENTATIONS.
+        options: angle, hflip_p ... of the parts, each of which gets those that it takes.
+
+    Attributes:
+        crop: the (h, w) of the crops; None without them.
+    """
+
+    def __init__(self, parts: tuple[str, ...], **options):
+        self.parts = tuple(pick(AUGMENTATIONS, part, 'augmentation') for part in parts)
+        taken = {part: AUGMENTATIONS.arguments(part, options) for part in self.parts}
+        self.steps = [AUGMENTATIONS[part].build(**taken[part]) for part in self.parts]
+        size = AUGMENTATIONS['crop'].options() | taken.get('crop', {})
+        self.crop = (size['crop_size_h'], size['crop_size_w']) if 'crop' in self.parts else None
+
+    def __call__(self, *images: Image.Image) -> Images:
+        for step in self.steps:
+            images = step(*images)
+            images = images if isinstance(images, tuple) else (images,)
+        return images
+
+
+# The parts: torchvision's v2 on PIL images gives the pixels of its v1
+
+@augmentation('rotate')
+def rotate(angle: Degrees = 2.) -> Change:
+    """Rotate by up to an angle.
+
+    Args:
+        angle: largest rotation in degrees.
+    """
+    return v2.RandomRotation(angle)
+
+
+@augmentation('hflip')
+def hflip(hflip_p: Share = .5) -> Change:
+    """Flip horizontally.
+
+    Args:
+        hflip_p: probability of a flip.
+    """
+    return v2.RandomHorizontalFlip(hflip_p)
+
+
+@augmentation('vflip')
+def vflip(hflip_p: Share = .5) -> Change:
+    """Flip vertically, with the probability of a horizontal flip."""
+    return v2.RandomVerticalFlip(hflip_p)
+
+
+@augmentation('crop')
+def crop(crop_size_h: Side = 498, crop_size_w: Side = 498) -> Change:
+    """Cut out a random part.
+
+    Args:
+        crop_size_h: height of the random crop.
+        crop_size_w: width of the random crop.
+    """
+    return v2.RandomCrop((crop_size_h, crop_size_w))
+
+
+@augmentation('rot90')
+def rot90() -> Change:
+    """Turn by a multiple of 90 degrees."""
+    return QuarterTurn()
+
+
+@augmentation('lightness')
+def lightness(lightness_p: Share = 1.) -> Change:
+    """Change the lightness.
+
+    Args:
+        lightness_p: probability of another lightness.
+    """
+    return Lightness(lightness_p)
+
+
+class QuarterTurn(v2.Transform):
+    """Turn PIL images by a random multiple of 90 degrees, all of a call alike."""
+
+    TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+
+    def make_params(self, flat_inputs: list) -> dict:
+        """Draw the turn with torch's global generator."""
+        return {'turn': self.TURNS[int(torch.randint(4, ()))]}
+
+    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
+        """Turn one image."""
+        return inpt if params['turn'] is None else inpt.transpose(params['turn'])
+
+
+class Lightness(v2.Transform):
+    """Scale the lightness of PIL images in 8-bit Lab by a random factor in RANGE, all of a call alike.
+
+    Args:
+        p: probability; at .5, an epoch sees as many images of their own lightness as ASNA's doubled set holds.
+    """
+
+    RANGE = (.3, 1.5)
+
+    def __init__(self, p: float = 1.):
+        super().__init__()
+        self.p = p
+
+    def make_params(self, flat_inputs: list) -> dict:
+        """Draw whether to scale, and the factor, with torch's global generator."""
+        chance, place = torch.rand(2).tolist()
+        low, high = self.RANGE
+        return {'factor': low + (high - low) * place if chance < self.p else None}
+
+    def transform(self, inpt: Image.Image, params: dict) -> Image.Image:
+        """Scale one image."""
+        factor = params['factor']
+        return inpt if factor is None else Image.fromarray(scale_lightness(np.asarray(inpt), factor))
