@@ -63,8 +63,7 @@ _outcome = fields(setting=line, split=line, seed=whole, trained_on=line, tested_
 def study_outcomes(folder: Path) -> list[Outcome]:
     """Return the outcomes of a study's report, from its outcomes.json."""
     rows = read_json(folder / OUTCOMES, fields(outcomes=list_of(_outcome)), 'the outcomes of a study')['outcomes']
-    return [Outcome(**{name: folder / value if name in FILES and value else value for name, value in row.items()})
-            for row in rows]
+    return [Outcome(**row | {name: folder / row[name] for name in FILES if row[name] is not None}) for row in rows]
 
 
 def tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:

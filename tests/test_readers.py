@@ -82,6 +82,11 @@ def test_a_label_that_no_table_can_hold_is_refused(results, fails, name):
         assert 'outcomes.json: expected the outcomes of a study: a text' in fails(check.main, results)
 
 
+def test_an_empty_path_of_a_log_is_a_path(results):
+    (results / 'outcomes.json').write_text(json.dumps(changed(OUTCOMES, ('outcomes', 0, 'log'), '')))
+    ends(check.main, results)
+
+
 def refused_or(read, *arguments) -> object:
     """Return what a reader gives; None if it refuses its file in an error of the user."""
     try:
