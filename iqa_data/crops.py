@@ -108,6 +108,11 @@ class Crops:
         object.__setattr__(self, 'size', _pair(self.size))
         self.of(torch.empty(3, *self.size, dtype=torch.uint8))  # a number that the places do not allow is an error now
 
+    @property
+    def fixed(self) -> bool:
+        """Return whether the places depend on the size of an image alone."""
+        return self.places != 'random'
+
     def stored(self) -> dict:
         """Return the fields as a checkpoint stores them."""
         return asdict(self)

@@ -54,7 +54,7 @@ class Exported(nn.Module):
         x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
         cut = self.crops.stacked(x) if self.crops else x
         raw = self.network(self.normalise(cut))[self.head]
-        return self.mapping(raw.view(len(x), -1).mean(1))
+        return self.mapping(raw.view(-1, self.crops.count if self.crops else 1).mean(1))
 
 
 @command
@@ -72,7 +72,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         raise UserError(f'{file}: the network compares an image with its reference, and an exported file takes one '
                         'image: score pairs with test_demo.py --ref')
     preprocess, fixed = scorer.preprocess, (args.size and tuple(args.size)) or None
-    if not fixed and not scorer.network.any_size and not (preprocess.resize or preprocess.first_resize):
+    if scorer.crops and not scorer.crops.fixed:
+        raise UserError(f'--crop_places {scorer.crops.places}: the places follow from what an image shows, which an '
+                        'exported file does not compute: give --crop_places grid')
+    enlarges = preprocess.fit == 'enlarge'
+    one_size = preprocess.first_resize or preprocess.resize if not enlarges else preprocess.first_resize
+    any_size = scorer.network.any_size and not scorer.crops and not enlarges
+    if not (fixed or one_size or any_size):
         raise UserError('without --resize, this network can be exported for one size of images only: give --size H W')
     about = metadata(scorer, checkpoint, fixed)
     differences = {path: export(kind, path, scorer, about, fixed) for kind, path in wanted.items()}
@@ -93,6 +99,7 @@ def metadata(scorer: Scorer, checkpoint: dict, size: tuple[int, int] | None) -> 
     network = checkpoint.get('network', {'name': type(scorer.network).__name__, 'options': {}})
     about = {'architecture': network['name'], **network['options'], 'resize': scorer.preprocess.resize,
              'first_resize': scorer.preprocess.first_resize, 'size': size,
+             'crops': scorer.crops and scorer.crops.stored(),
              'mapping': scorer.mapping.name, 'mapping_parameters': scorer.mapping.parameters,
              'mos_min': scorer.scale.low, 'mos_max': scorer.scale.high,
              'higher_is_better': scorer.scale.higher_is_better, 'input': 'uint8 (N, H, W, 3), RGB',

@@ -16,7 +16,7 @@ def macs(outcome: Outcome) -> float:
     """Return the multiply-accumulate operations of scoring one image; nan if checkpoint or images are not there.
 
     Counted by torch.utils.flop_counter on tensors without memory. The image has the size that the checkpoint brings all
-    to, or else that of the first one tested.
+    to, or else that of the first one tested; if images are scored by crops, all crops of one are counted.
     """
     import torch  # slow to import
     from torch.utils.flop_counter import FlopCounterMode
@@ -31,13 +31,14 @@ def macs(outcome: Outcome) -> float:
         network = unfactored(restore(checkpoint, outcome.checkpoint)).eval()
         preprocess = Preprocess(**checkpoint.get('input', {}).get('preprocessing', {}))
         image = folder_of(outcome) / outcome.predictions().image[0]
-        size = [network.side] * 2 if network.side else preprocess.resize
+        crops = checkpoint.get('crops', {'count': 1, 'size': None})
+        size = crops['size'] or ([network.side] * 2 if network.side else preprocess.resize)
         size = size or (preprocess.size(image) if image.is_file() else None)
         if size:
             images = [torch.zeros(1, 3, *size, device='meta')] * network.inputs
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 network.to('meta')(*images)
-            return counter.get_total_flops() / 2
+            return counter.get_total_flops() / 2 * crops['count']
     return math.nan
 
 

@@ -15,6 +15,7 @@ import test_dataset
 import test_demo
 from iqa_data.crops import Crops, even_crops
 from iqa_runtime.checkpoint import load_checkpoint
+from iqa_scoring import export
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
 
@@ -127,6 +128,18 @@ def test_a_calibrated_checkpoint_keeps_its_crops(checkpoint):
                     '--out', 'new.pth', '--force', '--device', 'cpu'])
     assert load_checkpoint('new.pth')['crops'] == load_checkpoint(checkpoint)['crops']
     assert 'mean of 4 crops of 32x32' in Path('new.md').read_text()
+
+
+def test_an_exported_file_scores_the_same_crops(checkpoint, capsys):
+    words = ['--trained_model_file', str(checkpoint), '--torch_export', 'm.pt2', '--device', 'cpu']
+    assert export.main([*words, '--size', '48', '64'])['m.pt2'] < 1e-3
+    photos = np.stack([np.array(Image.open(f'tiny/images/{i:02d}.png').convert('RGB')) for i in range(3)])
+    np.testing.assert_allclose(export.read_torch('m.pt2')(photos), IQAmodel.load(checkpoint).score(photos), atol=1e-3)
+    for more, message in (('', 'one size of images only: give --size H W'),
+                          ('--size 48 64 --crop_places random', 'give --crop_places grid')):
+        with pytest.raises(SystemExit):
+            export.main([*words, *more.split()])
+        assert message in capsys.readouterr().err
 
 
 # Mistakes
