@@ -4,12 +4,12 @@ from iqa_scoring.options import SCORE
 if __name__ == '__main__':
     SCORE.begin()  # --help and mistakes end here, before torch is imported
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 import ignite.distributed as idist
 import numpy as np
@@ -19,22 +19,21 @@ from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
 from iqa_runtime.errors import UserError, command, needed
 from iqa_runtime.files import Paths, check_outputs, is_device
-from iqa_runtime.names import text, without_suffix
+from iqa_runtime.names import text
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, read_ratings
 from iqa_scoring.identity import digest_of
-from iqa_scoring.inputs import SUFFIXES
-from iqa_scoring.maps import check_maps, small_map, write_map
+from iqa_scoring.maps import check_maps
 from iqa_scoring.parts import Parts
-from iqa_scoring.picture import write_picture
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
-from iqa_scoring.report import THUMBNAIL, entry_of, write_report
+from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.scorer import Scorer, as_asked, given_network, network_of, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
+from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
-from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
+from iqa_scoring.tables import Tables
 from iqa_training.card import about, write_card
 from iqa_training.naming import card_file, find_checkpoints
 from IQAperformance import CRITERIA
@@ -62,7 +61,7 @@ def main(argv: list[str] | None = None) -> float | int | None:
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
         checkpoints = [whole(args, *one) for one in zip(checkpoints, files, scorers, strict=True)]
-        return Scoring(args, average_of(scorers, args.views, files), files, checkpoints).run()
+        return score_list(args, average_of(scorers, args.views, files), files, checkpoints)
 
 
 def model_of(files: list[Path], views: str) -> str:
@@ -81,202 +80,173 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
             '--parquet': Path(args.parquet, 'NAME.parquet') if args.parquet else None}
 
 
-class Scoring:
-    """The scoring of a list of images, with its tables and pictures."""
+def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sink]:
+    """Return where scores go besides tables, parts and maps: the picture, the screen, and the report."""
+    scale, sinks = scorer.scale, []
+    if args.picture:
+        sinks.append(Picture(args.picture, scale))
+    if alone:
+        sinks.append(Alone(scale, messages_of(args, alone)))
+    elif on_screen(args, alone):
+        sinks.append(Screen(scale, args.sort))
+    if args.report:
+        sinks.append(Report(args.report, scale, f'Scores of {model}'))
+    return sinks
 
-    def __init__(self, args, scorer: Scorer, files: list[Path], checkpoints: list[dict]):
-        self.args, self.scorer, self.model = args, scorer, model_of(files, args.views)
-        self.outputs = outputs_of(args, files[0])
-        self.files = {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
-        kept = self.files or args.parquet
-        self.digest = digest_of(checkpoints, views=args.views, clamp=args.clamp) if kept else ''
-        self.scored, self.failed, self.broken = 0, 0, 0  # images, images without a score, broken shards
-        self.skipped = 0                                 # images with a score already
-        self.unreadable, self.entries = [], []           # for the report
-        self.parts: Parts | None = None                  # of --parquet
-        self.rows: list[dict] = []        # those that wait until the end
-        self.kept: dict[int, tuple] = {}  # of images in flight: the path of the map, and its cells for the report
+
+def tables_of(args: Options) -> dict[str, str]:
+    """Return the tables that are written, kind -> path."""
+    return {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
+
+
+def on_screen(args: Options, alone: bool) -> bool:
+    """Return whether each score is printed: of several images, without a table or parts."""
+    return not (tables_of(args) or args.parquet or alone)
+
+
+def messages_of(args: Options, alone: bool) -> TextIO:
+    """Return the stream of messages: stderr if scores go to stdout, or to a device that may be it."""
+    files = filter(None, [*tables_of(args).values(), args.report])
+    return sys.stderr if on_screen(args, alone) or any(map(is_device, files)) else sys.stdout
+
+
+def check_images(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> None:
+    """Refuse options that do not go with these images."""
+    if args.picture and not alone:
+        raise UserError('--picture draws one image: give one --img')
+    if args.map:
+        check_maps(scorer)
+    if args.parquet or any(shard.lower().endswith('.parquet') for shard in shards):
+        needed('pyarrow.parquet', 'pyarrow', 'Parquet')
+    if shards and idist.get_world_size() > 1 and not args.parquet:
+        raise UserError(f'--img {text(shards[0])}: under torchrun, scores of shards need --parquet')
+    folder = os.path.realpath(args.parquet) if args.parquet else ''
+    for shard in shards if folder else ():
+        if os.path.dirname(os.path.realpath(shard)) == folder:
+            raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another one')
+
+
+def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: list[dict]) -> float | int:
+    """Score the images that the options name; return the score of one alone, else how many this process scored."""
+    items, repeated = find_items(args.img, args.ref, scorer.inputs, args.recursive,
+                                 sys.stdin.buffer if '-' in args.img else ())
+    check_outputs(outputs_of(args, files[0]), {'--img': files_of(items)})
+    paths = [path_of(item) for item in items]
+    shards = list(filter(is_shard, paths))
+    alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])] and not shards and not args.parquet
+    check_images(args, scorer, shards, alone)
+    if repeated and is_main():
+        print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
+    model, tables = model_of(files, args.views), tables_of(args)
+    digest = digest_of(checkpoints, views=args.views, clamp=args.clamp) if tables or args.parquet else ''
+    return Scoring(args, scorer, model, items, Tables(tables, args.resume, digest),
+                   Parts(args.parquet, items, args.resume, model, digest) if args.parquet else None, alone).run()
+
+
+class Scoring:
+    """The scoring of a list of images, whose results go to sinks (iqa_scoring/sinks.py).
+
+    Args:
+        args, scorer: the options, and what scores.
+        model: its name in the tables.
+        items: the images and shards.
+        tables, parts: the files of scores; what they hold already is not scored again.
+        alone: whether it is one image, whose score is returned.
+    """
+
+    def __init__(self, args: Options, scorer: Scorer, model: str, items: list[Item], tables: Tables,
+                 parts: Parts | None, alone: bool):
+        self.args, self.scorer, self.model, self.tables, self.alone = args, scorer, model, tables, alone
+        self.scored, self.broken = 0, 0  # images, broken shards
+        if parts:
+            self.work, self.there = [item for unit in parts.mine for item in unit.items], parts.scored
+            self.failed = parts.failed if is_main() else 0
+        else:
+            todo = [item for item in items if tables.lack(text(path_of(item)), text(reference_of(item)))]
+            self.work, self.there = todo[idist.get_rank()::idist.get_world_size()], len(items) - len(todo)
+            self.failed = 0
+        self.maps = Maps(args.map, scorer.scale) if args.map else None
+        self.sinks = [TableSink(tables, args.columns), *([PartSink(parts)] if parts else []),
+                      *([self.maps] if self.maps else []), *sinks_of(args, scorer, model, alone)]
 
     def run(self) -> float | int:
         """Score all; return the score of one image alone, else how many images this process scored."""
-        args = self.args
-        items, repeated = find_items(args.img, args.ref, self.scorer.inputs, args.recursive,
-                                     sys.stdin.buffer if '-' in args.img else ())
-        check_outputs(self.outputs, {'--img': files_of(items)})
-        paths = [path_of(item) for item in items]
-        self.shards = list(filter(is_shard, paths))
-        one = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])]
-        self.alone = one and not self.shards and not args.parquet
-        self._check()
-        if repeated and is_main():
-            print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
-        mine = self._mine(items)
-        self.on_screen = not self.files and not self.parts and not self.alone
-        folders = [folder for folder in (args.parquet, args.map) if folder]
-        self.written = [*self.files.values(), *filter(None, [args.report]), *folders]
-        on_stdout = self.on_screen or any(is_device(path) for path in self.written if path not in folders)
-        self.messages = sys.stderr if on_stdout else sys.stdout
-        if self.on_screen:
-            print(f'{self.scorer.scale}\n{SCREEN_HEADER}', flush=True)
-        total = None if self.shards or self.parts else len(mine)
-        with signals_wait() as stop, tqdm(total=total, desc='Scoring', unit='image', leave=False,
-                                          disable=not args.pbar or self.alone) as self.bar:
-            for sample in self._samples(mine, lambda: stop.signal is not None):
-                self._take(sample)
-                self.bar.update(not sample.ended)
-        self.tables.close()
-        return self._finish(stop.signal)
+        counted = not self.args.parquet and not any(is_shard(path_of(item)) for item in self.work)
+        with signals_wait() as stop, tqdm(total=len(self.work) if counted else None, desc='Scoring', unit='image',
+                                          leave=False, disable=not self.args.pbar or self.alone) as bar:
+            for sample in self.samples(lambda: stop.signal is not None):
+                self.take(sample)
+                bar.update(not sample.ended)
+        return self.finish(stop.signal)
 
-    def _check(self) -> None:
-        """Refuse options that do not go with these images."""
+    def samples(self, stop: Callable[[], bool]) -> Iterator[Sample]:
+        """Yield the scored images; while their pixels are in memory, the sinks see them."""
         args = self.args
-        if args.picture and not self.alone:
-            raise UserError('--picture draws one image: give one --img')
-        if args.map:
-            check_maps(self.scorer)
-        if args.parquet or any(shard.lower().endswith('.parquet') for shard in self.shards):
-            needed('pyarrow.parquet', 'pyarrow', 'Parquet')
-        if self.shards and idist.get_world_size() > 1 and not args.parquet:
-            raise UserError(f'--img {text(self.shards[0])}: under torchrun, scores of shards need --parquet')
-        folder = os.path.realpath(args.parquet) if args.parquet else ''
-        for shard in self.shards if folder else ():
-            if os.path.dirname(os.path.realpath(shard)) == folder:
-                raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another one')
+        read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
+        in_report = args.report and args.report_maps and self.scorer.has_maps
+        window = args.map_window if args.map or in_report else 0
 
-    def _mine(self, items: list[Item]) -> list[Work]:
-        """Return the part of this process in the images and shards that are to be done."""
-        args = self.args
-        self.tables = Tables(self.files, args.resume, self.digest)
-        if args.parquet:
-            self.parts = Parts(args.parquet, items, args.resume, self.model, self.digest)
-            self.skipped = self.parts.scored
-            self.failed = self.parts.failed if is_main() else 0
-            return [item for unit in self.parts.mine for item in unit.items]
-        todo = [item for item in items if self.tables.lack(text(path_of(item)), text(reference_of(item)))]
-        self.skipped = len(items) - len(todo)
-        return todo[idist.get_rank()::idist.get_world_size()]
+        def keep(sample: Sample) -> None:
+            for sink in self.sinks:
+                sink.pixels(sample)
+        return score_files(self.scorer, prefetched(self.images(stop)), read, args.batch_size, args.num_workers, window,
+                           keep, stop)
 
-    def _images(self, items: list[Work], stop: Callable[[], bool]) -> Iterator[Work]:
+    def images(self, stop: Callable[[], bool]) -> Iterator[Work]:
         """Yield the items, and of shards the images that the tables lack, and their ends."""
-        for item in open_shards(items, self.args.image_column, self.args.max_bytes):
+        for item in open_shards(self.work, self.args.image_column, self.args.max_bytes):
             if stop():  # a shard may have no image that is to be scored
                 return
             if isinstance(item, Packed) and not self.tables.lack(text(item.path)):
-                self.skipped += 1
+                self.there += 1
             else:
                 yield item
 
-    def _samples(self, items: list[Work], stop: Callable[[], bool]) -> Iterator[Sample]:
-        args = self.args
-        read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
-        window = args.map_window if args.map or (args.report and self._maps_in_report()) else 0
-        images = prefetched(self._images(items, stop))
-        return score_files(self.scorer, images, read, args.batch_size, args.num_workers, window, self._keep, stop)
-
-    def _maps_in_report(self) -> bool:
-        return self.args.report_maps and self.scorer.has_maps
-
-    def _keep(self, sample: Sample) -> None:
-        """Draw the picture, the map and the entry of the report, while the pixels are there."""
-        if self.args.picture:
-            write_picture(self.args.picture, sample.inputs, sample.score, self.scorer.scale)
-        if sample.grid is None:
-            return
-        path = None
-        if self.args.map:
-            digest = hashlib.sha256(os.fsencode(sample.path)).hexdigest()[:8]  # there may be two files of one name
-            name = text(without_suffix(os.path.basename(sample.path), SUFFIXES))
-            name = name.encode()[:150].decode(errors='ignore')  # file systems allow 255 bytes
-            path = Path(self.args.map, f'{name}-{digest}.png')
-            write_map(path, sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scorer.scale,
-                      f'score {sample.score:.4g}')
-        self.kept[sample.index] = path, small_map(sample.grid, self.scorer.scale) if self.args.report else b''
-
-    def _take(self, sample: Sample) -> None:
-        """Add a result to the tables, the pictures or the screen."""
+    def take(self, sample: Sample) -> None:
+        """Send a result to the sinks, and count it."""
         if sample.error:
-            self._tell(sample)
-        if sample.ended and self.parts:
-            self.parts.end(sample.error)
-        if sample.error or sample.ended:
-            return
-        path, small = self.kept.pop(sample.index, (None, b''))
-        row = row_of(sample, self.scorer, self.model, self.args.clamp, path)
-        self.scored += 1
-        self.tables.write(row)
-        if self.parts:
-            self.parts.write(row)
-        if self.args.report:
-            self.entries.append(entry_of(row, sample, small))
-        if self.alone or (self.on_screen and self.args.sort):
-            self.rows.append(row)
-        elif self.on_screen:
-            self.bar.write(screen_line(row), file=sys.stdout)
-            sys.stdout.flush()
+            line = f'{text(sample.path)}: {sample.error}'
+            for sink in self.sinks:
+                sink.error(sample, line)
+            tqdm.write(line, file=sys.stderr)
+            self.broken, self.failed = self.broken + sample.ended, self.failed + (not sample.ended)
+        if sample.ended:
+            for sink in self.sinks:
+                sink.ended(sample)
+        elif not sample.error:
+            row = row_of(sample, self.scorer, self.model, self.args.clamp, self.maps and self.maps.path(sample))
+            for sink in self.sinks:
+                sink.row(row, sample)
+            self.scored += 1
+            self.score = row['score']
 
-    def _tell(self, sample: Sample) -> None:
-        """Name an image that has no score, or a broken shard, and count it."""
-        if self.alone:
-            raise UserError(f'--img {text(sample.path)}: {sample.error}')
-        line = f'{text(sample.path)}: {sample.error}'
-        self.bar.write(line, file=sys.stderr)
-        self.broken, self.failed = self.broken + sample.ended, self.failed + (not sample.ended)
-        if self.args.report:
-            self.unreadable.append(line)
-        if self.parts and not sample.ended:
-            self.parts.write({'name': text(sample.path), 'model': self.model, 'shard': text(sample.shard),
-                              'key': text(sample.key), 'reference': text(sample.reference), 'error': sample.error})
-
-    def _finish(self, signal: int | None) -> float | int:
-        """Add up the counts of the processes, print them, and end with the status that fits."""
-        gathered = gather_objects((self.scored, self.failed, self.broken, self.unreadable, self.entries))
-        scored, failed, broken, unreadable, entries = (
-            sum(values, type(values[0])()) for values in zip(*gathered, strict=True))
-        if is_main():
-            self._conclude(unreadable, entries)
-            if not self.alone:
-                written = ', '.join(text(path) for path in self.written)
-                print(f'{scored} images scored' + (f', {self.skipped} were there already' if self.skipped else '')
-                      + (f', {failed} could not be' if failed else '')
-                      + (f', broken shards: {broken}' if broken else '')
-                      + (f': {written}' if written else ''), file=self.messages)
+    def finish(self, signal: int | None) -> float | int:
+        """Finish the sinks, print the counts of all processes, and end with the status that fits."""
+        for sink in self.sinks:
+            sink.close()
+        scored, failed, broken = map(sum, zip(*gather_objects((self.scored, self.failed, self.broken)), strict=True))
+        sign = -1 if self.scorer.scale.higher_is_better is not False else 1
+        for sink in self.sinks:
+            sink.finish((lambda row: sign * float(row['score'])) if self.args.sort else None)
+        if is_main() and not self.alone:
+            self.tell(scored, failed, broken)
         idist.barrier()  # torchrun ends all processes when one ends with an error
         if signal:
-            again = self.files or self.parts
+            again = self.tables.files or self.args.parquet
             print('Interrupted' + ('; with --resume, the same command does the rest' if again else ''), file=sys.stderr)
             raise SystemExit(128 + signal)
         if failed or broken:
             raise SystemExit(1)
-        return self.rows[0]['score'] if self.alone else self.scored
+        return self.score if self.alone else self.scored
 
-    def _conclude(self, unreadable: list[str], entries: list) -> None:
-        """Finish the files, show the sorted scores, and write the report."""
-        sign = -1 if self.scorer.scale.higher_is_better is not False else 1
-
-        def place(row: dict) -> float:
-            return sign * float(row['score'])
-
-        self.tables.finish(place if self.args.sort else None, self.args.columns)
-        if self.alone:
-            print(sentence(self.rows[0], self.scorer.scale), file=self.messages)
-        for row in sorted(self.rows, key=place) if self.on_screen else ():
-            print(screen_line(row))
-        if self.args.report:
-            write_report(self.args.report, entries, self.scorer.scale, f'Scores of {self.model}', unreadable)
-
-
-def sentence(row: dict, scale) -> str:
-    """Return the text that describes one image alone."""
-    percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
-    lines = [f'The image quality score is {row["score"]}',
-             f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
-    if row['spread'] is not None:
-        lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')
-    if row['outside']:
-        lines.append(f'The score lies {row["outside"]} that range: the image is unlike what was rated in training')
-    lines += [f'Note: {row["note"]}'] if row['note'] else []
-    lines += [f'Quality map: {row["map"]}'] if row['map'] else []
-    return '\n'.join(lines)
+    def tell(self, scored: int, failed: int, broken: int) -> None:
+        """Print how many images were scored, and what was written."""
+        args = self.args
+        paths = filter(None, [*self.tables.files.values(), args.report, args.parquet, args.map])
+        written = ', '.join(map(text, paths))
+        print(f'{scored} images scored' + (f', {self.there} were there already' if self.there else '')
+              + (f', {failed} could not be' if failed else '') + (f', broken shards: {broken}' if broken else '')
+              + (f': {written}' if written else ''), file=messages_of(args, self.alone))
 
 
 def whole(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:

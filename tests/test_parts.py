@@ -131,13 +131,13 @@ def test_a_broken_shard_is_named_and_the_rest_is_scored(shards, capsys):
 
 
 def test_an_interrupted_run_leaves_whole_parts(shards, monkeypatch, foreground):
-    take = test_demo.Scoring._take
-    monkeypatch.setattr(test_demo.Scoring, '_take', lambda run, sample: (
+    take = test_demo.Scoring.take
+    monkeypatch.setattr(test_demo.Scoring, 'take', lambda run, sample: (
         take(run, sample), sample.index == 6 and signal.raise_signal(signal.SIGINT)))
     words = ['--img', 's/*.tar', *shards, '--parquet', 'out', '-bs', '2', '--resume', '--num_workers', '1']
     ends_with(130, words)
     assert [row['name'] for row in parts()] == [f's/0.tar/{i:02d}.png' for i in range(4)]
-    monkeypatch.setattr(test_demo.Scoring, '_take', take)
+    monkeypatch.setattr(test_demo.Scoring, 'take', take)
     assert test_demo.main(words) == 8
     assert len(scores(parts())) == 12
 

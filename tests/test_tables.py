@@ -179,8 +179,8 @@ def test_odd_names(scored, capsys):
 
 
 def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch, foreground):
-    take = test_demo.Scoring._take
-    monkeypatch.setattr(test_demo.Scoring, '_take', lambda run, sample: (
+    take = test_demo.Scoring.take
+    monkeypatch.setattr(test_demo.Scoring, 'take', lambda run, sample: (
         take(run, sample), sample.index == 1 and signal.raise_signal(signal.SIGINT)))
     before = signal.getsignal(signal.SIGINT)
     words = ['--img', 'images', *scored, '--csv', 'out.csv', '-bs', '2', '--resume']
@@ -188,7 +188,7 @@ def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch, foregr
     assert signal.getsignal(signal.SIGINT) is before
     assert 'Interrupted; with --resume, the same command does the rest' in capsys.readouterr().err
     assert names() == ['images/00.png', 'images/01.png']
-    monkeypatch.setattr(test_demo.Scoring, '_take', take)
+    monkeypatch.setattr(test_demo.Scoring, 'take', take)
     assert test_demo.main(words) == 10
 
 

@@ -1,0 +1,194 @@
+"""Pass scores on as they come: to tables, Parquet parts, the screen, a report, maps, a picture. Each is a sink."""
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from iqa_runtime.distributed import gather_objects, is_main
+from iqa_runtime.errors import UserError
+from iqa_runtime.names import text, without_suffix
+from iqa_scoring.inputs import SUFFIXES
+from iqa_scoring.maps import small_map, write_map
+from iqa_scoring.parts import Parts
+from iqa_scoring.picture import write_picture
+from iqa_scoring.report import entry_of, write_report
+from iqa_scoring.scorer import Scale
+from iqa_scoring.stream import Sample
+from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
+
+Place = Callable[[dict], float]  # a row -> its place among the sorted ones
+
+
+class Sink:
+    """Base class of the sinks: what a sink has no use for, it ignores."""
+
+    def pixels(self, sample: Sample) -> None:
+        """Take a scored image while its pixels and its map are in memory."""
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Take the row of a scored image (see iqa_scoring.stream.row_of)."""
+
+    def error(self, sample: Sample, line: str) -> None:
+        """Take an image without a score, or a broken shard; `line` names it and says why."""
+
+    def ended(self, sample: Sample) -> None:
+        """Take the end of a shard or of a group of files, broken or not."""
+
+    def close(self) -> None:
+        """Close what is open; every process does so before the first one finishes."""
+
+    def finish(self, place: Place | None) -> None:
+        """Finish, on every process; `place` sorts the rows, None leaves them as they came."""
+
+
+class TableSink(Sink):
+    """The CSV and JSON tables; `columns` is the form of the CSV table."""
+
+    def __init__(self, tables: Tables, columns: str):
+        self.tables, self.columns = tables, columns
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Add the row."""
+        self.tables.write(row)
+
+    def close(self) -> None:
+        """Close the tables."""
+        self.tables.close()
+
+    def finish(self, place: Place | None) -> None:
+        """Put the tables of all processes together."""
+        if is_main():
+            self.tables.finish(place, self.columns)
+
+
+class PartSink(Sink):
+    """The parts of --parquet, with a row for images without a score too."""
+
+    def __init__(self, parts: Parts):
+        self.parts = parts
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Add the row."""
+        self.parts.write(row)
+
+    def error(self, sample: Sample, line: str) -> None:
+        """Add a row that says why the image has no score."""
+        if not sample.ended:
+            self.parts.write({'name': text(sample.path), 'model': self.parts.model, 'shard': text(sample.shard),
+                              'key': text(sample.key), 'reference': text(sample.reference), 'error': sample.error})
+
+    def ended(self, sample: Sample) -> None:
+        """Finish the part."""
+        self.parts.end(sample.error)
+
+
+class Screen(Sink):
+    """A line on stdout for each image: at once, or sorted at the end."""
+
+    def __init__(self, scale: Scale, later: bool):
+        self.rows: list[dict] | None = [] if later else None
+        print(f'{scale}\n{SCREEN_HEADER}', flush=True)
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Print the row, or keep it."""
+        if self.rows is None:
+            tqdm.write(screen_line(row), file=sys.stdout)
+            sys.stdout.flush()
+        else:
+            self.rows.append(row)
+
+    def finish(self, place: Place | None) -> None:
+        """Print the rows that were kept."""
+        for row in sorted(self.rows or (), key=place) if is_main() else ():
+            print(screen_line(row))
+
+
+class Alone(Sink):
+    """One image alone, described in sentences on `stream`; UserError if it has no score."""
+
+    def __init__(self, scale: Scale, stream: TextIO):
+        self.scale, self.stream, self.found = scale, stream, {}
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Keep the row."""
+        self.found = row
+
+    def error(self, sample: Sample, line: str) -> None:
+        """Raise UserError."""
+        raise UserError(f'--img {line}')
+
+    def finish(self, place: Place | None) -> None:
+        """Print the description, unless the run was stopped before there was a score."""
+        if is_main() and self.found:
+            print(sentence(self.found, self.scale), file=self.stream)
+
+
+class Report(Sink):
+    """The page of --report, with a small quality map of each image that has a map."""
+
+    def __init__(self, path: str, scale: Scale, title: str):
+        self.path, self.scale, self.title, self.entries, self.unreadable = path, scale, title, [], []
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Add an entry."""
+        small = b'' if sample.grid is None else small_map(sample.grid, self.scale)
+        self.entries.append(entry_of(row, sample, small))
+
+    def error(self, sample: Sample, line: str) -> None:
+        """Add the line to the images that could not be read."""
+        self.unreadable.append(line)
+
+    def finish(self, place: Place | None) -> None:
+        """Write the page with the entries of all processes."""
+        entries, unreadable = (list(chain(*lists)) for lists in zip(
+            *gather_objects((self.entries, self.unreadable)), strict=True))
+        if is_main():
+            write_report(self.path, entries, self.scale, self.title, unreadable)
+
+
+class Maps(Sink):
+    """The quality maps of --map, a PNG file for each image."""
+
+    def __init__(self, folder: str, scale: Scale):
+        self.folder, self.scale = folder, scale
+
+    def path(self, sample: Sample) -> Path:
+        """Return the file of an image's map: its name, and a digest of its path, as two files may have one name."""
+        name = text(without_suffix(os.path.basename(sample.path), SUFFIXES))
+        name = name.encode()[:150].decode(errors='ignore')  # file systems allow 255 bytes
+        return Path(self.folder, f'{name}-{hashlib.sha256(os.fsencode(sample.path)).hexdigest()[:8]}.png')
+
+    def pixels(self, sample: Sample) -> None:
+        """Draw the map."""
+        write_map(self.path(sample), sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scale,
+                  f'score {sample.score:.4g}')
+
+
+class Picture(Sink):
+    """The picture of --picture, of one image."""
+
+    def __init__(self, path: str, scale: Scale):
+        self.path, self.scale = path, scale
+
+    def pixels(self, sample: Sample) -> None:
+        """Draw the picture."""
+        write_picture(self.path, sample.inputs, sample.score, self.scale)
+
+
+def sentence(row: dict, scale: Scale) -> str:
+    """Return the text that describes one image alone."""
+    percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
+    lines = [f'The image quality score is {row["score"]}',
+             f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
+    if row['spread'] is not None:
+        lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')
+    if row['outside']:
+        lines.append(f'The score lies {row["outside"]} that range: the image is unlike what was rated in training')
+    lines += [f'Note: {row["note"]}'] if row['note'] else []
+    lines += [f'Quality map: {row["map"]}'] if row['map'] else []
+    return '\n'.join(lines)
