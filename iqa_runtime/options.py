@@ -81,6 +81,7 @@ class Group:
             recipe or a checkpoint.
         check: raises UserError if options contradict each other; may return options with a value that follows.
         table: the rows of which these are the options.
+        prepare: called with the words of a command line, before they are parsed; never with those in a file.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Group:
     trained: bool = False
     check: Callable[[Options], Options | None] | None = None
     table: Variants | None = None
+    prepare: Callable[[Sequence[str]], None] | None = None
 
 
 def options_of(title: str, about: str, table: Variants, **short: str) -> Group:
@@ -96,10 +98,10 @@ def options_of(title: str, about: str, table: Variants, **short: str) -> Group:
     return Group(title, about, partial(table.declare, short=short), trained=True, table=table)
 
 
-def group(title: str, about: str, trained: bool = False, check: Callable[[Options], Options | None] | None = None):
-    """Decorate a function that declares options, and make it a Group."""
+def group(title: str, about: str, trained: bool = False, **more):
+    """Decorate a function that declares options, and make it a Group; the arguments are those of Group."""
     def decorate(declare: Callable[[Add], None]) -> Group:
-        return Group(title, about, declare, trained, check)
+        return Group(title, about, declare, trained, **more)
     return decorate
 
 
@@ -130,6 +132,7 @@ class Command:
         self.actions: dict[str, argparse.Action] = {}
         self.defaults: dict[str, object] = {}
         self.titles: dict[str, str] = {}  # name of an option -> title of its group
+        self.adding: list[Add] = []  # functions that declare an option, of each group
         self.begun: Options | None = None  # what `begin` parsed
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
         self.general = [self.parser.add_argument(
@@ -159,6 +162,7 @@ class Command:
             self.actions[action.dest], self.defaults[action.dest] = action, default
             self.titles[action.dest] = one.title
 
+        self.adding.append(add)
         one.declare(add)
 
     def names(self, *groups: Group) -> frozenset[str]:
@@ -184,6 +188,12 @@ class Command:
         if argv is None and self.begun:
             return self.begun
         words = list(sys.argv[1:] if argv is None else argv)
+        try:
+            for one in self.groups:
+                if one.prepare:
+                    one.prepare(words)
+        except UserError as error:
+            self.parser.error(str(error))
         given = vars(self.parser.parse_args(words))
         recipes = given.pop('recipe', None)
         typed = frozenset(given)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from iqa_runtime import option_types
 from iqa_runtime.errors import UserError
@@ -81,7 +82,7 @@ class Variants(MutableMapping):
         self.rows: dict[str, Row] = {}
         self.names: list[str] = []  # of the rows, as far as the source names them, in its order
         self.imported = False
-        self.commands: list[tuple[Callable, Mapping[str, str]]] = []  # which declare the options
+        self.commands = WeakKeyDictionary()  # function that declares an option of a command -> shorter spellings
         self.parameters: dict[str, Parameter] = {}
         for source in self._sources():
             self._read(source.read_text(encoding='utf-8'))
@@ -134,14 +135,17 @@ class Variants(MutableMapping):
             for name in names:
                 own = arguments | ({'arch': name} if 'arch' in known else {})
                 self.rows[name] = self.row(partial(function, **own) if own else function, **facts)
-            if Path(inspect.getsourcefile(inspect.unwrap(function))) not in self._sources():
-                self._read(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+            source = inspect.unwrap(function)
+            if Path(inspect.getsourcefile(source)) not in self._sources():
+                node = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0]
+                for parameter in parameters_of(node, given):
+                    self._add(parameter, list(names))
             return function
         return decorate
 
     def declare(self, add: Callable, short: Mapping[str, str] | None = None) -> None:
         """Declare the options of all rows by `add`, argparse's add_argument; `short`: option -> a shorter spelling."""
-        self.commands.append((add, short or {}))
+        self.commands[add] = short or {}
         for parameter in self.parameters.values():
             self._declare(parameter, add, short or {})
 
@@ -154,7 +158,7 @@ class Variants(MutableMapping):
         for node, call in decorated(source, self.decorator):
             names = [name.value for name in call.args if isinstance(name, ast.Constant)]
             self.names += names
-            for parameter in parameters_of(node, call):
+            for parameter in parameters_of(node, {one.arg: _literal(one.value) for one in call.keywords}):
                 self._add(parameter, names)
 
     def _add(self, found: Parameter, names: list[str]) -> None:
@@ -165,7 +169,7 @@ class Variants(MutableMapping):
         if known.default != found.default:
             known.default = OWN
         if known is found:
-            for add, short in self.commands:  # of a row that is added while the program runs
+            for add, short in self.commands.items():  # of a row that is added while the program runs
                 self._declare(found, add, short)
 
     def unused(self, values: Mapping) -> set[str]:
@@ -199,20 +203,19 @@ def decorated(source: str, decorator: str) -> Iterator[tuple[ast.FunctionDef | a
                 yield node, call
 
 
-def parameters_of(node: ast.FunctionDef | ast.ClassDef, call: ast.Call) -> Iterator[Parameter]:
-    """Yield the options of a function or class under a decorator, whose keywords are other defaults."""
+def parameters_of(node: ast.FunctionDef | ast.ClassDef, given: Mapping[str, object]) -> Iterator[Parameter]:
+    """Yield the options of a function or class; `given`: defaults that differ from those of its signature."""
     function = node if isinstance(node, ast.FunctionDef) else next(
         one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__')
     arguments = [*function.args.args, *function.args.kwonlyargs]
     defaults = [*[None] * (len(function.args.args) - len(function.args.defaults)), *function.args.defaults,
                 *function.args.kw_defaults]
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
     about = described(ast.get_docstring(node) or '')
     for argument, default in zip(arguments, defaults, strict=True):
         flag = _flag(argument.annotation)
         if flag:
-            yield Parameter(argument.arg, flag, _literal(given.get(argument.arg, default)),
-                            about.get(argument.arg, ''))
+            value = given[argument.arg] if argument.arg in given else _literal(default)
+            yield Parameter(argument.arg, flag, value, about.get(argument.arg, ''))
 
 
 def _flag(annotation: ast.expr | None) -> Flag | None:

@@ -1,11 +1,13 @@
 """Options of the network, its loss, its training, and what a training run records."""
 from argparse import BooleanOptionalAction
+from collections.abc import Sequence
+from itertools import pairwise
 
 from iqa_data import options as of_data
 from iqa_losses import LOSSES
 from iqa_networks import NETWORKS
 from iqa_runtime.errors import UserError
-from iqa_runtime.option_types import among, choice, count, named, number, positive, seed, weight, whole
+from iqa_runtime.option_types import among, choice, count, look_up, named, number, positive, seed, weight, whole
 from iqa_runtime.options import Command, Options, group, machine, options_of
 from iqa_training import OPTIMIZERS, SCHEDULES
 
@@ -19,11 +21,19 @@ def weights(text: str) -> str:
     return text.lower() if text.lower() in ('imagenet', 'none') else text
 
 
-@group('network', 'the network and its weights', trained=True)
+def own_network(words: Sequence[str]) -> None:
+    """Import the class of the user's own that the words of a command line name, as -arch my.py:MyNet."""
+    for option, value in pairwise([part for word in words for part in word.split('=', 1)]):
+        if option in ('-arch', '--arch', '--architecture') and value.rpartition(':')[0].endswith('.py'):
+            look_up('IQAmodel:register_own')(value)
+
+
+@group('network', 'the network and its weights', trained=True, prepare=own_network)
 def network(add) -> None:
     add('-arch', '--architecture', '--arch', type=named('IQAmodel:network_name'),
         default='resnext101_32x8d',
-        help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of timm')
+        help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of '
+             'timm; FILE.py:CLASS: a class of your own')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
     add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
