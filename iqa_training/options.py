@@ -114,7 +114,7 @@ def validation(add) -> None:
 def optimizer(add) -> None:
     add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
-    add('--renew_optimizer', action='store_true',
+    add('--renew_optimizer', action=BooleanOptionalAction, default=False,
         help="forget the optimizer's moments after each epoch, as HyperIQA's published code")
     add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
     add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
