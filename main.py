@@ -6,7 +6,6 @@ if __name__ == '__main__':
 
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import ignite.distributed as idist
@@ -25,7 +24,7 @@ from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.averaging import averaged
 from iqa_training.evaluation import Evaluation
 from iqa_training.listing import models_table
-from iqa_training.naming import checkpoint_file, inputs_of, name_of, outputs_of, runs_of_other_epochs
+from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
@@ -33,6 +32,7 @@ from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
+from iqa_training.writer import About, Parts, RunWriter
 from IQAdataset import Data, get_data_loaders, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
@@ -74,28 +74,28 @@ def run(args: Options) -> Performance | None:
         return None
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
-        lock = locked(f'{checkpoint_file(args)}.lock') if is_main() else nullcontext()
+        files = RunFiles.of(args)
+        lock = locked(f'{files.checkpoint}.lock') if is_main() else nullcontext()
         with lock, signals_wait('Stopping after this iteration') as stop:
-            return fit(args, device, stop)
+            return fit(args, files, device, stop)
 
 
-def fit(args: Options, device: str, stop: SimpleNamespace) -> Performance | None:
+def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> Performance | None:
     """Train, keep the best weights, fit their line to MOS, test them; return the performance on the tested images.
 
     None if --resume finds that all is done, or if there is nothing to test on.
     """
-    checkpoint = checkpoint_file(args)
     if is_main():
-        remove_unfinished(checkpoint)
-    state = find_state(checkpoint, args.resume, args) if args.resume else None
+        remove_unfinished(files.checkpoint)
+    state = find_state(files.checkpoint, args.resume, args) if args.resume else None
     if args.resume == 'auto' and state is None:
         for name, epochs in runs_of_other_epochs(args).items():
             print(f'{name}, the run with these options and --epochs {epochs}, is not resumed: a run of another '
                   'length is another run, for learning rates can depend on it')
     if state == {}:
-        print(f'{checkpoint} is finished: nothing to resume')
+        print(f'{files.checkpoint} is finished: nothing to resume')
         return None
-    outputs = outputs_of(args)
+    outputs = files.outputs(named=bool(args.trained_model_file))
     check_outputs(outputs, inputs_of(args))
     seed_everything(args.seed, args.randomness)
     require(source_at(args), dataset_name(args.dataset))
@@ -105,10 +105,10 @@ def fit(args: Options, device: str, stop: SimpleNamespace) -> Performance | None
     if data.crops:
         data.crops.check_side(model.side)
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
-    training = assemble(args, data, model, loader, device, stop)
-    print(f'Run {training.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
+    training = assemble(args, files, data, model, loader, device, stop)
+    print(f'Run {files.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
           + f' images of {data.name}, {where_and_how(args, device)}\n'
-          f'Split {args.split_file or args.split}, hash {training.split_hash}: {training.log.folder / "split.csv"}')
+          f'Split {args.split_file or args.split}, hash {training.writer.split_hash}: {files.log / "split.csv"}')
     if training.evaluation.head != len(model.heads) - 1:
         print(f'The head that is scored is {model.heads[training.evaluation.head]!r}, for --beta leaves '
               f'{model.heads[-1]!r} untrained')
@@ -126,7 +126,8 @@ def try_on(model: Network, device: str, size: tuple[int, int]) -> None:
     model.train()
 
 
-def assemble(args: Options, data: Data, model: Network, loader: DataLoader, device: str, stop: SimpleNamespace) -> Run:
+def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader: DataLoader, device: str,
+             stop: SimpleNamespace) -> Run:
     """Return the run: the engine that trains the model, with the loss, the optimizer, the tests and the files."""
     if args.sync_bn and idist.get_world_size() > 1:
         synchronise(model)
@@ -147,17 +148,17 @@ def assemble(args: Options, data: Data, model: Network, loader: DataLoader, devi
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
     evaluation = Evaluation(average.module if average else model, data, head=loss.scored_head, line=args.line,
                             loss_fn=loss if args.val_criterion == 'loss' else None, pbar=args.pbar)
-    plan = Plan(args.epochs, args.val_every, args.val_criterion, args.test_during_training,
-                args.q if args.log_bhat else None, args.accumulation_steps, args.keep, tuple(args.logger), args.pbar)
-    about = {'options': args.of_training(), 'head': loss.scored_head,
-             'network': {'name': args.architecture, 'options': network_options(args)},
-             'input': {'preprocessing': data.preprocess.stored(), 'normalise': model.normalise}}
-    if data.crops:
-        about['crops'] = data.crops.stored()
-    parts = {'optimizer': optimizer, 'scheduler': schedule, 'scaler': trainer.scaler, 'ema': average}
+    plan = Plan(epochs=args.epochs, val_every=args.val_every, val_criterion=args.val_criterion,
+                everywhere=args.test_during_training, bhat=args.q if args.log_bhat else None,
+                accumulation=args.accumulation_steps, keep=args.keep, loggers=tuple(args.logger), pbar=args.pbar)
+    about = About(options=args.of_training(), head=loss.scored_head,
+                  network={'name': args.architecture, 'options': network_options(args)},
+                  input={'preprocessing': data.preprocess.stored(), 'normalise': model.normalise},
+                  crops=data.crops and data.crops.stored())
+    parts = Parts(optimizer, schedule, trainer.scaler, average)
     record = Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins)
-    return Run(name_of(args), checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), plan, about, model,
-               data, evaluation, record, trainer, parts, stop)
+    return Run(model=model, trainer=trainer, parts=parts, evaluation=evaluation, record=record, plan=plan, stop=stop,
+               writer=RunWriter(files, about, data, model, evaluation.model))
 
 
 def where_and_how(args: Options, device: str) -> str:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from iqa_data.info import dataset_name, named_source
@@ -122,14 +123,28 @@ def card_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f'{checkpoint.name.removesuffix(".pth")}.md')
 
 
-def outputs_of(args: Options) -> dict[str, Paths]:
-    """Return the files that a run writes, by the option that names their place."""
-    name = name_of(args)
-    checkpoint = checkpoint_file(args)
-    return {'--trained_model_file' if args.trained_model_file else '--checkpoint_dir': [checkpoint,
-                                                                                        card_file(checkpoint)],
-            '--result_dir': [Path(args.result_dir, f'{name}.{kind}') for kind in ('csv', 'json')],
-            '--log_dir': [Path(args.log_dir, name, file) for file in LOGGED]}
+@dataclass(frozen=True)
+class RunFiles:
+    """The files that a run writes; the name of its checkpoint, without the suffix, is the name of all."""
+
+    checkpoint: Path
+    log_dir: Path
+    result_dir: Path
+
+    @classmethod
+    def of(cls, args: Options) -> 'RunFiles':
+        """Return the files of the run that the options describe."""
+        return cls(checkpoint_file(args), Path(args.log_dir), Path(args.result_dir))
+
+    name = property(lambda self: self.checkpoint.name.removesuffix('.pth'))
+    card = property(lambda self: card_file(self.checkpoint))
+    log = property(lambda self: self.log_dir / self.name)
+
+    def outputs(self, named: bool) -> dict[str, Paths]:
+        """Return the files by the option that names their place; `named`: the user named the checkpoint's file."""
+        return {'--trained_model_file' if named else '--checkpoint_dir': [self.checkpoint, self.card],
+                '--result_dir': [self.result_dir / f'{self.name}.{kind}' for kind in ('csv', 'json')],
+                '--log_dir': [self.log / file for file in LOGGED]}
 
 
 def inputs_of(args: Options) -> dict[str, Paths]:

@@ -1,7 +1,7 @@
-"""Run a training: validations, files and messages around the steps, and the test at the end."""
+"""Run a training: validations and messages around the steps, and the test at the end."""
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,22 +11,18 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch.utils.data import DataLoader
 
-from iqa_data.splits import split_hash
 from iqa_networks.network import Network, scored_first
-from iqa_networks.svd_layers import count_parameters
-from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint, versions
-from iqa_runtime.distributed import any_process, broadcast_weights, gather, gather_objects, is_main
+from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
-from iqa_training.card import write_card
 from iqa_training.clock import Clock, in_words
 from iqa_training.evaluation import Evaluation
 from iqa_training.log import Log
-from iqa_training.naming import card_file
 from iqa_training.record import Record, name_printed, value_printed
-from iqa_training.state import Skipping, gradients_of, random_states, restore, write_state
-from IQAdataset import Data
+from iqa_training.state import Skipping, restore
+from iqa_training.writer import Parts, RunWriter
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import Performance, intervals, results_table, write_results
+from IQAperformance import Performance, results_table
 from modified_ignite_engine import limits_explained
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
@@ -60,31 +56,29 @@ class Plan:
 
 
 class Run:
-    """One training run.
+    """The loop of one training run: what happens around the steps, and the test at the end.
 
     Args:
-        name: of the run, and of its files.
-        checkpoint, log_dir, result_dir: where its files lie.
-        plan: see Plan.
-        about: what the checkpoint says of the run: options, network, input, target, head ...
         model: the network that trains.
-        data, evaluation, record: the images, their tests, and which test was the best. `evaluation.model`, which is
-            tested and saved, is the network, or its average.
         trainer: the engine, `trainer.scaler` its gradient scaler or None.
-        parts: what a state holds besides the model: {'optimizer', 'scheduler', 'scaler', 'ema'} with state dicts; 'ema'
-            is the network's average (iqa_training/averaging.py).
+        parts: the optimizer and what belongs to it.
+        evaluation: the tests on the images. `evaluation.model`, which is tested and saved, is the network, or its
+            average.
+        record: which validation was the best.
+        writer: writes the files.
+        plan: see Plan.
         stop: `stop.signal` is the number of the signal that asks the run to stop, or None.
     """
 
-    def __init__(self, name: str, checkpoint: Path, log_dir: Path, result_dir: Path, plan: Plan, about: dict,
-                 model: Network, data: Data, evaluation: Evaluation, record: Record, trainer: Engine, parts: dict,
-                 stop: SimpleNamespace):
-        self.name, self.checkpoint, self.result_dir, self.plan = name, checkpoint, result_dir, plan
-        self.about, self.data, self.evaluation, self.record = about, data, evaluation, record
-        self.model, self.trainer, self.stop = model, trainer, stop
-        self.parts = {part: value for part, value in parts.items() if value is not None}
-        self.log, self.split_hash = Log(log_dir / name, plan.loggers), split_hash(data.names)
-        self.iteration, self.skipped = 0, 0
+    def __init__(self, model: Network, trainer: Engine, parts: Parts, evaluation: Evaluation, record: Record,
+                 writer: RunWriter, plan: Plan, stop: SimpleNamespace):
+        self.model, self.trainer, self.parts, self.evaluation = model, trainer, parts, evaluation
+        self.record, self.writer, self.plan, self.stop = record, writer, plan, stop
+        self.data, self.files, self.log = evaluation.data, writer.files, Log(writer.files.log, plan.loggers)
+        self.iteration, self.skipped, self.scale = 0, 0, 1.
+        self.clock: Clock | None = None               # of `train`
+        self.order: torch.Generator | None = None     # of the images
+        self.epoch_order, self.epoch_started = None, 0.  # the order's state and the time when the epoch began
         self._attach(trainer)
 
     def _attach(self, trainer: Engine) -> None:
@@ -98,14 +92,14 @@ class Run:
         trainer.add_event_handler(Events.EPOCH_STARTED, self.begin_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.log_loss)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.watch_scale)
-        if 'ema' in self.parts:
+        if self.parts.ema is not None:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.accumulation), self.average)
         if self.plan.val_every:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.val_every), self.validate)
             trainer.add_event_handler(Events.COMPLETED, self.validate_the_rest)
         else:
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
-        schedule = self.parts['scheduler']
+        schedule = self.parts.scheduler
         event = Events.ITERATION_COMPLETED if schedule.unit == 'iteration' else Events.EPOCH_COMPLETED
         trainer.add_event_handler(event, lambda: schedule.step())
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self.leave_if_asked)
@@ -127,8 +121,7 @@ class Run:
             self.trainer.load_state_dict({'epoch_length': len(loader), 'max_epochs': self.plan.epochs,
                                           'iteration': self.iteration})
             loader = Skipping(loader, self.iteration % len(loader))
-        options = {'run_name': self.name, 'split_hash': self.split_hash, **self.about['options']}
-        with self.log.open(options, self.data.names):
+        with self.log.open(self.writer.options(), self.data.names):
             if self.iteration < total and not self.record.exhausted:
                 self.clock = Clock(total, self.iteration)
                 self._run(loader)
@@ -144,10 +137,10 @@ class Run:
 
     def resume(self, state: dict) -> None:
         """Restore the run from a state; UserError if the images are no longer split as they were."""
-        if state['split_hash'] != self.split_hash:
+        if state['split_hash'] != self.writer.split_hash:
             raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
-                            f'{self.split_hash}): the info file or the split file was changed')
-        restore(self.model, self.parts, self.order, state)
+                            f'{self.writer.split_hash}): the info file or the split file was changed')
+        restore(self.model, self.parts.named(), self.order, state)
         self.iteration, self.log.history = state['iteration'], state['history']
         self.record.restore(state['record'])
 
@@ -172,7 +165,7 @@ class Run:
                 self.log.scalar(f'train/bhat{i or ""}', bhat(head, self.plan.bhat).item(), self.iteration)
 
     def _broken(self, what: str) -> UserError:
-        kept = f'{self.checkpoint} holds epoch {self.record.epoch}' if self.record.epoch else 'no epoch is done'
+        kept = f'{self.files.checkpoint} holds epoch {self.record.epoch}' if self.record.epoch else 'no epoch is done'
         return UserError(f'{what} at iteration {self.iteration} (epoch {self.trainer.state.epoch}): training is '
                          f'stopped, {kept}; a smaller --learning_rate or -optl O0 may help')
 
@@ -192,7 +185,7 @@ class Run:
 
     def average(self, engine: Engine) -> None:
         """Take the weights after an optimizer step into their average."""
-        self.parts['ema'].update_parameters(self.model)
+        self.parts.ema.update_parameters(self.model)
 
     def validate(self, engine: Engine) -> None:
         """Validate, log, and keep these weights if they are the best so far; end the run if its patience is over."""
@@ -204,7 +197,7 @@ class Run:
         val = results['val']
         warn_of_constant(val.heads[0].raw, 'val')
         if self.record.update(val.criteria, self.iteration, epoch):
-            self.save(val.k, val.b, epoch, {'val': val.criteria}, finished=False)
+            self.writer.checkpoint(val, epoch, {'val': val.criteria})
         self._tell(engine, val)
         if self.record.exhausted:
             print(f'No better validation in {self.record.since} (--patience): training ends', flush=True)
@@ -253,70 +246,31 @@ class Run:
               flush=True)
         raise SystemExit(128 + (self.stop.signal or 15))
 
-    # Files
-
-    def save(self, k: list[float], b: list[float], epoch: int, metrics: dict, finished: bool) -> None:
-        """Write the checkpoint with the weights of now, or their average."""
-        if is_main():
-            save_checkpoint(self.checkpoint, self.content(k, b, epoch, metrics, finished))
-
-    def content(self, k: list[float], b: list[float], epoch: int, metrics: dict, finished: bool) -> dict:
-        """Return what the checkpoint holds."""
-        mos = self.data.datasets['train'].mos.flatten().sort().values
-        return {
-            **self.about, 'model': self.evaluation.model.state_dict(), 'k': k, 'b': b, 'dataset': self.data.name,
-            'split': self.data.names, 'split_hash': self.split_hash, 'target': asdict(self.data.target),
-            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
-                    'higher_is_better': self.data.higher_is_better},
-            'epoch': epoch, 'metrics': metrics, 'finished': finished}
-
     def save_state(self, order: torch.Tensor) -> None:
         """Write the state of this iteration; `order` is that of the order's generator when its epoch began."""
-        random = gather_objects(random_states())
-        if not is_main():
-            return
-        waiting = self.iteration % self.plan.accumulation
-        history = {tag: torch.tensor(rows, dtype=torch.float64) for tag, rows in self.log.history.items()}
-        write_state(self.checkpoint, {
-            'options': self.about['options'], 'split_hash': self.split_hash, 'iteration': self.iteration,
-            'model': self.model.state_dict(), **{name: part.state_dict() for name, part in self.parts.items()},
-            'gradients': gradients_of(self.model) if waiting else {}, 'order': order,
-            'random': random, 'record': self.record.state(), 'history': history}, self.plan.keep)
+        waiting = self.iteration % self.plan.accumulation > 0
+        self.writer.state(self.parts, self.record, self.log, iteration=self.iteration, order=order,
+                          waiting=waiting, keep=self.plan.keep)
+
+    # The end
 
     def finish(self) -> Performance | None:
-        """Take the best weights, fit k, b on the training images, test, and write the results and the model card.
+        """Take the best weights, fit k, b on the training images, test, and write what the run leaves.
 
-        The checkpoint is written last: it then says that the run is finished. Returns the performance on the tested
-        part; None if there is none.
+        Returns the performance on the tested part; None if there is none.
         """
-        best = load_checkpoint(self.checkpoint) if is_main() else {}
+        best = load_checkpoint(self.files.checkpoint) if is_main() else {}
         if is_main():
             self.evaluation.model.load_state_dict(best['model'])
         broadcast_weights(self.evaluation.model)
-        line = self.evaluation.of('train', self.evaluation.line)
-        part = self.data.tested
+        line, part = self.evaluation.of('train', self.evaluation.line), self.data.tested
         performance = self.evaluation.of(part, (line.k, line.b)) if part else None
         if part:
             warn_of_constant(performance.heads[0].raw, part)
         if is_main():
-            written = self._write_results(performance, best) if part else []
             self.log.flush()
-            metrics = {**best['metrics'], 'train': line.criteria}
-            if part:
-                metrics[part] = performance.criteria
-            content = self.content(line.k, line.b, best['epoch'], metrics, finished=True)
-            if part:
-                content['intervals'] = {part: intervals(performance.pq, performance.sq)}
-            write_card(self.checkpoint, content)
-            save_checkpoint(self.checkpoint, content)
-            self._tell_the_end(best['epoch'], performance, written)
+            self._tell_the_end(best['epoch'], performance, self.writer.finish(line, performance, best))
         return performance
-
-    def _write_results(self, performance: Performance, best: dict) -> list[Path]:
-        return write_results(self.result_dir, self.name, self.data.names[self.data.tested], performance, {
-            'run_name': self.name, 'dataset': self.data.name, 'trained_on': self.data.name, 'part': self.data.tested,
-            'split_hash': self.split_hash, 'best_epoch': best['epoch'], 'checkpoint': str(self.checkpoint),
-            'options': self.about['options'], 'parameters': count_parameters(self.model), 'versions': versions()})
 
     def _tell_the_end(self, epoch: int, performance: Performance | None, written: list[Path]) -> None:
         heads = scored_first(self.model.heads, self.evaluation.head)
@@ -324,13 +278,13 @@ class Run:
         if performance:
             tested = (f'On the {len(performance)} {self.data.tested} images of {self.data.name}:\n'
                       f'{results_table(performance, heads)}')
-        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: {self.checkpoint}\n'
-              f'Model card: {card_file(self.checkpoint)}'
+        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: '
+              f'{self.files.checkpoint}\nModel card: {self.files.card}'
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 
 
 def warn_of_constant(raw: np.ndarray, part: str) -> None:
     """Warn on the screen if the network predicts the same for all images of a part, but for rounding in float32."""
     if len(raw) > 1 and np.ptp(raw) <= 4 * np.finfo(np.float32).eps * np.abs(raw).max():
-        print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} {part} images: it tells them apart no '
-              'longer, as after too large steps; a smaller --learning_rate may help', flush=True)
+        print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} {part} images: the output has collapsed '
+              'to a constant; try a smaller --learning_rate', flush=True)

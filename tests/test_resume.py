@@ -29,6 +29,7 @@ from iqa_runtime.checkpoint import load_checkpoint, read_tensors, save_checkpoin
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
 from iqa_training import run as training_run
+from iqa_training.naming import checkpoint_file
 from iqa_training.state import random_states, set_random_states
 
 WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', *SMALL, *MINI, '-e',
@@ -305,7 +306,7 @@ def test_nothing_to_resume_begins(tiny, capsys):
 
 def test_the_same_run_twice_at_once(tiny, fails):
     args = main.TRAIN.parse([*tiny, *SMALL])
-    with locked(f'{main.checkpoint_file(args)}.lock'):
+    with locked(f'{checkpoint_file(args)}.lock'):
         assert 'another process holds checkpoints/resnet18' in fails(main.main, *tiny, *SMALL)
 
 

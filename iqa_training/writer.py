@@ -1,0 +1,140 @@
+"""Write what a run leaves: checkpoint, model card, results, and the state that a stopped run resumes from."""
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from iqa_data.splits import split_hash
+from iqa_networks.svd_layers import count_parameters
+from iqa_runtime.checkpoint import save_checkpoint, versions
+from iqa_runtime.distributed import gather_objects, is_main
+from iqa_training.card import write_card
+from iqa_training.log import Log
+from iqa_training.naming import RunFiles
+from iqa_training.record import Record
+from iqa_training.state import gradients_of, random_states, write_state
+from IQAdataset import Data
+from IQAperformance import Performance, intervals, write_results
+
+
+@dataclass(frozen=True)
+class About:
+    """How a run trains, by the keys under which its checkpoint holds it (see iqa_runtime/checkpoint.py).
+
+    Attributes:
+        options: every option of training.
+        head: position of the scored head among the network's outputs.
+        network: {'name', 'options'}.
+        input: {'preprocessing', 'normalise'}.
+        crops: the crops that images are scored by; None: whole images.
+    """
+
+    options: dict
+    head: int
+    network: dict
+    input: dict
+    crops: dict | None = None
+
+    def stored(self) -> dict:
+        """Return what a checkpoint holds, without what is None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a state holds besides the network: objects with state dicts.
+
+    Attributes:
+        optimizer, scheduler: of the run.
+        scaler: the gradient scaler of float16; None otherwise.
+        ema: the average of the weights (iqa_training/averaging.py), with --ema.
+    """
+
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler | None = None
+    ema: nn.Module | None = None
+
+    def named(self) -> dict[str, object]:
+        """Return the parts that the run has, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class RunWriter:
+    """Writes the files of a run; of several processes, the first one writes.
+
+    Args:
+        files: where they lie.
+        about: how the run trains.
+        data: the images.
+        model: the network that trains.
+        saved: the network whose weights are saved: the same, or its average.
+    """
+
+    def __init__(self, files: RunFiles, about: About, data: Data, model: nn.Module, saved: nn.Module):
+        self.files, self.about, self.data, self.model, self.saved = files, about, data, model, saved
+        self.split_hash = split_hash(data.names)
+
+    def options(self) -> dict:
+        """Return the options of the run as its log holds them."""
+        return {'run_name': self.files.name, 'split_hash': self.split_hash, **self.about.options}
+
+    def checkpoint(self, line: Performance, epoch: int, metrics: dict) -> None:
+        """Write the checkpoint of an epoch: the weights of now, with the line k, b of a performance."""
+        if is_main():
+            save_checkpoint(self.files.checkpoint, self.content(line, epoch, metrics, finished=False))
+
+    def content(self, line: Performance, epoch: int, metrics: dict, finished: bool) -> dict:
+        """Return what the checkpoint holds."""
+        mos = self.data.datasets['train'].mos.flatten().sort().values
+        return {
+            **self.about.stored(), 'model': self.saved.state_dict(), 'k': line.k, 'b': line.b,
+            'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
+            'target': asdict(self.data.target),
+            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
+                    'higher_is_better': self.data.higher_is_better},
+            'epoch': epoch, 'metrics': metrics, 'finished': finished}
+
+    def finish(self, line: Performance, performance: Performance | None, best: dict) -> list[Path]:
+        """Write the results, the model card, and last the finished checkpoint; return the files of the results.
+
+        Args:
+            line: the performance on the training images, with the line that scores get.
+            performance: that on the tested part, if there is one.
+            best: the checkpoint of the best epoch.
+        """
+        part = self.data.tested
+        written = self.results(performance, best['epoch']) if performance else []
+        metrics = {**best['metrics'], 'train': line.criteria} | ({part: performance.criteria} if performance else {})
+        content = self.content(line, best['epoch'], metrics, finished=True)
+        if performance:
+            content['intervals'] = {part: intervals(performance.pq, performance.sq)}
+        write_card(self.files.checkpoint, content)
+        save_checkpoint(self.files.checkpoint, content)
+        return written
+
+    def results(self, performance: Performance, epoch: int) -> list[Path]:
+        """Write the results on the tested part; return their files."""
+        return write_results(self.files.result_dir, self.files.name, self.data.names[self.data.tested], performance, {
+            'run_name': self.files.name, 'dataset': self.data.name, 'trained_on': self.data.name,
+            'part': self.data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch,
+            'checkpoint': str(self.files.checkpoint), 'options': self.about.options,
+            'parameters': count_parameters(self.model), 'versions': versions()})
+
+    def state(self, parts: Parts, record: Record, log: Log, *, iteration: int, order: torch.Tensor, waiting: bool,
+              keep: int) -> None:
+        """Write the state of an iteration.
+
+        `order` is that of the order's generator when its epoch began; `waiting` says whether gradients wait for more
+        batches; `keep` is how many states are kept.
+        """
+        random = gather_objects(random_states())
+        if not is_main():
+            return
+        history = {tag: torch.tensor(rows, dtype=torch.float64) for tag, rows in log.history.items()}
+        write_state(self.files.checkpoint, {
+            'options': self.about.options, 'split_hash': self.split_hash, 'iteration': iteration,
+            'model': self.model.state_dict(), **{name: part.state_dict() for name, part in parts.named().items()},
+            'gradients': gradients_of(self.model) if waiting else {}, 'order': order,
+            'random': random, 'record': record.state(), 'history': history}, keep)
