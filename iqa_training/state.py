@@ -91,9 +91,9 @@ def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
 def _check_options(path: str | Path, stored: Mapping, options: Options) -> None:
     """Raise UserError that lists the options of training which are not those stored in the file."""
     own, defaults = options.of_training(), options.command.defaults
-    stored = {name: defaults.get(name) if value is None else value for name, value in stored.items()}
-    stored = options.command.effective({**{name: defaults[name] for name in own}, **stored})
-    others = [f'--{name} {shown(own.get(name))} (was {shown(stored[name])})' for name in sorted(stored)
+    stored = {name: defaults.get(name) if stored.get(name) is None else stored[name] for name in {*own, *stored}}
+    unused = {name for one in options.command.groups if one.table for name in one.table.unused(own)}
+    others = [f'--{name} {shown(own.get(name))} (was {shown(stored[name])})' for name in sorted(set(stored) - unused)
               if own.get(name) != stored[name]]
     if others:
         raise UserError(f'--resume {path}: the run had other options: {", ".join(others)}')

@@ -2,12 +2,14 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import SCORE, TEST
+from iqa_training import state
 from iqa_training.naming import checkpoint_file, name_of, on_dataset, run_name
 from iqa_training.options import TRAIN
 from iqa_training.schedules import lr_decay_step
@@ -342,3 +344,13 @@ def test_options_without_effect_rename_no_run_and_old_runs_are_found(tmp_path):
     assert checkpoint_file(typed).name == f'resnext101_32x8d-mse-{digest}.pth'
     (tmp_path / f'{run_name(of_recipe)}.pth').touch()
     assert checkpoint_file(of_recipe).name == f'{run_name(of_recipe)}.pth'
+
+
+def test_a_state_of_a_former_version_goes_on(monkeypatch):
+    """It holds options that had no effect, and None where an option has a default by now."""
+    args = options('-lt mse --optimizer sgd')
+    former = {**args.of_training(), 'p': 2., 'momentum': None, 'lstm_units': None}
+    monkeypatch.setattr(state, 'read_state', lambda path: {'options': former, 'iteration': 3, 'record': {'epoch': 0}})
+    assert state.find_state(Path('x.pth'), 'x.state', args)['iteration'] == 3
+    with pytest.raises(UserError, match=r'the run had other options: --momentum 0.5 \(was 0\)$'):
+        state.find_state(Path('x.pth'), 'x.state', options('-lt mse --optimizer sgd --momentum .5'))
