@@ -13,17 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_losses import ALIASES, LOSSES, loss, terms_of
-from iqa_losses.correlation import pearson, plcc
+from iqa_losses.correlation import ccc, pearson, plcc
+from iqa_losses.pairs import fidelity, mixed, rank_hinge, ranknet, thurstone_bce, tres
 from iqa_losses.ranking import Ranker, macs_loss, monotonicity_regularization, ranks, unranked
-from iqa_losses.regression import charbonnier, huber, mae, mse
+from iqa_losses.regression import charbonnier, huber, logcosh, mae, mse
+from iqa_losses.soft_ranks import neuralsort, soft_srocc
 from iqa_losses.tensors import columns, in_float32
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import Exponent, TwoWeights
 
-__all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss', 'charbonnier', 'columns', 'huber',
-           'linearity_induced_loss', 'macs_loss', 'mae', 'monotonicity_regularization', 'mse',
-           'norm_loss_with_mean_normalization', 'norm_loss_with_min_max_normalization', 'norm_loss_with_normalization',
-           'norm_loss_with_scaling', 'pearson', 'plcc', 'ranks', 'unranked']
+__all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss', 'ccc', 'charbonnier', 'columns',
+           'fidelity', 'huber', 'linearity_induced_loss', 'logcosh', 'macs_loss', 'mae', 'mixed',
+           'monotonicity_regularization', 'mse', 'neuralsort', 'norm_loss_with_mean_normalization',
+           'norm_loss_with_min_max_normalization', 'norm_loss_with_normalization', 'norm_loss_with_scaling', 'pearson',
+           'plcc', 'rank_hinge', 'ranknet', 'ranks', 'soft_srocc', 'thurstone_bce', 'tres', 'unranked']
 
 EPS = 1e-8
 
@@ -242,6 +245,7 @@ class IQALoss(nn.Module):
                         for output, weight in zip(outputs, self.beta, strict=True) if weight)
             if self.penalty:
                 total = total + self.penalty()
+            total = total + 0 * (y.sum() + sum(head.detach().sum() for head in self._trained(outputs)))  # NaN in: NaN
         if not torch.isfinite(total):
             self._explain(outputs, y)
         return total
@@ -253,10 +257,12 @@ class IQALoss(nn.Module):
             self.parts[name] = self.parts[name] + beta * values[name].detach()
         return sum(self.weights[name] * value for name, value in values.items())
 
+    def _trained(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        return [output.float() for output, weight in zip(outputs, self.beta, strict=True) if weight]
+
     def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
         """Raise NotFiniteError if the inputs of a loss that is not finite are to blame."""
-        trained = [output for output, weight in zip(outputs, self.beta, strict=True) if weight]
-        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in trained)):
+        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in self._trained(outputs))):
             if not torch.isfinite(values).all():
                 raise NotFiniteError(f'the {name} hold NaN or infinity')
 

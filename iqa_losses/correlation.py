@@ -1,4 +1,4 @@
-"""Pearson's correlation of a batch, and its loss."""
+"""Pearson's correlation and Lin's concordance of a batch, and their losses."""
 import torch
 from torch import Tensor
 
@@ -28,3 +28,23 @@ def plcc(y_pred: Tensor, y: Tensor) -> Tensor:
         y_pred, y: predictions and MOS, (N, 1) or (N,).
     """
     return (1 - pearson(y_pred, y)) / 2
+
+
+@loss('ccc')
+def ccc(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Compute 1 - CCC with Lin's concordance correlation coefficient of the batch; a scalar in 0..2.
+
+    CCC = 2 cov(x, t) / (var x + var t + (mean x - mean t)^2), of predictions x and MOS t with population moments: as
+    Pearson's correlation, but 1 only if x = t (L. I. Lin: A concordance correlation coefficient to evaluate
+    reproducibility, Biometrics 45, 1989). A batch of one, equal predictions or equal MOS give 1; the gradient is zero
+    in a batch of one, and if the MOS are equal.
+
+    >>> ccc(torch.tensor([1., 2., 3.]), torch.tensor([2., 3., 4.]))
+    tensor(0.4286)
+
+    Args:
+        y_pred, y: predictions x and MOS t, (N, 1) or (N,).
+    """
+    x, t = y_pred - y_pred.mean(), y - y.mean()
+    spread = x.square().mean() + t.square().mean() + (y_pred.mean() - y.mean()).square()
+    return 1 - 2 * (x * t).mean() / torch.where(spread > 0, spread, 1)

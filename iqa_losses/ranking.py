@@ -1,4 +1,4 @@
-"""Losses of the order of the images: pairs in the wrong order, and ranks that a network learned to compute."""
+"""Losses of the order of the images: the monotonicity, and ranks that a network learned to compute."""
 from collections.abc import Callable
 
 import torch

@@ -1,4 +1,6 @@
 """Losses of the difference between predictions and MOS. A batch of one, or of equal scores, is nothing special."""
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,3 +51,21 @@ def charbonnier(y_pred: Tensor, y: Tensor, charbonnier_eps: Positive = 1e-3) -> 
         charbonnier_eps: c, the error below which the loss is rather a square, in the unit of the MOS.
     """
     return ((y_pred - y).square() + charbonnier_eps ** 2).sqrt().mean()
+
+
+@loss('logcosh')
+def logcosh(y_pred: Tensor, y: Tensor) -> Tensor:
+    """Compute the mean of log cosh e with e = y_pred - y; a scalar >= 0.
+
+    About e^2 / 2 for small errors and |e| - log 2 for large ones; the gradient is tanh e, smooth everywhere. The bend
+    is at an error of about 1, so that the unit of the MOS matters (P. J. Green: Bayesian reconstructions from emission
+    tomography data using a modified EM algorithm, IEEE Transactions on Medical Imaging 9, 1990).
+
+    >>> logcosh(torch.tensor([1.]), torch.tensor([0.]))
+    tensor(0.4338)
+
+    Args:
+        y_pred, y: predictions and MOS, (N, 1) or (N,).
+    """
+    error = (y_pred - y).abs()
+    return (error + F.softplus(-2 * error) - math.log(2)).mean()

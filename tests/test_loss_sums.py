@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import IQAloss
 import main
-from iqa_losses import correlation, loss_type, ranking, regression, terms_of
+from iqa_losses import correlation, loss_type, pairs, ranking, regression, soft_ranks, terms_of
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
@@ -55,7 +55,7 @@ def test_plcc_against_numpy_and_its_ends():
         assert not constant.grad.any()
 
 
-@pytest.mark.parametrize('module', [IQAloss, correlation, ranking, regression])
+@pytest.mark.parametrize('module', [IQAloss, correlation, pairs, ranking, regression, soft_ranks])
 def test_examples_in_the_docstrings(module):
     assert doctest.testmod(module, extraglobs={'torch': torch}).failed == 0
 
