@@ -157,7 +157,7 @@ class Scoring:
     def __init__(self, args: Options, scorer: Scorer, model: str, items: list[Item], tables: Tables,
                  parts: Parts | None, alone: bool):
         self.args, self.scorer, self.model, self.tables, self.alone = args, scorer, model, tables, alone
-        self.scored, self.broken = 0, 0  # images, broken shards
+        self.scored, self.broken, self.score = 0, 0, 0.  # images, broken shards, the last score
         if parts:
             self.work, self.there = [item for unit in parts.mine for item in unit.items], parts.scored
             self.failed = parts.failed if is_main() else 0
