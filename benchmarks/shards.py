@@ -4,7 +4,7 @@
 
 Speed: photographs-like JPEG files of 664x498 (with --resize: of 1024x768, resized to 664x498) as one tar and as one
 Parquet, scored into parts. All are measured in turn, `--rounds` times, and the medians are compared: a machine's speed
-drifts. `decoding alone` is one thread's rate, from which the README works out how many cores a GPU needs.
+drifts. `decoding alone` is one thread's rate, from which docs/shards.md works out how many cores a GPU needs.
 
 Memory: the peak of test_demo.py's own memory with --small and with --large images of 64x48 by CNNIQA, in shards of
 1,000; --large 0 leaves it out.

@@ -28,7 +28,7 @@ from iqa_scoring.shards import End
 from iqa_scoring.tables import COLUMNS
 
 COMMANDS = re.findall(r'^(?:python|torchrun \S+) test_demo\.py (--img .*(?:shards/|\.parquet).*)$',
-                      (ROOT / 'README.md').read_text(encoding='utf-8'), re.M)
+                      (ROOT / 'docs/shards.md').read_text(encoding='utf-8'), re.M)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The README is true of the code: its commands parse, its files and options are there."""
+"""The README and docs/ are true of the code: commands parse, files and options that they name exist."""
 import re
 import shlex
 
@@ -13,12 +13,14 @@ from iqa_training.train_ranker import TRAIN_RANKER
 from results_in_the_paper.reproduce import REPRODUCE
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+TEXT = '\n'.join(page.read_text(encoding='utf-8') for page in PAGES if page.stem != 'extending')  # test_extending's
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT,
            'iqa_training/train_ranker.py': TRAIN_RANKER, 'results_in_the_paper/reproduce.py': REPRODUCE,
            'iqa_scoring/ensemble.py': ENSEMBLE, 'iqa_scoring/predict_all.py': PREDICT,
            'iqa_studies/check.py': CHECK, 'iqa_studies/run.py': STUDY}
 COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in re.findall(
-    r'(?:python|torchrun \S+) \S+\.py[^`\n]*', README)})
+    r'(?:python|torchrun \S+) \S+\.py[^`\n]*', TEXT)})
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +41,34 @@ def test_there_are_commands():
     assert len(COMMANDS) > 15
 
 
-def test_files_that_are_named_are_there():
-    layout = re.search(r'## Layout\n\n```\n(.*?)```', README, re.S)[1]
+def test_the_readme_is_short():
+    assert len(README) <= 10_000
+    assert README.count('\n') <= 150
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files_and_headings(page):
+    for link in re.findall(r'\]\((?!https?:)([^)]+)\)', page.read_text(encoding='utf-8')):
+        file, _, heading = link.partition('#')
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r'^#+ (.*)$', target.read_text(encoding='utf-8'), re.M)
+            assert heading in {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}, link
+
+
+def test_every_page_is_linked():
+    linked = {(page.parent / link.partition('#')[0]).resolve() for page in PAGES
+              for link in re.findall(r'\]\((?!https?:)([^)]+)\)', page.read_text(encoding='utf-8'))}
+    assert set(PAGES) - {ROOT / 'README.md'} <= linked
+
+
+def test_the_layout_names_what_is_there():
+    layout = (ROOT / 'docs/layout.md').read_text(encoding='utf-8')
     for name in re.findall(r'(?<![\w/])[\w/]+\.py\b|^[\w/]+/(?= )', layout, re.M):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r'\]\((?!https?:)([^)]+)\)', README):
-        assert (ROOT / name).exists(), name
-    modules = {path.name for path in ROOT.glob('*.py')}
-    assert modules <= set(re.findall(r'\w+\.py', layout))
+    assert {path.name for path in ROOT.glob('*.py')} <= set(re.findall(r'\w+\.py', layout))
+    assert {path.name for path in ROOT.glob('iqa_*') if path.is_dir()} <= set(re.findall(r'iqa_\w+', layout))
 
 
 def test_options_that_are_named_are_there():
@@ -55,4 +77,4 @@ def test_options_that_are_named_are_there():
     known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--csv_dir', '--npy_dir',
               '--pyiqa', '--aggregate', '--higher_is_better',
               '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
-    assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', README)) <= known
+    assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', TEXT)) <= known
