@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_networks import NETWORKS, Entry, register_model
+from iqa_networks.adapted_layers import adapted_summary
 from iqa_networks.backbone import Backbone
 from iqa_networks.local import windows, with_repeated_borders
+from iqa_networks.lora_layers import RANK, LowRank, add_low_rank
 from iqa_networks.network import Network
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.ranker import Ranker
 from iqa_networks.size import check_memory
-from iqa_networks.svd_layers import factor, factored_summary
+from iqa_networks.svd_layers import Factored, factor
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm, timm_models
 from iqa_runtime.errors import UserError, first_line, pick
 from iqa_runtime.option_types import Levels, PoolName
@@ -181,7 +183,8 @@ OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-1
 
 
 def create_model(name: str, weights: str | Path | None = None, svd: str | None = None, svd_scale: float = 1.,
-                 svd_bias: bool = False, **options) -> Network:
+                 svd_bias: bool = False, lora: str | None = None, rank: int = RANK, lora_alpha: float | None = None,
+                 **options) -> Network:
     """Build a network by its name, as timm does.
 
     >>> create_model('resnet18', pool='mean_std', P7=2).heads
@@ -192,6 +195,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
         svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
+        lora, rank, lora_alpha: add products of low rank to the layers whose names match the pattern, and train these
+            instead of their weights: pattern, rank and alpha of iqa_networks.lora_layers.add_low_rank.
         options: those of the network; UserError for one that it does not take.
     """
     name = network_name(name, RANKERS)
@@ -207,7 +212,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         if changed:
             check_memory(partial(entry.build, **options))
         network = entry.build(**options, **({'weights': weights} if entry.has_weights() else {}))
-        return factor(network, pattern, svd_scale, svd_bias) if pattern else network
+        network = factor(network, pattern, svd_scale, svd_bias) if pattern else network
+        return add_low_rank(network, lora, rank, lora_alpha) if lora else network
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'memory' not in str(error):
             raise
@@ -268,6 +274,7 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')
+LORA_OPTIONS = ('lora', 'rank', 'lora_alpha')
 
 
 def network_options(args) -> dict:
@@ -275,9 +282,9 @@ def network_options(args) -> dict:
     entry = entry_of(args.architecture)
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
-    of_svd = {option: getattr(args, option) for option in SVD_OPTIONS}
+    adapted = {option: getattr(args, option) for option in (*SVD_OPTIONS, *LORA_OPTIONS)}
     return NETWORKS.arguments(args.architecture, args.values) | {
-        option: value for option, value in of_svd.items() if value is not None}
+        option: value for option, value in adapted.items() if value is not None}
 
 
 def build_model(args) -> Network:
@@ -291,9 +298,11 @@ def build_model(args) -> Network:
     if args.pretrained:
         print(f'Pretrained {load_pretrained(network, args.pretrained, keep)}')
     if args.svd or entry.svd:
-        print(factored_summary(network))
+        print(adapted_summary(network, Factored, 'are factored'))
         if not (weights or args.pretrained):
             print('WARNING: the singular values are those of random weights: --pretrained FILE gives trained ones')
+    if args.lora:
+        print(adapted_summary(network, LowRank, 'have a product of low rank'))
     return network
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from iqa_networks.adapted_layers import added_parameters
 from iqa_networks.network import Network
-from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, first_line, needed
@@ -21,7 +21,7 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
     """Load the weights in a file; return in words which tensors matched.
 
     The file fits if it holds each tensor of the network and no other, or if it fits one of `network.other_names()`.
-    Tensors that factoring adds to a layer, and counts of batches, may be missing, and then stay as they are.
+    Tensors that an adapted layer adds, and counts of batches, may be missing, and then stay as they are.
 
     Args:
         network: any network of the toolkit.
@@ -31,8 +31,8 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
     Raises UserError that names the file if it cannot be read, or if it fits nothing.
     """
     state, own = read_weights(path), network.state_dict()
-    added = {f'{name}.delta' for name, _ in factored_layers(network)}
-    optional = added | {name for name in own if name.endswith(COUNTS)}
+    added = added_parameters(network)
+    optional = {*added} | {name for name in own if name.endswith(COUNTS)}
 
     def wanted(names: Mapping[str, str]) -> dict[str, str]:
         return {there: here for there, here in names.items() if there in state or here not in optional}

@@ -21,11 +21,11 @@ from iqa_data.crops import Crops, crops_of
 from iqa_data.images import check_samples
 from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
+from iqa_networks.adapted_layers import merged
 from iqa_networks.local import twin
 from iqa_networks.network import Network, scored_first
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.pretrained import state_dict_in
-from iqa_networks.svd_layers import unfactored
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
 from iqa_runtime.checks import checked_value
 from iqa_runtime.errors import UserError, pick
@@ -212,7 +212,7 @@ class Scorer:
     """A trained network with all that is needed to score an image in MOS units.
 
     Args:
-        network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed; factored layers are
+        network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed; adapted layers are
             merged into plain ones.
         checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the crops, the training
             MOS.
@@ -227,7 +227,7 @@ class Scorer:
     """
 
     def __init__(self, network: Network, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
-        self.network = unfactored(network).to(device).eval().requires_grad_(False)
+        self.network = merged(network).to(device).eval().requires_grad_(False)
         self.mapping, self.scale, self.device = Mapping.of(checkpoint), Scale.of(checkpoint), device
         of_input = checkpoint.get('input', {'preprocessing': {}, 'normalise': network.normalise})
         self.preprocess = preprocess or Preprocess(**of_input['preprocessing'])

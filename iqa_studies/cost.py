@@ -21,14 +21,14 @@ def macs(outcome: Outcome) -> float:
     import torch  # slow to import
     from torch.utils.flop_counter import FlopCounterMode
 
-    from iqa_networks.svd_layers import unfactored
+    from iqa_networks.adapted_layers import merged
     from iqa_runtime.checkpoint import load_checkpoint
     from iqa_scoring.scorer import restore
     if outcome.checkpoint is None or not outcome.checkpoint.exists():
         return math.nan
     with suppress(UserError):
         checkpoint = load_checkpoint(outcome.checkpoint)
-        network = unfactored(restore(checkpoint, outcome.checkpoint)).eval()
+        network = merged(restore(checkpoint, outcome.checkpoint)).eval()
         preprocess = Preprocess(**checkpoint.get('input', {}).get('preprocessing', {}))
         image = folder_of(outcome) / outcome.predictions().image[0]
         crops = checkpoint.get('crops', {'count': 1, 'size': None})

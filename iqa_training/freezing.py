@@ -42,7 +42,7 @@ def freeze(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
 
 def frozen_summary(network: 'Network', frozen: 'Collection[Tensor]') -> str:
     """Return a line that counts the frozen parameters, and the numbers that are left to train."""
-    from iqa_networks.svd_layers import count_parameters  # it imports torch
+    from iqa_networks.adapted_layers import count_parameters  # it imports torch
     count = count_parameters(network)
     return (f'{len(frozen)} of {len(list(network.parameters()))} parameters and {len(network.frozen)} batch '
             f'normalisations are frozen: {count["trainable"]:,} trainable numbers are left')

@@ -54,6 +54,21 @@ def svd(add) -> None:
                                                        'factored layers nor the weight of fc3')
 
 
+def check_lora(args: Options) -> None:
+    """Refuse a rank without layers."""
+    for option in sorted({'rank', 'lora_alpha'} & args.given):
+        if not args.lora:
+            raise UserError(f'--{option} needs --lora PATTERN, which names the layers')
+
+
+@group('lora', 'LoRA: products of low rank beside the weights of layers', trained=True, check=check_lora)
+def lora(add) -> None:
+    add('--lora', metavar='PATTERN', help="add a product of low rank to the linear layers and convolutions of such "
+                                          "names, as 'features.*', and train only this of each")
+    add('--rank', type=number(int, 1, 1 << 14), help='rank of the products (default: 4)')
+    add('--lora_alpha', type=positive, help='the products are multiplied by this over the rank (default: the rank)')
+
+
 def check_loss(args: Options) -> None:
     """Refuse weights that leave nothing to minimise."""
     if sum(args.alpha) == 0 or sum(args.beta) == 0:
@@ -180,7 +195,7 @@ def recording(add) -> None:
         help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 
 
-NETWORK = (network, networks, svd)
+NETWORK = (network, networks, svd, lora)
 LOSS = (loss, losses)
 TRAINING = (training, validation, optimizer, optimizers, computing, schedule, schedules)
 

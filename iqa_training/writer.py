@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from iqa_data.splits import split_hash
-from iqa_networks.svd_layers import count_parameters
+from iqa_networks.adapted_layers import count_parameters
 from iqa_runtime.checkpoint import save_checkpoint, versions
 from iqa_runtime.distributed import gather_objects, is_main
 from iqa_training.card import write_card

@@ -6,8 +6,9 @@ from golden import cases, filling, images, recorded, weights
 from torch import nn
 from torch.testing import assert_close
 
+from iqa_networks.adapted_layers import count_parameters, merge, merged
 from iqa_networks.pretrained import load_pretrained
-from iqa_networks.svd_layers import count_parameters, factor, factored_layers, merge, unfactored
+from iqa_networks.svd_layers import factor, factored_layers
 from iqa_runtime.errors import UserError
 from IQAmodel import create_model
 
@@ -49,8 +50,8 @@ def test_at_delta_zero_it_is_the_plain_network(name):
     assert not load.unexpected_keys
     x = torch.rand(3, 3, 33, 50)
     assert_close(network(x)[0], plain(x)[0], rtol=0, atol=1e-5)
-    for (key, weight), merged in zip(plain.state_dict().items(), merge(network).values(), strict=True):
-        assert_close(merged, weight, rtol=0, atol=1e-6, msg=key)
+    for (key, weight), composed in zip(plain.state_dict().items(), merge(network).values(), strict=True):
+        assert_close(composed, weight, rtol=0, atol=1e-6, msg=key)
 
 
 @pytest.mark.parametrize(('delta', 'scale', 'expected'), [
@@ -76,7 +77,7 @@ def test_gradient_of_delta_is_that_of_the_weight_along_the_singular_vectors(laye
     network = factor(nn.Sequential(layer), '0')
     network(x).square().sum().backward()
     assert_close(network[0].delta.grad, torch.tensor(expected), rtol=1e-9, atol=1e-9)
-    assert_close(unfactored(network)(x), network(x))
+    assert_close(merged(network)(x), network(x))
 
 
 def test_a_pattern_names_the_layers_of_any_network():
@@ -131,7 +132,7 @@ def test_pretrained_files(wrap, tmp_path):
         network = create_model(name)
         assert f'weights.pth: 8 of {total} tensors are those of the network' in load_pretrained(network, path)
         assert all(torch.equal(network.state_dict()[key], tensor) for key, tensor in theirs.items())
-        assert_close(network.eval()(torch.ones(1, 3, 9, 9)), unfactored(network)(torch.ones(1, 3, 9, 9)))
+        assert_close(network.eval()(torch.ones(1, 3, 9, 9)), merged(network)(torch.ones(1, 3, 9, 9)))
 
 
 def test_a_torchvision_file_is_the_backbone(tmp_path):

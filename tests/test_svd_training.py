@@ -13,7 +13,7 @@ import IQAmodel
 import main
 import test_dataset
 import test_demo
-from iqa_networks.svd_layers import merge
+from iqa_networks.adapted_layers import merge
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_scoring import export
 from iqa_training.naming import checkpoint_file

@@ -14,9 +14,9 @@ import main
 import test_dataset
 import test_demo
 from iqa_data.target import Target
+from iqa_networks.adapted_layers import count_parameters
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.size import without_memory
-from iqa_networks.svd_layers import count_parameters
 from iqa_networks.timm_backbone import TimmBackbone, downloaded
 from iqa_runtime.errors import UserError
 from iqa_scoring.export import main as export
