@@ -12,7 +12,7 @@ from types import MappingProxyType, ModuleType
 
 from torch import Tensor, nn
 
-from iqa_networks.local import twin
+from iqa_networks.network import twin
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_memory, check_side, without_memory
 from iqa_runtime.errors import UserError, first_line, needed

@@ -22,8 +22,7 @@ from iqa_data.images import check_samples
 from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
 from iqa_networks.adapted_layers import merged
-from iqa_networks.local import twin
-from iqa_networks.network import Network, scored_first
+from iqa_networks.network import Network, scored_first, twin
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.pretrained import state_dict_in
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights

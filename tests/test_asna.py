@@ -9,7 +9,7 @@ from golden import cases, filling, pairs, recorded
 from torch import nn
 from torch.testing import assert_close
 
-from iqa_networks.convlstm import ConvLSTM, tiles
+from iqa_networks.asna import ConvLSTM, tiles
 from iqa_networks.keras import SameConv1d, SameConv2d, same_padding
 from iqa_networks.ranker import PositionPReLU, Ranker
 from iqa_runtime.errors import UserError
