@@ -1,5 +1,6 @@
 """Runs that train on several crops of an image and score images by crops: training, testing, scoring, export."""
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ import main
 import test_dataset
 import test_demo
 from iqa_data.crops import Crops, even_crops
-from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
+from iqa_runtime.errors import UserError
 from iqa_scoring import export
+from iqa_studies.cost import macs
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
 
@@ -53,7 +56,8 @@ def test_a_run_scores_by_crops_and_tests_as_it_validated(tiny):
 
 
 def test_a_stopped_run_ends_as_a_whole_one(tiny, monkeypatch):
-    words = [*tiny, *WORDS, '--renew_optimizer', '--ema', '.9', '--crop_places', 'random']
+    words = [*tiny, *WORDS, '--renew_optimizer', '--ema', '.9', '--crop_places', 'random', '--schedule', 'hyperiqa',
+             '--rates', 'published_as_run', '--svd', 'features.0']
     main.main([*words, '--checkpoint_dir', 'whole'])
     stop_at(monkeypatch, 4, 12)
     for _ in range(2):
@@ -140,6 +144,29 @@ def test_an_exported_file_scores_the_same_crops(checkpoint, capsys):
         with pytest.raises(SystemExit):
             export.main([*words, *more.split()])
         assert message in capsys.readouterr().err
+
+
+def test_the_cost_of_scoring_counts_all_crops(checkpoint):
+    content = load_checkpoint(checkpoint)
+    found = []
+    for crops in (Crops(1, (32, 32)), Crops(4, (32, 32))):
+        save_checkpoint(Path('other.pth'), {**content, 'crops': crops.stored()})
+        outcome = SimpleNamespace(checkpoint=Path('other.pth'), options={'dataset': 'tiny/images/x'}, tested_on='tiny',
+                                  predictions=lambda: SimpleNamespace(image=['03.png']))
+        found.append(macs(outcome))
+    assert found[1] == 4 * found[0] > 0
+
+
+@pytest.mark.parametrize(('crops', 'message'), [
+    ({'count': 4, 'size': [32, 32], 'places': 'corners'}, 'corners'),
+    ({'count': 0, 'size': [32, 32], 'places': 'grid'}, '0 crops of an image: expected 1 to 10000'),
+    ({'count': 10 ** 9, 'size': [32, 32], 'places': 'grid'}, 'expected 1 to 10000'),
+    ({'count': 4, 'size': [32], 'places': 'grid'}, 'crops: expected height and width'),
+    ({'count': 4, 'size': [32, 32]}, 'places'),
+])
+def test_crops_of_a_checkpoint_are_checked(checkpoint, crops, message):
+    with pytest.raises(UserError, match=message):
+        IQAmodel.load({**load_checkpoint(checkpoint), 'crops': crops})
 
 
 # Mistakes

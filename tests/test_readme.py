@@ -25,7 +25,9 @@ COMMANDS = sorted({match.rstrip('`').split('   ')[0].split(' [')[0] for match in
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
-    (tmp_path / 'my.csv').write_text('image,mos\n')
+    (tmp_path / 'small').mkdir()
+    for table in ('my.csv', 'small/train.csv'):
+        (tmp_path / table).write_text('image,mos\n')
     monkeypatch.chdir(tmp_path)
 
 
