@@ -77,6 +77,6 @@ def test_options_that_are_named_are_there():
     known = {option for command in PARSERS.values() for action in command.actions.values()
              for option in action.option_strings} | {'--help', '--recipe'}
     known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--csv_dir', '--npy_dir',
-              '--pyiqa', '--aggregate', '--higher_is_better',
+              '--pyiqa', '--aggregate', '--higher_is_better', '--drawings', '--tables',
               '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
     assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', TEXT)) <= known
