@@ -1,8 +1,8 @@
 """The losses of the paper (Li, Jiang, Jiang: Norm-in-Norm Loss, ACM Multimedia 2020, arXiv 2008.03889), and IQALoss.
 
-Each loss is a plain function of predictions and MOS, each (N, 1) or (N,), and returns a scalar; ValueError if their
-lengths differ. It computes in float32 at least. The other families of losses lie in iqa_losses/; all of them are rows
-of LOSSES, and can be imported from here. They need torch alone.
+Each loss is a plain function of predictions and MOS, (N, 1) or (N,) each. It computes in float32 or float64, returns a
+scalar, and raises ValueError if the lengths differ. The other families of losses are in iqa_losses/; every loss is a
+row of LOSSES and can be imported from here. The losses depend on torch only.
 """
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -32,47 +32,109 @@ EPS = 1e-8
 
 
 class NotFiniteError(ValueError):
-    """Predictions or MOS hold NaN or infinity."""
+    """Predictions or MOS contain NaN or infinity."""
 
 
 @in_float32
 def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
-    """Return the q-norm of the centred predictions (N, 1), a scalar >= 0: b-hat of the paper's appendix."""
+    """Return the q-norm of the centred predictions, a scalar >= 0: b-hat in the paper's appendix.
+
+        b-hat = ||y_pred - mean(y_pred)||_q
+
+    >>> bhat(torch.tensor([[1.], [2.], [4.]]))
+    tensor(2.1602)
+
+    Args:
+        y_pred: predictions, (N, 1).
+        q: exponent of the norm.
+    """
     return torch.linalg.vector_norm(y_pred - y_pred.mean(), q)
 
 
-# Normalisations of the predictions or of the MOS (N, 1); `detach` stops the gradient through their statistics
+# Normalisations of a column of predictions or MOS
 
 @in_float32
 def normalise_by_norm(values: Tensor, q: float = 2, detach: bool = False) -> Tensor:
-    """Centre, and divide by the q-norm: (v - mean) / (eps + ||v - mean||_q). Equal values become 0."""
+    """Centre the values and divide them by their q-norm; equal values become 0.
+
+        (v - mean v) / (eps + ||v - mean v||_q)
+
+    >>> normalise_by_norm(torch.tensor([[1.], [2.], [4.]])).flatten()
+    tensor([-0.6172, -0.1543,  0.7715])
+
+    Args:
+        values: v, (N, 1).
+        q: exponent of the norm.
+        detach: stop the gradient through the mean and the norm.
+    """
     centred = values - _fixed(values, detach).mean()
     return centred / (EPS + torch.linalg.vector_norm(_fixed(centred, detach), q))
 
 
 @in_float32
 def normalise_by_range(values: Tensor, detach: bool = False) -> Tensor:
-    """Map to 0..1: (v - min) / (eps + max - min). Equal values become 0."""
+    """Map the values to 0..1; equal values become 0.
+
+        (v - min v) / (eps + max v - min v)
+
+    >>> normalise_by_range(torch.tensor([[1.], [2.], [4.]])).flatten()
+    tensor([0.0000, 0.3333, 1.0000])
+
+    Args:
+        values: v, (N, 1).
+        detach: stop the gradient through the minimum and the maximum.
+    """
     low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
     return (values - low) / (EPS + (high - low))
 
 
 @in_float32
 def centre_by_range(values: Tensor, detach: bool = False) -> Tensor:
-    """Centre, and divide by the range: (v - mean) / (eps + max - min). Equal values become 0."""
+    """Centre the values and divide them by their range; equal values become 0.
+
+        (v - mean v) / (eps + max v - min v)
+
+    >>> centre_by_range(torch.tensor([[1.], [2.], [4.]])).flatten()
+    tensor([-0.4444, -0.1111,  0.5556])
+
+    Args:
+        values: v, (N, 1).
+        detach: stop the gradient through the mean, the minimum and the maximum.
+    """
     low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
     return (values - _fixed(values, detach).mean()) / (EPS + (high - low))
 
 
 @in_float32
 def scale_by_norm(values: Tensor, p: float = 2, detach: bool = False) -> Tensor:
-    """Divide by the p-norm: v / (eps + ||v||_p). Zeros stay zeros."""
+    """Divide the values by their p-norm; zeros stay zeros.
+
+        v / (eps + ||v||_p)
+
+    >>> scale_by_norm(torch.tensor([[1.], [2.], [4.]])).flatten()
+    tensor([0.2182, 0.4364, 0.8729])
+
+    Args:
+        values: v, (N, 1).
+        p: exponent of the norm.
+        detach: stop the gradient through the norm.
+    """
     return values / (EPS + torch.linalg.vector_norm(_fixed(values, detach), p))
 
 
 @in_float32
 def standardise(values: Tensor, detach: bool = False) -> Tensor:
-    """Return z-scores, with the population standard deviation. Equal values become 0."""
+    """Return the z-scores of the values, with the population standard deviation; equal values become 0.
+
+        (v - mean v) / (eps + std v)
+
+    >>> standardise(torch.tensor([[1.], [2.], [4.]])).flatten()
+    tensor([-1.0690, -0.2673,  1.3363])
+
+    Args:
+        values: v, (N, 1).
+        detach: stop the gradient through the mean and the standard deviation.
+    """
     return (values - _fixed(values, detach).mean()) / (EPS + _fixed(values, detach).std(correction=0))
 
 
@@ -85,24 +147,27 @@ def _fixed(values: Tensor, detach: bool) -> Tensor:
 @loss('norm-in-norm')
 def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), p: Exponent = 1.,
                                  q: Exponent = 2., detach: bool = False) -> Tensor:
-    """Centre, divide by the q-norm, compare in the p-norm: Norm-in-Norm, a scalar in 0..1.
+    """Compute the Norm-in-Norm loss: the p-norm between predictions and MOS normalised by their q-norms, in 0..1.
 
-    x, t: predictions and MOS after `normalise_by_norm`; s = 2^max(1, 1/q) N^max(0, 1/p - 1/q);
-    l = (||x - t||_p / s)^p, l' the same of rho x - t with rho the cosine of x and t;
-    the loss is (alpha0 l + alpha1 l') / (alpha0 + alpha1). For p < 1, eps is added to the difference.
+        loss = (alpha_0 l + alpha_1 l') / (alpha_0 + alpha_1)
+        l    = (||x - t||_p / s)^p
+        l'   = (||rho x - t||_p / s)^p
+        s    = 2^max(1, 1/q) N^max(0, 1/p - 1/q)
 
-    A batch of one gives 0 with zero gradient. Equal scores give t = 0. Equal predictions give x = 0, with a gradient as
-    large as 1 / eps.
+    x and t are the predictions and the MOS after `normalise_by_norm`, and rho is the cosine of the angle between them.
+    If p < 1, eps is added to the differences. A batch of one gives 0, with zero gradient. Equal MOS give t = 0; equal
+    predictions give x = 0, with a gradient as large as 1 / eps.
 
     >>> norm_loss_with_normalization(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
     tensor(0.8165)
 
     Args:
-        y_pred, y: predictions and MOS, (N, 1) or (N,).
-        alpha: weights of l and of its variant l'.
-        p: norm that compares predictions with scores.
-        q: norm that normalises them.
-        detach: no gradient through the statistics of the predictions, here their mean and norm.
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        alpha: weights of l, the error of the normalised predictions x, and of l', that of rho x.
+        p: exponent of the norm that compares predictions with MOS; for the loss scaling, of the norm that divides them.
+        q: exponent of the norm that normalises predictions and MOS.
+        detach: stop the gradient through the statistics that normalise the predictions, as their mean and norm.
     """
     _check_exponents(p, q)
     scale = 2 ** max(1, 1 / q) * y_pred.numel() ** max(0, 1 / p - 1 / q)
@@ -118,9 +183,21 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = 
 @loss('min-max-norm')
 def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.),
                                          detach: bool = False) -> Tensor:
-    """Compute MSE after `normalise_by_range` on both sides; alpha as in Norm-in-Norm; a scalar in 0..1.
+    """Compute the mean squared error between predictions and MOS that are both mapped to 0..1; a scalar in 0..1.
 
-    A batch of one gives 0 with zero gradient; equal values are mapped to 0.
+        loss = (alpha_0 mean (x - t)^2 + alpha_1 mean (rho x - t)^2) / (alpha_0 + alpha_1)
+
+    x and t are the predictions and the MOS after `normalise_by_range`, and rho is the cosine of the angle between them.
+    A batch of one gives 0, with zero gradient; equal values are mapped to 0.
+
+    >>> norm_loss_with_min_max_normalization(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
+    tensor(0.6667)
+
+    Args:
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        alpha: weights of the errors of x and of rho x.
+        detach: stop the gradient through the minimum and the maximum of the predictions.
     """
     return _compare(y_pred, y, normalise_by_range, alpha, detach)
 
@@ -128,9 +205,21 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWe
 @loss('mean-norm')
 def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.),
                                       detach: bool = False) -> Tensor:
-    """Compute MSE / 4 after `centre_by_range` on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """Compute a quarter of the mean squared error between predictions and MOS, centred and divided by their ranges.
 
-    A batch of one gives 0 with zero gradient; equal values are mapped to 0.
+        loss = (alpha_0 mean (x - t)^2 + alpha_1 mean (rho x - t)^2) / (4 (alpha_0 + alpha_1))
+
+    A scalar in 0..1. x and t are the predictions and the MOS after `centre_by_range`, and rho is the cosine of the
+    angle between them. A batch of one gives 0, with zero gradient; equal values are mapped to 0.
+
+    >>> norm_loss_with_mean_normalization(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
+    tensor(0.1667)
+
+    Args:
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        alpha: weights of the errors of x and of rho x.
+        detach: stop the gradient through the mean, the minimum and the maximum of the predictions.
     """
     return _compare(y_pred, y, centre_by_range, alpha, detach) / 4
 
@@ -138,9 +227,22 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeigh
 @loss('scaling', p=1)
 def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), p: Exponent = 2.,
                            detach: bool = False) -> Tensor:
-    """Compute MSE / 4 after `scale_by_norm` on both sides; alpha as in Norm-in-Norm; in 0..1.
+    """Compute a quarter of the mean squared error between predictions and MOS, each divided by its p-norm.
 
-    A batch of one gives 0 with zero gradient; zeros stay zeros.
+        loss = (alpha_0 mean (x - t)^2 + alpha_1 mean (rho x - t)^2) / (4 (alpha_0 + alpha_1))
+
+    A scalar in 0..1. x and t are the predictions and the MOS after `scale_by_norm`, and rho is the cosine of the angle
+    between them. A batch of one gives 0, with zero gradient; zeros stay zeros.
+
+    >>> norm_loss_with_scaling(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
+    tensor(0.0719)
+
+    Args:
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        alpha: weights of the errors of x and of rho x.
+        p: exponent of the norm.
+        detach: stop the gradient through the norm of the predictions.
     """
     _check_exponents(p)
     return _compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
@@ -148,9 +250,21 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0
 
 @loss('linearity')
 def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0.), detach: bool = False) -> Tensor:
-    """Compute MSE / 4 of z-scores (`standardise`); rho = mean(x t); a scalar in 0..1.
+    """Compute a quarter of the mean squared error between the z-scores of predictions and MOS; a scalar in 0..1.
 
-    With alpha = (1, 0) it is (1 - PLCC) / 2. A batch of one gives 0 with zero gradient; equal values are mapped to 0.
+        loss = (alpha_0 mean (x - t)^2 + alpha_1 mean (rho x - t)^2) / (4 (alpha_0 + alpha_1))
+
+    x and t are the predictions and the MOS after `standardise`, and rho = mean (x t). With alpha = (1, 0), the loss
+    equals (1 - PLCC) / 2. A batch of one gives 0, with zero gradient; equal values are mapped to 0.
+
+    >>> linearity_induced_loss(torch.tensor([1., 2., 3.]), torch.tensor([90., 50., 10.]))
+    tensor(1.0000)
+
+    Args:
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        alpha: weights of the errors of x and of rho x.
+        detach: stop the gradient through the mean and the standard deviation of the predictions.
     """
     return _compare(y_pred, y, standardise, alpha, detach, rho=lambda x, t: (x * t).mean()) / 4
 
@@ -178,9 +292,9 @@ def _cosine(x: Tensor, t: Tensor) -> Tensor:
 def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha: Sequence[float], detach: bool,
              distance: Callable[[Tensor], Tensor] = _mean_square,
              rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
-    """Return (alpha0 distance(x - t) + alpha1 distance(rho x - t)) / (alpha0 + alpha1), x, t the normalised y_pred, y.
+    """Return (alpha_0 distance(x - t) + alpha_1 distance(rho x - t)) / (alpha_0 + alpha_1).
 
-    Terms of weight 0 are left out; a batch of one gives 0.
+    x and t are the normalised y_pred and y. Terms of weight 0 are not computed; a batch of one gives 0.
     """
     _check_weights('alpha', alpha)
     if len(y_pred) == 1:
@@ -195,20 +309,26 @@ def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha:
 
 
 class IQALoss(nn.Module):
-    """The weighted sum of losses over the heads; always computed in float32, under autocast too.
+    """Add up losses over the heads of a network, with weights; computed in float32, under autocast too.
 
-    `loss([pq6, pq7, pq], (mos, std))` = beta[2] L(pq) + beta[0] L(pq6) + beta[1] L(pq7), each (N, 1) or (N,), in MOS
-    units; heads of weight 0 are skipped. A network with another number of heads gets as many weights. NotFiniteError
-    if predictions or MOS hold NaN or infinity.
+        IQALoss()([pq6, pq7, pq], (mos, std)) = beta[0] L(pq6, mos) + beta[1] L(pq7, mos) + beta[2] L(pq, mos)
+
+    Predictions and MOS are (N, 1) or (N,), in MOS units; heads of weight 0 are skipped. `beta` has as many weights as
+    the network has heads. Raises NotFiniteError if predictions or MOS contain NaN or infinity, and ValueError for an
+    unknown loss or option.
+
+    >>> loss = IQALoss('mse+plcc:.5', beta=[1])
+    >>> loss([torch.tensor([1., 2.])], (torch.tensor([1., 4.]), torch.tensor([1., 1.])))
+    tensor(2.)
 
     Args:
-        loss_type: a name in LOSSES (or ALIASES), or a sum of them: 'mse+plcc:.5' is MSE + .5 PLCC. ValueError lists
-            the names.
-        beta: the weight of each head, in the order of the outputs.
-        monotonicity_regularization: add `gamma` times the loss of that name.
-        penalty: what is added to the loss, as a penalty of the network's weights.
-        options: alpha, p, q, detach ... of the losses in the sum, each of which gets those that it takes. So one set of
-            options fits all losses; ValueError for an option that no loss takes.
+        loss_type: a name in LOSSES or ALIASES, or a sum: 'mse+plcc:.5' is MSE + .5 (1 - PLCC) / 2.
+        beta: weight of each head, in the order of the outputs.
+        monotonicity_regularization: add `gamma` times the loss monotonicity.
+        gamma: weight of the monotonicity regularization.
+        penalty: function whose value is added to the loss, such as a penalty on the network's weights.
+        options: alpha, p, q, detach ... Each loss of the sum gets the options that it takes, so that one set of options
+            fits all losses; an option that no loss takes is an error.
 
     Attributes:
         parts: name -> value of each loss of a sum in the last batch, over all heads, without its weight in the sum.
@@ -220,7 +340,7 @@ class IQALoss(nn.Module):
         super().__init__()
         _check_weights('beta', beta)
         if unknown := sorted(set(options) - set(LOSSES.parameters)):
-            raise ValueError(f'no loss takes an option {unknown[0]}; there are: {", ".join(LOSSES.parameters)}')
+            raise ValueError(f'no loss takes an option {unknown[0]}; options of losses: {", ".join(LOSSES.parameters)}')
         self.weights = terms_of(loss_type)
         if monotonicity_regularization and gamma:
             self.weights['monotonicity'] = self.weights.get('monotonicity', 0) + gamma
@@ -229,15 +349,20 @@ class IQALoss(nn.Module):
 
     @property
     def scored_head(self) -> int:
-        """Return the position of the head to score: the final if it is trained, else that of the largest weight."""
+        """Return the index of the head to score: the last if it is trained, else the head with the largest weight."""
         return len(self.beta) - 1 if self.beta[-1] else self.beta.index(max(self.beta))
 
     def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the total loss, a float32 scalar."""
+        """Return the total loss, a float32 scalar.
+
+        Args:
+            outputs: predictions of each head, (N, 1) or (N,).
+            scores: MOS and standard deviations, (N, 1) or (N,) each; only the MOS are compared.
+        """
         if isinstance(outputs, Tensor):
-            raise ValueError(f'outputs must be a sequence of heads, got one tensor {tuple(outputs.shape)}')
+            raise ValueError(f'outputs: expected a sequence of heads, got one tensor {tuple(outputs.shape)}')
         if len(outputs) != len(self.beta):
-            raise ValueError(f'beta has {len(self.beta)} weights for a network with {len(outputs)} heads')
+            raise ValueError(f'beta has {len(self.beta)} weights, the network {len(outputs)} heads; expected as many')
         self.parts = dict.fromkeys(self.weights if len(self.weights) > 1 else (), 0.)
         with torch.autocast(outputs[0].device.type, enabled=False):
             y = scores[0].to(outputs[0].device).float()
@@ -251,7 +376,7 @@ class IQALoss(nn.Module):
         return total
 
     def _head(self, y_pred: Tensor, y: Tensor, beta: float) -> Tensor:
-        """Return the sum of the losses of a head; count them in `parts`."""
+        """Return the sum of the losses of a head, and add each loss, times the head's weight, to `parts`."""
         values = {name: function(y_pred, y) for name, function in self.functions.items()}
         for name in self.parts:
             self.parts[name] = self.parts[name] + beta * values[name].detach()
@@ -261,14 +386,14 @@ class IQALoss(nn.Module):
         return [output.float() for output, weight in zip(outputs, self.beta, strict=True) if weight]
 
     def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
-        """Raise NotFiniteError if the inputs of a loss that is not finite are to blame."""
+        """Raise NotFiniteError if the loss is not finite because the MOS or the predictions are not."""
         for values, name in ((y, 'MOS'), *((output, 'predictions') for output in self._trained(outputs))):
             if not torch.isfinite(values).all():
-                raise NotFiniteError(f'the {name} hold NaN or infinity')
+                raise NotFiniteError(f'the {name} contain NaN or infinity')
 
 
 def _with_options(name: str, options: Mapping[str, object]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a loss with those of the options that it takes; ValueError if it cannot be computed with them."""
+    """Bind the options that a loss takes, and return the loss; ValueError if it cannot be computed with them."""
     row = LOSSES[name]
     function = partial(row.build, **{option: value for option, value in options.items() if option in row.options()})
     function(torch.zeros(2, 1), torch.zeros(2, 1))
@@ -277,13 +402,17 @@ def _with_options(name: str, options: Mapping[str, object]) -> Callable[[Tensor,
 
 def build_loss(args, heads: int, ranker: Ranker | None = None,
                penalty: Callable[[], Tensor] | None = None) -> IQALoss:
-    """Return the loss that the options ask for, of a network with so many heads: one head has the last weight.
+    """Return the loss that the options describe; UserError if --beta does not fit the number of heads.
 
-    `ranker`: see macs_loss; `penalty`: see IQALoss.
+    Args:
+        args: the options of a command.
+        heads: number of heads of the network; with fewer heads than the default --beta, its last weights are used.
+        ranker: ranker of the loss macs (see macs_loss).
+        penalty: see IQALoss.
     """
     beta = args.beta if len(args.beta) == heads or 'beta' in args.given else args.beta[-heads:]
     if len(beta) != heads:
-        raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads')
+        raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads; expected one weight for each head')
     options = {name: getattr(args, name) for name in LOSSES.parameters} | {'ranker': ranker}
     return IQALoss(args.loss_type, beta=beta, monotonicity_regularization=args.monotonicity_regularization,
                    gamma=args.gamma, penalty=penalty,

@@ -1,7 +1,7 @@
-"""The losses: their table, and sums of them. A family of losses is a file; IQAloss.py holds those of the paper.
+"""The table of losses, LOSSES, and sums of losses. Each family of losses has a file; IQAloss.py has the paper's losses.
 
-A loss is a plain function of predictions and MOS under the decorator `loss`, which makes it a row of LOSSES, and those
-of its parameters that are options flags of the command line (see iqa_runtime/variants.py).
+A loss is a plain function of predictions and MOS under the decorator `loss`. The decorator makes it a row of LOSSES,
+and turns its optional parameters into flags of the command line (see iqa_runtime/variants.py).
 """
 import math
 from collections.abc import Callable, Mapping
@@ -13,12 +13,15 @@ ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
 
 
 def terms_of(loss_type: str) -> dict[str, float]:
-    """Return name -> weight of the losses in a sum, in its order; one loss is a sum of weight 1.
+    """Parse a sum of losses into name -> weight, in its order; a single loss has the weight 1.
+
+    Raises UserError if a name is unknown or occurs twice, or if a weight is not a finite number above 0.
 
     >>> terms_of('mse+plcc:.5')
     {'mse': 1.0, 'plcc': 0.5}
 
-    Raises UserError for a name that is not in LOSSES, or is there twice, and for a weight that is not above 0.
+    Args:
+        loss_type: NAME or NAME:WEIGHT, several of them joined by +.
     """
     terms = {}
     for term in loss_type.split('+'):
@@ -26,7 +29,7 @@ def terms_of(loss_type: str) -> dict[str, float]:
         name = pick([*LOSSES, *ALIASES], name.strip(), 'loss')
         name = ALIASES.get(name, name)
         if name in terms:
-            raise UserError(f'loss {loss_type!r}: {name} is in the sum twice')
+            raise UserError(f'loss {loss_type!r}: {name} occurs twice; expected each loss once')
         terms[name] = _weight(text, term) if ':' in term else 1.
     return terms
 
@@ -37,17 +40,25 @@ def _weight(text: str, term: str) -> float:
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise UserError(f'loss {term!r}: the weight {text!r} is no finite number above 0')
+        raise UserError(f'loss {term!r}: the weight {text!r} is not a finite number above 0')
     return weight
 
 
 def loss_type(text: str) -> str:
-    """Return a sum of losses in its one spelling, as 'mse+plcc:0.5'; UserError as `terms_of`."""
+    """Return the canonical spelling of a sum of losses, as 'mse+plcc:0.5'; raises as `terms_of` does.
+
+    Args:
+        text: a sum of losses, as `terms_of` takes it.
+    """
     return '+'.join(name if weight == 1 else f'{name}:{weight!r}' for name, weight in terms_of(text).items())
 
 
 def chosen(options: Mapping) -> list[str]:
-    """Return the names of the losses that the options of a command add up."""
+    """Return the names of the losses that a command's options add up.
+
+    Args:
+        options: name -> value of the command's options.
+    """
     return [*terms_of(options['loss_type']), *(['monotonicity'] if options['monotonicity_regularization'] else [])]
 
 
@@ -55,13 +66,13 @@ LOSSES = Variants('loss_type', 'loss', ['IQAloss.py', 'iqa_losses/*.py'], chosen
 
 
 def loss(*names: str, **given) -> Callable[[Callable], Callable]:
-    """Decorate a loss: `function(y_pred, y, ...)` of (N, 1) float32 or float64 tensors, which returns a scalar.
+    """Decorate a function `function(y_pred, y, ...)` of two (N, 1) tensors as a loss, and add it to LOSSES.
 
-    The decorated function takes (N,) too, of any type, computes in float32 at least, without autocast, and raises
-    ValueError if the numbers of predictions and MOS differ.
+    The decorated function also takes (N,) tensors, of any floating type. It computes in float32 or float64, without
+    autocast, and raises ValueError if predictions and MOS differ in number.
 
     Args:
-        names: of the rows of LOSSES that it becomes.
+        names: names of its rows in LOSSES.
         given: values of its parameters in these rows.
     """
     def decorate(function: Callable) -> Callable:

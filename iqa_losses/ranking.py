@@ -1,4 +1,4 @@
-"""Losses of the order of the images: the monotonicity, and ranks that a network learned to compute."""
+"""Losses of the order of the images: the monotonicity regularization, and ASNA's loss with a learned ranker."""
 from collections.abc import Callable
 
 import torch
@@ -15,13 +15,18 @@ Ranker = Callable[[Tensor], Tensor]
 
 @loss('monotonicity')
 def monotonicity_regularization(y_pred: Tensor, y: Tensor, detach: bool = False) -> Tensor:
-    """Penalise pairs in the wrong order: R_ij = relu((x_i - x_j) sign(t_j - t_i)), sum R / (N (N - 1)) / (1 + max R).
+    """Penalise pairs of images whose predictions are in the wrong order; a scalar in 0..1, 0 for a batch of one.
 
-    A scalar in 0..1; a batch of one gives 0.
+        R_ij = relu((x_i - x_j) sign(t_j - t_i))
+        loss = sum R_ij / (N (N - 1) (1 + max R_ij))
+
+    >>> monotonicity_regularization(torch.tensor([1., 3.]), torch.tensor([4., 2.]))
+    tensor(0.6667)
 
     Args:
-        y_pred, y: predictions x and MOS t, (N, 1) or (N,).
-        detach: stop the gradient through max R.
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        detach: stop the gradient through max R_ij.
     """
     n = len(y_pred)
     if n == 1:
@@ -38,21 +43,27 @@ def macs_loss(y_pred: Tensor, y: Tensor, ranker: RankerFile = None, mse_factor: 
               spearman_factor: Weight = .1) -> Tensor:
     """Add squared error, linear correlation and a learned rank correlation: ASNA's loss (team MACS, NTIRE 2021).
 
-    m MSE + (1 - m) (1 - r^2) + s mean (R(y) - R(y_pred))^2, a scalar >= 0, with m = mse_factor, s = spearman_factor,
-    r Pearson's correlation over the batch, and R the ranker, whose weights get no gradient. R takes n numbers at a
-    time: the batch is cut into groups of n, and the last term leaves out a remainder (see `unranked`), or a batch
-    below n; without a ranker there is none. r is 0, with zero gradient, if the predictions or the MOS are equal, as in
-    a batch of one. r^2 does not see the sign; the other terms do.
+        loss = m MSE(x, t) + (1 - m) (1 - r^2) + s mean (R(t) - R(x))^2
 
-    In Python, the ranker is a function (groups, n) -> their ranks 1..n, or a network, which is used in inference mode;
-    `ranker.n` is n, or else 16.
+    A scalar >= 0. r is Pearson's correlation of the batch, and R the ranks that the ranker returns, without a gradient
+    of the ranker's weights. The ranker takes n numbers at a time: the batch is cut into groups of n, and the remainder
+    (see `unranked`) does not count in the last term. Without a ranker, the last term is left out. If the predictions or
+    the MOS are equal, as in a batch of one, r is 0, with zero gradient. r^2 ignores the sign of the correlation; the
+    other terms do not.
+
+    In Python, the ranker is a function (groups, n) -> ranks 1..n of each group, or a network, which is used in eval
+    mode; n is its attribute `n`, or 16.
+
+    >>> macs_loss(torch.tensor([0., 1., 2.]), torch.tensor([0., 1., 3.]))
+    tensor(0.1845)
 
     Args:
-        y_pred, y: (N, 1) or (N,), z-scores: the ranker knows numbers of about -10 to 10.
-        ranker: the ranker that iqa_training/train_ranker.py wrote (default: CHECKPOINT_DIR/asna_ranker.pth, trained
-            first if it is missing).
-        mse_factor: weight of the squared error; 1 - PLCC^2 has the rest.
-        spearman_factor: weight of the squared difference of ranks.
+        y_pred: predictions x, (N, 1) or (N,), as z-scores: the ranker is trained on numbers of about -10 to 10.
+        y: MOS t, (N, 1) or (N,), as z-scores.
+        ranker: ranker that iqa_training/train_ranker.py wrote (default: CHECKPOINT_DIR/asna_ranker.pth, which is
+            trained first if it is missing).
+        mse_factor: weight m of the squared error; 1 - PLCC^2 has the weight 1 - m.
+        spearman_factor: weight s of the squared difference of the ranks.
     """
     loss = mse_factor * F.mse_loss(y_pred, y) + (1 - mse_factor) * (1 - pearson(y_pred, y).square())
     ranked = len(y) - unranked(len(y), ranker)
@@ -63,12 +74,30 @@ def macs_loss(y_pred: Tensor, y: Tensor, ranker: RankerFile = None, mse_factor: 
 
 
 def unranked(scores: int, ranker: Ranker | None) -> int:
-    """Return how many scores are left over when a batch of them is cut into the ranker's groups."""
+    """Return the number of scores that are left over when a batch is cut into the ranker's groups.
+
+    >>> unranked(35, None)
+    3
+
+    Args:
+        scores: number of scores in the batch.
+        ranker: the ranker, whose attribute `n` is the size of a group (default: 16).
+    """
     return scores % getattr(ranker, 'n', 16)
 
 
 def ranks(ranker: Ranker, values: Tensor) -> Tensor:
-    """Return the ranks (groups, n) that a ranker gives a column, without a gradient of the ranker's own weights."""
+    """Return the ranks (groups, n) of the values within each group, without a gradient of the ranker's own weights.
+
+    >>> def exact(groups):
+    ...     return groups.argsort(1).argsort(1) + 1
+    >>> ranks(exact, torch.arange(16, 0, -1)[:, None])
+    tensor([[16, 15, 14, 13, 12, 11, 10,  9,  8,  7,  6,  5,  4,  3,  2,  1]])
+
+    Args:
+        ranker: function or network (groups, n) -> ranks; a network is used in eval mode.
+        values: (groups n, 1).
+    """
     groups = values.view(-1, getattr(ranker, 'n', 16))
     if not isinstance(ranker, nn.Module):
         return ranker(groups)

@@ -1,4 +1,4 @@
-"""Losses of the difference between predictions and MOS. A batch of one, or of equal scores, is nothing special."""
+"""Losses of the errors, predictions less MOS. A batch of one and equal scores are treated as any other batch."""
 import math
 
 import torch.nn.functional as F
@@ -10,36 +10,54 @@ from iqa_runtime.option_types import Positive
 
 @loss('mae')
 def mae(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the mean absolute error, in the unit of the MOS."""
+    """Compute the mean absolute error, mean |x - t|, in the unit of the MOS.
+
+    >>> mae(torch.tensor([0., 3.]), torch.tensor([1., 0.]))
+    tensor(2.)
+
+    Args:
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+    """
     return F.l1_loss(y_pred, y)
 
 
 @loss('mse')
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Return the mean squared error, in the squared unit of the MOS."""
+    """Compute the mean squared error, mean (x - t)^2, in the squared unit of the MOS.
+
+    >>> mse(torch.tensor([0., 3.]), torch.tensor([1., 0.]))
+    tensor(5.)
+
+    Args:
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+    """
     return F.mse_loss(y_pred, y)
 
 
 @loss('huber')
 def huber(y_pred: Tensor, y: Tensor, huber_delta: Positive = 1.) -> Tensor:
-    """Compute the Huber loss: squared errors while they are small, absolute errors beyond; a scalar >= 0.
+    """Compute the Huber loss, quadratic for small errors and linear for large ones; a scalar >= 0.
 
-    The mean of e^2 / 2 for |e| <= d, and of d (|e| - d / 2) for larger errors e = y_pred - y (P. J. Huber: Robust
-    estimation of a location parameter, Annals of Mathematical Statistics 35, 1964).
+        loss = mean h(x - t), h(e) = e^2 / 2 if |e| <= d, else d (|e| - d / 2)
+
+    P. J. Huber: Robust estimation of a location parameter, Annals of Mathematical Statistics 35, 1964.
 
     >>> huber(torch.tensor([0., 3.]), torch.tensor([1., 0.]))
     tensor(1.5000)
 
     Args:
-        y_pred, y: predictions and MOS, (N, 1) or (N,).
-        huber_delta: d, the error above which the loss is linear, in the unit of the MOS.
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        huber_delta: error d above which the loss is linear, in the unit of the MOS.
     """
     return F.huber_loss(y_pred, y, delta=huber_delta)
 
 
 @loss('charbonnier')
 def charbonnier(y_pred: Tensor, y: Tensor, charbonnier_eps: Positive = 1e-3) -> Tensor:
-    """Compute the mean of sqrt(e^2 + c^2) with e = y_pred - y: absolute errors without their kink; a scalar >= c.
+    """Compute the Charbonnier loss, mean sqrt((x - t)^2 + c^2): an absolute error that is smooth at 0; a scalar >= c.
 
     P. Charbonnier et al.: Two deterministic half-quadratic regularization algorithms for computed imaging, ICIP 1994.
 
@@ -47,25 +65,27 @@ def charbonnier(y_pred: Tensor, y: Tensor, charbonnier_eps: Positive = 1e-3) -> 
     tensor(4.)
 
     Args:
-        y_pred, y: predictions and MOS, (N, 1) or (N,).
-        charbonnier_eps: c, the error below which the loss is rather a square, in the unit of the MOS.
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        charbonnier_eps: error c below which the loss is about quadratic, in the unit of the MOS.
     """
     return ((y_pred - y).square() + charbonnier_eps ** 2).sqrt().mean()
 
 
 @loss('logcosh')
 def logcosh(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compute the mean of log cosh e with e = y_pred - y; a scalar >= 0.
+    """Compute the log-cosh loss, mean log cosh(x - t); a scalar >= 0.
 
-    About e^2 / 2 for small errors and |e| - log 2 for large ones; the gradient is tanh e, smooth everywhere. The bend
-    is at an error of about 1, so that the unit of the MOS matters (P. J. Green: Bayesian reconstructions from emission
-    tomography data using a modified EM algorithm, IEEE Transactions on Medical Imaging 9, 1990).
+    It is about e^2 / 2 for small errors e = x - t and |e| - log 2 for large ones; its derivative tanh e is smooth. The
+    transition is at an error of about 1, so that the unit of the MOS matters (P. J. Green: Bayesian reconstructions
+    from emission tomography data using a modified EM algorithm, IEEE Transactions on Medical Imaging 9, 1990).
 
     >>> logcosh(torch.tensor([1.]), torch.tensor([0.]))
     tensor(0.4338)
 
     Args:
-        y_pred, y: predictions and MOS, (N, 1) or (N,).
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
     """
     error = (y_pred - y).abs()
     return (error + F.softplus(-2 * error) - math.log(2)).mean()

@@ -1,4 +1,4 @@
-"""Ranks and orders with a gradient, and the losses that are made of them."""
+"""Differentiable ranks and sorting, and the losses built on them: soft-srocc and neuralsort."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,22 +11,28 @@ from iqa_runtime.option_types import Positive, SoftRanks
 
 @loss('soft-srocc')
 def soft_srocc(y_pred: Tensor, y: Tensor, soft_ranks: SoftRanks = 'sigmoid', temperature: Positive = .1) -> Tensor:
-    """Compute (1 - r) / 2, r Pearson's correlation of the soft ranks of the predictions and the ranks of the MOS.
+    """Compute (1 - r) / 2, a differentiable approximation of (1 - SROCC) / 2; a scalar in 0..1.
 
-    A smooth SROCC, in 0..1. Predictions are standardised first, so that x -> a x + b, a > 0, changes nothing. As the
-    temperature falls, the soft ranks become the ranks, and the loss (1 - SROCC) / 2. Equal MOS share their mean rank. A
-    batch of one, equal predictions or equal MOS give 1/2, with zero gradient. The sources are those of the ranks:
+    r is Pearson's correlation between the soft ranks of the predictions x and the ranks of the MOS; equal MOS share
+    their mean rank. The predictions are standardised first, so that the loss is invariant to x -> a x + b, a > 0. As
+    the temperature T falls to 0, the soft ranks become the ranks. A batch of one, equal predictions or equal MOS give
+    1/2, with zero gradient. The soft ranks are
 
         sigmoid     1/2 + sum_j s((x_i - x_j) / T), s the logistic function: T. Qin, T.-Y. Liu, H. Li: A general
                     approximation framework for direct optimization of information retrieval measures, 2010
         erf         the same with the normal distribution function: M. Taylor et al.: SoftRank, WSDM 2008
-        projection  the nearest point to x / T among the mean orders of 1..N (the permutahedron): M. Blondel et al.:
-                    Fast differentiable sorting and ranking, ICML 2020
+        projection  the point nearest to x / T in the convex hull of all orders of 1..N (the permutahedron): M. Blondel
+                    et al.: Fast differentiable sorting and ranking, ICML 2020
+
+    >>> soft_srocc(torch.tensor([1., 2., 3.]), torch.tensor([10., 20., 15.]))
+    tensor(0.2500)
 
     Args:
-        y_pred, y: predictions and MOS, (N, 1) or (N,).
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
         soft_ranks: sigmoid, erf or projection.
-        temperature: T; of soft-srocc, in standard deviations of the predictions; of neuralsort, in their unit.
+        temperature: temperature T of the soft ranks: for soft-srocc, in standard deviations of the predictions; for
+            neuralsort, in the unit of the predictions.
     """
     x = y_pred - y_pred.mean()
     variance = x.square().mean()
@@ -37,16 +43,22 @@ def soft_srocc(y_pred: Tensor, y: Tensor, soft_ranks: SoftRanks = 'sigmoid', tem
 
 @loss('neuralsort')
 def neuralsort(y_pred: Tensor, y: Tensor, temperature: Positive = 1.) -> Tensor:
-    """Compute the cross entropy of a soft sorting of the predictions and the sorting of the MOS; a scalar >= 0.
+    """Compute the cross entropy between a soft sorting of the predictions and the sorting of the MOS; a scalar >= 0.
 
-    Row k = 1..N of the soft permutation says which image has the k-th largest prediction: softmax over j of
-    ((N + 1 - 2 k) x_j - sum_i |x_j - x_i|) / T. The mean over k of -log of the share of the image with the k-th largest
-    MOS; images of equal MOS share their rows. A batch of one gives 0, equal predictions log N (A. Grover et al.:
-    Stochastic optimization of sorting networks via continuous relaxations, ICLR 2019).
+        P_kj = softmax over j of ((N + 1 - 2 k) x_j - sum_i |x_j - x_i|) / T
+        loss = mean over k = 1..N of -log P_kj, j the image with the k-th largest MOS
+
+    P_kj is the probability that image j has the k-th largest prediction. Images of equal MOS share their rows k. A
+    batch of one gives 0, equal predictions log N (A. Grover et al.: Stochastic optimization of sorting networks via
+    continuous relaxations, ICLR 2019).
+
+    >>> neuralsort(torch.tensor([1., 2., 3.]), torch.tensor([10., 20., 15.]))
+    tensor(1.0682)
 
     Args:
-        y_pred, y: predictions x and MOS, (N, 1) or (N,).
-        temperature: T; of soft-srocc, in standard deviations of the predictions; of neuralsort, in their unit.
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,).
+        temperature: temperature T of the soft sorting, in the unit of the predictions.
     """
     x, t, n = y_pred.flatten(), y.flatten(), len(y)
     rows = n + 1 - 2 * torch.arange(1, n + 1, device=x.device, dtype=x.dtype)
@@ -59,26 +71,56 @@ def neuralsort(y_pred: Tensor, y: Tensor, temperature: Positive = 1.) -> Tensor:
 # Ranks
 
 def ranks_of(values: Tensor) -> Tensor:
-    """Return the ranks 1..N of (N,) values; equal values share their mean rank."""
+    """Return the ranks 1..N of the values, (N,); equal values share their mean rank.
+
+    >>> ranks_of(torch.tensor([10., 30., 30.]))
+    tensor([1.0000, 2.5000, 2.5000])
+
+    Args:
+        values: (N,).
+    """
     below, equal = values < values[:, None], values == values[:, None]
     return below.sum(1) + (equal.sum(1) + 1) / 2
 
 
 def sigmoid_ranks(values: Tensor, temperature: float) -> Tensor:
-    """Return 1/2 + sum over j of s((v_i - v_j) / T), s the logistic function, of (N,) values."""
+    """Return the soft ranks 1/2 + sum_j s((v_i - v_j) / T), s the logistic function, (N,).
+
+    >>> sigmoid_ranks(torch.tensor([1., 2., 4.]), .1)
+    tensor([1.0000, 2.0000, 3.0000])
+
+    Args:
+        values: v, (N,).
+        temperature: T, in the unit of the values.
+    """
     return torch.sigmoid((values[:, None] - values) / temperature).sum(1) + .5
 
 
 def erf_ranks(values: Tensor, temperature: float) -> Tensor:
-    """Return 1/2 + sum over j of Phi((v_i - v_j) / T), Phi the normal distribution function, of (N,) values."""
+    """Return the soft ranks 1/2 + sum_j Phi((v_i - v_j) / T), Phi the normal distribution function, (N,).
+
+    >>> erf_ranks(torch.tensor([1., 2., 4.]), 1.)
+    tensor([1.1600, 1.8641, 2.9759])
+
+    Args:
+        values: v, (N,).
+        temperature: T, in the unit of the values.
+    """
     return torch.special.ndtr((values[:, None] - values) / temperature).sum(1) + .5
 
 
 def projected_ranks(values: Tensor, temperature: float) -> Tensor:
-    """Return the point of the permutahedron of (1, ..., N) that is nearest to v / T, of (N,) values.
+    """Return the point of the permutahedron of (1, ..., N) that is nearest to v / T, (N,).
 
-    It is z less the isotonic regression of z - (N, ..., 1), z = v / T in descending order. The gradient flows through
-    the means of the regression's blocks, which is its exact Jacobian.
+    With z = v / T in descending order, it is z less the isotonic regression of z - (N, ..., 1). The gradient flows
+    through the means of the regression's blocks, which gives the exact Jacobian.
+
+    >>> projected_ranks(torch.tensor([1., 2., 4.]), 10.)
+    tensor([1.8667, 1.9667, 2.1667])
+
+    Args:
+        values: v, (N,).
+        temperature: T, in the unit of the values.
     """
     z, order = (values / temperature).sort(descending=True)
     wanted = torch.arange(len(z), 0, -1, device=z.device, dtype=z.dtype)
@@ -90,7 +132,14 @@ SOFT_RANKS = {'sigmoid': sigmoid_ranks, 'erf': erf_ranks, 'projection': projecte
 
 
 def falling_regression(values: Tensor) -> Tensor:
-    """Return the nearest sequence (N,) that does not rise: least squares, by pooling adjacent violators."""
+    """Return the non-increasing sequence nearest to the values in least squares, (N,), by pooling adjacent violators.
+
+    >>> falling_regression(torch.tensor([3., 1., 2.]))
+    tensor([3.0000, 1.5000, 1.5000])
+
+    Args:
+        values: (N,).
+    """
     blocks: list[tuple[float, int]] = []  # mean and length
     for value in values.detach().double().tolist():
         mean, length = value, 1

@@ -1,4 +1,4 @@
-"""The predictions and MOS that losses get: columns of numbers, in float32 at least."""
+"""Convert the arguments of losses: predictions and MOS become (N, 1) tensors in float32 or float64."""
 from collections.abc import Callable
 from functools import wraps
 
@@ -7,12 +7,25 @@ from torch import Tensor
 
 
 def wide(values: Tensor) -> Tensor:
-    """Return the values in float32 at least: in half precision, small constants are 0 and sums are infinite."""
+    """Return half-precision values in float32, others as they are.
+
+    In half precision, small constants underflow to 0 and sums overflow.
+
+    >>> wide(torch.tensor([1.], dtype=torch.float16)).dtype
+    torch.float32
+
+    Args:
+        values: a tensor of any shape and floating type.
+    """
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a function of tensors: it computes in float32 at least, without autocast."""
+    """Decorate a function of tensors so that it computes in float32 or float64, without autocast.
+
+    Args:
+        function: takes tensors and other options, and returns a tensor.
+    """
     @wraps(function)
     def computed(*tensors, **options) -> Tensor:
         tensors = [wide(one) if isinstance(one, Tensor) else one for one in tensors]
@@ -24,7 +37,11 @@ def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a loss: it gets predictions and MOS as `columns`, and computes as `in_float32`."""
+    """Decorate a loss so that it gets predictions and MOS from `columns`, and computes as `in_float32` says.
+
+    Args:
+        loss: takes predictions (N, 1), MOS (N, 1) and options, and returns a scalar.
+    """
     @wraps(loss)
     def computed(y_pred: Tensor, y: Tensor, *arguments, **options) -> Tensor:
         return in_float32(loss)(*columns(y_pred, y), *arguments, **options)
@@ -32,7 +49,15 @@ def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predictions and MOS as (N, 1); ValueError that states both shapes if they are not (N,) or (N, 1)."""
+    """Return predictions and MOS as (N, 1); ValueError that names both shapes if they are not (N,) or (N, 1).
+
+    >>> [column.shape for column in columns(torch.ones(3), torch.ones(3, 1))]
+    [torch.Size([3, 1]), torch.Size([3, 1])]
+
+    Args:
+        y_pred: predictions, (N, 1) or (N,).
+        y: MOS, (N, 1) or (N,), of the same length.
+    """
     shapes = tuple(y_pred.shape), tuple(y.shape)
     if any(len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) for shape in shapes) \
             or shapes[0][0] != shapes[1][0] or not shapes[0][0]:

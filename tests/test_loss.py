@@ -144,9 +144,9 @@ def test_other_shapes_are_refused_with_both_stated(options):
 def test_numbers_that_are_not_finite_are_named(name, bad):
     loss, (x, y) = IQALoss(name, beta=(1, 0)), batch()
     spoilt = torch.where(torch.arange(8)[:, None] == 3, bad, y)
-    with pytest.raises(IQAloss.NotFiniteError, match='the MOS hold NaN or infinity'):
+    with pytest.raises(IQAloss.NotFiniteError, match='the MOS contain NaN or infinity'):
         loss([x, x], (spoilt, y))
-    with pytest.raises(IQAloss.NotFiniteError, match='the predictions hold NaN or infinity'):
+    with pytest.raises(IQAloss.NotFiniteError, match='the predictions contain NaN or infinity'):
         loss([spoilt, x], (y, y))
     assert torch.isfinite(loss([x, spoilt], (y, y)))  # a head of weight 0
 
@@ -216,7 +216,7 @@ def test_float32_under_autocast():
 def test_unknown_loss_and_wrong_number_of_heads():
     with pytest.raises(ValueError, match='unknown loss .*norm-in-norm'):
         IQALoss('nin')
-    with pytest.raises(ValueError, match='3 weights for a network with 1 heads'):
+    with pytest.raises(ValueError, match='beta has 3 weights, the network 1 heads; expected as many'):
         IQALoss()([batch()[0]], (batch()[1],) * 2)
 
 

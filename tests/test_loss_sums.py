@@ -1,5 +1,6 @@
 """Sums of losses, losses alone in half precision, and the losses of the other families against oracles in float64."""
 import doctest
+import inspect
 import math
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from mini import MINI
 from torch.testing import assert_close
 
+import iqa_losses
 import IQAloss
 import main
-from iqa_losses import correlation, loss_type, pairs, ranking, regression, soft_ranks, terms_of
+from iqa_losses import correlation, loss_type, pairs, ranking, regression, soft_ranks, tensors, terms_of
 from iqa_runtime.errors import UserError
+from iqa_runtime.variants import described
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
 from IQAloss import LOSSES, IQALoss
@@ -55,9 +58,23 @@ def test_plcc_against_numpy_and_its_ends():
         assert not constant.grad.any()
 
 
-@pytest.mark.parametrize('module', [IQAloss, correlation, pairs, ranking, regression, soft_ranks])
+MODULES = [IQAloss, iqa_losses, correlation, pairs, ranking, regression, soft_ranks, tensors]
+
+
+@pytest.mark.parametrize('module', MODULES)
 def test_examples_in_the_docstrings(module):
-    assert doctest.testmod(module, extraglobs={'torch': torch}).failed == 0
+    result = doctest.testmod(module, extraglobs={'torch': torch})
+    assert result.attempted
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize(('name', 'function'), [
+    (name, function) for module in MODULES for name, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and not name.startswith('_')])
+def test_each_function_describes_its_parameters_and_shows_a_tensor_that_it_computes(name, function):
+    documented, signature = inspect.getdoc(function), inspect.signature(function)
+    assert not set(signature.parameters) - set(described(documented))
+    assert '>>>' in documented or signature.return_annotation is not torch.Tensor
 
 
 # Alone in half precision
@@ -107,10 +124,10 @@ def test_a_sum_is_the_weighted_sum_of_its_losses(weights):
 
 @pytest.mark.parametrize(('text', 'message'), [
     ('mse+plc', "unknown loss 'plc' (did you mean plcc?)"), ('mse+', "unknown loss ''"), ('', "unknown loss ''"),
-    ('mse+plcc:0', "loss 'plcc:0': the weight '0' is no finite number above 0"), ('mse+plcc:-1', "the weight '-1'"),
+    ('mse+plcc:0', "loss 'plcc:0': the weight '0' is not a finite number above 0"), ('mse+plcc:-1', "the weight '-1'"),
     ('mse+plcc:nan', "the weight 'nan'"), ('mse:inf', "the weight 'inf'"), ('mse+plcc:', "the weight ''"),
-    ('mse:.5:.5', "the weight '.5:.5'"), ('mse+MSE', 'mse is in the sum twice'),
-    ('Lp+norm-in-norm', 'norm-in-norm is in the sum twice')])
+    ('mse:.5:.5', "the weight '.5:.5'"), ('mse+MSE', 'mse occurs twice'),
+    ('Lp+norm-in-norm', 'norm-in-norm occurs twice')])
 def test_bad_sums_are_one_line(text, message, fails):
     assert message in fails(TRAIN.parse, '--loss_type', text)
     with pytest.raises(UserError, match='loss'):
@@ -130,7 +147,7 @@ def test_the_monotonicity_is_a_loss_of_the_sum():
 
 
 def test_options_of_no_loss_are_refused_and_those_of_others_have_no_effect():
-    with pytest.raises(ValueError, match='no loss takes an option r; there are: alpha, p'):
+    with pytest.raises(ValueError, match='no loss takes an option r; options of losses: alpha, p'):
         IQALoss('mse', r=1)
     x, y = columns([(1, 2), (0, 3), (4, 1)], torch.float32)
     assert torch.equal(IQALoss('mse', beta=(1,), p=3)([x], (y, y)), IQAloss.mse(x, y))
