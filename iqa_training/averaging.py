@@ -6,17 +6,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """Return the exponential moving average of a network; `average.module` is a network with the averaged weights.
 
-    After the first optimizer step, `average.update_parameters(network)` takes the weights w_1, and after step t
+    Call `average.update_parameters(network)` after each optimizer step: with the weights w_t after step t, it computes
 
         a_t = decay a_(t-1) + (1 - decay) w_t,                a_1 = w_1
 
-    The running statistics of batch normalisations are averaged in the same way, so that they are those of the weights
-    beside them; whole numbers, as the batches that were counted, are copied. What does not change, as a frozen
-    parameter, is equal in the average, bit for bit.
+    Running statistics of batch normalisation are averaged in the same way, so that they match the averaged weights;
+    integer buffers, such as the count of batches, are copied. A frozen parameter stays the same in the average, bit for
+    bit.
 
     Args:
-        network: on its device, frozen and factored already.
-        decay: between 0 and 1; about 1 / (1 - decay) steps take part.
+        network: the network, on its device, after parameters are frozen and layers are factored.
+        decay: in (0, 1); the average spans about 1 / (1 - decay) steps.
     """
     average = get_ema_multi_avg_fn(decay)
 

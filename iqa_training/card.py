@@ -1,7 +1,7 @@
-"""The model card of a checkpoint, in Markdown: data, metrics, intended use, limits, and the command that made it.
+"""Write the model card of a checkpoint in Markdown: data, metrics, intended use, limits, and the training command.
 
-All of it comes from the checkpoint, so that the card of any checkpoint can be printed. What a file says of itself is
-shown as code, on one line, in characters that a terminal shows.
+All of it comes from the checkpoint, so that the card of any checkpoint can be printed. Texts from the file are shown as
+inline code, on one line, in printable characters.
 """
 import argparse
 import shlex
@@ -17,33 +17,33 @@ from iqa_training.options import TRAIN
 from IQAmodel import NETWORKS, PREFIX, entry_of
 from IQAperformance import CRITERIA, criterion_title
 
-LONGEST = 200  # characters of a text out of a checkpoint
-MOST = 12      # items of a list out of a checkpoint
+LONGEST = 200  # characters of a text from a checkpoint
+MOST = 12      # items of a list from a checkpoint
 LIMITS = (
-    'The scores stand for the mean opinion of those who rated this data set, in the way in which they were asked; '
-    'other people, screens and questions give other scores.',
-    'Images, distortions and processing unlike those that were rated are outside what the model has learned. A score '
-    'beyond the range of MOS is an extrapolation.',
-    'The intervals say how much the criteria depend on which images were tested, not on the seed or the split, nor how '
-    'the model does on another data set.',
-    'It rates how an image looks, not what it shows: no person, and no one\'s work, should be judged by a score alone.')
-OF_DEMO = ('The scores of the demo data set are computed from the strength of a distortion; they are no opinions of '
-           'people.')
+    'The scores estimate the mean opinion of the people who rated this data set, under the conditions of that study; '
+    'other raters, screens and questions give other scores.',
+    'The model has not learned to score images, distortions and processing unlike those that were rated. A score '
+    'outside the range of MOS is an extrapolation.',
+    'The intervals show how much the criteria depend on the choice of test images. They do not cover the seed, the '
+    'split, or other data sets.',
+    'The model rates how an image looks, not what it shows: no person, and no one\'s work, should be judged by a score '
+    'alone.')
+OF_DEMO = 'The scores of the demo data set are computed from the strength of a distortion; they are not human opinions.'
 
 
 def about(path: str | Path) -> str:
-    """Return the card of a checkpoint's file; UserError if it is none."""
+    """Return the card of a checkpoint file; raise UserError if the file is not a checkpoint."""
     return card(load_checkpoint(path), card_file(Path(path)).stem)
 
 
 def write_card(path: Path, content: Mapping) -> None:
-    """Write the card of a checkpoint beside its file; `content` is what the file holds, or is about to."""
+    """Write the card of a checkpoint beside its file, whose content, written or about to be, is `content`."""
     checkpoint = check_checkpoint({'versions': versions(), **content}, path)
     write_text(card_file(path), card(checkpoint, card_file(path).stem))
 
 
 def card(checkpoint: Mapping, name: str) -> str:
-    """Return the card of a checkpoint as `load_checkpoint` returns it; what the checkpoint lacks is left out."""
+    """Return the card of a checkpoint (see `load_checkpoint`), without sections that the checkpoint has no data for."""
     parts = {'Model': model(checkpoint), 'Data': data(checkpoint), 'Metrics': metrics(checkpoint),
              'Calibration': calibration(checkpoint), 'Intended use': intended_use(checkpoint),
              'Limits': limits(checkpoint), 'How it was made': command_of(checkpoint)}
@@ -52,13 +52,13 @@ def card(checkpoint: Mapping, name: str) -> str:
 
 
 def code(text) -> str:
-    """Return a text as code in Markdown: on one line, cut, without backticks and bars, which would end it."""
+    """Return text as inline Markdown code: on one line, truncated, without backticks and bars, which would break it."""
     line = one_line(str(text).replace('`', "'").replace('|', '/'))
     return f'`{line[:LONGEST]}{"..." if len(line) > LONGEST else ""}`'
 
 
 def codes(values: Mapping) -> str:
-    """Return names and values as code."""
+    """Return names and values as inline Markdown code, at most MOST of them."""
     some = [code(f'{name} {shown(value)}') for name, value in list(values.items())[:MOST]]
     return ', '.join(some) + (', ...' if len(values) > MOST else '')
 
@@ -86,9 +86,9 @@ def model(checkpoint: Mapping) -> list[str]:
 
 
 def _sizing(preprocessing: Mapping) -> str:
-    """Return what happens to the size of an image, in words."""
+    """Describe how preprocessing changes the size of an image."""
     if not preprocessing.get('resize'):
-        return 'of its own size'
+        return 'at its original size'
     height, width = preprocessing['resize']
     how = 'enlarged, if smaller, to at least' if preprocessing.get('fit') == 'enlarge' else 'resized to'
     return f'{how} {width}x{height} (w x h)'
@@ -106,7 +106,7 @@ def data(checkpoint: Mapping) -> list[str]:
         lines.append(f'- Hash of the split: {code(checkpoint["split_hash"])}')
     if 'mos' in checkpoint:
         mos = checkpoint['mos']
-        whose = 'the ratings of the calibration' if 'calibration' in checkpoint else 'the training images'
+        whose = 'the calibration ratings' if 'calibration' in checkpoint else 'the training images'
         lines.append(f'- MOS of {whose}: {mos["min"]:.4g} to {mos["max"]:.4g}, '
                      f'{"higher" if mos["higher_is_better"] else "lower"} is better')
     return lines
@@ -120,8 +120,8 @@ def metrics(checkpoint: Mapping) -> list[str]:
         return []
     titles = [criterion_title(name).replace('|', r'\|') for name in CRITERIA]
     return [f'| | {" | ".join(titles)} |', '|---' * (len(CRITERIA) + 1) + '|', *rows, '',
-            'Of the scored head; RMSE in MOS units. In brackets: 95 % bootstrap intervals over images. The epoch was '
-            'chosen by val, the line to MOS is that of train.']
+            'Criteria of the scored head; RMSE in MOS units. Brackets: 95 % bootstrap intervals over images. The epoch '
+            'was chosen on val; the line to MOS comes from train.']
 
 
 def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
@@ -135,16 +135,16 @@ def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
 
 
 def calibration(checkpoint: Mapping) -> list[str]:
-    """Return the lines on ratings that the scores were fitted to."""
+    """Return the line on the ratings that the scores were fitted to."""
     if 'calibration' not in checkpoint:
         return []
     fitted = {key: value for key, value in checkpoint['calibration'].items() if key in ('kind', 'images')}
-    return [f'The scores are fitted to ratings ({codes(fitted)}); the metrics above are those before, on the scale of '
-            'the training images.']
+    return [f'The scores are fitted to ratings ({codes(fitted)}); the metrics above were measured before the fit, on '
+            'the MOS scale of the training images.']
 
 
 def intended_use(checkpoint: Mapping) -> list[str]:
-    """Return what the model is for."""
+    """Return the sentence on the intended use of the model."""
     name = checkpoint.get('network', {}).get('name', '')
     inputs = entry_of(name).inputs if name in NETWORKS or name.startswith(PREFIX) else 1
     compared = 'beside its reference' if inputs == 2 else 'without a reference'
@@ -153,15 +153,15 @@ def intended_use(checkpoint: Mapping) -> list[str]:
 
 
 def limits(checkpoint: Mapping) -> list[str]:
-    """Return what the model is not for, and what its figures do not say."""
-    said = (*LIMITS, OF_DEMO) if checkpoint.get('dataset') == 'demo' else LIMITS
-    return [f'- {sentence}' for sentence in said]
+    """Return the lines on the limits of the model and of its metrics."""
+    sentences = (*LIMITS, OF_DEMO) if checkpoint.get('dataset') == 'demo' else LIMITS
+    return [f'- {sentence}' for sentence in sentences]
 
 
 def command_of(checkpoint: Mapping) -> list[str]:
-    """Return the command that made the checkpoint, of its options that are not the defaults, and the versions.
+    """Return the training command, with the options that differ from the defaults, and the versions.
 
-    An option that main.py would not take, or that is too long to show, is left out and counted.
+    Options that main.py does not accept, or that are too long to show, are left out and counted.
     """
     lines, words, refused = [], ['python', 'main.py'], 0
     for name, value in checkpoint.get('options', {}).items():
@@ -176,10 +176,10 @@ def command_of(checkpoint: Mapping) -> list[str]:
             refused += 1
     if 'options' in checkpoint:
         lines += ['```', one_line(shlex.join(words)), '```', '',
-                  'With the places of its files (`--im_dir` ...) where they are not the usual ones.']
+                  'Add the paths of your files (`--im_dir` ...) if they are not the default ones.']
     if refused:
-        lines += ['', f'{refused} of its options are left out: they are too long to show, or main.py takes no such '
-                  'values.']
+        lines += ['', f'{refused} of its options are left out: they are too long to show, or main.py does not accept '
+                  'their values.']
     if 'versions' in checkpoint:
         lines += ['', f'Made with {codes(checkpoint["versions"])}.']
     return lines

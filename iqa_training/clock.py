@@ -1,15 +1,15 @@
-"""Estimate how long a run still takes."""
+"""Estimate the remaining time of a run."""
 import math
 import time
 from collections.abc import Callable
 
 
 class Clock:
-    """The time that a run takes, validations included, from the iterations of this process alone.
+    """Estimates the remaining time of a run, validations included, from the iterations of this process alone.
 
     Args:
         total: iterations of the whole run.
-        done: those that were done before, by a process that was stopped.
+        done: iterations completed by earlier processes that were stopped.
         now: returns the time in seconds.
     """
 
@@ -17,13 +17,13 @@ class Clock:
         self.total, self.begun, self.now, self.start = total, done, now, now()
 
     def left(self, iteration: int) -> float:
-        """Return the seconds that the run still takes after an iteration; nan if this process has done none."""
+        """Return the estimated seconds left after an iteration; nan if this process has completed none."""
         done = iteration - self.begun
         return (self.now() - self.start) / done * (self.total - iteration) if done else math.nan
 
 
 def in_words(seconds: float) -> str:
-    """Return a duration as text: 45 s, 12 min, 3 h 05 min, 2 d 4 h; '' if it is not known.
+    """Return a duration as text: 45 s, 12 min, 3 h 05 min, 2 d 4 h; '' for nan.
 
     >>> in_words(11100)
     '3 h 05 min'

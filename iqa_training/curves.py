@@ -1,4 +1,4 @@
-"""Curves of a run over its epochs: read from a log or a CSV file, and their best values."""
+"""Read curves of a criterion over epochs from CSV files, and find their best values."""
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ HEADER = ['Wall time', 'Step', 'Value']
 
 
 class Curve(NamedTuple):
-    """A criterion over epochs: both (n,), n >= 0, all finite. `diverged`: the value after the last one was not."""
+    """A criterion over epochs: both (n,), n >= 0, all finite. `diverged`: the next value was not finite."""
 
     epochs: np.ndarray
     values: np.ndarray
@@ -23,12 +23,12 @@ class Curve(NamedTuple):
 def read_curve(path: str | Path, command: str = '') -> Curve:
     """Read a curve in TensorBoard's download format (Wall time,Step,Value), up to its first NaN or infinity.
 
-    UserError: no such file (with the `command` that makes it), no rows, other columns, text for a number, or
-    epochs that do not increase.
+    Raises UserError if the file does not exist (the message then gives the `command` that makes it), if it has other
+    columns or no rows, or if a value is not a number or the epochs do not increase.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'{path} not found' + (f'; this makes it: {command}' if command else ''))
+        raise UserError(f'{path} not found' + (f'; make it with: {command}' if command else ''))
     table = Table.read(path)
     table.needs(*HEADER)
     if not table.rows:
@@ -42,7 +42,7 @@ def read_curve(path: str | Path, command: str = '') -> Curve:
 
 
 def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
-    """Return the curve of values (n,) at increasing epochs (n,), up to the first that is NaN or infinite."""
+    """Return the curve of values (n,) at increasing epochs (n,), up to the first value that is NaN or infinite."""
     bad = ~np.isfinite(values)
     end = int(np.argmax(bad)) if bad.any() else len(values)
     return Curve(steps[:end], values[:end], bool(bad.any()))
@@ -50,7 +50,7 @@ def as_curve(steps: np.ndarray, values: np.ndarray) -> Curve:
 
 def direction(metric: str) -> int:
     """Return 1 if a higher value of a criterion is better, -1 if a lower one is."""
-    from IQAperformance import CRITERIA  # slow to import, as torch is, and --help of figures needs none
+    from IQAperformance import CRITERIA  # it imports torch, which is slow and not needed for --help
     return CRITERIA[metric].direction
 
 
@@ -61,10 +61,10 @@ def first_reaching(curve: Curve, target: float, metric: str) -> float | None:
 
 
 def best(curve: Curve, metric: str) -> float:
-    """Return the best value of a curve; nan if it has none."""
+    """Return the best value of a curve; nan if it is empty."""
     return float((np.max if direction(metric) > 0 else np.min)(curve.values)) if len(curve.values) else math.nan
 
 
 def last_epoch(*groups: Mapping[str, Curve]) -> float:
-    """Return the last epoch of the longest curve."""
+    """Return the last epoch of the longest curve; 1 if all are empty."""
     return max((curve.epochs[-1] for curves in groups for curve in curves.values() if len(curve.epochs)), default=1)

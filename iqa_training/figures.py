@@ -1,6 +1,6 @@
-"""Draw figures: their style and colours, curves, saving as PDF and PNG.
+"""Draw figures in one style: learning curves and mean ranks; save them as PDF and PNG.
 
-Figures are drawn at the size they have on the page: COLUMN or PAGE inches wide, so that 7 points stay 7 points.
+Figures are drawn at their size on the page, COLUMN or PAGE inches wide, so that 7 points stay 7 points.
 """
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,12 +31,12 @@ styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 VALUE_STYLES = [{'color': '#0072B2', 'linestyle': '-'}, {'color': '#E69F00', 'linestyle': (0, (4, 1.5))},
                 {'color': '#009E73', 'linestyle': (0, (1.2, 1.2))},
                 {'color': '#CC79A7', 'linestyle': (0, (4, 1.2, 1, 1.2))}]
-# of a correlation's axis: the ones wanted most first
+# ticks of the axis of a correlation, the most useful first
 TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .7, .85, .97, .6, .3, -.3, -.6, -.9, .96, .94, .92, .91, .87, .83)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches that lays itself out; no window, no state shared with others."""
+    """Return an empty figure of a size in inches, which lays itself out, has no window and shares no state."""
     return Figure(figsize=(width, height), layout='constrained')
 
 
@@ -44,8 +44,7 @@ def draw_curves(ax: Axes, curves: Mapping[str, Curve], styles: Mapping[str, dict
                 alike: bool = True) -> None:
     """Draw labelled curves over epochs, up to `last`.
 
-    One that diverged gets a cross where it ends, and so does, if all were to be `alike` in length, one that ends
-    before `last`.
+    A curve that diverged ends in a cross. So does one that ends before `last`, if all should be `alike` in length.
     """
     for label, curve in curves.items():
         line, = ax.plot(curve.epochs, curve.values, label=label, **styles[label])
@@ -67,7 +66,7 @@ def _fisher_z(r: np.ndarray) -> np.ndarray:
 
 
 def spread_correlations(axes: Sequence[Axes]) -> None:
-    """Scale the y axis of panels alike by Fisher's z, so that .90 and .93 do not fall together beside .30."""
+    """Scale the y axes of panels alike by Fisher's z, which keeps .90 and .93 apart on an axis that reaches .30."""
     data = [line.get_ydata() for ax in axes for line in ax.lines if line.get_transform() == ax.transData]
     z = _fisher_z(np.concatenate([*map(np.asarray, data), [.8, .9]]).astype(float))
     margin = .08 * np.ptp(z)
@@ -150,7 +149,7 @@ def save(figure: Figure, out_dir: str | Path, name: str) -> list[Path]:
         metadata = {'CreationDate': None} if path.suffix == '.pdf' else {}
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-            if path.suffix == '.png':  # 128 colours draw the same, in a third of the bytes
+            if path.suffix == '.png':  # 128 colours look the same, in a third of the bytes
                 with opened(temporary) as image:
                     small = image.convert('RGB').quantize(128, dither=Image.Dither.NONE)
                 small.save(temporary, format='png', optimize=True, dpi=image.info.get('dpi'))

@@ -1,4 +1,4 @@
-"""Adam as Keras computes it."""
+"""Compute Adam's steps as Keras does."""
 import math
 from collections.abc import Callable
 
@@ -21,6 +21,6 @@ class KerasAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take a step; return the loss that `closure` computes, if it is given."""
         for group in self.param_groups:
-            group['steps'] = group['steps'] + 1 if self.state else 1  # its state is empty if it was forgotten
+            group['steps'] = group['steps'] + 1 if self.state else 1  # the state is empty after optimizers.forget
             group['eps'] = group['keras_eps'] / math.sqrt(1 - group['betas'][1] ** group['steps'])
         return super().step(closure)

@@ -4,17 +4,17 @@ from functools import partial
 from iqa_networks.size import without_memory
 from IQAmodel import create_model, entry_of, list_models
 
-MOST_BUILT = 60  # names whose networks are built to count their parameters; timm has more than a thousand
+MOST_BUILT = 60  # networks that are built to count their parameters; timm has more than a thousand
 
 
 def models_table(pattern: str = '*') -> str:
-    """Return a line for each network that matches: its name, parameters, images that it takes, and system.
+    """Return a line for each network whose name matches: name, number of parameters, input images, and system.
 
-    Of more than MOST_BUILT networks, the names alone.
+    If more than MOST_BUILT networks match, the lines hold the names alone.
     """
     names = list_models(pattern)
     if len(names) > MOST_BUILT:
-        return '\n'.join([*names, f'{len(names)} networks; of at most {MOST_BUILT}, their sizes are shown too'])
+        return '\n'.join([*names, f'{len(names)} networks; sizes are shown if at most {MOST_BUILT} match'])
     lines = [f'{"network":24}{"parameters":>14}  {"input":<30}system']
     return '\n'.join([*lines, *map(_line, names)])
 

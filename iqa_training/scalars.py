@@ -9,16 +9,16 @@ Scalars = dict[str, list[tuple[float, int, float]]]  # tag -> (wall time, step, 
 
 
 def read_scalars(run_dir: str | Path) -> Scalars:
-    """Read a run's scalars. If a step was written twice, as by a run that was resumed, the later writing counts.
+    """Read a run's scalars; if a step was written twice, as by a resumed run, the later value counts.
 
-    UserError if there is no log, or one that cannot be read.
+    Raises UserError if there is no log, or if it cannot be read.
     """
     if any(Path(run_dir).glob('*tfevents*')):
         rows = _of_tensorboard(run_dir)
     elif Path(run_dir, CSV).is_file():
         rows = _of_csv(Path(run_dir, CSV))
     else:
-        raise UserError(f'{run_dir}: no TensorBoard event file in it, and no {CSV}')
+        raise UserError(f'{run_dir}: it holds no TensorBoard event file and no {CSV}')
     curves = {}
     for tag, points in rows.items():
         latest = {step: (seconds, step, value) for seconds, step, value in sorted(points, key=lambda point: point[0])}

@@ -1,4 +1,4 @@
-"""A step of many runs: a command of the project, and the file that it leaves when it is done."""
+"""Describe a step of many runs: a command of the project, and the file that it writes when it is done."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from iqa_training.options import TRAIN
 
 @dataclass(frozen=True)
 class Step:
-    """A command: the script and its words, and the file that it leaves when it is done.
+    """A command: the script and its words, and the file that it writes when it is done.
 
-    `checkpoint` is that of a training run, whose file is its results.
+    `checkpoint` is the checkpoint of a training run, for which `makes` is the file of its results.
     """
 
     words: tuple[str, ...]
@@ -27,20 +27,20 @@ class Step:
 
 
 def script(name: str) -> str:
-    """Return the path of a script of the project. Commands run where the driver does, as their relative paths mean."""
+    """Return the path of a script of the project, for a command that runs in the current folder."""
     return name if Path.cwd() == ROOT else str(ROOT / name)
 
 
 def training(words: Sequence[str]) -> Step:
-    """Return the step that trains with these words of main.py, or goes on where it was stopped."""
+    """Return the step that trains with these words of main.py, and resumes a run that was stopped."""
     options = TRAIN.parse(words)
     return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{name_of(options)}.json'),
                 checkpoint_file(options))
 
 
 def is_finished(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is there and is that of a finished run; a damaged one is not."""
+    """Return whether a checkpoint exists and belongs to a finished run; False if it is damaged."""
     try:
         return checkpoint.exists() and bool(load_checkpoint(checkpoint).get('finished'))
-    except UserError:  # damaged: main.py says so
+    except UserError:  # damaged: main.py reports it
         return False

@@ -1,7 +1,7 @@
-"""The summary of a run, beside its log: its learning curves as a picture, and a page that needs no network.
+"""Summarise a run beside its log: a picture of its learning curves, and a page that works offline.
 
-All comes from what a run leaves: options.json and the scalars of its log, its checkpoint, and the table of its results.
-So the summary of a run can be made again, and that of one that is still training or was stopped.
+Everything comes from the run's files: options.json and the scalars of its log, its checkpoint, and the table of its
+results. A summary can therefore be written again, also for a run that is still training or was stopped.
 """
 import shlex
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
 
     Args:
         args: options of main.py.
-        history: scalars of the log; without them they are read from it.
+        history: scalars of the log; None: they are read from the log.
     """
     folder = Path(args.log_dir, name_of(args))
     file = folder / 'options.json'
@@ -55,12 +55,12 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
 
 
 def summarise_if_possible(args: Options, history: History) -> None:
-    """Write the summary of a run that has ended; print why, if it cannot be: the results are there without it."""
+    """Write the summary of a finished run; print a warning if that fails, since the run is complete without it."""
     try:
         print(f'Summary: {summarise(args, history)[0]}')
     except Exception as error:  # matplotlib, Jinja2 and the disk raise many kinds
         print(f'WARNING: no summary is written ({type(error).__name__}: {one_line(str(error))}); the run is complete, '
-              'and --summary makes it', flush=True)
+              'and --summary writes it', flush=True)
 
 
 def predictions(table: Path) -> Scatter | None:
@@ -110,7 +110,7 @@ def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
 
 
 def rendered(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
-    """Return the page; all text in it is escaped by Jinja2."""
+    """Return the page; Jinja2 escapes all text in it."""
     import jinja2  # slow to import, as the charts are
     from markupsafe import Markup
     changed = {option: value for option, value in options.items() if value != TRAIN.defaults.get(option)}

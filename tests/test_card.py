@@ -40,7 +40,7 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     text = checkpoint.with_suffix('.md').read_text()
     assert printed(checkpoint, capsys) == text
     content = read_tensors(checkpoint)
-    for said in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'no opinions of people',
+    for said in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'not human opinions',
                  f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
                  '## Intended use', '## Limits', f'{performance.rmse:.4f} ['):
         assert said in text
@@ -52,7 +52,7 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     test_demo.main(['--calibrate', 'ratings.csv', '-modelfile', 'alone.pth', '--device', 'cpu', '--no-pbar', '--force'])
     text = Path('alone-calibrated.md').read_text()
     assert '## Calibration' in text
-    assert 'MOS of the ratings of the calibration: 0 to 19' in text
+    assert 'MOS of the calibration ratings: 0 to 19' in text
     assert printed('alone-calibrated.pth', capsys) == text
 
 

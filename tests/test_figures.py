@@ -77,7 +77,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(figure, tmp_path
     error = fails(script(figure).main, '--csv_dir', tmp_path, '--out_dir', tmp_path)
     first = figure_runs.figure_runs(figure)[0]
     assert str(first.path(tmp_path, first.parts[0], first.metrics[0])) in error
-    assert f'this makes it: {first.command()}' in error
+    assert f'make it with: {first.command()}' in error
 
 
 def test_commands_are_those_of_the_companion_paper():

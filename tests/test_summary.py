@@ -72,7 +72,7 @@ def test_a_stopped_run_has_a_summary_too(tiny, drawn, fails):
     the('checkpoints/*.pth').unlink()
     main.main([*tiny, *RUN, '--summary'])
     text = the('runs/*/summary.html').read_text()
-    assert 'Not finished; no epoch of 2 is kept' in text
+    assert 'Not finished; none of 2 epochs is saved' in text
     assert text.count('<svg') == 3
 
 

@@ -135,7 +135,7 @@ def test_a_size_that_does_not_fit():
 def test_names(fails):
     assert 'timm/convnext_tiny' in list_models('timm/convnext_*')
     assert not any(name.startswith('timm') for name in list_models())
-    assert 'networks; of at most' in models_table('timm/*')
+    assert 'networks; sizes are shown' in models_table('timm/*')
     assert 'timm/test_resnet' in models_table('timm/test_resnet')
     assert main.TRAIN.parse(['-arch', 'timm/ConvNeXt_tiny']).architecture == 'timm/convnext_tiny'
     for name, near in (('convnxt_tiny', 'did you mean timm/convnext_tiny or'),
