@@ -24,30 +24,37 @@ from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import Paths, check_outputs, same_file
+from iqa_runtime.labels import Labels
 from iqa_runtime.names import nearest
 from iqa_runtime.options import Options
-
-Scores = tuple[torch.Tensor, torch.Tensor]
 
 
 class IQADataset(Dataset):
     """Images with their opinion scores; item i is ((image, ...), (mos, std)).
 
     One image, or two: reference and distorted; each (3, H, W) uint8. The scores are (1,) float32 in MOS units. `batch`
-    reads several items at once; images lie in memory as (N, H, W, 3), which is torch's channels_last, so that each is
-    copied once.
+    reads several items at once, with Labels, which hold all that is known of the opinions; images lie in memory as
+    (N, H, W, 3), which is torch's channels_last, so that each is copied once.
 
     Args:
         paths: the image files of each item, reference first.
         mos, std: (N,) mean and standard deviation of the opinions.
         read: path -> (H, W, 3) uint8 array: Preprocess.array or a DecodedImages.
         augment: PIL images of an item -> as many PIL images, the random part of training.
+        more: name -> (N, C) what else is known of the opinions (see iqa_runtime.labels.Labels).
     """
 
     def __init__(self, paths: Sequence[tuple[Path, ...]], mos: np.ndarray, std: np.ndarray,
-                 read: Callable[[Path], np.ndarray], augment: Augmentation | None = None):
+                 read: Callable[[Path], np.ndarray], augment: Augmentation | None = None,
+                 more: Mapping[str, np.ndarray] | None = None):
         self.paths, self.read, self.augment = list(paths), read, augment
-        self.mos, self.std = (torch.as_tensor(np.asarray(v), dtype=torch.float32)[:, None] for v in (mos, std))
+        mos, std = np.reshape(mos, (-1, 1)), np.reshape(std, (-1, 1))
+        self.labels = Labels(mos, std, more or {}).map(lambda values: torch.as_tensor(values, dtype=torch.float32))
+
+    @property
+    def mos(self) -> torch.Tensor:
+        """Return the mean opinion scores, (N, 1)."""
+        return self.labels.mos
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,22 +62,22 @@ class IQADataset(Dataset):
     def repeated(self, times: int) -> 'IQADataset':
         """Return a data set that lists each item `times` times, as for crops of an image that is decoded once."""
         more = copy(self)
-        more.paths, more.mos, more.std = self.paths * times, self.mos.repeat(times, 1), self.std.repeat(times, 1)
+        more.paths, more.labels = self.paths * times, self.labels.map(lambda values: values.repeat(times, 1))
         return more
 
-    def __getitem__(self, i: int) -> tuple[tuple[torch.Tensor, ...], Scores]:
+    def __getitem__(self, i: int) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, torch.Tensor]]:
         images, (mos, std) = self.batch([i])
         return tuple(image[0] for image in images), (mos[0], std[0])
 
-    def batch(self, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], Scores]:
-        """Return a batch of images of one size, (N, 3, H, W) uint8 each, and its scores, (N, 1) each."""
+    def batch(self, rows: list[int]) -> tuple[tuple[torch.Tensor, ...], Labels]:
+        """Return a batch of images of one size, (N, 3, H, W) uint8 each, and its labels, (N, 1) each."""
         first = self._pixels(rows[0])
         batches = [torch.empty(len(rows), *pixels.shape, dtype=torch.uint8) for pixels in first]
         places = [batch.numpy() for batch in batches]
         for n, i in enumerate(rows):
             for place, pixels in zip(places, first if n == 0 else self._pixels(i), strict=True):
                 place[n] = pixels
-        return tuple(batch.permute(0, 3, 1, 2) for batch in batches), (self.mos[rows], self.std[rows])
+        return tuple(batch.permute(0, 3, 1, 2) for batch in batches), self.labels.map(lambda values: values[rows])
 
     def _pixels(self, i: int) -> list[np.ndarray]:
         pixels = [self.read(path) for path in self.paths[i]]
@@ -233,7 +240,10 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
     read, sizes = loading.open(files, preprocess)
     size = dict(zip(files, sizes, strict=True))
     check_pairs([item for pairs in paths.values() for item in pairs], size)
-    datasets = {part: IQADataset(paths[part], info.mos[chosen], info.std[chosen], read)
+    known = {name: values for name, values in (('interval', info.interval), ('ratings', info.shares))
+             if values is not None}
+    datasets = {part: IQADataset(paths[part], info.mos[chosen], info.std[chosen], read,
+                                 more={name: values[chosen] for name, values in known.items()})
                 for part, chosen in parts.items()}
     return Data(name, names, datasets, {part: [size[item[-1]] for item in pairs] for part, pairs in paths.items()},
                 preprocess, loading, info.higher_is_better)

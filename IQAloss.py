@@ -14,19 +14,31 @@ from torch import Tensor, nn
 
 from iqa_losses import ALIASES, LOSSES, loss, terms_of
 from iqa_losses.correlation import ccc, pearson, plcc
-from iqa_losses.pairs import fidelity, mixed, rank_hinge, ranknet, thurstone_bce, tres
+from iqa_losses.pairs import (
+    fidelity,
+    fidelity_of_raters,
+    mixed,
+    rank_hinge,
+    ranknet,
+    thurstone_bce,
+    thurstone_bce_of_raters,
+    tres,
+)
 from iqa_losses.ranking import Ranker, macs_loss, monotonicity_regularization, ranks, unranked
-from iqa_losses.regression import charbonnier, huber, logcosh, mae, mse
+from iqa_losses.regression import charbonnier, epsilon, huber, logcosh, mae, mse
 from iqa_losses.soft_ranks import neuralsort, soft_srocc
 from iqa_losses.tensors import columns, in_float32
 from iqa_runtime.errors import UserError
+from iqa_runtime.labels import Labels
 from iqa_runtime.option_types import Exponent, TwoWeights
 
 __all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss', 'ccc', 'charbonnier', 'columns',
-           'fidelity', 'huber', 'linearity_induced_loss', 'logcosh', 'macs_loss', 'mae', 'mixed',
+           'epsilon', 'fidelity', 'fidelity_of_raters', 'huber', 'linearity_induced_loss', 'logcosh', 'macs_loss',
+           'mae', 'mixed',
            'monotonicity_regularization', 'mse', 'neuralsort', 'norm_loss_with_mean_normalization',
            'norm_loss_with_min_max_normalization', 'norm_loss_with_normalization', 'norm_loss_with_scaling', 'pearson',
-           'plcc', 'rank_hinge', 'ranknet', 'ranks', 'soft_srocc', 'thurstone_bce', 'tres', 'unranked']
+           'plcc', 'rank_hinge', 'ranknet', 'ranks', 'soft_srocc', 'thurstone_bce',
+           'thurstone_bce_of_raters', 'tres', 'unranked']
 
 EPS = 1e-8
 
@@ -313,7 +325,8 @@ class IQALoss(nn.Module):
 
         IQALoss()([pq6, pq7, pq], (mos, std)) = beta[0] L(pq6, mos) + beta[1] L(pq7, mos) + beta[2] L(pq, mos)
 
-    Predictions and MOS are (N, 1) or (N,), in MOS units; heads of weight 0 are skipped. `beta` has as many weights as
+    Predictions and MOS are (N, 1) or (N,), in MOS units; Labels instead of the pair (mos, std) contain what some losses
+    need besides. Heads of weight 0 are skipped. `beta` has as many weights as
     the network has heads. Raises NotFiniteError if predictions or MOS contain NaN or infinity, and ValueError for an
     unknown loss or option.
 
@@ -352,12 +365,17 @@ class IQALoss(nn.Module):
         """Return the index of the head to score: the last if it is trained, else the head with the largest weight."""
         return len(self.beta) - 1 if self.beta[-1] else self.beta.index(max(self.beta))
 
-    def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
+    @property
+    def needs(self) -> set[str]:
+        """Return the names of iqa_losses.INPUTS that the losses take."""
+        return {need for name in self.weights for need in LOSSES[name].needs()}
+
+    def forward(self, outputs: Sequence[Tensor], scores: Labels | tuple[Tensor, Tensor]) -> Tensor:
         """Return the total loss, a float32 scalar.
 
         Args:
             outputs: predictions of each head, (N, 1) or (N,).
-            scores: MOS and standard deviations, (N, 1) or (N,) each; only the MOS are compared.
+            scores: Labels, or the pair of MOS and standard deviations, (N, 1) or (N,) each.
         """
         if isinstance(outputs, Tensor):
             raise ValueError(f'outputs: expected a sequence of heads, got one tensor {tuple(outputs.shape)}')
@@ -365,8 +383,9 @@ class IQALoss(nn.Module):
             raise ValueError(f'beta has {len(self.beta)} weights, the network {len(outputs)} heads; expected as many')
         self.parts = dict.fromkeys(self.weights if len(self.weights) > 1 else (), 0.)
         with torch.autocast(outputs[0].device.type, enabled=False):
-            y = scores[0].to(outputs[0].device).float()
-            total = sum(weight * self._head(output.float(), y, weight)
+            labels = Labels.of(scores).map(lambda values: values.to(outputs[0].device).float())
+            y = labels.mos
+            total = sum(weight * self._head(output.float(), labels, weight)
                         for output, weight in zip(outputs, self.beta, strict=True) if weight)
             if self.penalty:
                 total = total + self.penalty()
@@ -375,9 +394,11 @@ class IQALoss(nn.Module):
             self._explain(outputs, y)
         return total
 
-    def _head(self, y_pred: Tensor, y: Tensor, beta: float) -> Tensor:
+    def _head(self, y_pred: Tensor, labels: Labels, beta: float) -> Tensor:
         """Return the sum of the losses of a head, and add each loss, times the head's weight, to `parts`."""
-        values = {name: function(y_pred, y) for name, function in self.functions.items()}
+        known = {'y_pred': y_pred, 'y': labels.mos, 'std': labels.std, **labels.more}
+        values = {name: function(**{need: known[need] for need in LOSSES[name].needs()})
+                  for name, function in self.functions.items()}
         for name in self.parts:
             self.parts[name] = self.parts[name] + beta * values[name].detach()
         return sum(self.weights[name] * value for name, value in values.items())
@@ -392,11 +413,11 @@ class IQALoss(nn.Module):
                 raise NotFiniteError(f'the {name} contain NaN or infinity')
 
 
-def _with_options(name: str, options: Mapping[str, object]) -> Callable[[Tensor, Tensor], Tensor]:
+def _with_options(name: str, options: Mapping[str, object]) -> Callable[..., Tensor]:
     """Bind the options that a loss takes, and return the loss; ValueError if it cannot be computed with them."""
     row = LOSSES[name]
     function = partial(row.build, **{option: value for option, value in options.items() if option in row.options()})
-    function(torch.zeros(2, 1), torch.zeros(2, 1))
+    function(**{need: torch.zeros(2, 1) for need in row.needs()})
     return function
 
 

@@ -23,6 +23,7 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.averaging import averaged
 from iqa_training.evaluation import Evaluation
+from iqa_training.labels import check_labels
 from iqa_training.listing import models_table
 from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
@@ -104,6 +105,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     model.to(memory_format=memory_format(data.sizes['train'][0]))
     if data.crops:
         data.crops.check_side(model.side)
+    check_labels(args.values, data)
     loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     training = assemble(args, files, data, model, loader, device, stop)
     print(f'Run {files.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())

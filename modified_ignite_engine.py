@@ -23,6 +23,7 @@ from iqa_networks.network import Network
 from iqa_networks.size import too_small
 from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError, first_line
+from iqa_runtime.labels import Labels
 
 logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
 
@@ -30,12 +31,12 @@ logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is
 def preparing(network: Network, target: Target) -> Callable:
     """Return the function that ignite's steps call `prepare_batch`: it makes the network's input and target of a batch.
 
-    Images become what `network.prepare` returns, on its device; MOS becomes the target, on the engine's.
+    Images become what `network.prepare` returns, on its device; labels come onto the target's scale, on the engine's.
     """
     def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
-        images, (mos, std) = batch
-        mos, std = (score.to(device, non_blocking=non_blocking) for score in (mos, std))
-        return network.prepare(images), (target(mos), std)
+        images, scores = batch
+        labels = Labels.of(scores).map(lambda values: values.to(device, non_blocking=non_blocking))
+        return network.prepare(images), labels.onto(target, target.scale)
     return prepare_batch
 
 

@@ -49,7 +49,9 @@ def koniq10k(folder: Folder, args) -> Info:
     its scores are taken, and the sets from the former.
     """
     sets = folder.table('koniq10k_distributions_sets.csv')
-    table = scores = renamed(sets, image='image_name', mos='MOS', std='SD', part='set')
+    counts = {'votes': 'c_total', **{f'c{mark}': f'c{mark}' for mark in range(1, 6)}}
+    known = counts if set(counts.values()) <= set(sets.columns) else {}
+    table = scores = renamed(sets, image='image_name', mos='MOS', std='SD', part='set', **known)
     if folder.find('koniq10k_scores_and_distributions.csv', optional=True):
         scores = renamed(folder.table('koniq10k_scores_and_distributions.csv'), image='image_name', mos='MOS_zscore',
                          std='SD')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import TEXTS, Info, info_of
+from iqa_data.info import ROUNDED, TEXTS, Info, info_of
 from iqa_data.look import guess_direction, look, weakest
 from iqa_data.published import Folder, renamed
 from iqa_data.pyiqa import OFFICIAL, PART_NAMES
@@ -43,8 +43,7 @@ def any_table(folder: Folder, args) -> Info:
         found = of_counts(found, table)
     elif args.aggregate:
         found = aggregated(found)
-    votes = {'votes': found.numbers('votes')} if 'votes' in found.columns else {}
-    info = info_of(found, **votes)
+    info = info_of(found)
     if 'dmos' in _plain(columns.get('mos', '')) and args.lower_is_better is None:
         raise UserError(f'{table.path}: the column {columns["mos"]} may rise or fall with quality (LIVE\'s DMOS fall, '
                         "KADID-10k's rise): say --lower_is_better or --higher_is_better; "
@@ -84,7 +83,10 @@ def marks_of(table: Table) -> Mapping[int, str]:
 
 
 def of_counts(found: Table, table: Table) -> Table:
-    """Return `found` with mos, std and votes: the mean and the standard deviation of the marks that `table` counts."""
+    """Return `found` with mos and std of the marks that `table` counts, the votes, and the counts as c1 to cK.
+
+    If the counts of each image sum to 1, they are shares, and the votes are not known.
+    """
     columns = marks_of(table)
     print(f'mos, std: of the marks 1 to {len(columns)}, counted in {", ".join(columns.values())}')
     marks, counts = np.array(list(columns), float), np.stack([table.numbers(name) for name in columns.values()], 1)
@@ -95,7 +97,8 @@ def of_counts(found: Table, table: Table) -> Table:
                         f'found {", ".join(f"{count:g}" for count in counts[bad[0]])}')
     mos = counts @ marks / votes
     std = np.sqrt((counts * (marks - mos[:, None]) ** 2).sum(1) / votes)
-    numbers = {'mos': mos, 'std': std, 'votes': votes}
+    numbers = {'mos': mos, 'std': std, **({} if np.allclose(votes, 1, atol=ROUNDED) else {'votes': votes}),
+               **{f'c{mark}': counts[:, i] for i, mark in enumerate(columns)}}
     return replace(found, decimal='.', columns=found.columns | {
         name: [repr(value) for value in values.tolist()] for name, values in numbers.items()})
 

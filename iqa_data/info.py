@@ -9,6 +9,8 @@ The table is the project's own format: CSV in UTF-8 with a row per image, which 
                the name of the content that it shows (scene, prompt); empty: none
     content    optional: what the image shows, if its reference does not say so; images of a content stay together
     part       optional: train, val or test, the official split
+    votes      optional: how many rated the image, at least 1; empty if it is not known
+    c1 ... cK  optional: how many of them gave each of K >= 2 levels, worst first, or the shares of the votes
     about      optional: JSON in the first row, empty below: where the labels come from ('dataset', 'sha256' of each
                file read, 'images', 'mos' [lowest, highest], 'higher_is_better', 'repeated': whether an image may have
                several rows, each with a score of its own, and what else is known)
@@ -24,6 +26,7 @@ The .mat is the original package's: MATLAB v7.3, which is HDF5, so every array i
     ref_ids              (1, N) the content that an image shows, 1..R (a set without references: 1..N)
     index                (R, runs) each column a permutation of the contents, which makes the split of one run
     part                 (1, N) optional, not the original's: 1 train, 2 val, 3 test, the official split
+    votes, ratings       (1, N), (K, N) optional, not the original's: the columns votes and c1 ... cK of the table
     references           (1, N) optional, not the original's: as im_names, the column reference of the table
     about                optional attribute of the file, not the original's: the JSON of the table's column
 
@@ -33,6 +36,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,6 +53,7 @@ from iqa_runtime.tables import Table, write_columns
 PARTS = ('train', 'val', 'test')
 TEXTS = ('.csv', '.tsv', '.txt')  # suffixes of tables
 SUFFIXES = (*TEXTS, '.mat')  # of info files
+ROUNDED = .01                # how far shares that are written with few digits may be from a sum of 1
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
@@ -146,13 +151,15 @@ class Info:
     part: np.ndarray | None = None       # (N,) of PARTS: the official split
     references: list[str] | None = None  # N files of reference images, or names of contents; '' if there is none
     about: dict = field(default_factory=dict)
-    votes: np.ndarray | None = None      # (N,) how many rated an image; written to tables, not read
+    votes: np.ndarray | None = None      # (N,) how many rated an image, nan if it is not known
+    ratings: np.ndarray | None = None    # (N, K) how many gave each level, or the shares of the votes
     numbered: dict[int, np.ndarray] = field(default_factory=dict)  # splits of a table of pyiqa's, as `part`, by number
 
     def __post_init__(self):
         lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
                    'subjective_scoresSTD': len(self.std), 'ref_ids': len(self.ref_ids)}
-        lengths |= {name: len(value) for name, value in (('part', self.part), ('references', self.references))
+        lengths |= {name: len(value) for name, value in (('part', self.part), ('references', self.references),
+                                                         ('votes', self.votes), ('ratings', self.ratings))
                     if value is not None}
         if len(set(lengths.values())) > 1:
             raise UserError('the fields disagree in length: ' + ', '.join(f'{k} {n}' for k, n in lengths.items()))
@@ -162,11 +169,46 @@ class Info:
             raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
         if np.isinf(self.std).any():
             raise UserError(f'the std of {self.names[int(np.argmax(np.isinf(self.std)))]} is not a finite number')
+        self._check_votes()
         if self.index.shape[1]:
             self._check_index()
         for name in ('higher_is_better', 'repeated'):
             if not isinstance(self.about.get(name, True), bool):
                 raise UserError(f'about: {name} is {json.dumps(self.about[name])[:40]}, expected true or false')
+
+    def _check_votes(self) -> None:
+        """Raise UserError if a number of votes is below 1, or if the ratings of an image do not sum to its votes."""
+        votes = np.full(len(self.names), np.nan) if self.votes is None else self.votes
+        for i in np.flatnonzero(~(np.isnan(votes) | ((votes >= 1) & np.isfinite(votes))))[:1]:
+            raise UserError(f'the votes of {self.names[i]} are {votes[i]:g}; expected at least 1')
+        if self.ratings is None:
+            return
+        levels, sums = self.ratings.shape[1], self.ratings.sum(1)
+        whole = (self.ratings == np.rint(self.ratings)).all(1)
+        counted = np.where(np.isnan(votes), whole & (sums >= 1), np.isclose(sums, votes))
+        good = (self.ratings >= 0).all(1) & (counted | (np.abs(sums - 1) < ROUNDED))
+        for i in np.flatnonzero(~good)[:1]:
+            wanted = 'counts' if np.isnan(votes[i]) else f'the {votes[i]:g} votes'
+            raise UserError(f'c1 to c{levels} of {self.names[i]} sum to {sums[i]:g} ({_some(self.ratings[i])}); '
+                            f'expected {wanted}, or shares that sum to 1, none below 0')
+
+    @property
+    def interval(self) -> np.ndarray | None:
+        """Return half the width of the 95 % confidence interval of each MOS, (N, 1); nan below 2 votes; None: unknown.
+
+        t s / sqrt(votes), with Student's t of votes - 1 degrees of freedom and s^2 = std^2 votes / (votes - 1), as std
+        is divided by the number of votes (ITU-T P.1401).
+        """
+        if self.votes is None or np.isnan(self.std).all():
+            return None
+        from scipy.special import stdtrit  # slow to import, and --help needs none
+        freedom = np.where(self.votes > 1, self.votes - 1, np.nan)
+        return (stdtrit(freedom, .975) * self.std / np.sqrt(freedom))[:, None]
+
+    @property
+    def shares(self) -> np.ndarray | None:
+        """Return the share of the votes at each level, (N, K), each row of sum 1; None: unknown."""
+        return None if self.ratings is None else self.ratings / self.ratings.sum(1, keepdims=True)
 
     def _check_index(self) -> None:
         """Raise UserError if a column is no permutation: a content could be in two parts then."""
@@ -215,9 +257,29 @@ def info_of(table: Table, **more) -> Info:
     shown = [from_cell(text) for text in table.columns['content']] if 'content' in table.columns else references
     contents = [content or name for content, name in zip(shown or names, names, strict=True)]
     number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
-    known = {'part': parts_of(table) if 'part' in table.columns else None, 'references': references, 'about': about}
+    known = {'part': parts_of(table) if 'part' in table.columns else None, 'references': references, 'about': about,
+             'votes': table.numbers('votes', math.nan) if 'votes' in table.columns else None,
+             'ratings': ratings_of(table)}
     return Info(names, mos, std, np.array([number[content] for content in contents]),
                 np.empty((len(number), 0), int), **{**known, **more})
+
+
+def ratings_of(table: Table) -> np.ndarray | None:
+    """Return the columns c1 ... cK of a table, (N, K), K at least 2; None if it has none. UserError if one is missing.
+
+    A table of which c1 alone, or other columns of such names alone, are there has none of them.
+    """
+    found = {int(name[1:]) for name in table.columns if re.fullmatch(r'c[1-9]\d{0,2}', name)}
+    if not {1, 2} <= found:
+        return None
+    missing = sorted({*range(1, max(found) + 1)} - found)
+    if missing:
+        raise UserError(f'{table.path}: of the counts of ratings, c1 to c{max(found)}, it lacks c{missing[0]}')
+    return np.stack([table.numbers(f'c{level}') for level in sorted(found)], 1)
+
+
+def _some(values: np.ndarray) -> str:
+    return ', '.join(f'{value:g}' for value in values[:10]) + (', ...' if len(values) > 10 else '')
 
 
 def _json(text: str) -> dict:
@@ -251,7 +313,9 @@ def read_mat(path: str | Path) -> Info:
         part = _parts_of_codes(file.row('part')) if 'part' in file.keys else None
         references = file.texts('references', least=0) if 'references' in file.keys else None
         about = _json(file.attribute('about') or '{}')
-        info = Info(names, mos, std, ref_ids, file.whole('index'), part, references, about)
+        votes = file.row('votes') if 'votes' in file.keys else None
+        ratings = file.numbers('ratings').T if 'ratings' in file.keys else None
+        info = Info(names, mos, std, ref_ids, file.whole('index'), part, references, about, votes, ratings)
         table = Table(Path(path), {'image': names}, list(range(1, len(names) + 1)))  # the same rules for names
         names = table.images()
         if not about.get('repeated'):
@@ -272,7 +336,9 @@ def write_table(path: Path, info: Info) -> None:
     if not np.isnan(info.std).all():
         columns['std'] = list(map(_text, info.std))
     if info.votes is not None:
-        columns['votes'] = [f'{count:g}' for count in info.votes]
+        columns['votes'] = [_text(count).removesuffix('.0') for count in info.votes]
+    for level, counts in enumerate(() if info.ratings is None else info.ratings.T, 1):
+        columns[f'c{level}'] = [_text(count).removesuffix('.0') for count in counts]
     if info.references is not None:
         columns['reference'] = list(map(cell, info.references))
     if not _same_groups(info.references or info.names, info.ref_ids):
@@ -307,6 +373,10 @@ def write_mat(path: Path, info: Info) -> None:
         file['subjective_scoresSTD'] = info.std[None]
         file['ref_ids'] = info.ref_ids[None].astype(float)
         file['index'] = info.index.astype(float)
+        if info.votes is not None:
+            file['votes'] = info.votes[None]
+        if info.ratings is not None:
+            file['ratings'] = info.ratings.T
         if info.part is not None:
             file['part'] = np.array([[PARTS.index(part) + 1. for part in info.part]])
         if info.about:

@@ -1,15 +1,20 @@
 """The table of losses, LOSSES, and sums of losses. Each family of losses has a file; IQAloss.py has the paper's losses.
 
 A loss is a plain function of predictions and MOS under the decorator `loss`. The decorator makes it a row of LOSSES,
-and turns its optional parameters into flags of the command line (see iqa_runtime/variants.py).
+and turns its optional parameters into flags of the command line (see iqa_runtime/variants.py). Its other parameters
+are what the loss needs, by name: those of INPUTS.
 """
+import inspect
 import math
 from collections.abc import Callable, Mapping
 
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.variants import Variants
+from iqa_runtime.variants import Row, Variants
 
 ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
+INPUTS = {  # what losses are made of, by the name of the parameter: (N, 1), but for the last two
+    'y_pred': 'the predictions', 'y': 'the MOS', 'std': 'the standard deviations of the ratings (column std)',
+    'interval': 'the confidence intervals of the MOS (columns std and votes, of 2 votes or more)'}
 
 
 def terms_of(loss_type: str) -> dict[str, float]:
@@ -62,14 +67,23 @@ def chosen(options: Mapping) -> list[str]:
     return [*terms_of(options['loss_type']), *(['monotonicity'] if options['monotonicity_regularization'] else [])]
 
 
-LOSSES = Variants('loss_type', 'loss', ['IQAloss.py', 'iqa_losses/*.py'], chosen=chosen)
+class Loss(Row):
+    """A row of LOSSES: the function."""
+
+    def needs(self) -> list[str]:
+        """Return the names of INPUTS that the loss takes, in the order of its parameters."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return [one.name for one in parameters if one.name in INPUTS]
+
+
+LOSSES = Variants('loss_type', 'loss', ['IQAloss.py', 'iqa_losses/*.py'], Loss, chosen=chosen)
 
 
 def loss(*names: str, **given) -> Callable[[Callable], Callable]:
     """Decorate a function `function(y_pred, y, ...)` of two (N, 1) tensors as a loss, and add it to LOSSES.
 
     The decorated function also takes (N,) tensors, of any floating type. It computes in float32 or float64, without
-    autocast, and raises ValueError if predictions and MOS differ in number.
+    autocast, and raises ValueError if predictions, MOS and what else it needs differ in number.
 
     Args:
         names: names of its rows in LOSSES.

@@ -112,6 +112,47 @@ def thurstone_bce(y_pred: Tensor, y: Tensor) -> Tensor:
     return _cross_entropy(_order(differences(y)), y_pred)
 
 
+@loss('fidelity-std')
+def fidelity_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
+    """Compare the probabilities that an image is the better one with those of the raters; a scalar in 0..1.
+
+        loss = that of `fidelity` with p = Phi((t_i - t_j) / sqrt(std_i^2 + std_j^2))
+
+    A pair whose std are 0 is compared by its order. A batch of one gives 0.
+
+    W. Zhang et al.: Uncertainty-aware blind image quality assessment in the laboratory and wild (UNIQUE), IEEE TIP
+    2021, whose network predicts standard deviations of its own, which are 1 here.
+
+    >>> fidelity_of_raters(torch.tensor([3., 1.]), torch.tensor([4., 1.]), torch.tensor([1., 1.]))
+    tensor(0.0118)
+
+    Args:
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        std: standard deviations of the ratings of each image, at least 0, (N, 1) or (N,).
+    """
+    return _infidelity(_probability(y, std), y_pred)
+
+
+@loss('thurstone-bce-std')
+def thurstone_bce_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
+    """Compute the cross entropy of the raters' order of pairs, with Thurstone's model; a scalar >= 0.
+
+        loss = that of `thurstone-bce` with p of `fidelity-std`
+
+    The least value is the entropy of p. A batch of one gives 0.
+
+    >>> thurstone_bce_of_raters(torch.tensor([3., 1.]), torch.tensor([4., 1.]), torch.tensor([1., 1.]))
+    tensor(0.1236)
+
+    Args:
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        std: standard deviations of the ratings of each image, at least 0, (N, 1) or (N,).
+    """
+    return _cross_entropy(_probability(y, std), y_pred)
+
+
 @loss('tres')
 def tres(y_pred: Tensor, y: Tensor) -> Tensor:
     """Order the best and the worst images of a batch by two triplets: the relative ranking loss of TReS.
@@ -167,6 +208,15 @@ def mixed(y_pred: Tensor, y: Tensor, mixed_scale: Positive | None = None) -> Ten
 def _order(difference: Tensor) -> Tensor:
     """Return 1, 1/2 or 0 for differences above, at or below 0."""
     return (difference.sign() + 1) / 2
+
+
+def _probability(y: Tensor, std: Tensor) -> Tensor:
+    """Return the probability that image i of each pair is rated above image j, by Thurstone's model."""
+    difference, variance = differences(y), std.square().flatten()
+    i, j = torch.triu_indices(len(y), len(y), 1, device=y.device)
+    spread = (variance[i] + variance[j]).sqrt()
+    return torch.where(spread > 0, torch.special.ndtr(difference / torch.where(spread > 0, spread, 1)),
+                       _order(difference))
 
 
 def _infidelity(p: Tensor, y_pred: Tensor) -> Tensor:

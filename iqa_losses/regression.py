@@ -89,3 +89,23 @@ def logcosh(y_pred: Tensor, y: Tensor) -> Tensor:
     """
     error = (y_pred - y).abs()
     return (error + F.softplus(-2 * error) - math.log(2)).mean()
+
+
+@loss('epsilon')
+def epsilon(y_pred: Tensor, y: Tensor, interval: Tensor) -> Tensor:
+    """Compute the mean square of the part of each error that lies outside the confidence interval of its MOS.
+
+        loss = mean max(0, |x - t| - c)^2, a scalar >= 0 in the squared unit of the MOS
+
+    It is the square of RMSE* of ITU-T P.1401, without its correction for degrees of freedom. Inside the interval, and
+    at its ends, the gradient is 0.
+
+    >>> epsilon(torch.tensor([3., 1.]), torch.tensor([1., 1.]), torch.tensor([.5, .5]))
+    tensor(1.1250)
+
+    Args:
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
+        interval: half the width c of the 95 % interval of each MOS, at least 0, (N, 1) or (N,).
+    """
+    return F.relu((y_pred - y).abs() - interval).square().mean()

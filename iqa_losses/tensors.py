@@ -1,9 +1,14 @@
 """Convert the arguments of losses: predictions and MOS become (N, 1) tensors in float32 or float64."""
+import inspect
 from collections.abc import Callable
 from functools import wraps
 
 import torch
 from torch import Tensor
+
+from iqa_losses import INPUTS
+
+SHORT = {'y': 'MOS'}  # names of inputs in messages
 
 
 def wide(values: Tensor) -> Tensor:
@@ -37,18 +42,25 @@ def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a loss so that it gets predictions and MOS from `columns`, and computes as `in_float32` says.
+    """Decorate a loss so that it gets its inputs from `columns`, and computes as `in_float32` says.
 
     Args:
-        loss: takes predictions (N, 1), MOS (N, 1) and options, and returns a scalar.
+        loss: takes predictions (N, 1), MOS (N, 1), what else it needs, and options, and returns a scalar.
     """
+    names = list(inspect.signature(loss).parameters)
+
     @wraps(loss)
-    def computed(y_pred: Tensor, y: Tensor, *arguments, **options) -> Tensor:
-        return in_float32(loss)(*columns(y_pred, y), *arguments, **options)
+    def computed(*arguments, **options) -> Tensor:
+        given = dict(zip(names, arguments, strict=False)) | options
+        tensors = {name: value for name, value in given.items() if name in INPUTS}
+        first, *others = tensors
+        for name in others:
+            given[first], given[name] = columns(tensors[first], tensors[name], SHORT.get(name, name))
+        return in_float32(loss)(**given)
     return computed
 
 
-def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def columns(y_pred: Tensor, y: Tensor, what: str = 'MOS') -> tuple[Tensor, Tensor]:
     """Return predictions and MOS as (N, 1); ValueError that names both shapes if they are not (N,) or (N, 1).
 
     >>> [column.shape for column in columns(torch.ones(3), torch.ones(3, 1))]
@@ -57,10 +69,11 @@ def columns(y_pred: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         y_pred: predictions, (N, 1) or (N,).
         y: MOS, (N, 1) or (N,), of the same length.
+        what: name of `y` in the error.
     """
     shapes = tuple(y_pred.shape), tuple(y.shape)
     if any(len(shape) not in (1, 2) or shape[1:] not in ((), (1,)) for shape in shapes) \
             or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
-        raise ValueError(f'predictions {shapes[0]} and MOS {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
+        raise ValueError(f'predictions {shapes[0]} and {what} {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
                          'least 1')
     return y_pred.reshape(-1, 1), y.reshape(-1, 1)

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.labels import Labels
 
 
 def device_of(name: str | None) -> str:
@@ -108,12 +109,16 @@ class WholeBatchLoss(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(self, outputs: Sequence[Tensor], scores: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], scores: Labels | tuple[Tensor, Tensor]) -> Tensor:
         if idist.get_world_size() == 1:
             return self.loss(outputs, scores)
-        whole = gather_shares(torch.cat([column.float() for column in (*outputs, *scores)], 1))
-        *heads, mos, std = whole.split(1, 1)
-        return self.loss(heads, (mos, std)) * idist.get_world_size()
+        labels = Labels.of(scores)
+        tensors = [*outputs, labels.mos, labels.std, *labels.more.values()]
+        whole = gather_shares(torch.cat([tensor.float() for tensor in tensors], 1))
+        of_all = whole.split([tensor.shape[1] for tensor in tensors], 1)
+        heads, (mos, std, *more) = of_all[:len(outputs)], of_all[len(outputs):]
+        labels = Labels(mos, std, dict(zip(labels.more, more, strict=True)))
+        return self.loss(heads, labels) * idist.get_world_size()
 
 
 def shared_gradient(value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from iqa_data.crops import Crops
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
+from iqa_runtime.labels import Labels
 from IQAdataset import Data
 from IQAperformance import IQAPerformance, Performance, evaluate
 
@@ -25,7 +26,9 @@ class Evaluation:
     def __init__(self, model: Network, data: Data, *, head: int = -1, line: str = 'fitted',
                  loss_fn: Callable | None = None, pbar: bool = False):
         self.model, self.data, self.head, self.pbar = model, data, head, pbar and is_main()
-        self.loss_fn = loss_fn and (lambda outputs, scores: loss_fn(outputs, (data.target(scores[0]), scores[1])))
+        target = data.target
+        self.loss_fn = loss_fn and (
+            lambda outputs, scores: loss_fn(outputs, Labels(*scores).onto(target, target.scale)))
         augment = data.augment
         middle = Crops(1, augment.crop) if model.side and augment and 'crop' in augment.parts else None
         self.crops = data.crops or middle

@@ -78,9 +78,10 @@ def check_loss(args: Options) -> None:
 @group('loss', 'the loss', trained=True, check=check_loss)
 def loss(add) -> None:
     add('-lt', '--loss_type', type=named('iqa_losses:loss_type'), default='norm-in-norm',
-        help='norm-in-norm, min-max-norm, mean-norm, scaling, linearity; mae, mse, huber, charbonnier, logcosh; plcc, '
-             'ccc; monotonicity, macs; rank-hinge, ranknet, fidelity, thurstone-bce, tres, mixed; soft-srocc, '
-             'neuralsort (docs/losses.md); or a sum with weights: mse+plcc:.5; Lp is an old name of norm-in-norm')
+        help='norm-in-norm, min-max-norm, mean-norm, scaling, linearity; mae, mse, huber, charbonnier, logcosh, '
+             'epsilon; plcc, ccc; monotonicity, macs; rank-hinge, ranknet, tres, mixed; fidelity, fidelity-std, '
+             'thurstone-bce, thurstone-bce-std; soft-srocc, neuralsort (docs/losses.md); or a sum with weights: '
+             'mse+plcc:.5; Lp is an old name of norm-in-norm')
     add('-b', '--beta', type=weight, nargs='+', default=[.1, .1, 1.], metavar='B',
         help='weights of the heads: level 6, level 7, both; a network of one head has the last')
     add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise wrong order')

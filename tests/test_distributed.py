@@ -30,6 +30,7 @@ from iqa_runtime.distributed import (
     synchronise,
 )
 from iqa_runtime.errors import UserError
+from iqa_runtime.labels import Labels
 from IQAdataset import Data, IQADataset, Loading
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
@@ -54,11 +55,12 @@ def one_step(options: dict) -> tuple[dict, dict, float]:
     torch.manual_seed(0)
     model, images = Net().double(), torch.randn(9, 3, 6, 6, dtype=torch.float64)
     mos = torch.rand(9, 1, dtype=torch.float64) * 100
+    labels = Labels(mos, mos / 9, {'interval': mos / 20})
     synchronise(model)
     (rows,) = Share(BatchSampler(SequentialSampler(images), 9, False))
     net = parallel(model, some_unused=0 in options.get('beta', ()))
     loss_fn = IQALoss(**options, penalty=lambda: shared_gradient(model.reduce[0].weight.square().sum()))
-    loss = WholeBatchLoss(loss_fn)(net(images[rows]), (mos[rows], mos[rows]))
+    loss = WholeBatchLoss(loss_fn)(net(images[rows]), labels.map(lambda values: values[rows]))
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return gradients, dict(model.named_buffers()), loss.item() / idist.get_world_size()

@@ -16,6 +16,8 @@ from iqa_training.options import TRAIN
 from IQAloss import LOSSES
 
 N = 7
+STD = np.linspace(.1, 1.3, N)
+MORE = torch.tensor(STD)[:, None]  # what some losses need of each image, beside the MOS
 ROOT2 = math.sqrt(2)
 
 
@@ -37,6 +39,10 @@ def order(t, i, j) -> float:
     return .5 if t[i] == t[j] else float(t[i] > t[j])
 
 
+def raters(t, i, j) -> float:
+    return phi((t[i] - t[j]) / math.hypot(*STD[[i, j]]))
+
+
 def over_pairs(term):
     return lambda x, t: np.mean([term(x, t, i, j) for i, j in combinations(range(len(x)), 2)])
 
@@ -48,17 +54,18 @@ def hinge(margin):
     return oracle
 
 
-def cross_entropy(probability):
+def cross_entropy(probability, of_mos=order):
     def term(x, t, i, j):
-        p, q = order(t, i, j), probability(x[i] - x[j])
+        p, q = of_mos(t, i, j), probability(x[i] - x[j])
         return -p * math.log(q) - (1 - p) * math.log(1 - q)
     return over_pairs(term)
 
 
-@over_pairs
-def infidelity(x, t, i, j):
-    p, q = order(t, i, j), phi((x[i] - x[j]) / ROOT2)
-    return 1 - math.sqrt(p * q) - math.sqrt((1 - p) * (1 - q))
+def infidelity(of_mos):
+    def term(x, t, i, j):
+        p, q = of_mos(t, i, j), phi((x[i] - x[j]) / ROOT2)
+        return 1 - math.sqrt(p * q) - math.sqrt((1 - p) * (1 - q))
+    return over_pairs(term)
 
 
 def triplets(x, t):
@@ -102,8 +109,10 @@ ORACLES = [
     ('logcosh', {}, lambda x, t: np.log(np.cosh(x - t)).mean()), ('ccc', {}, concordance),
     ('rank-hinge', {}, hinge(None)), ('rank-hinge', {'hinge_margin': .5}, hinge(.5)),
     ('ranknet', {}, cross_entropy(expit)), ('ranknet', {'ranknet_scale': 3.}, cross_entropy(lambda d: expit(3 * d))),
-    ('fidelity', {}, infidelity), ('thurstone-bce', {}, cross_entropy(lambda d: phi(d / ROOT2))),
-    ('tres', {}, triplets),
+    ('fidelity', {}, infidelity(order)), ('thurstone-bce', {}, cross_entropy(lambda d: phi(d / ROOT2))),
+    ('fidelity-std', {'std': MORE}, infidelity(raters)), ('tres', {}, triplets),
+    ('thurstone-bce-std', {'std': MORE}, cross_entropy(lambda d: phi(d / ROOT2), raters)),
+    ('epsilon', {'interval': MORE}, lambda x, t: (np.maximum(0, np.abs(x - t) - STD) ** 2).mean()),
     ('mixed', {}, mixture(None)), ('mixed', {'mixed_scale': 90.}, mixture(90)),
     ('soft-srocc', {}, soft(expit)), ('soft-srocc', {'soft_ranks': 'erf'}, soft(phi)), ('neuralsort', {}, sorting)]
 PROJECTED = ('soft-srocc', {'soft_ranks': 'projection'}, None)  # its oracle is a property, below
@@ -122,7 +131,8 @@ def test_value_and_gradient(name, options, oracle, seed):
 @CASES
 def test_the_order_of_the_batch_does_not_matter(name, options):
     turned = [values.flip(0) for values in batch()]
-    assert_close(LOSSES[name].build(*batch(), **options), LOSSES[name].build(*turned, **options))
+    of_images = {option: value.flip(0) for option, value in options.items() if value is MORE}
+    assert_close(LOSSES[name].build(*batch(), **options), LOSSES[name].build(*turned, **options | of_images))
 
 
 @CASES
@@ -130,6 +140,7 @@ def test_the_order_of_the_batch_does_not_matter(name, options):
 def test_edges_are_finite(name, options, scores):
     x, y = (values.detach()[:1 if scores == 'one' else N] for values in batch())
     y = torch.full_like(y, 2) if scores in ('equal MOS', 'all equal') else y
+    options = {option: value[:len(x)] if value is MORE else value for option, value in options.items()}
     x = (torch.full_like(x, .1) if scores in ('equal predictions', 'all equal') else x.clone()).requires_grad_()
     value = LOSSES[name].build(x, y, **options)
     value.backward()
@@ -176,3 +187,16 @@ def test_options_are_checked(fails):
     assert 'out of range: above 0' in fails(TRAIN.parse, '-lt', 'rank-hinge', '--hinge_margin', '0')
     with pytest.raises(ValueError, match='unknown soft ranks'):
         soft_ranks.soft_srocc(torch.zeros(2), torch.zeros(2), 'exact')
+
+
+def test_a_pair_without_spread_is_compared_by_its_order():
+    x, y = batch()
+    zero = torch.zeros(N, 1, dtype=torch.float64)
+    for name in ('fidelity', 'thurstone-bce'):
+        assert_close(LOSSES[f'{name}-std'].build(x, y, zero), LOSSES[name].build(x, y))
+
+
+@pytest.mark.parametrize(('name', 'need'), [('fidelity-std', 'std'), ('epsilon', 'interval')])
+def test_other_numbers_than_predictions_are_refused(name, need):
+    with pytest.raises(ValueError, match=rf'predictions \(3,\) and {need} \(2, 1\): expected'):
+        LOSSES[name].build(torch.zeros(3), torch.zeros(3), torch.zeros(2, 1))

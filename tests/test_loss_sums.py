@@ -79,7 +79,12 @@ def test_each_function_describes_its_parameters_and_shows_a_tensor_that_it_compu
 
 # Alone in half precision
 
-FUNCTIONS = {**{name: row.build for name, row in LOSSES.items()}, 'bhat': lambda x, y: IQAloss.bhat(x),
+def of_all(row):
+    """A loss as a function of predictions and of all else that it needs, which may be the same numbers."""
+    return lambda x, y: row.build(**{need: x if need == 'y_pred' else y for need in row.needs()})
+
+
+FUNCTIONS = {**{name: of_all(row) for name, row in LOSSES.items()}, 'bhat': lambda x, y: IQAloss.bhat(x),
              **{name: lambda x, y, name=name: getattr(IQAloss, name)(x).square().mean() for name in (
                  'normalise_by_norm', 'normalise_by_range', 'centre_by_range', 'scale_by_norm', 'standardise')}}
 
