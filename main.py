@@ -21,10 +21,9 @@ from iqa_runtime.errors import command
 from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
-from iqa_training.averaging import averaged
+from iqa_training.card import models_table
 from iqa_training.evaluation import Evaluation
 from iqa_training.labels import check_labels
-from iqa_training.listing import models_table
 from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
@@ -33,6 +32,7 @@ from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
+from iqa_training.updates import averaged
 from iqa_training.writer import About, Parts, RunWriter
 from IQAdataset import Data, get_data_loaders, source_at
 from IQAloss import build_loss

@@ -24,9 +24,8 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, read_ratings
-from iqa_scoring.identity import digest_of
 from iqa_scoring.maps import check_maps
-from iqa_scoring.parts import Parts
+from iqa_scoring.parts import Parts, digest_of
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.scorer import Scorer, as_asked, given_network, network_of, scorer_of

@@ -51,7 +51,7 @@ from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import check_outputs, write_text
-from iqa_runtime.machine import memory
+from iqa_runtime.process import memory
 from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.machine import memory
+from iqa_runtime.process import memory
 
 LARGE = 512  # pixels
 

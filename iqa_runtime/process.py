@@ -1,4 +1,4 @@
-"""The process of a command: signals that can wait, memory that is kept, Pillow's limit, seeds."""
+"""The process of a command: signals that can wait, memory that is kept and that there is, Pillow's limit, seeds."""
 import ctypes
 import os
 import random
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import ignite.distributed as idist
 import numpy as np
 import torch
 from PIL import Image
@@ -84,7 +83,15 @@ def seed_everything(seed: int, randomness: bool) -> None:
     """
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not randomness, randomness
     if randomness:
+        import ignite.distributed as idist  # a network needs none
         seed = int(idist.broadcast(float(torch.seed() % 2 ** 32), 0) if idist.get_world_size() > 1 else torch.seed())
     random.seed(seed)
     np.random.seed(seed % 2 ** 32)
     torch.manual_seed(seed)
+
+
+def memory() -> int | None:
+    """Return the bytes of memory of this machine; None on a system that has no way to ask, as Windows."""
+    if not hasattr(os, 'sysconf'):
+        return None
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

@@ -24,6 +24,7 @@ from pathlib import Path
 import ignite.distributed as idist
 
 from iqa_runtime import checks
+from iqa_runtime.checkpoint import checksum
 from iqa_runtime.checks import fields, optional, whole
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
@@ -232,3 +233,22 @@ class Part:
         self.writer.close()
         with replacing(path) as temporary:
             temporary.write_bytes(self.content.getvalue())
+
+
+# What scores depend on besides the images, in a few digits: --resume goes on only if they are the same
+
+# what a score and its row come from
+SCORING = ('model', 'network', 'input', 'crops', 'head', 'k', 'b', 'mapping', 'mos')
+
+
+def digest_of(checkpoints: Sequence[dict], **options) -> str:
+    """Return 8 hexadecimal digits of the checkpoints' weights, networks, inputs, lines to MOS and scales.
+
+    Names of files are not in it, nor what else a checkpoint holds, as its metrics.
+
+    Args:
+        checkpoints: as `load_checkpoint` returns them, with a network and an input.
+        options: other plain values that change a score.
+    """
+    content = [[checkpoint.get(key) for key in SCORING] for checkpoint in checkpoints]
+    return f'{checksum([content, sorted(options.items())]):08x}'

@@ -29,8 +29,8 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_text, replacing, write_text
 from iqa_runtime.names import text
 from iqa_scoring import ensemble
-from iqa_scoring.identity import digest_of
 from iqa_scoring.inputs import find_images
+from iqa_scoring.parts import digest_of
 from iqa_scoring.scorer import Scorer, load_scorer
 from iqa_scoring.shards import is_shard
 from iqa_scoring.stream import Reader, row_of, score_files

@@ -13,9 +13,8 @@ from iqa_runtime.distributed import gather_objects, is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import text, without_suffix
 from iqa_scoring.inputs import SUFFIXES
-from iqa_scoring.maps import small_map, write_map
+from iqa_scoring.maps import small_map, write_map, write_picture
 from iqa_scoring.parts import Parts
-from iqa_scoring.picture import write_picture
 from iqa_scoring.report import entry_of, write_report
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample

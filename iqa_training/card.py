@@ -6,15 +6,17 @@ inline code, on one line, in printable characters.
 import argparse
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from iqa_networks.size import without_memory
 from iqa_runtime.checkpoint import PARTS, check_checkpoint, load_checkpoint, versions
 from iqa_runtime.errors import one_line
 from iqa_runtime.files import write_text
 from iqa_runtime.options import shown, words_of
 from iqa_training.naming import card_file
 from iqa_training.options import TRAIN
-from IQAmodel import NETWORKS, PREFIX, entry_of
+from IQAmodel import NETWORKS, PREFIX, create_model, entry_of, list_models
 from IQAperformance import CRITERIA, criterion_title
 
 LONGEST = 200  # characters of a text from a checkpoint
@@ -183,3 +185,28 @@ def command_of(checkpoint: Mapping) -> list[str]:
     if 'versions' in checkpoint:
         lines += ['', f'Made with {codes(checkpoint["versions"])}.']
     return lines
+
+
+# A list of the networks, for --list_models
+
+MOST_BUILT = 60  # networks that are built to count their parameters; timm has more than a thousand
+
+
+def models_table(pattern: str = '*') -> str:
+    """Return a line for each network whose name matches: name, number of parameters, input images, and system.
+
+    If more than MOST_BUILT networks match, the lines hold the names alone.
+    """
+    names = list_models(pattern)
+    if len(names) > MOST_BUILT:
+        return '\n'.join([*names, f'{len(names)} networks; sizes are shown if at most {MOST_BUILT} match'])
+    lines = [f'{"network":24}{"parameters":>14}  {"input":<30}system']
+    return '\n'.join([*lines, *map(_line, names)])
+
+
+def _line(name: str) -> str:
+    network = without_memory(partial(create_model, name))
+    size = f'{network.side}x{network.side}' if network.side else 'any size'
+    images = f'{"image" if network.inputs == 1 else "reference and image"}, {size}'
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f'{name:24}{count:14,}  {images:<30}{entry_of(name).system}'

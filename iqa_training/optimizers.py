@@ -29,7 +29,7 @@ def adam(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive 
 @optimizer('adam-keras')
 def adam_keras(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive = 1e-7) -> 'Optimizer':
     """Build Adam as Keras computes it."""
-    from iqa_training.keras_adam import KerasAdam
+    from iqa_training.updates import KerasAdam
     return KerasAdam(groups, lr=lr, weight_decay=weight_decay, eps=adam_eps)
 
 

@@ -18,8 +18,8 @@ from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked
 from iqa_runtime.options import Options
-from iqa_training.keras_adam import KerasAdam
 from iqa_training.schedules import step_decay
+from iqa_training.updates import KerasAdam
 
 NAME = 'asna_ranker'  # of its files
 MOMENTUM = .1  # Keras's .01 needs hundreds of steps before the running statistics mean anything; training is the same

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mini import MINI
 
 import main
-from iqa_training.clock import Clock, in_words
 from iqa_training.record import VAL_CRITERIA, name_printed, value_printed
+from iqa_training.run import Clock, in_words
 from IQAperformance import IQAPerformance, results_table
 
 

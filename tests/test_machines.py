@@ -7,7 +7,7 @@ from scored import photo, random_checkpoint
 from torch import nn
 
 from iqa_networks.svd_layers import SVDLinear
-from iqa_runtime.machine import memory
+from iqa_runtime.process import memory
 from iqa_scoring.maps import quality_maps
 from IQAmodel import create_model, load
 from IQAperformance import IQAPerformance

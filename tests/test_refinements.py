@@ -14,12 +14,12 @@ from torch.amp import GradScaler
 import main
 import modified_ignite_engine
 from iqa_runtime.checkpoint import load_checkpoint, read_tensors
-from iqa_training.averaging import averaged
 from iqa_training.freezing import freeze
 from iqa_training.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from iqa_training.options import TRAIN
 from iqa_training.record import VAL_CRITERIA
 from iqa_training.schedules import SCHEDULES, build_schedule
+from iqa_training.updates import averaged
 from IQAmodel import create_model
 
 WORDS = [*SMALL, *MINI, '-bs', '4', '-e', '2', '--device', 'cpu']

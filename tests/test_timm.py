@@ -20,7 +20,7 @@ from iqa_networks.size import without_memory
 from iqa_networks.timm_backbone import TimmBackbone, downloaded
 from iqa_runtime.errors import UserError
 from iqa_scoring.export import main as export
-from iqa_training.listing import models_table
+from iqa_training.card import models_table
 from iqa_training.optimizers import parameter_groups
 from IQAloss import IQALoss
 from IQAmodel import create_model, list_models, load
