@@ -13,7 +13,7 @@ The columns of a CSV and the keys of a JSON line:
     map               the PNG of the quality map, if one was asked for
     note              what to know, as that only the first frame was scored
     reference         what a full-reference network compared the image with
-    digest            of the weights and of all else that makes a score (see iqa_scoring/identity.py)
+    digest            of the weights and of all else that makes a score (see parts.digest_of)
     spread            standard deviation of the scores of an image's crops, if it is scored by crops
 
 Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all of them in JSON. What is not known (the

@@ -48,7 +48,7 @@ class Parts:
     Attributes:
         optimizer, scheduler: of the run.
         scaler: the gradient scaler of float16; None otherwise.
-        ema: the average of the weights (iqa_training/averaging.py), with --ema.
+        ema: the average of the weights (updates.averaged), with --ema.
     """
 
     optimizer: torch.optim.Optimizer
