@@ -76,7 +76,7 @@ def test_any_words_parse_or_are_refused_in_one_line(command, capsys):
 @pytest.fixture
 def short(tiny, monkeypatch, one_thread):
     """A tiny data set, and runs of two epochs at most."""
-    monkeypatch.setattr(main, 'Plan', lambda epochs, *rest: Plan(min(epochs, 2), *rest))
+    monkeypatch.setattr(main, 'Plan', lambda epochs, **others: Plan(epochs=min(epochs, 2), **others))
     return [*tiny, *SMALL, *MINI, '-e', '1', '--debug']
 
 
