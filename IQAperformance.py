@@ -341,13 +341,17 @@ def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None =
         pbar: title of a progress bar; '': none.
         crops: an iqa_data.crops.Crops, by which an image is scored instead of the whole.
     """
-    from modified_ignite_engine import create_supervised_evaluator, limits_explained  # the criteria need no engine
+    from modified_ignite_engine import (  # the criteria need no engine
+        batch_of,
+        create_supervised_evaluator,
+        limits_explained,
+    )
     metric = IQAPerformance() if metric is None else metric
     engine = create_supervised_evaluator(model, metric, crops)
     if pbar:
         ProgressBar(desc=pbar, persist=False).attach(engine)
     if len(loader):  # another process may have all images
-        with limits_explained(engine, model):
+        with limits_explained(model, lambda: batch_of(engine, model)):
             engine.run(loader)
     performance = metric.compute()
     order = getattr(loader.batch_sampler, 'order', None)

@@ -38,7 +38,13 @@ from IQAdataset import Data, get_data_loaders, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
 from IQAperformance import Performance
-from modified_ignite_engine import autocast_dtype, create_supervised_trainer, initialize_apex, preparing
+from modified_ignite_engine import (
+    autocast_dtype,
+    create_supervised_trainer,
+    initialize_apex,
+    limits_explained,
+    preparing,
+)
 from test_dataset import test
 
 
@@ -121,10 +127,10 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
 
 
 def try_on(model: Network, device: str, size: tuple[int, int]) -> None:
-    """Score a black image of a size (h, w), and raise UserError if the network does not take it."""
-    image = torch.zeros(1, 3, *size, device=device)
-    with torch.no_grad():
-        model.eval()(*[image] * model.inputs)
+    """Score a black image of a size (h, w); raise UserError if the network does not take it, or memory is short."""
+    images = [torch.zeros(1, 3, *size, device=device)] * model.inputs
+    with torch.no_grad(), limits_explained(model, lambda: images):
+        model.eval()(*images)
     model.train()
 
 

@@ -41,10 +41,10 @@ def preparing(network: Network, target: Target) -> Callable:
 
 
 @contextmanager
-def limits_explained(engine: Engine, network: Network) -> Iterator[None]:
-    """Turn an engine's error for too little memory, or for images too small for the network, into a UserError.
+def limits_explained(network: Network, images: Callable[[], Sequence[Tensor]]) -> Iterator[None]:
+    """Turn an error for too little memory, or for images too small for the network, into a UserError.
 
-    Whether it is their size is tried out; any other error goes on as it is.
+    Tests whether the size of the `images`, those that the network got, is the cause; other errors are re-raised.
     """
     try:
         yield
@@ -53,11 +53,16 @@ def limits_explained(engine: Engine, network: Network) -> Iterator[None]:
         if _of_memory(error):
             raise UserError(f'not enough memory ({reason}): a smaller --batch_size, --resize_size_h and '
                             '--resize_size_w need less') from error
-        images = engine.state.batch[0][-network.inputs:] if engine.state.batch else ()
-        if not images or network.side or not too_small(network, images):
+        got = images()
+        if not got or network.side or not too_small(network, got):
             raise
         raise UserError(f'the network cannot take images of this size ({reason}): see --resize_size_h and '
                         '--resize_size_w') from error
+
+
+def batch_of(engine: Engine, network: Network) -> Sequence[Tensor]:
+    """Return the images of an engine's batch that the network gets; none before the first batch."""
+    return engine.state.batch[0][-network.inputs:] if engine.state.batch else ()
 
 
 def _of_memory(error: Exception) -> bool:

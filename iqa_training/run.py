@@ -23,7 +23,7 @@ from iqa_training.state import Skipping, restore
 from iqa_training.writer import Parts, RunWriter
 from IQAloss import NotFiniteError, bhat
 from IQAperformance import Performance, results_table
-from modified_ignite_engine import limits_explained
+from modified_ignite_engine import batch_of, limits_explained
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 
@@ -129,7 +129,7 @@ class Run:
 
     def _run(self, loader) -> None:
         try:
-            with limits_explained(self.trainer, self.model):
+            with limits_explained(self.model, lambda: batch_of(self.trainer, self.model)):
                 self.trainer.run(loader, max_epochs=self.plan.epochs)
         except NotFiniteError as error:
             self.iteration = self.trainer.state.iteration
