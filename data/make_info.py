@@ -19,128 +19,18 @@ import numpy as np
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_data import published
 from iqa_data.any_table import any_table
-from iqa_data.info import DATASETS, PARTS, SUFFIXES, WRITERS, Info, info_of, write_info
-from iqa_data.pairs import asna_pretrain, pieapp, pipal, tid
-from iqa_data.published import Folder, renamed
-from iqa_data.pyiqa import PART_NAMES, pyiqa_splits, write_meta_info, write_splits
+from iqa_data.info import DATASETS, PARTS, SUFFIXES, WRITERS, Info, write_info
+from iqa_data.pairs import asna_pretrain
+from iqa_data.published import Folder, permutations
+from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.names import without_suffix
-from iqa_runtime.tables import Table
 
 HERE = Path(__file__).resolve().parent
 BASE = HERE.parent if HERE.name == 'data' else Path()  # of data/: the repository, or if installed the current folder
-SEED = 19920517
-
-
-def permutations(contents: int, runs: int) -> np.ndarray:
-    """Return (contents, runs): each column a seeded random permutation of 1..contents."""
-    rng = np.random.RandomState(SEED)
-    return np.stack([rng.permutation(contents) + 1 for _ in range(runs)], axis=1)
-
-
-# Readers: what is published -> Info
-
-def koniq10k(folder: Folder, args) -> Info:
-    """Read koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD
-    of the marks 1..5, set (training, validation, test); in this order the test scores are the original package's.
-    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; if it is there,
-    its scores are taken, and the sets from the former.
-    """
-    sets = folder.table('koniq10k_distributions_sets.csv')
-    counts = {'votes': 'c_total', **{f'c{mark}': f'c{mark}' for mark in range(1, 6)}}
-    known = counts if set(counts.values()) <= set(sets.columns) else {}
-    table = scores = renamed(sets, image='image_name', mos='MOS', std='SD', part='set', **known)
-    if folder.find('koniq10k_scores_and_distributions.csv', optional=True):
-        scores = renamed(folder.table('koniq10k_scores_and_distributions.csv'), image='image_name', mos='MOS_zscore',
-                         std='SD')
-    row = {name: i for i, name in enumerate(scores.images())}
-    missing = [name for name in table.images() if name not in row]
-    if missing:
-        raise UserError(f'{scores.path}: lacks {len(missing)} images of {sets.path.name}, as {missing[0]}')
-    for column in ('mos', 'std'):
-        table.columns[column] = [scores.columns[column][row[name]] for name in table.images()]
-    return with_parts(table)
-
-
-def clive(folder: Folder, args) -> Info:
-    """Read the MATLAB files AllImages_release (1169, 1) cells of file names, AllMOS_release and AllStdDev_release
-    (1, 1169), MOS in 0..100. The first 7 images are those that the observers were trained with, and are left out.
-    """
-    from scipy.io import loadmat
-    arrays = []
-    for name in ('AllImages_release', 'AllMOS_release', 'AllStdDev_release'):
-        path = folder.find(f'{name}.mat')[0]
-        try:
-            arrays.append(loadmat(path)[name].ravel()[7:])
-        except Exception as error:  # scipy raises many kinds on a broken file
-            raise UserError(f'{path}: not a MATLAB file with the array {name} ({error})') from None
-    names, mos, std = arrays
-    if not len(names) == len(mos) == len(std):
-        raise UserError(f'{folder.source}: {len(names)} images, {len(mos)} MOS and {len(std)} standard deviations')
-    n = len(names)
-    return Info([str(np.ravel(name)[0]) for name in names], mos.astype(float), std.astype(float), np.arange(1, n + 1),
-                permutations(n, 1000))
-
-
-def kadid10k(folder: Folder, args) -> Info:
-    """Read dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no visible difference; higher is better), var of the marks."""
-    table = renamed(folder.table('dmos.csv'), image='dist_img', mos='dmos', reference='ref_img', var='var')
-    return replace(info_of(table), std=np.sqrt(table.numbers('var')))
-
-
-def spaq(folder: Folder, args) -> Info:
-    """Read "MOS and Image attribute scores.xlsx", or the same as CSV: Image name, MOS in 0..100, attributes."""
-    (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
-    table = Table.read(path) if path.suffix == '.csv' else read_sheet(path)
-    return info_of(renamed(table, image='Image name', mos='MOS'))
-
-
-def agiqa3k(folder: Folder, args) -> Info:
-    """Read data.csv: name, prompt, ..., mos_quality in 0..5, std_quality; images of one prompt are one content."""
-    table = folder.table('data.csv')
-    prompt = {'reference': 'prompt'} if 'prompt' in table.columns else {}
-    return info_of(renamed(table, image='name', mos='mos_quality', std='std_quality', **prompt))
-
-
-def samsung(folder: Folder, args) -> Info:
-    """Read train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. An image has a row
-    for each of its captions, all with the same MOS; here it has one, in the order of its first. Paths begin at the
-    folder.
-    """
-    table = renamed(folder.table('train.csv'), image='img_path', mos='mos')
-    names, mos = table.images(), table.numbers('mos')
-    first: dict[str, int] = {}
-    for i, name in enumerate(names):
-        if mos[first.setdefault(name, i)] != mos[i]:
-            raise UserError(f'{table.path} row {table.rows[i]}: {name} with the mos {mos[i]:g}, in row '
-                            f'{table.rows[first[name]]} with {mos[first[name]]:g}')
-    columns = {column: [cells[i] for i in first.values()] for column, cells in table.columns.items()}
-    return info_of(replace(table, columns=columns, rows=[table.rows[i] for i in first.values()]))
-
-
-def with_parts(table: Table) -> Info:
-    """Return the info of a table whose parts may have the longer names of PART_NAMES."""
-    table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
-    return info_of(table)
-
-
-def read_sheet(path: Path) -> Table:
-    """Read the first sheet of an Excel file."""
-    try:
-        import openpyxl
-    except ImportError:
-        raise UserError(f'{path}: reading it needs the package openpyxl: pip install openpyxl, or save the sheet as '
-                        'CSV') from None
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        header, *rows = [['' if cell is None else str(cell).strip() for cell in row]
-                         for row in book.worksheets[0].iter_rows(values_only=True)]
-    except Exception as error:  # openpyxl raises many kinds on a broken file
-        raise UserError(f'{path}: not an Excel file ({error})') from None
-    return Table(path, {name: [row[i] for row in rows] for i, name in enumerate(header) if name},
-                 list(range(2, len(rows) + 2)))
 
 
 @dataclass(frozen=True)
@@ -157,21 +47,21 @@ class Recipe:
 
 TID_FILES = 'mos.txt mos_std.txt distorted_images/ reference_images/'
 RECIPES = {
-    'koniq10k': Recipe(koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]', 10073,
+    'koniq10k': Recipe(published.koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]', 10073,
                        10073, (7058, 1000, 2015), DATASETS['KonIQ-10k'].info),
-    'clive': Recipe(clive, 'AllImages_release.mat AllMOS_release.mat AllStdDev_release.mat', 1162, 1162,
+    'clive': Recipe(published.clive, 'AllImages_release.mat AllMOS_release.mat AllStdDev_release.mat', 1162, 1162,
                     out=DATASETS['CLIVE'].info),
-    'kadid10k': Recipe(kadid10k, 'dmos.csv', 10125, 81),
-    'tid2013': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 3000, 25),
-    'tid2008': Recipe(tid, f'mos_with_names.txt [{TID_FILES}]', 1700, 25),
-    'spaq': Recipe(spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
-    'agiqa3k': Recipe(agiqa3k, 'data.csv', 2982, out=DATASETS['AGIQA-3K'].info),
-    'pipal': Recipe(pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200,
+    'kadid10k': Recipe(published.kadid10k, 'dmos.csv', 10125, 81),
+    'tid2013': Recipe(published.tid, f'mos_with_names.txt [{TID_FILES}]', 3000, 25),
+    'tid2008': Recipe(published.tid, f'mos_with_names.txt [{TID_FILES}]', 1700, 25),
+    'spaq': Recipe(published.spaq, '"MOS and Image attribute scores.xlsx" or .csv', 11125, 11125),
+    'agiqa3k': Recipe(published.agiqa3k, 'data.csv', 2982, out=DATASETS['AGIQA-3K'].info),
+    'pipal': Recipe(published.pipal, 'Train_Label/*.txt [training_inp/ Train_Ref/]', 23200, 200,
                     out=DATASETS['PIPAL'].info),
-    'pieapp': Recipe(pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
+    'pieapp': Recipe(published.pieapp, '{train,val}_reference_list.txt labels/{train,val}/*.csv', 77280, 160),
     'asna_pretrain': Recipe(asna_pretrain, 'PieAPPdataset/ tid2013/ tid2008/', 81980, 185, (65584, 16396, 0),
                             DATASETS['asna_pretrain'].info),
-    'samsung': Recipe(samsung, 'train.csv', 54662, 54662, out=DATASETS['Samsung-2023'].info),
+    'samsung': Recipe(published.samsung, 'train.csv', 54662, 54662, out=DATASETS['Samsung-2023'].info),
     'csv': Recipe(any_table, 'a table (the file itself, or a folder with one)'),
 }
 

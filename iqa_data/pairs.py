@@ -1,4 +1,4 @@
-"""Data sets of pairs, reference and distorted image: their published files, and their preparation as for ASNA.
+"""Data sets of pairs, reference and distorted image: where their images lie, and their preparation as for ASNA.
 
 A row of PAIR_SETS says where the images of a set lie, how they are brought to 288x288, and on which scale the scores
 are compared. `prepare` yields the pairs as ASNA's networks see them.
@@ -10,76 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.info import Info, info_of
-from iqa_data.published import Folder
+from iqa_data.published import SEED, Folder, pieapp, pipal, tid
 from iqa_data.target import Target
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.files import read_text
 from iqa_runtime.tables import Table
 
 SIDE = 288
-SEED = 19920517
 TRAIN_SHARE = .8
-
-
-# Readers: what is published -> Info, whose images and references are relative to the folders in PAIR_SETS
-
-def tid(folder: Folder, args=None) -> Info:
-    """Read mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
-
-    The case of file names is not the same on the disk: it is taken from distorted_images and reference_images, if they
-    are there. mos_std.txt has a line per image in the order of mos.txt; it is taken if that is the order of the former.
-    """
-    table = folder.table('mos_with_names.txt', header=('mos', 'image'), separator=' ')
-    images, references = folder.names_below('distorted_images'), folder.names_below('reference_images')
-    table.columns['image'] = [images.get(name.lower(), name) for name in table.columns['image']]
-    contents = [name.split('_')[0].upper() for name in table.columns['image']]
-    table.columns['reference'] = [references.get(f'{content.lower()}.bmp', content) for content in contents]
-    info = info_of(table)
-    mos, std = (folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt'))
-    if not mos or not std:
-        return info
-    mos, std = (Table.read(path, ('mos',)).numbers('mos') for (path,) in (mos, std))
-    same = len(mos) == len(std) == len(info.mos) and np.allclose(mos, info.mos, atol=1e-3)
-    return replace(info, std=std) if same else info
-
-
-def pipal(folder: Folder, args=None) -> Info:
-    """Read Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400.
-
-    The folders of the images are taken from training_inp, and the references from Train_Ref, if they are there.
-    """
-    tables = [Table.read(path, ('image', 'mos')) for path in folder.find('Train_Label/*.txt', '*.txt')]
-    for table in tables:
-        info_of(table)  # says which file a mistake is in
-    columns = {name: [cell for table in tables for cell in table.columns[name]] for name in ('image', 'mos')}
-    images, references = folder.names_below('training_inp'), folder.names_below('Train_Ref')
-    contents = [name.split('_')[0] for name in columns['image']]
-    columns['reference'] = [references.get(f'{content.lower()}.bmp', content) for content in contents]
-    columns['image'] = [images.get(name.lower(), name) for name in columns['image']]
-    return info_of(Table(folder.source, columns, [row for table in tables for row in table.rows]))
-
-
-def pieapp(folder: Folder, args=None) -> Info:
-    """Read {train,val}_reference_list.txt, and for each of their references labels/SPLIT/ref_N_pairwise_labels.csv.
-
-    A row there says how many people prefer distorted image A to B, 0..1, as processed by the authors. As ASNA does, the
-    preference for A is taken as a score of A, whatever B is: an image has several rows, with scores of their own. The
-    test part has no processed preferences of that kind and is left out.
-    """
-    rows: dict[str, list[str]] = {'image': [], 'mos': [], 'reference': [], 'part': []}
-    for part in ('train', 'val'):
-        for reference in read_text(folder.file(f'{part}_reference_list.txt')).split():
-            stem = Path(reference).stem
-            table = Table.read(folder.file(f'labels/{part}/{stem}_pairwise_labels.csv'))
-            table.needs('distorted image A', 'processed preference for A')
-            table.numbers('processed preference for A')
-            names = table.images('distorted image A')
-            rows['image'] += [f'{part}/{stem}/{name}' for name in names]
-            rows['mos'] += table.columns['processed preference for A']
-            rows['reference'] += [f'{part}/{reference}'] * len(names)
-            rows['part'] += [part] * len(names)
-    rows['about'] = ['{"repeated": true}', *[''] * (len(rows['image']) - 1)]
-    return info_of(Table(folder.source, rows, list(range(2, len(rows['image']) + 2))))
 
 
 @dataclass(frozen=True)
