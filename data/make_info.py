@@ -21,13 +21,13 @@ if not __package__:  # run as a script
 
 from iqa_data import published
 from iqa_data.any_table import any_table
-from iqa_data.info import DATASETS, PARTS, SUFFIXES, WRITERS, Info, write_info
+from iqa_data.info import DATASETS, SUFFIXES, WRITERS, Info, write_info
 from iqa_data.pairs import asna_pretrain
 from iqa_data.published import Folder, permutations
 from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
-from iqa_runtime.names import without_suffix
+from iqa_runtime.names import PARTS, without_suffix
 
 HERE = Path(__file__).resolve().parent
 BASE = HERE.parent if HERE.name == 'data' else Path()  # of data/: the repository, or if installed the current folder
@@ -47,8 +47,8 @@ class Recipe:
 
 TID_FILES = 'mos.txt mos_std.txt distorted_images/ reference_images/'
 RECIPES = {
-    'koniq10k': Recipe(published.koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]', 10073,
-                       10073, (7058, 1000, 2015), DATASETS['KonIQ-10k'].info),
+    'koniq10k': Recipe(published.koniq10k, 'koniq10k_distributions_sets.csv [koniq10k_scores_and_distributions.csv]',
+                       10073, 10073, (7058, 1000, 2015), DATASETS['KonIQ-10k'].info),
     'clive': Recipe(published.clive, 'AllImages_release.mat AllMOS_release.mat AllStdDev_release.mat', 1162, 1162,
                     out=DATASETS['CLIVE'].info),
     'kadid10k': Recipe(published.kadid10k, 'dmos.csv', 10125, 81),

@@ -47,10 +47,9 @@ from iqa_data.matlab import mat_file
 from iqa_data.pyiqa import is_meta_info, of_meta_info
 from iqa_runtime.errors import UserError, one_line, pick
 from iqa_runtime.files import replacing
-from iqa_runtime.names import cell, from_cell, without_suffix
+from iqa_runtime.names import PARTS, cell, from_cell, without_suffix
 from iqa_runtime.tables import Table, write_columns
 
-PARTS = ('train', 'val', 'test')
 TEXTS = ('.csv', '.tsv', '.txt')  # suffixes of tables
 SUFFIXES = (*TEXTS, '.mat')  # of info files
 ROUNDED = .01                # how far shares that are written with few digits may be from a sum of 1

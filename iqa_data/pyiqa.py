@@ -17,10 +17,9 @@ import numpy as np
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from iqa_runtime.names import cell
+from iqa_runtime.names import PARTS, cell
 from iqa_runtime.tables import Table, write_columns
 
-PARTS = ('train', 'val', 'test')
 PART_NAMES = {'train': 'train', 'training': 'train', '0': 'train', 'val': 'val', 'validation': 'val', 'valid': 'val',
               'dev': 'val', '1': 'val', 'test': 'test', 'testing': 'test', '2': 'test'}
 OFFICIAL = ('official_split', 'split')

@@ -20,11 +20,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from iqa_data.info import PARTS, Info, parts_of
+from iqa_data.info import Info, parts_of
 from iqa_data.pyiqa import PICKLES, pyiqa_splits, split_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import replacing
-from iqa_runtime.names import cell
+from iqa_runtime.names import PARTS, cell
 from iqa_runtime.tables import Table, write_columns
 
 Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info

@@ -59,9 +59,9 @@ from iqa_runtime.checks import (
 )
 from iqa_runtime.errors import UserError, first_line
 from iqa_runtime.files import check_regular, replacing
+from iqa_runtime.names import PARTS
 
 FORMAT = 2
-PARTS = ('train', 'val', 'test')
 DEEPEST = 50  # dictionaries and lists in one another
 MOST_VALUES = 1 << 22  # plain values and tensors in a file: a name for each image, and what a run logged
 

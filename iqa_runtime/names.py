@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from iqa_runtime.errors import one_line
 
+PARTS = ('train', 'val', 'test')  # of a data set
 FORMULA = re.compile(r'[=+\-@\t\r＝＋－＠].')  # as a spreadsheet takes it; the wide ones count in East Asian ones
 ESCAPED = re.compile(r'\./(?=[=+\-@\t\r＝＋－＠].)')
 

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from iqa_networks.size import without_memory
-from iqa_runtime.checkpoint import PARTS, check_checkpoint, load_checkpoint, versions
+from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, versions
 from iqa_runtime.errors import one_line
 from iqa_runtime.files import write_text
+from iqa_runtime.names import PARTS
 from iqa_runtime.options import shown, words_of
 from iqa_training.naming import card_file
 from iqa_training.options import TRAIN

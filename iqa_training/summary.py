@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from iqa_runtime.charts import SERIES, THEME, Panel, Scatter, png, svg
-from iqa_runtime.checkpoint import PARTS, load_checkpoint
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing, write_text
+from iqa_runtime.names import PARTS
 from iqa_runtime.options import Options, shown, words_of
 from iqa_runtime.recipes import options_of_run
 from iqa_runtime.tables import Table
