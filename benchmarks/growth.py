@@ -16,7 +16,7 @@ from pathlib import Path
 
 from baseline import SIZE, Baseline, options, own_memory, photographs, write_labels
 
-from iqa_training.scalars import read_scalars
+from iqa_results.curves import read_scalars
 
 MAIN = Path(__file__).resolve().parents[1] / 'main.py'
 OPTIONS = ['--dataset', 'demo', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu', '--no-pbar', '-bs', '8']

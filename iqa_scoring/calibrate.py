@@ -7,9 +7,9 @@ import torch
 from scipy.optimize import curve_fit
 from scipy.stats import rankdata
 
+from iqa_results.statistics import QUARTILES
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.tables import Table
-from iqa_scoring.iqa_statistics import QUARTILES
 from iqa_scoring.scorer import Mapping
 from IQAperformance import agreement, fit_line
 

@@ -2,8 +2,6 @@
 
 Every name is escaped by Jinja2; the only script that may run is the report's own, whose hash is in the page's policy.
 """
-import base64
-import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -11,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from iqa_data.images import opened
-from iqa_runtime.files import write_text
+from iqa_results.page import data_uri, svg_uri, write_page
 from iqa_scoring.maps import colours
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
@@ -84,32 +80,10 @@ def write_report(path: str | Path, entries: Sequence[ReportEntry], scale: Scale,
         legend=[to_hex(colormap(x)) for x in np.linspace(0, 1, 9)])
 
 
-def write_page(path: str | Path, template: Path, **values) -> None:
-    """Write an HTML page from a template, NAME.html, and its script beside it, NAME.js; values are escaped in it."""
-    script = template.with_suffix('.js').read_text(encoding='utf-8')
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(template.parent), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
-    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    write_text(path, environment.get_template(template.name).render(  # the script has no input in it
-        **values, script=Markup(script), script_hash=script_hash))
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """Return bytes of a media type as an address that holds them itself."""
-    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
-
-
 def _figure(width: float, height: float) -> 'Figure':
     """Return an empty figure, its size in inches."""
     from matplotlib.figure import Figure
     return Figure(figsize=(width, height), layout='constrained')
-
-
-def svg_uri(figure: 'Figure') -> str:
-    """Return a figure as an address that holds it as SVG; the same each time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg', metadata={'Date': None})
-    return data_uri('image/svg+xml', buffer.getvalue())
 
 
 def _histogram(scores: np.ndarray, scale: Scale) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from iqa_results.curves import SCALARS_CSV
 from iqa_runtime.errors import UserError, first_line
 
-SCALARS = 'scalars.csv'  # the file of Csv
 PROJECT = 'LinearityIQA'  # of Weights & Biases, unless WANDB_PROJECT names another one
 MOST_METRICS, MOST_PARAMETERS = 1000, 100  # in a request to MLflow
 
@@ -49,7 +49,7 @@ class Csv:
     """scalars.csv in the folder: a row of tag, step, value, time for each scalar, the value with all its digits."""
 
     def __init__(self, folder: Path, name: str, options: dict):
-        self.file = open(folder / SCALARS, 'w', newline='', encoding='utf-8')  # noqa: SIM115 (as long as the run)
+        self.file = open(folder / SCALARS_CSV, 'w', newline='', encoding='utf-8')  # noqa: SIM115 (as long as the run)
         self.flush, self.close = self.file.flush, self.file.close
         self.table = csv.writer(self.file)
         self.table.writerow(['tag', 'step', 'value', 'time'])
@@ -148,7 +148,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 def open_loggers(names: Sequence[str], folder: Path, name: str, options: dict) -> list[Logger]:
     """Return the loggers of a run; UserError if a service cannot be reached."""
-    for old in (*folder.glob('events.out.tfevents.*'), folder / SCALARS):
+    for old in (*folder.glob('events.out.tfevents.*'), folder / SCALARS_CSV):
         old.unlink(missing_ok=True)
     opened = []
     for logger in names:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_runtime.charts import SERIES, THEME, Panel, Scatter, png, svg
+from iqa_results import page
+from iqa_results.charts import SERIES, THEME, Panel, Scatter, png, svg
+from iqa_results.curves import read_scalars
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
@@ -20,10 +22,9 @@ from iqa_runtime.recipes import options_of_run
 from iqa_runtime.tables import Table
 from iqa_training.naming import checkpoint_file, name_of
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 from IQAperformance import CRITERIA, criterion_title
 
-TEMPLATES = Path(__file__).parent / 'templates'
+TEMPLATE = Path(__file__).parent / 'templates/summary.html'
 PAGE, PICTURE = 'summary.html', 'curves.png'
 History = Mapping[str, list]  # tag -> rows of step, value, time
 
@@ -47,12 +48,12 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
     checkpoint = load_checkpoint(checkpoint_file(args)) if checkpoint_file(args).is_file() else {}
     scatter = predictions(Path(args.result_dir, f'{folder.name}.csv')) if checkpoint.get('finished') else None
     panels = panels_of(history, options, checkpoint)
-    picture, page = folder / PICTURE, folder / PAGE
+    picture, page_file = folder / PICTURE, folder / PAGE
     if panels:
         with replacing(picture) as temporary:
             temporary.write_bytes(png(panels))
-    write_text(page, rendered(folder.name, options, checkpoint, panels, scatter))
-    return [page, picture] if panels else [page]
+    write_text(page_file, page_of(folder.name, options, checkpoint, panels, scatter))
+    return [page_file, picture] if panels else [page_file]
 
 
 def summarise_if_possible(args: Options, history: History) -> None:
@@ -110,15 +111,12 @@ def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
     return [(part, [cell(found[part], name) for name in CRITERIA]) for part in PARTS if part in found]
 
 
-def rendered(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
+def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
     """Return the page; Jinja2 escapes all text in it."""
-    import jinja2  # slow to import, as the charts are
     from markupsafe import Markup
     changed = {option: value for option, value in options.items() if value != TRAIN.defaults.get(option)}
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template('summary.html').render(
-        title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
+    return page.rendered(
+        TEMPLATE, title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
         marked=any(panel.mark is not None for panel in panels),
         scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
         criteria=list(map(criterion_title, CRITERIA)),

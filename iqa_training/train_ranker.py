@@ -48,6 +48,7 @@ if __name__ == '__main__':
 import numpy as np
 
 from iqa_networks.ranker import load_ranker
+from iqa_results.charts import BLUE
 from iqa_runtime.distributed import device_of
 from iqa_runtime.files import check_outputs, locked, replacing, write_text
 from iqa_runtime.process import signals_wait
@@ -103,7 +104,7 @@ def draw(found: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
     for axes, (name, (true, surrogate)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(),
                                                strict=True):
         axes.plot([-1, 1], [-1, 1], color='#999999', linewidth=1)
-        axes.scatter(true, surrogate, s=6, alpha=.5, color='#0072B2', linewidths=0)
+        axes.scatter(true, surrogate, s=6, alpha=.5, color=BLUE, linewidths=0)
         axes.set(title=name, xlabel="Spearman's correlation", ylabel='through the ranker', xlim=(-1.05, 1.05),
                  ylim=(-1.05, 1.05), aspect='equal')
     with replacing(file) as temporary:

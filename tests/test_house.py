@@ -25,7 +25,7 @@ from IQAperformance import CRITERIA
 
 FLOORS = [  # a room imports none above it
     {'iqa_runtime'}, {'iqa_networks', 'iqa_losses'}, {'iqa_data', 'IQAmodel', 'IQAloss', 'IQAperformance'},
-    {'IQAdataset', 'modified_ignite_engine'}, {'iqa_training'}, {'iqa_scoring'}, {'iqa_studies'},
+    {'IQAdataset', 'modified_ignite_engine', 'iqa_results'}, {'iqa_training'}, {'iqa_scoring'}, {'iqa_studies'},
     {'results_in_the_paper'}, {'test_dataset', 'test_demo', 'data', 'hubconf'}, {'main'}]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 OF_TRAINING = {'iqa_training', 'iqa_training.naming', 'iqa_training.options'}  # what scoring may read

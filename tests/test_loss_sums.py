@@ -17,10 +17,10 @@ import iqa_losses
 import IQAloss
 import main
 from iqa_losses import correlation, loss_type, pairs, ranking, regression, soft_ranks, tensors, terms_of
+from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
 from iqa_runtime.variants import described
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 from IQAloss import LOSSES, IQALoss
 
 NUMBERS = st.lists(st.tuples(st.floats(-50, 50), st.floats(0, 100)), min_size=2, max_size=9)

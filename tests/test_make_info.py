@@ -13,7 +13,7 @@ from scipy.io import savemat
 from data import make_info
 from iqa_data.info import read_info
 from iqa_data.splits import SplitPlan, choose, split
-from iqa_scoring.results import read_predictions
+from iqa_results.read import read_predictions
 
 NAMES = [f'I0{ref}_0{kind}_{level}.bmp' for ref in (1, 2) for kind in (1, 2) for level in (1, 2)]
 

@@ -16,10 +16,10 @@ import test_demo
 from data import check
 from iqa_data.info import Info, read_info, write_info
 from iqa_data.splits import read_split, write_split
+from iqa_results.read import read_predictions
+from iqa_results.table_formats import render
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.names import cell, from_cell, text
-from iqa_runtime.table_formats import render
-from iqa_scoring.results import read_predictions
 from iqa_training.options import TRAIN
 from IQAperformance import HeadPerformance, Performance, write_results
 

@@ -14,6 +14,7 @@ from test_hostile import ANY, JSON, changed, places
 
 import test_demo
 from iqa_networks.pretrained import load_pretrained
+from iqa_results.read import read_npy, read_predictions, read_summary
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import read_json
@@ -22,7 +23,6 @@ from iqa_scoring import ensemble
 from iqa_scoring.calibrate import read_ratings
 from iqa_scoring.inputs import find_images
 from iqa_scoring.references import table_of_pairs
-from iqa_scoring.results import read_npy, read_predictions, read_summary
 from iqa_studies import check
 from iqa_training.state import read_state
 from IQAmodel import create_model

@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from iqa_runtime.table_formats import FORMATS, render
-from iqa_scoring import iqa_statistics as st
-from iqa_scoring.results import Predictions, read_predictions
+from iqa_results import statistics as st
+from iqa_results.read import Predictions, read_predictions
+from iqa_results.table_formats import FORMATS, render
 from IQAperformance import CRITERIA, interval, plcc
 from results_in_the_paper import compare
 

@@ -18,13 +18,13 @@ from test_report import in_browser
 import main
 from iqa_data.info import write_info
 from iqa_data.splits import split_hash, write_split
+from iqa_results.figures import STYLE
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_report
 from iqa_studies.study_tables import Study, quality, significance
-from iqa_training.figures import STYLE
 from IQAperformance import CRITERIA, Criterion, agreement
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'

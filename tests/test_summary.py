@@ -12,7 +12,7 @@ from mini import MINI
 from PIL import Image
 
 import main
-from iqa_runtime.charts import MOST_STEPS, Panel, Scatter, svg, thinned
+from iqa_results.charts import MOST_STEPS, Panel, Scatter, svg, thinned
 from iqa_training.options import TRAIN
 
 RUN = ['-e', '2', *SMALL, *MINI]

@@ -1,0 +1,124 @@
+"""Draw curves and scatter plots, as SVG for a page that is read light or dark, or as PNG.
+
+A figure is drawn once, in the colours below. `svg` makes them CSS variables, which a page gives values with `THEME`.
+"""
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # slow to import: the functions that draw import it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, RULE = '#222222', '#d8d8d8'
+# the colours of Okabe and Ito, which colour-blind readers can distinguish; the first of SERIES differ most
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = SERIES = (
+    '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
+ON_DARK = {BLUE: '#5aaee8', VERMILION: '#ff8f4a', GREEN: '#35c79b', PURPLE: '#e39cc4', SKY: '#8fd0f5',
+           ORANGE: '#f2b63c', RULE: '#3a3f46'}
+THEME = (':root { ' + ' '.join(f'--c{colour[1:]}: {colour};' for colour in ON_DARK) + ' }\n'
+         '@media (prefers-color-scheme: dark) { :root { '
+         + ' '.join(f'--c{colour[1:]}: {dark};' for colour, dark in ON_DARK.items()) + ' } }')
+STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 9, 'axes.titlesize': 10, 'legend.fontsize': 8,
+         'text.color': INK, 'axes.labelcolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
+         'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False, 'axes.spines.right': False,
+         'axes.grid': True, 'grid.color': RULE, 'grid.linewidth': .6, 'axes.axisbelow': True, 'legend.frameon': False,
+         'lines.linewidth': 1.6}
+MOST_POINTS = 4000  # of a scatter plot as single marks; more are drawn as pixels
+MOST_STEPS = 400    # of a curve; each of more is the mean of several
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over one axis.
+
+    Attributes:
+        title, x, y: what is drawn, and the labels of the axes.
+        curves: label -> positions (n,) and values (n,); what is not finite is a gap.
+        mark: a position to mark with a vertical line; None: no mark.
+    """
+
+    title: str
+    x: str
+    y: str = ''
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    mark: float | None = None
+
+    def draw(self, axes: 'Axes') -> None:
+        """Draw the curves."""
+        for colour, (label, (x, y)) in zip(SERIES, self.curves.items(), strict=False):
+            x, y = thinned(np.asarray(x, float), np.asarray(y, float))
+            axes.plot(x, y, label=label, color=colour, marker='o' if len(x) == 1 else '')
+        if self.mark is not None:
+            axes.axvline(self.mark, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
+        axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(self.curves) > 1:
+            axes.legend()
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Scores over MOS, both (n,), with the line of equality."""
+
+    mos: np.ndarray
+    scores: np.ndarray
+    title: str = ''
+
+    def draw(self, axes: 'Axes') -> None:
+        """Draw the points."""
+        ends = [min(self.mos.min(), self.scores.min()), max(self.mos.max(), self.scores.max())]
+        axes.plot(ends, ends, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
+        axes.scatter(self.mos, self.scores, s=12, alpha=.6, linewidths=0, color=SERIES[0],
+                     rasterized=len(self.mos) > MOST_POINTS)
+        axes.set(title=self.title, xlabel='MOS', ylabel='score')
+        axes.set_aspect('equal', adjustable='datalim')
+
+
+def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most MOST_STEPS points of a curve (n,): each the mean of as many of its points that follow."""
+    size = -(-len(x) // MOST_STEPS)
+    if size < 2:
+        return x, y
+    starts = np.arange(0, len(x), size)
+    counts = np.diff([*starts, len(x)])
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def drawn(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> 'Figure':
+    """Draw charts side by side, each of so many inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((width * len(charts), height), layout='constrained')
+        for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+            chart.draw(axes)
+        figure.draw_without_rendering()
+        figure.set_layout_engine('none')  # it is laid out
+    return figure
+
+
+def svg(chart: Panel | Scatter, width: float = 4.4, height: float = 2.9) -> str:
+    """Return a chart as an SVG element for a page, with the colours that its THEME gives; texts in it are escaped."""
+    import matplotlib
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+    with matplotlib.rc_context(STYLE):
+        drawn([chart], width, height).savefig(buffer, format='svg', transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index('<svg'):].replace(INK, 'currentColor')
+    for colour in ON_DARK:
+        text = text.replace(colour, f'var(--c{colour[1:]})')
+    return text
+
+
+def png(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> bytes:
+    """Return charts side by side as the content of a PNG file."""
+    import matplotlib
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        drawn(charts, width, height).savefig(buffer, format='png', dpi=120)
+    return buffer.getvalue()
