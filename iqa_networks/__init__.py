@@ -1,7 +1,8 @@
-"""Networks other than LinearityIQA, one family per file. They need torch alone, two of them timm too.
+"""The table of networks, NETWORKS. Networks other than LinearityIQA are here, a file for each family.
 
-A network is a class under the decorator `register_model`, which makes it a row of NETWORKS; those parameters that are
-options (see iqa_runtime/variants.py) are flags of the command line.
+A network is a class under the decorator `register_model`. The decorator makes it a row of NETWORKS, and turns its
+optional parameters into flags of the command line (see iqa_runtime/variants.py). The networks depend on torch only;
+backbones of timm and MANIQA also on timm.
 """
 import inspect
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ if TYPE_CHECKING:  # torch is slow to import
 
 @dataclass(frozen=True)
 class Entry(Row):
-    """A row of NETWORKS: options -> the network.
+    """A row of NETWORKS: a function from options to the network.
 
     Attributes:
-        system: the system that the network belongs to.
-        svd: the pattern of the layers that are factored (iqa_networks/svd_layers.py), unless the option svd says so.
+        system: name of the published system that the network belongs to.
+        svd: default pattern of the layers that are factored (iqa_networks/svd_layers.py); None: no layers.
     """
 
     system: str = ''
@@ -28,13 +29,13 @@ class Entry(Row):
 
     @property
     def inputs(self) -> int:
-        """Return the number of images that the network compares, a fact of its class: 1, or 2 with a reference."""
+        """Return the number of images that the network compares, by its class: 1, or 2 with a reference."""
         build = getattr(self.build, 'func', self.build)  # of a partial
         made: type[Network] = build if isinstance(build, type) else build.__annotations__['return']
         return made.inputs
 
     def has_weights(self) -> bool:
-        """Return whether there are published weights that the network can start from."""
+        """Return whether the network can start from published weights."""
         return 'weights' in inspect.signature(self.build).parameters
 
 

@@ -1,8 +1,8 @@
-"""Layers whose weight stays as it is while a few numbers beside it are trained, in any network; and merging them.
+"""Adapt layers of any network so that their weights stay fixed and a few added parameters are trained; merge them.
 
-An adapted layer is a linear layer or a convolution that computes with W', made of its own weight and of the parameters
-that it adds. In the state dict it has the names of the plain layer, and its `added` ones. How W' is made: of singular
-values in iqa_networks/svd_layers.py, of a product of low rank in iqa_networks/lora_layers.py.
+An adapted layer is a linear layer or a convolution that computes with a weight W' composed of its fixed weight and its
+added parameters: from singular values in iqa_networks/svd_layers.py, from a low-rank product in
+iqa_networks/lora_layers.py. In the state dict, it has the names of the plain layer, and those in `added`.
 """
 import copy
 import fnmatch
@@ -15,14 +15,14 @@ from iqa_runtime.errors import UserError
 
 
 class Adapted(nn.Module):
-    """The part of an adapted layer that is not in the plain layer.
+    """Base class of adapted layers: the part that the plain layer lacks.
 
     Args:
-        layer: the plain layer; its weight and its bias become those of the adapted one, and are frozen.
+        layer: the plain layer, whose weight and bias the adapted layer takes over and freezes.
         bias: train the bias.
 
     Attributes:
-        added: names of the parameters that the plain layer does not have.
+        added: names of the parameters that the plain layer lacks.
     """
 
     added: Sequence[str] = ()
@@ -35,7 +35,7 @@ class Adapted(nn.Module):
             self.bias.requires_grad_(bias)
 
     def composed(self) -> Tensor:
-        """Return W', in the shape of the weight and, under autocast too, in its type."""
+        """Return W', in the shape and the type of the weight, also under autocast."""
         raise NotImplementedError
 
 
@@ -43,7 +43,7 @@ class AdaptedLinear(Adapted, nn.Linear):
     """A linear layer that computes with W'."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (..., inputs) times W'^T, and the bias."""
+        """Return x W'^T plus the bias, for x (..., inputs)."""
         return F.linear(x, self.composed(), self.bias)
 
 
@@ -51,16 +51,16 @@ class AdaptedConv2d(Adapted, nn.Conv2d):
     """A convolution that computes with W'; the inputs of its matrix are (channel, row, column)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of x (N, C, H, W) with W', and the bias."""
+        """Return the convolution of x (N, C, H, W) with W' plus the bias."""
         return self._conv_forward(x, self.composed(), self.bias)
 
 
-# Not subclasses: other code may use the weights of a layer that is more than these, and never call it.
+# Subclasses are excluded: other code may use their weights without calling the layer.
 PLAIN = (nn.Linear, nn.Conv2d)
 
 
 def arguments(layer: nn.Module) -> tuple:
-    """Return the arguments that construct a layer like a linear layer or a convolution."""
+    """Return the constructor's arguments of a linear layer or a convolution."""
     bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features, bias
@@ -69,19 +69,20 @@ def arguments(layer: nn.Module) -> tuple:
 
 
 def adapt(network: nn.Module, option: str, pattern: str, kinds: Mapping[type, type[Adapted]], *settings) -> nn.Module:
-    """Replace the linear layers and convolutions whose names match by adapted ones, in place; return the network.
+    """Replace the linear layers and convolutions whose names match by adapted layers, in place; return the network.
 
     Args:
         network: any module.
-        option: name of the option that gave the pattern, for the error.
-        pattern: of the layers' names in the network, as 'fc*' or 'features.*conv*'; UserError if none matches.
-        kinds: class of plain layers -> class of the adapted ones, which is called with the layer and `settings`.
+        option: name of the option that set the pattern, for the error message.
+        pattern: pattern of the layers' names, such as 'fc*' or 'features.*conv*'; UserError if no layer matches.
+        kinds: class of the plain layer -> class of the adapted layer.
+        settings: arguments of the adapted layer's class, after the plain layer.
     """
     plain = {name: layer for name, layer in network.named_modules() if type(layer) in PLAIN}
     matching = fnmatch.filter(plain, pattern)
     if not matching:
         some = ', '.join([*plain][:5]) + (f', ... ({len(plain)})' if len(plain) > 5 else '')
-        raise UserError(f'--{option} {pattern}: no linear layer or convolution has such a name; there are: '
+        raise UserError(f'--{option} {pattern}: no linear layer or convolution has a matching name; layers: '
                         f'{some or "none"}')
     for name in matching:
         network.set_submodule(name, kinds[type(plain[name])](plain[name], *settings))
@@ -89,17 +90,17 @@ def adapt(network: nn.Module, option: str, pattern: str, kinds: Mapping[type, ty
 
 
 def adapted_layers(network: nn.Module, kind: type[Adapted] = Adapted) -> Iterator[tuple[str, Adapted]]:
-    """Return the adapted layers of a kind with their names."""
+    """Iterate over the adapted layers of a kind, with their names."""
     return ((name, layer) for name, layer in network.named_modules() if isinstance(layer, kind))
 
 
 def added_parameters(network: nn.Module) -> list[str]:
-    """Return the names of the parameters that the plain network does not have."""
+    """Return the names of the parameters that the plain network lacks."""
     return [f'{name}.{added}' for name, layer in adapted_layers(network) for added in layer.added]
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """Return a copy of a network with plain layers, of weight W', instead of the adapted ones; without any, itself."""
+    """Return a copy of a network with its adapted layers replaced by plain layers of weight W'; else the network."""
     layers = dict(adapted_layers(network))
     if not layers:
         return network
@@ -112,12 +113,15 @@ def merged(network: nn.Module) -> nn.Module:
 
 
 def merge(network: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict of the plain network that computes what the adapted one does."""
+    """Return the state dict of the plain network that computes the same as the adapted network."""
     return merged(network).state_dict()
 
 
 def adapted_summary(network: nn.Module, kind: type[Adapted], how: str) -> str:
-    """Return a line that names the layers of a kind, and counts the numbers trained with and without adapted layers."""
+    """Describe the adapted layers of a kind in a line: their names, and the trained parameters with and without them.
+
+    `how`: participle for the message, such as 'factored'.
+    """
     layers, count = [name for name, _ in adapted_layers(network, kind)], count_parameters(network)
     names = ', '.join(layers[:5]) + (', ...' if len(layers) > 5 else '')
     return (f'{len(layers)} layers {how} ({names}): {count["trainable"]:,} trainable parameters instead of '
@@ -125,7 +129,7 @@ def adapted_summary(network: nn.Module, kind: type[Adapted], how: str) -> str:
 
 
 def count_parameters(network: nn.Module) -> dict[str, int]:
-    """Count the 'trainable' numbers, and those of the 'plain' network, without those that adapted layers add."""
+    """Return the numbers of 'trainable' parameters and of those of the 'plain' network, without added ones."""
     added = set(added_parameters(network))
     return {'trainable': sum(p.numel() for p in network.parameters() if p.requires_grad),
             'plain': sum(p.numel() for name, p in network.named_parameters() if name not in added)}

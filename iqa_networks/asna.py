@@ -1,6 +1,6 @@
 """ASNA: Siamese networks that compare a distorted image with its reference (team MACS, NTIRE 2021 challenge).
 
-The order of the layers, their names and their numbers are those of the published networks, which were written in Keras.
+The order, names and sizes of the layers are those of the published networks, which were written in Keras.
 """
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
@@ -25,27 +25,28 @@ DOWN = ('down1', 'down2')
 
 
 class ASNA(Network):
-    """What the four networks share, which are made of it below.
+    """Base class of the four ASNA networks.
 
     `forward(reference, distorted)`, each (N, 3, side, side) in -1..1 and blue first, returns one head, (N, 1).
 
-    One encoder of four levels sees both images. The decoder begins at the deepest level of the distorted image, and on
-    its way up takes in |reference - distorted| of each level. Two convolutions shrink its map by 8, and three dense
-    layers score it. A convolution is followed by a LeakyReLU, and then by batch normalisation if there is one.
+    An encoder of four levels processes both images. The decoder begins at the deepest level of the distorted image, and
+    concatenates |reference - distorted| at each level. Two convolutions shrink its map by 8, and three dense layers
+    compute the score. Each convolution is followed by a LeakyReLU, and then by its batch normalisation, if any.
 
     Args:
-        nfs: 10 counts of channels: of the four levels of the encoder, the four of the decoder, and the two convolutions
-            that shrink.
+        nfs: 10 numbers of channels: of the four levels of the encoder, the four levels of the decoder, and the two
+            convolutions that shrink the map.
         kss: 4 kernel sizes: of the stem and the first level of the encoder, and of its other levels.
         leaky_slope: slope of the LeakyReLU below 0.
         dense_num: units of the first dense layer.
-        dropout: share of them that is dropped in training.
+        dropout: probability that a unit of the first dense layer is dropped in training.
         img_size: height and width of the images, a multiple of 16.
         normalised: names of the convolutions with batch normalisation.
-        tile_size: side of the tiles that a ConvLSTM of `lstm_units` units reads, instead of the image; None: no tiles.
-        wide: both convolutions that shrink have nfs[9] channels.
-        attention: an attention block of nfs[8] channels before the dense layers.
-        num_resblocks: residual blocks after it.
+        tile_size: side of the tiles that a ConvLSTM reads instead of the whole image; None: no tiles.
+        lstm_units: units of the ConvLSTM.
+        wide: give both convolutions that shrink the map nfs[9] channels.
+        attention: add an attention block of nfs[8] channels before the dense layers.
+        num_resblocks: number of residual blocks after the attention block.
         squash: activation between the last two dense layers.
     """
 
@@ -91,7 +92,7 @@ class ASNA(Network):
         """Return the score of the distorted images, (N, 1) (see the class)."""
         for images in (reference, distorted):
             check_side(images, self.side, ', with --fit crop or pad if they are to keep their scale')
-        of_distorted = self.encode(distorted)  # first, as the running statistics of the original
+        of_distorted = self.encode(distorted)  # first, for the same running statistics as the original
         x = self.decode(self.encode(reference), of_distorted)
         if self.attention is not None:
             x = self.attention(x)
@@ -101,7 +102,7 @@ class ASNA(Network):
         return (self.dense3(self.squash(self.dense2(x))),)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of the four levels, each half as wide and high as the one before."""
+        """Return the maps of the four levels, each half as wide and high as the previous level."""
         if self.tile_size:
             images = self.convlstm(tiles(images, self.tile_size))
         levels = [self.convolve('enc1', self.stem(images))]
@@ -110,9 +111,9 @@ class ASNA(Network):
         return levels
 
     def decode(self, reference: Sequence[Tensor], distorted: Sequence[Tensor]) -> Tensor:
-        """Return the map (N, nfs[9], side / 8, side / 8) of the levels of both images."""
+        """Decode the levels of both images into a map (N, nfs[9], side / 8, side / 8)."""
         x = distorted[-1]
-        if self.tile_size:  # 9 x 9 in the published network, which does not halve
+        if self.tile_size:  # 9 x 9 in the published network, an odd side that it does not halve
             x = self.convolve('dec1', x)
         else:
             x = F.interpolate(self.convolve('dec1', F.max_pool2d(x, 2)), scale_factor=2)
@@ -125,13 +126,13 @@ class ASNA(Network):
         return x
 
     def convolve(self, name: str, x: Tensor) -> Tensor:
-        """Put x through the convolution of that name, the LeakyReLU, and batch normalisation if there is one."""
+        """Apply a convolution by name, the LeakyReLU, and the convolution's batch normalisation, if any."""
         x = F.leaky_relu(self.get_submodule(name)(x), self.leaky_slope)
         return self.get_submodule(f'{name}_bn')(x) if name in self.normalised else x
 
 
 class Attention(nn.Module):
-    """Weigh the channels, and every pixel of every channel, of a map; (N, before, H, W) -> (N, after, H, W)."""
+    """Weight a map by channel attention and by spatial attention, and fuse; (N, before, H, W) -> (N, after, H, W)."""
 
     def __init__(self, before: int, after: int):
         super().__init__()
@@ -151,7 +152,7 @@ class Attention(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv(ReLU(conv(x))), 3 x 3, without normalisation and without an activation after the sum."""
+    """A residual block, x + conv(ReLU(conv(x))) with 3x3 kernels, without normalisation or final activation."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -173,22 +174,22 @@ def _check(nfs: Sequence[int], kss: Sequence[int], img_size: int, tile_size: int
         raise UserError(f'--img_size {img_size}: expected a multiple of 16')
 
 
-# The networks; the arguments are those of ASNA
+# The four networks; their arguments are those of ASNA
 
 @register_model('asna_simple', system='ASNA')
 @register_model('asna_simple_a', system='ASNA', nfs=(*NFS[:9], 16), leaky_slope=.7)
 @register_model('asna_simple_b', system='ASNA')
 class ASNASimple(ASNA):
-    """The network without batch normalisation.
+    """ASNA without batch normalisation.
 
     Args:
-        nfs: channels of its convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16).
-        kss: kernel sizes of the encoder (default: 5 5 3 3).
-        leaky_slope: slope of LeakyReLU (default: .5; asna_simple_a .7).
-        dense_num: units of the first dense layer.
+        nfs: channels of ASNA's convolutions (default: 8 16 32 64 64 64 32 16 8 32; asna_simple_a ends in 16).
+        kss: kernel sizes of ASNA's encoder (default: 5 5 3 3).
+        leaky_slope: slope of LeakyReLU below 0 (default: .5; asna_simple_a .7).
+        dense_num: units of ASNA's first dense layer.
         dropout: probability of dropout.
-        img_size: height and width of the images: a multiple of 64 for MANIQA (of 32 for maniqa_224), of 16 for ASNA
-            (default: the number in the name of a MANIQA; ASNA 288).
+        img_size: height and width of the images: a multiple of 64 for MANIQA (32 for maniqa_224), of 16 for ASNA
+            (default: MANIQA: the number in the network's name; ASNA: 288).
     """
 
     def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
@@ -198,7 +199,7 @@ class ASNASimple(ASNA):
 
 @register_model('asna_bn', system='ASNA')
 class ASNABatchNorm(ASNA):
-    """The network with batch normalisation in the encoder and the decoder."""
+    """ASNA with batch normalisation in the encoder and the decoder."""
 
     def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
                  dense_num: Channels = 32, dropout: Share = 0., img_size: Side = SIDE):
@@ -207,11 +208,11 @@ class ASNABatchNorm(ASNA):
 
 @register_model('asna_attention', system='ASNA')
 class ASNAAttention(ASNA):
-    """The network with attention and residual blocks, more batch normalisation, and a tanh.
+    """ASNA with an attention block, residual blocks, batch normalisation after all convolutions, and a tanh.
 
     Args:
-        num_resblocks: residual blocks.
-        attention: with its attention block.
+        num_resblocks: number of residual blocks.
+        attention: include the attention block.
     """
 
     def __init__(self, nfs: TenChannels = NFS, kss: FourKernels = KSS, leaky_slope: Weight = .5,
@@ -223,7 +224,7 @@ class ASNAAttention(ASNA):
 
 @register_model('asna_tiled', system='ASNA')
 class ASNATiled(ASNA):
-    """The network of which a ConvLSTM reads the images tile by tile.
+    """ASNA with a ConvLSTM that reads the images tile by tile.
 
     Args:
         tile_size: side of a tile.
@@ -237,17 +238,17 @@ class ASNATiled(ASNA):
                          lstm_units=lstm_units)
 
 
-# A convolutional LSTM (Shi et al., NeurIPS 2015) as Keras computes it: hard sigmoid, one bias, the last state
+# A convolutional LSTM (Shi et al., NeurIPS 2015) as in Keras: with a hard sigmoid and one bias
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """Return clip(x / 5 + 1/2, 0, 1): Keras's, which is steeper than torch's x / 6 + 1/2."""
+    """Return clip(x / 5 + 1/2, 0, 1), Keras's hard sigmoid; torch's is less steep, x / 6 + 1/2."""
     return (.2 * x + .5).clamp(0, 1)
 
 
 class ConvLSTM(nn.Module):
     """Read a sequence of maps (N, T, C, H, W); return the last hidden state (N, units, H, W).
 
-    With * a convolution of the same size, for each step t:
+    With * a convolution that keeps the size, for each step t:
     i, f, o = hard_sigmoid(W * x_t + b + U * h), c = f c + i tanh(W * x_t + b + U * h), h = o tanh(c), each with its own
     part of W, U, b. The four parts i, f, c, o are stacked on the output channels of `input` and `recurrent`.
 
@@ -263,12 +264,12 @@ class ConvLSTM(nn.Module):
         self.input = SameConv2d(channels, 4 * units, kernel)
         self.recurrent = SameConv2d(units, 4 * units, kernel, bias=False)
         nn.init.orthogonal_(self.recurrent.weight)
-        nn.init.ones_(self.input.bias[units:2 * units])  # nothing is forgotten at first
+        nn.init.ones_(self.input.bias[units:2 * units])  # the forget gate starts open
 
     def forward(self, sequence: Tensor) -> Tensor:
         """Return the last hidden state (see the class)."""
         n, steps = sequence.shape[:2]
-        inputs = self.input(sequence.flatten(0, 1)).unflatten(0, (n, steps))  # they do not depend on the states
+        inputs = self.input(sequence.flatten(0, 1)).unflatten(0, (n, steps))  # all steps at once
         hidden = cell = inputs.new_zeros(n, self.units, *inputs.shape[3:])
         for step in range(steps):
             i, f, c, o = (inputs[:, step] + self.recurrent(hidden)).chunk(4, 1)

@@ -1,4 +1,4 @@
-"""Backbones: torchvision's networks up to the last layer that is tapped, and their weights."""
+"""Backbones of torchvision: networks cut after the last tapped layer, and their weights."""
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,15 @@ from iqa_runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchvision network, and the two of its layers that are tapped.
+    """A torchvision network, and its two layers whose outputs are tapped.
 
     Attributes:
-        build: its name in torchvision.models, or a function of `weights`.
-        taps: the numbers of the two layers.
-        channels: the channels of their feature maps.
-        side: the height and width of the images that it takes; None: any.
-        normalise: name of the pixels' normalisation that its weights expect.
+        build: name in torchvision.models, or a function of `weights`.
+        taps: indices of the two tapped layers.
+        channels: numbers of channels of their feature maps.
+        side: required height and width of the images; None: any.
+        normalise: name of the normalisation that the weights expect.
+        source: package of the network.
     """
 
     build: str | Callable[..., nn.Module]
@@ -30,7 +31,7 @@ class Backbone:
     source = 'torchvision'
 
     def network(self, weights: str | None = None) -> nn.Module:
-        """Build the whole network; weights: those of torchvision, by name."""
+        """Build the whole network; `weights`: name of torchvision's weights, None: random."""
         if callable(self.build):
             return self.build(weights=weights)
         from torchvision import models  # slow to import
@@ -39,14 +40,14 @@ class Backbone:
     def load(self, weights: str | Path | None, arch: str) -> nn.Module:
         """Build the whole network with `weights`: None (random), 'imagenet' (downloaded), or the path of a state dict.
 
-        Raises UserError, which names the network `arch`, if the weights cannot be had.
+        Raises UserError, which names the network `arch`, if the weights cannot be downloaded or read.
         """
         if weights is None:
             return self.network()
         if weights == 'imagenet':
             try:
                 return self.network('IMAGENET1K_V1')
-            except (OSError, RuntimeError) as error:  # no network, or a download that was cut
+            except (OSError, RuntimeError) as error:  # no internet, or an interrupted download
                 raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine "
                                 'without internet give --weights PATH, a torchvision state dict, or --weights none'
                                 ) from None
@@ -57,12 +58,12 @@ class Backbone:
         return network
 
     def features(self, network: nn.Module) -> 'TappedLayers':
-        """Return the layers up to the last tap; a ResNet's are its children up to the last residual stage."""
+        """Return the layers up to the last tapped layer; for a ResNet, its children up to the last residual stage."""
         layers = network.features if hasattr(network, 'features') else network.children()
         return TappedLayers(self.taps, [*layers][:self.taps[1] + 1])
 
     def names(self) -> dict[str, str]:
-        """Return the name of each tensor in torchvision's state dict -> its name in `features`."""
+        """Return {name in torchvision's state dict: name in `features`} of the tensors that are used."""
         network = without_memory(self.network)
         place = {id(tensor): name for name, tensor in self.features(network).state_dict(keep_vars=True).items()}
         return {name: place[id(tensor)] for name, tensor in network.state_dict(keep_vars=True).items()
@@ -70,7 +71,7 @@ class Backbone:
 
 
 class TappedLayers(nn.Sequential):
-    """Layers of which two are tapped. `forward(x)`, x (N, 3, H, W), returns their maps (N, C, h, w)."""
+    """Layers, two of them tapped. `forward(x)`, x (N, 3, H, W), returns the maps (N, C, h, w) of the tapped layers."""
 
     def __init__(self, taps: tuple[int, int], layers: Iterable[nn.Module]):
         super().__init__(*layers)

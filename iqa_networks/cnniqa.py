@@ -1,8 +1,7 @@
 """CNNIQA: one convolution, its extremes over the whole image, and three fully connected layers.
 
 After L. Kang, P. Ye, Y. Li, D. Doermann: Convolutional Neural Networks for No-Reference Image Quality Assessment, CVPR
-2014, in the form that today's toolboxes train: colour images of any size, without local contrast normalisation and
-without patches.
+2014, as recent toolboxes train it: on colour images of any size, without local contrast normalisation and patches.
 """
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,8 @@ from iqa_networks.network import Network
 from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.option_types import Share
 
-CELL = 32  # pixels: side of a quality map's cell
-CACHED = 2 ** 16  # pixels of images whose maps a processor's cache holds
+CELL = 32  # side of a cell of the quality map, in pixels
+CACHED = 2 ** 16  # pixels of the images that are convolved at once: their maps fit the processor's cache
 
 
 @register_model('cnniqa', system='SVD-CNNIQA')
@@ -23,9 +22,9 @@ CACHED = 2 ** 16  # pixels of images whose maps a processor's cache holds
 class CNNIQA(Network):
     """CNNIQA. `forward(x)`, x (N, 3, H, W) in 0..1 with H, W >= 7, returns ((N, 1),), a score of about 0..1.
 
-    conv1 (7x7, 50 channels, no padding, no activation), the maximum and the minimum of each channel over the image,
-    fc1 (100 -> 800), ReLU, dropout, fc2 (800 -> 800), ReLU, fc3 (800 -> 1): 729,801 parameters. State-dict names are
-    those of pyiqa's CNNIQA.
+    The layers are conv1 (7x7, 50 channels, no padding, no activation), the maximum and the minimum of each channel over
+    the image, fc1 (100 -> 800), ReLU, dropout, fc2 (800 -> 800), ReLU and fc3 (800 -> 1), with 729,801 parameters.
+    State-dict names are those of pyiqa's CNNIQA.
 
     Args:
         dropout: probability that an output of fc1 is dropped.
@@ -51,11 +50,11 @@ class CNNIQA(Network):
         return torch.cat([F.adaptive_max_pool2d(maps, 1), -F.adaptive_max_pool2d(-maps, 1)], 1).flatten(1)
 
     def traced_extremes(self, x: Tensor) -> Tensor:
-        """Return the extremes of conv1's maps of x with their gradient.
+        """Return the extremes of conv1's maps of x, with their gradient.
 
-        The gradient of an extreme goes through one window of 7x7 pixels. The windows are found without gradients, and
-        go through the convolution again: values and gradients are those of whole maps, in a third of the time, and the
-        maps of the batch are not kept.
+        The gradient of an extreme flows through a single window of 7x7 pixels. The windows are located without
+        gradients, and only they are convolved again: values and gradients equal those of whole maps, in a third of the
+        time, and the maps of the batch need not be kept.
         """
         images, side = torch.arange(len(x), device=x.device), torch.arange(7, device=x.device)
         rows, columns = (first[..., None] + side for first in self.places(x))  # (N, 100, 7)
@@ -84,8 +83,8 @@ class CNNIQA(Network):
     def local(self, x: Tensor, window: int = 3, head: int = -1) -> Tensor:
         """Return the scores (N, h, w) of cells of about 32x32 pixels, the patches of the original CNNIQA.
 
-        A cell's score is that of the extremes in the window of `window` x `window` cells around it; at the border, a
-        window is moved inwards.
+        The score of a cell is computed from the extremes in the window of `window` x `window` cells around it; windows
+        at the border are moved inwards.
         """
         maps = self.conv1(x)
         h, w = (max(1, size // CELL) for size in maps.shape[2:])
@@ -102,8 +101,8 @@ class CNNIQA(Network):
     def other_names(self) -> dict[str, dict[str, str]]:
         """Return the names in checkpoints of the code published with SVD-CNNIQA, if layers are factored.
 
-        It keeps the plain layers beside its own, `svdfc1` for fc1. Its own have a copy of the plain layer's weight,
-        but for fc3, and a bias and delta of their own.
+        That code keeps the plain layers beside its factored ones, such as `svdfc1` for fc1. Except for fc3, a factored
+        layer has a copy of the plain layer's weight; its bias and its delta are its own.
         """
         factored = [name for name, _ in factored_layers(self)]
         names = {name: name for name in self.state_dict() if name.rpartition('.')[0] not in factored}
@@ -115,7 +114,7 @@ class CNNIQA(Network):
     def legacy_random(self) -> list[str]:
         """Return the tensors that the published code leaves random when it starts from a pretrained CNNIQA.
 
-        It copies the weights of the factored layers, but neither their biases nor the weight of fc3.
+        That code copies the weights of the factored layers, but neither their biases nor the weight of fc3.
         """
         factored = [name for name, _ in factored_layers(self)]
         return [f'{layer}.bias' for layer in factored] + [f'{layer}.weight' for layer in factored if layer == 'fc3']

@@ -1,9 +1,9 @@
-"""HyperIQA: a network whose last layers are generated, for each image, from what the image shows.
+"""HyperIQA: a network that generates the weights of its last layers from the content of each image.
 
 Su, Yan, Zhu, Zhang, Ge, Sun, Zhang: *Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network*,
-CVPR 2020, pp. 3667-3676. Three parts: a backbone with the local distortion module, which describes the image by 224
-numbers; the hyper network, which reads the backbone's last map and writes the weights of five small layers; and the
-target network, these five layers, which turns the description into a score.
+CVPR 2020, pp. 3667-3676. The network has three parts: a backbone with the local distortion module, which describes the
+image by 224 numbers; the hyper network, which generates the weights of five small layers from the backbone's last map;
+and the target network, which consists of these layers and turns the description into a score.
 """
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,12 +22,12 @@ from iqa_runtime.errors import UserError, pick
 from iqa_runtime.option_types import BackboneName
 
 SIDE = 224
-SIZES = (224, 112, 56, 28, 14)  # units of the target network: its input, and its layers but the last, which has one
-CONTENT = 112                   # channels of the map that weights are generated from
-CELL = 7                        # side of the means over a level, in its places; the last level has 7x7 places
-REDUCED = {4: 16, 8: 32, 16: 64}  # distance of a level's places in pixels -> channels after its convolution
-RESNETS = {'resnet50': (256, 512, 1024, 2048)}  # backbones of torchvision -> channels of their four levels
-# a pattern of names here -> pyiqa's
+SIZES = (224, 112, 56, 28, 14)  # units of the target network: of its input, and of all layers but the last (1 unit)
+CONTENT = 112                   # channels of the map from which weights are generated
+CELL = 7                        # side of the average pooling of a level, in positions; the last level is 7x7
+REDUCED = {4: 16, 8: 32, 16: 64}  # stride of a level in pixels -> channels after its convolution
+RESNETS = {'resnet50': (256, 512, 1024, 2048)}  # backbone of torchvision -> channels of its four levels
+# pattern of a name in this project -> name in pyiqa
 PYIQA = ((r'res\.lda4_fc', 'lda_modules.3.2'), *(
     pair for k in range(3) for pair in ((rf'res\.lda{k + 1}_pool\.0', f'lda_modules.{k}.0'),
                                         (rf'res\.lda{k + 1}_fc', f'lda_modules.{k}.3'))),
@@ -37,7 +37,7 @@ PYIQA = ((r'res\.lda4_fc', 'lda_modules.3.2'), *(
 
 
 def backbone_name(name: str) -> str:
-    """Return the name of the backbone that is meant: of RESNETS, or timm/NAME. UserError for any other."""
+    """Return the canonical name of a backbone in RESNETS, or of timm/NAME. UserError for any other."""
     if name.lower().startswith(PREFIX):
         return PREFIX + find_timm(name[len(PREFIX):])
     return pick([*RESNETS, f'{PREFIX}NAME'], name, 'backbone')
@@ -45,14 +45,14 @@ def backbone_name(name: str) -> str:
 
 @register_model('hyperiqa', system='HyperIQA')
 class HyperIQA(Network):
-    """HyperIQA. `forward(x)`, x (N, 3, 224, 224) normalised float, returns (score,), (N, 1), without limits.
+    """HyperIQA. `forward(x)`, x (N, 3, 224, 224) normalised float, returns (score,), (N, 1), unbounded.
 
     State-dict names are those of the authors' code.
 
     Args:
         backbone: resnet50, or timm/NAME with feature levels at 1/4, 1/8, 1/16 and 1/32 of the image.
-        weights: of the backbone: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None (random), or
-            the path of a torchvision or timm state dict.
+        weights: weights of the backbone: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None
+            (random), or the path of a torchvision or timm state dict.
     """
 
     side = SIDE
@@ -76,7 +76,7 @@ class HyperIQA(Network):
 
     @property
     def backbone(self) -> nn.Module:
-        """Return the backbone together with the local distortion module, which the published code trains alike."""
+        """Return the backbone with the local distortion module, since the published code gives both the same rate."""
         return self.res
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -88,11 +88,11 @@ class HyperIQA(Network):
     def generate(self, last: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return the weights (N, outputs, inputs) and biases (N, outputs) of the target network's five layers.
 
+        The output (c, 7, 7) of a convolution, reshaped in memory order, is the weight matrix of a layer. The last layer
+        and all biases are linear functions of the mean over the 49 positions.
+
         Args:
             last: the last level of the backbone, (N, C, 7, 7).
-
-        A convolution's output (c, 7, 7), read in the order of its numbers, is the weight matrix of a layer. The last
-        layer, and all biases, are linear in the mean over the 49 places.
         """
         maps = self.conv1(last)
         mean = maps.mean((2, 3))
@@ -104,9 +104,9 @@ class HyperIQA(Network):
 
     @staticmethod
     def target(described: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return the scores (N, 1) of descriptions (N, 224) by each image's own layers (see `generate`).
+        """Return the scores (N, 1) of descriptions (N, 224) through each image's own layers (see `generate`).
 
-        q = sigmoid(W q + b) for all layers but the last, which has no activation.
+        Each layer computes q = sigmoid(W q + b), except the last, which has no activation.
         """
         q = described[:, :, None]
         for i, (matrix, bias) in enumerate(layers):
@@ -122,13 +122,14 @@ class HyperIQA(Network):
 class LocalDistortion(nn.Module):
     """A backbone of four levels with the local distortion module: x (N, 3, 224, 224) -> description and last level.
 
-    The description is (N, 224), the last level (N, C, 7, 7). Each level but the last is reduced by a
-    1x1 convolution; the means of its 7x7 cells go through a linear layer to 16 numbers. The last one becomes 176.
+    The description is (N, 224), the last level (N, C, 7, 7). Each level except the last is reduced by a 1x1 convolution
+    and averaged over cells of 7x7 positions; a linear layer turns the means into 16 numbers. The last level is averaged
+    and turned into 176 numbers.
 
     Args:
-        layers: of the backbone, by name. Those of the local distortion module come after them in the state dict.
-        channels: of the four levels.
-        normalise: name of the pixels' normalisation that the backbone was designed for.
+        layers: layers of the backbone, by name; the local distortion module follows them in the state dict.
+        channels: numbers of channels of the four levels.
+        normalise: name of the normalisation that the backbone was designed for.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], channels: Sequence[int], normalise: str):
@@ -158,7 +159,12 @@ class LocalDistortion(nn.Module):
 
 
 class ResNetLevels(LocalDistortion):
-    """A ResNet of torchvision with the local distortion module; `name` is in RESNETS, `weights` as of HyperIQA."""
+    """A ResNet of torchvision with the local distortion module.
+
+    Args:
+        name: name in RESNETS.
+        weights: see HyperIQA.
+    """
 
     def __init__(self, name: str, weights: str | Path | None):
         network = Backbone(name, (6, 7), RESNETS[name][2:]).load(weights, name)
@@ -175,7 +181,12 @@ class ResNetLevels(LocalDistortion):
 
 
 class TimmLevels(LocalDistortion):
-    """A network of timm, timm/NAME, with the local distortion module; `weights` as of HyperIQA."""
+    """A network of timm with the local distortion module.
+
+    Args:
+        name: timm/NAME.
+        weights: see HyperIQA.
+    """
 
     def __init__(self, name: str, weights: str | Path | None):
         backbone = TimmBackbone.of(name.removeprefix(PREFIX), levels=4)
@@ -194,7 +205,7 @@ class TimmLevels(LocalDistortion):
 
 
 def _of_pyiqa(name: str) -> str:
-    """Return pyiqa's name of a tensor of HyperIQA."""
+    """Return the name in pyiqa of a tensor of HyperIQA."""
     for pattern, theirs in PYIQA:
         if re.match(pattern, name):
             return re.sub(pattern, theirs, name)

@@ -1,10 +1,11 @@
-"""Layers as Keras makes them, which ASNA was written with: padding, initialisation and batch normalisation."""
+"""Layers with Keras's padding, initialisation and batch normalisation constants, for ASNA, which was written in Keras.
+"""
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and after a side so that ceil(size / stride) values come out; the odd one comes after."""
+    """Return the padding before and after a side that gives ceil(size / stride) outputs; an odd zero comes after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -39,16 +40,16 @@ class Dense(nn.Linear):
 
 
 def glorot(layer: nn.Module) -> None:
-    """Draw the weights from Glorot's uniform law; set the biases to 0."""
+    """Draw the weights from Glorot's uniform distribution, and set the biases to 0."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def channels_last_flat(x: Tensor) -> Tensor:
-    """Flatten (N, C, ...) to (N, ... C): the channel of a value varies fastest."""
+    """Flatten (N, C, ...) to (N, ... C), so that the channel varies fastest."""
     return x.movedim(1, -1).flatten(1)
 
 
-# Keras's numbers; its momentum .99 is torch's .01
+# Keras's constants of batch normalisation; its momentum .99 is torch's .01
 EPS, MOMENTUM = 1e-3, .01

@@ -1,12 +1,12 @@
-"""Layers to whose weight a product of low rank is added, and only this is trained, for any network: LoRA.
+"""LoRA for any network: layers whose weight is fixed, and to which a trained product of low rank is added.
 
 E. J. Hu et al.: LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022 (arXiv 2106.09685), equation 3. A layer's
 weight, as a matrix W of (outputs, inputs), is replaced by
 
     W' = W + (alpha / r) B A,        B (outputs, r), A (r, inputs)
 
-B is 0 at the start: then W' = W. Weight and bias stay as they are, so that what is trained of a layer of m outputs and
-n inputs is r (m + n) numbers instead of (n + 1) m. See iqa_networks/adapted_layers.py.
+B starts at 0, so that W' = W. Weight and bias are frozen: of a layer with m outputs and n inputs, r (m + n) numbers are
+trained instead of (n + 1) m. See iqa_networks/adapted_layers.py.
 """
 import math
 
@@ -19,12 +19,12 @@ RANK = 4
 
 
 class LowRank(Adapted):
-    """The part of a layer with LoRA that is not in the plain layer.
+    """The part of a LoRA layer that the plain layer lacks.
 
     Args:
-        layer: the plain layer; its weight and its bias become those of this one.
-        rank: r; a layer of fewer outputs or inputs has their number.
-        alpha: the product is divided by r and multiplied by this (default: r, so that the factor is 1).
+        layer: the plain layer, whose weight and bias the LoRA layer takes over.
+        rank: rank r, at most the number of outputs or inputs of the layer.
+        alpha: numerator of the product's factor alpha / r (default: r, a factor of 1).
     """
 
     added = ('lora_a', 'lora_b')
@@ -39,17 +39,17 @@ class LowRank(Adapted):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))  # as torch initialises a linear layer's weight
 
     def composed(self) -> Tensor:
-        """Return W', in the shape of the weight and, under autocast too, in its type."""
+        """Return W', in the shape and the type of the weight, also under autocast."""
         with torch.autocast(self.lora_a.device.type, enabled=False):
             return self.weight + self.scale * (self.lora_b @ self.lora_a).view(self.weight.shape)
 
 
 class LoRALinear(LowRank, AdaptedLinear):
-    """A linear layer with a trained product of low rank beside its weight (see the module)."""
+    """A linear layer with a trained product of low rank added to its weight (see the module)."""
 
 
 class LoRAConv2d(LowRank, AdaptedConv2d):
-    """A convolution with a trained product of low rank beside its weight."""
+    """A convolution with a trained product of low rank added to its weight."""
 
 
 def add_low_rank(network: nn.Module, pattern: str, rank: int = RANK, alpha: float | None = None) -> nn.Module:

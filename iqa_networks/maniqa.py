@@ -1,9 +1,9 @@
-"""MANIQA: a vision transformer's middle features, transposed attention over channels, Swin stages, a weighted score.
+"""MANIQA: intermediate features of a vision transformer, attention over channels, Swin stages, weighted patch scores.
 
 Yang et al., *MANIQA: Multi-dimension Attention Network for No-Reference Image Quality Assessment* (CVPR Workshops 2022,
 arXiv 2204.08958). `maniqa_224` is the paper's network; `maniqa_384`, `maniqa_448` and `maniqa_640` are those of an
-entry to the 2023 Samsung AI Challenge: patches of 16, a smaller head, more dropout. The ViT is timm's, which is
-imported if one is built.
+entry to the 2023 Samsung AI Challenge, with patches of 16 pixels, smaller heads and more dropout. The ViT is built by
+timm, which is imported only then.
 """
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from iqa_networks.timm_backbone import downloaded, import_timm
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import Share, Side
 
-TAPS = (6, 7, 8, 9)  # blocks of the ViT, from 0, whose outputs are the features
+TAPS = (6, 7, 8, 9)  # blocks of the ViT, counted from 0, whose outputs are the features
 WINDOW = 4           # side of the Swin stages' windows, in patches
 VIT = 'vit_base_patch16_384.augreg_in21k_ft_in1k'
 
@@ -32,22 +32,22 @@ VIT = 'vit_base_patch16_384.augreg_in21k_ft_in1k'
 @register_model('maniqa_448', system='MANIQA', vit=VIT, hidden=96, dropout=.5, img_size=448)
 @register_model('maniqa_640', system='MANIQA', vit=VIT, hidden=96, dropout=.5, img_size=640)
 @register_model('maniqa_tiny', system='MANIQA', vit='vit_tiny_patch16_384.augreg_in21k_ft_in1k', hidden=24, dropout=.1,
-                img_size=128)  # never published: for tests and demonstrations
+                img_size=128)  # not published: for tests and demonstrations
 class MANIQA(Network):
     """MANIQA. `forward(x)`, x (N, 3, img_size, img_size) in [-1, 1], returns (score,), (N, 1).
 
     Every patch has a score f >= 0 and a weight w in 0..1; the image's score is sum(f w) / sum(w). State-dict names are
-    the original's. What the score does not depend on (the ViT's last two blocks, norm and head, and a convolution in
-    each Swin stage) is kept for these names; it is not computed and has no gradient.
+    the original's. For these names, layers on which the score does not depend are kept (the ViT's last two blocks, norm
+    and head, and a convolution in each Swin stage); they are not computed and have no gradient.
 
     Args:
         vit: timm's name of a ViT of at least 10 blocks.
-        hidden: units in the two heads.
-        dropout: in the two heads.
+        hidden: hidden units of the two heads.
+        dropout: probability of dropout in the two heads.
         img_size: height and width of the images, a multiple of 4 patches.
-        checkpoint_activations: compute activations twice instead of keeping them: less memory, the same numbers.
-        weights: of the ViT: 'imagenet' (timm's of that name, downloaded), None (random), or the path of a state dict
-            of the same ViT; the position table is resampled to `img_size`.
+        checkpoint_activations: recompute activations instead of keeping them, for less memory; the results are equal.
+        weights: weights of the ViT: 'imagenet' (timm's of that name, downloaded), None (random), or the path of a state
+            dict of the same ViT; the position table is resampled to `img_size`.
     """
 
     normalise = 'half'
@@ -71,7 +71,7 @@ class MANIQA(Network):
         self.swintransformer2 = stage(dim // 2)
         self.fc_score = _head(dim // 2, hidden, dropout, nn.ReLU())
         self.fc_weight = _head(dim // 2, hidden, dropout, nn.Sigmoid())
-        nn.init.constant_(self.fc_score[3].bias, .5)  # below 0, all scores could begin at ReLU's 0 and stay there
+        nn.init.constant_(self.fc_score[3].bias, .5)  # with a bias below 0, all scores could stay at ReLU's 0
 
     @property
     def backbone(self) -> nn.Module:
@@ -84,24 +84,25 @@ class MANIQA(Network):
         return ((f * w).sum((1, 2)) / w.sum((1, 2)))[:, None],
 
     def patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the score f and the weight w of every patch, each (N, grid, grid), in float32 at least."""
+        """Return the score f and the weight w of every patch, each (N, grid, grid), in float32 or float64."""
         check_side(x, self.side, ', or another --img_size')
         x = self.features(x)
         x = self.conv1(self._attend(self.tablock1, x).unflatten(2, (self.grid, self.grid)))
         x = self._attend(self.tablock2, self.swintransformer1(x).flatten(2))
         x = self.swintransformer2(self.conv2(x.unflatten(2, (self.grid, self.grid)))).permute(0, 2, 3, 1)
         f, w = (head(x)[..., 0] for head in (self.fc_score, self.fc_weight))
-        wide = torch.promote_types(f.dtype, torch.float32)  # sums over patches are too coarse in half precision
+        wide = torch.promote_types(f.dtype, torch.float32)  # sums over patches are inaccurate in half precision
         return f.to(wide), w.to(wide)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the patches' outputs of the four tapped blocks, (N, 4 dim, patches), without the class token."""
+        """Return the outputs of the four tapped blocks for all patches, (N, 4 dim, patches), without the class token.
+        """
         taps = self.vit.forward_intermediates(x, indices=list(TAPS), stop_early=True, output_fmt='NLC',
                                               intermediates_only=True)
         return torch.cat(taps, 2).transpose(1, 2)
 
     def local(self, x: Tensor, window: int = 1, head: int = -1) -> tuple[Tensor, Tensor]:
-        """Return the score and the weight of every patch (see `patches`); no window is pooled, and one head is all."""
+        """Return the score and the weight of every patch (see `patches`); `window` and `head` have no effect."""
         return self.patches(x)
 
     def _attend(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
@@ -111,9 +112,10 @@ class MANIQA(Network):
 
 
 class TABlock(nn.Module):
-    """Transposed attention: channels attend to one another, with `dim` numbers each. (N, C, dim) -> the same.
+    """Transposed attention: the C channels, vectors of `dim` numbers, attend to one another. (N, C, dim) -> the same.
 
-    softmax(q k^T / sqrt(dim)) v, with q, k, v linear in x; then the re-reading described in `forward`, dropout, + x.
+    Computes softmax(q k^T / sqrt(dim)) v, with q, k, v linear in x; then the reshaping described in `forward`, dropout,
+    and the sum with x.
     """
 
     def __init__(self, dim: int, dropout: float = .1):
@@ -124,8 +126,8 @@ class TABlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, dim).
 
-        The original transposes the result to (N, dim, C) and reads the numbers, in that order, as (N, C, dim): not the
-        way back, but a shuffle of numbers over channels and patches. Published weights are trained with it.
+        The original transposes the result to (N, dim, C) and reshapes it to (N, C, dim), which does not undo the
+        transposition but shuffles the numbers over channels and patches. The published weights are trained with it.
         """
         q, k, v = (layer(x)[:, None] for layer in (self.c_q, self.c_k, self.c_v))  # one head
         y = F.scaled_dot_product_attention(q, k, v)[:, 0]
@@ -137,7 +139,7 @@ def _head(dim: int, hidden: int, dropout: float, end: nn.Module) -> nn.Sequentia
 
 
 def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module:
-    """Return timm's ViT with weights (see MANIQA); what comes after the last tap gets no gradient."""
+    """Build timm's ViT with weights (see MANIQA); layers after the last tapped block are frozen."""
     timm = import_timm('MANIQA, whose vision transformer is timm\'s,')
     patch = int(name.split('_patch')[1].split('_')[0])
     if img_size < 1 or img_size % (WINDOW * patch):
@@ -153,7 +155,7 @@ def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module
 
 
 def load_vit(vit: nn.Module, name: str, path: str | Path) -> None:
-    """Put a state dict of the same ViT at any size into it: torch's format, or safetensors."""
+    """Load a state dict of the same ViT, for images of any size, from a file in torch's or safetensors' format."""
     state, table = read_weights(path), 'pos_embed'
     if table in state and state[table].ndim == 3:
         state[table] = resample_position_embedding(state[table], vit.patch_embed.grid_size[0])
@@ -163,7 +165,7 @@ def load_vit(vit: nn.Module, name: str, path: str | Path) -> None:
 def resample_position_embedding(table: Tensor, side: int) -> Tensor:
     """Resample a ViT's position table (1, 1 + n^2, C) to side x side patches: (1, 1 + side^2, C).
 
-    Bicubic with antialiasing, as timm does; the class token, which comes first, is kept.
+    The interpolation is bicubic with antialiasing, as in timm; the class token, which comes first, is kept.
     """
     token, patches = table[:, :1], table[:, 1:]
     old = round(patches.shape[1] ** .5)

@@ -1,4 +1,4 @@
-"""Normalise pixels, on the device: from 8-bit images to the values that a network was designed for."""
+"""Normalise pixels on the device: convert 8-bit images to the range that a network was designed for."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ import torch
 class Normalise:
     """Divide pixels by 255, subtract `mean`, divide by `std`; `bgr`: put blue first. Called with (N, 3, H, W).
 
-    uint8 becomes float32. Floats are taken to be in 0..1 already; they keep their type, their gradient, and how they
-    lie in memory.
+    uint8 becomes float32. Floats are expected in 0..1, are not divided by 255, and keep their type, gradient and memory
+    format.
     """
 
     mean: tuple[float, float, float]
@@ -39,6 +39,6 @@ NORMALISATIONS = {
 def memory_format(size: Sequence[int]) -> torch.memory_format:
     """Return the memory format of networks and images of size (..., H, W): channels last from 224x224 on.
 
-    Below, it gains nothing, and the order of summation stays the original's.
+    For smaller images it gains nothing, and the default format keeps the original's order of summation.
     """
     return torch.channels_last if size[-2] * size[-1] >= 224 * 224 else torch.contiguous_format

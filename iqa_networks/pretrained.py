@@ -1,4 +1,4 @@
-"""Weights from a file: a state dict in the usual wrappings, put into a network that it fits, strictly."""
+"""Load pretrained weights: read a state dict in the usual wrappings, and load it into a network strictly."""
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -10,25 +10,25 @@ from iqa_runtime.checkpoint import read_tensors
 from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError, first_line, needed
 
-# key of the state dict in a file, if the file is not the state dict itself -> who writes such files
+# key of the state dict in a file that contains more -> project that writes such files
 WRAPPINGS = {'model': 'this project', 'params': 'pyiqa', 'state_dict': 'Lightning'}
-PREFIXES = ('module.', 'net.')  # in front of all names: of a parallel wrapper, of a Lightning module
-COMPILED = '_orig_mod.'         # anywhere in a name: of a module that torch.compile wrapped
-COUNTS = '.num_batches_tracked'  # torch wrote none before 0.4.1
+PREFIXES = ('module.', 'net.')  # before all names: added by a parallel wrapper or a Lightning module
+COMPILED = '_orig_mod.'         # anywhere in a name: added by torch.compile
+COUNTS = '.num_batches_tracked'  # not written by torch before 0.4.1
 
 
 def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = ()) -> str:
-    """Load the weights in a file; return in words which tensors matched.
+    """Load the weights in a file into a network; return a summary of the loaded tensors.
 
-    The file fits if it holds each tensor of the network and no other, or if it fits one of `network.other_names()`.
-    Tensors that an adapted layer adds, and counts of batches, may be missing, and then stay as they are.
+    The file fits if it has exactly the tensors of the network, or those of one of `network.other_names()`. Tensors that
+    adapted layers add, and batch counts, may be missing, and then stay unchanged.
 
     Args:
         network: any network of the toolkit.
         path: see `read_weights`.
         keep: names of tensors that are not loaded.
 
-    Raises UserError that names the file if it cannot be read, or if it fits nothing.
+    Raises UserError that names the file if it cannot be read, or does not fit the network.
     """
     state, own = read_weights(path), network.state_dict()
     added = added_parameters(network)
@@ -51,10 +51,10 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in a file; UserError if there is none.
+    """Read the state dict in a file; UserError if the file contains none.
 
-    Taken are a checkpoint of this project, a state dict, or one wrapped as WRAPPINGS, PREFIXES and COMPILED say, in
-    torch's format; or a state dict in safetensors.
+    The file may be a checkpoint of this project, a state dict, or a state dict wrapped as in WRAPPINGS, PREFIXES and
+    COMPILED, in torch's format; or a state dict in the safetensors format.
     """
     if Path(path).suffix != '.safetensors':
         return state_dict_in(read_tensors(path), path)
@@ -63,21 +63,21 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     load_file = needed('safetensors.torch', 'safetensors', path).load_file
     try:
         content = load_file(path)
-    except Exception as error:  # of a broken file, of many kinds
-        raise UserError(f'{path}: not a file of safetensors ({first_line(error)[:200]})') from None
+    except Exception as error:  # the package raises many kinds on a broken file
+        raise UserError(f'{path}: not a safetensors file ({first_line(error)[:200]})') from None
     return state_dict_in(content, path)
 
 
 def load_part(network: nn.Module, path: str | Path, state: Mapping[str, Tensor], names: Mapping[str, str | None],
               whose: str) -> None:
-    """Put a state dict of a whole backbone into the part of it that is used; UserError of --weights if it misfits.
+    """Load a state dict of a whole backbone into the used part of it; UserError about --weights if it does not fit.
 
     Args:
-        network: the part.
-        path: where the state dict was read, for the error.
-        state: what `read_weights` returned.
-        names: the name of each tensor of the whole backbone -> its name in the part, None if it is not used.
-        whose: the backbone in words, for the error.
+        network: the used part.
+        path: file of the state dict, for the error message.
+        state: the state dict that `read_weights` returned.
+        names: name of each tensor of the whole backbone -> its name in the part, None if it is not used.
+        whose: description of the backbone, for the error message.
     """
     used = {there: here for there, here in names.items() if here and (there in state or not here.endswith(COUNTS))}
     if wrong := misfit(state, used, network.state_dict(), names):
@@ -87,7 +87,7 @@ def load_part(network: nn.Module, path: str | Path, state: Mapping[str, Tensor],
 
 
 def state_dict_in(content, path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in the content of a file, without wrapping and prefixes; UserError if there is none."""
+    """Return the state dict in the content of a file, without wrappings and prefixes; UserError if it has none."""
     if isinstance(content, Mapping):
         for key in WRAPPINGS:
             if isinstance(content.get(key), Mapping):
@@ -101,19 +101,19 @@ def state_dict_in(content, path: str | Path) -> dict[str, Tensor]:
 
 
 def _shared_prefix(names: Collection[str]) -> str:
-    """Return the one of PREFIXES that all names begin with, or ''."""
+    """Return the prefix in PREFIXES with which all names begin, or ''."""
     return next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in names)), '')
 
 
 def misfit(state: Mapping[str, Tensor], names: Mapping[str, str], own: Mapping[str, Tensor],
            others: Collection[str]) -> str:
-    """Return in words which tensors of a state dict are missing, too many, or of another shape; '' if it fits.
+    """Describe the missing and unexpected tensors of a state dict, and those of another shape; '' if it fits.
 
     Args:
-        state: of the file.
-        names: names of the tensors in the file that are wanted -> in the network.
+        state: state dict of the file.
+        names: name of each expected tensor in the file -> its name in the network.
         own: state dict of the network.
-        others: names that the file may hold besides.
+        others: further names that the file may contain.
     """
     missing = [there for there in names if there not in state]
     more = [name for name in state if name not in names and name not in others]
@@ -125,11 +125,11 @@ def misfit(state: Mapping[str, Tensor], names: Mapping[str, str], own: Mapping[s
 
 
 def shape(tensor: Tensor) -> str:
-    """Return the shape of a tensor in words."""
+    """Format the shape of a tensor, such as 64x3x7x7."""
     return 'x'.join(map(str, tensor.shape)) or 'a number'
 
 
 def some(names: Collection[str]) -> str:
-    """Return the first three names, and how many there are if there are more."""
+    """Format the first three names, followed by the number of names if there are more."""
     first = [str(name)[:80] for name in [*names][:3]]
     return ', '.join(first) + (f', ... ({len(names)})' if len(names) > len(first) else '')

@@ -1,4 +1,4 @@
-"""A network that learned to rank numbers, through which Spearman's correlation has a gradient."""
+"""The ranker of ASNA's loss: a network that predicts ranks, which makes Spearman's correlation differentiable."""
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from iqa_runtime.checks import checked_value, tensors
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import Count, Share
 
-# channels, kernel size, whether there is batch normalisation
+# channels, kernel size, with batch normalisation or not
 LAYERS = ((8, 2, False), (16, 3, True), (32, 5, True), (64, 7, True), (96, 10, False), (128, 7, True), (256, 7, True))
 
 
 class Ranker(nn.Module):
-    """Predict the ranks 1..n, 1 the smallest, of n numbers; (N, n) -> (N, n), not rounded, not limited to 1..n.
+    """Predict the ranks 1..n of n numbers, 1 the smallest; (N, n) -> (N, n), neither rounded nor limited to 1..n.
 
-    Seven convolutions along the n numbers, each with a PReLU of a slope for every channel and position, and a dense
-    layer (team MACS, NTIRE 2021 challenge; n = 16).
+    The network has seven convolutions along the n numbers, each with a PReLU that has a slope for every channel and
+    position, and a dense layer (team MACS, NTIRE 2021 challenge; n = 16).
 
     Args:
-        n: numbers to rank.
-        momentum: of batch normalisation, the share of a batch in the running statistics.
+        n: number of values to rank.
+        momentum: momentum of batch normalisation: the weight of a batch in the running statistics.
     """
 
     def __init__(self, n: Count = 16, momentum: Share = MOMENTUM):
@@ -48,7 +48,7 @@ class Ranker(nn.Module):
 
 
 class PositionPReLU(nn.Module):
-    """max(x, 0) + w min(x, 0), x (N, C, L), with a slope w, at first 0, for every channel and position."""
+    """A PReLU, max(x, 0) + w min(x, 0), x (N, C, L), with a slope w for every channel and position, initially 0."""
 
     def __init__(self, channels: int, length: int):
         super().__init__()
@@ -60,7 +60,7 @@ class PositionPReLU(nn.Module):
 
 
 def load_ranker(path: str | Path) -> Ranker:
-    """Return the ranker in a file, of any size, in inference mode; UserError if there is none in it."""
+    """Load a ranker, of any size n, in eval mode; UserError if the file is not a ranker."""
     content = read_tensors(path)
     state = content.get('model') if isinstance(content, Mapping) else None
     state = checked_value(path, 'model', tensors, state)

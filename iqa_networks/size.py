@@ -1,4 +1,4 @@
-"""Sizes of networks, counted without memory for their weights, and of the images that they take."""
+"""Check image sizes against a network, and the memory that a network needs against the machine's."""
 from collections.abc import Callable, Sequence
 
 import torch
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from iqa_runtime.errors import UserError
 from iqa_runtime.process import memory
 
-LARGE = 512  # pixels
+LARGE = 512  # side of an image that is large enough for every network, in pixels
 
 
 def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network that has shapes and names, but neither weights nor random draws."""
+    """Build a network with names and shapes only: it has no weights, and draws no random numbers."""
     with torch.device('meta'):
         return build()
 
 
 def too_small(network: nn.Module, images: Sequence[Tensor]) -> bool:
-    """Return whether images (N, C, h, w) are too small for a network: it fails for one, and not for a large one."""
+    """Return whether images (N, C, h, w) are too small for a network: it fails for this size, but not for LARGE."""
     device = next(network.parameters()).device
     one, large = ([torch.zeros(1, image.shape[1], *size, device=device) for image in images]
                   for size in (images[0].shape[2:], (LARGE, LARGE)))
@@ -37,7 +37,7 @@ def _runs(network: nn.Module, images: Sequence[Tensor]) -> bool:
 
 
 def check_side(images: Tensor, side: int, also: str = '') -> None:
-    """Raise UserError if images (N, C, h, w) are not of side x side; `also` ends the advice of the message."""
+    """Raise UserError if images (N, C, h, w) are not side x side; `also` is appended to the advice in the message."""
     height, width = images.shape[2:]
     if (height, width) != (side, side):
         raise UserError(f'images of {height}x{width} (h x w) for a network of {side}x{side}: '
@@ -45,13 +45,13 @@ def check_side(images: Tensor, side: int, also: str = '') -> None:
 
 
 def check_memory(build: Callable[[], nn.Module]) -> None:
-    """Raise MemoryError if the weights of a network, twice, are larger than this machine's memory.
+    """Raise MemoryError if twice the weights of a network need more than this machine's memory.
 
-    A system that promises more memory than it has would kill the process later on. Twice, for their gradients or for
-    the checkpoint that they are read from. A network that is itself built without memory needs none.
+    A system that overcommits memory would kill the process later. The factor of two accounts for gradients, or for the
+    checkpoint from which weights are read. A network on the device meta needs no memory.
     """
     has = memory()
-    if torch.get_default_device().type == 'meta' or has is None:  # Windows promises no more than it has
+    if torch.get_default_device().type == 'meta' or has is None:  # None: Windows, which does not overcommit
         return
     weights = sum(weight.numel() * weight.element_size() for weight in without_memory(build).parameters())
     if 2 * weights > has:

@@ -1,15 +1,15 @@
-"""Layers of which only the singular values are trained, for any network (see iqa_networks/adapted_layers.py).
+"""Factored layers for any network, of which only the singular values are trained (see iqa_networks/adapted_layers.py).
 
 A layer's weight, as a matrix W of (outputs, inputs) = U diag(S) V^T, is replaced by
 
     W' = U diag(ReLU(S + scale delta)) V^T
 
-with one number in delta for each singular value, 0 at the start: then W' = W. Weight and bias stay as they are, so that
-what is trained of a layer of m outputs and n inputs is min(m, n) numbers instead of (n + 1) m. ReLU keeps the singular
-values from changing sign.
+delta has one number for each singular value, initially 0, so that W' = W. Weight and bias are frozen: of a layer with m
+outputs and n inputs, min(m, n) numbers are trained instead of (n + 1) m. ReLU keeps the singular values from changing
+sign.
 
-U, S and V are buffers that are not in the state dict; they are computed from the weight when the layer is factored and
-again whenever a state dict is loaded.
+U, S and V are buffers outside the state dict. They are computed from the weight when the layer is factored, and again
+when a state dict is loaded.
 """
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ from iqa_networks.adapted_layers import Adapted, AdaptedConv2d, AdaptedLinear, a
 
 
 class Factored(Adapted):
-    """The part of a factored layer that is not in the plain layer.
+    """The part of a factored layer that the plain layer lacks.
 
     Args:
-        layer: the plain layer; its weight and its bias become those of the factored one.
+        layer: the plain layer, whose weight and bias the factored layer takes over.
         scale: factor of delta.
         bias: train the bias too.
     """
@@ -39,14 +39,14 @@ class Factored(Adapted):
         self.register_load_state_dict_post_hook(_decompose_again)
 
     def decompose(self) -> None:
-        """Compute U, S and V^T of the weight; in float64 on the CPU, so that they are the same on every device."""
+        """Compute U, S and V^T of the weight, in float64 on the CPU, for the same result on every device."""
         matrix = self.weight.detach().flatten(1)
         exact = matrix.to('meta' if matrix.is_meta else 'cpu').double()  # in this order: Apple's GPUs have no float64
         for name, part in zip('USV', torch.linalg.svd(exact, full_matrices=False), strict=True):
             self.register_buffer(name, part.to(matrix.dtype).to(matrix.device), persistent=False)
 
     def composed(self) -> Tensor:
-        """Return W', in the shape of the weight and, under autocast too, in its type."""
+        """Return W', in the shape and the type of the weight, also under autocast."""
         with torch.autocast(self.delta.device.type, enabled=False):
             singular = F.relu(self.S + self.scale * self.delta)
             return (self.U * singular @ self.V).view(self.weight.shape)
@@ -79,5 +79,5 @@ def factor(network: nn.Module, pattern: str, scale: float = 1., bias: bool = Fal
 
 
 def factored_layers(network: nn.Module) -> Iterator[tuple[str, Factored]]:
-    """Return the factored layers with their names."""
+    """Iterate over the factored layers, with their names."""
     return adapted_layers(network, Factored)

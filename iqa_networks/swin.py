@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-ACROSS = -100.  # added to the attention between tokens that only the shift brought into one window
+ACROSS = -100.  # added to the attention logits between tokens that only the shift brought into one window
 
 
 class SwinStage(nn.Module):
@@ -22,11 +22,11 @@ class SwinStage(nn.Module):
         dim: channels, a multiple of each of `num_heads`.
         depths: blocks in each layer; every second block shifts its windows by half a window, unless one window is the
             whole map.
-        num_heads: heads of attention in each layer.
+        num_heads: attention heads in each layer.
         window_size: height and width of the windows.
         dim_mlp: hidden units of the blocks' MLPs.
         scale: weight of a layer's output beside its input.
-        dropout: of the input.
+        dropout: probability of dropout on the input.
         drop_path: largest rate of stochastic depth; it rises from 0 over the blocks of the stage.
         checkpoint_activations: see `run`.
     """
@@ -38,7 +38,7 @@ class SwinStage(nn.Module):
         if side % window_size:
             raise ValueError(f'side {side} is not a multiple of window_size {window_size}')
         self.scale, self.checkpoint_activations = scale, checkpoint_activations
-        # the original has this convolution and never calls it: it is kept for the names in its checkpoints
+        # the original never calls this convolution: it is kept for the names in its checkpoints
         self.downsample = nn.Conv2d(dim, dim, 3, stride=2, padding=1).requires_grad_(False)
         last = max(1, sum(depths) - 1)
         rates = iter(drop_path * i / last for i in range(sum(depths)))
@@ -56,7 +56,8 @@ class SwinStage(nn.Module):
 
 
 class SwinLayer(nn.Module):
-    """Swin blocks, one for each rate in `drop_path`, and a 3x3 convolution with ReLU: (N, dim, side, side) -> same."""
+    """Swin blocks, a block for each rate in `drop_path`, and a 3x3 convolution with ReLU; (N, dim, side, side) -> same.
+    """
 
     def __init__(self, side: int, dim: int, num_heads: int, window_size: int, dim_mlp: int, drop_path: Sequence[float]):
         super().__init__()
@@ -75,10 +76,10 @@ class SwinLayer(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Attention within windows, moved by `shift`, and an MLP, each on the normalised map and added to it.
+    """Attention within windows that are moved by `shift`, then an MLP, each with layer normalisation and a residual.
 
-    `forward(x)`, (N, side, side, dim) -> the same. `attn_mask` (windows, tokens, tokens) keeps apart what lies in one
-    window only because the map is rolled around its borders.
+    `forward(x)`, (N, side, side, dim) -> the same. `attn_mask` (windows, tokens, tokens) separates tokens that are in
+    one window only because the map is rolled around its borders.
     """
 
     def __init__(self, side: int, dim: int, num_heads: int, window_size: int, shift: int, dim_mlp: int,
@@ -106,7 +107,7 @@ class SwinBlock(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention of (N, windows, tokens, dim), with a learnt bias for each offset of two tokens."""
+    """Multi-head self-attention of (N, windows, tokens, dim), with a learned bias for each offset of two tokens."""
 
     def __init__(self, dim: int, num_heads: int, window_size: int):
         super().__init__()
@@ -130,7 +131,7 @@ class WindowAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps with a GELU between them, on the last axis."""
+    """Two linear layers with a GELU between them, on the last axis."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -143,20 +144,20 @@ class MLP(nn.Module):
 
 
 def run(module: nn.Module, x: Tensor, checkpoint_activations: bool) -> Tensor:
-    """Return module(x); with `checkpoint_activations`, compute what is in it again in the backward pass."""
+    """Return module(x); with `checkpoint_activations`, its activations are recomputed in the backward pass."""
     again = checkpoint_activations and torch.is_grad_enabled()
     return checkpoint(module, x, use_reentrant=False) if again else module(x)
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """Cut (N, H, W, C) into windows: (N, windows, size^2, C), row by row, as are the tokens in each."""
+    """Cut (N, H, W, C) into windows: (N, windows, size^2, C); windows and their tokens are in row-major order."""
     n, height, width, channels = x.shape
     x = x.reshape(n, height // size, size, width // size, size, channels).transpose(2, 3)
     return x.reshape(n, -1, size * size, channels)
 
 
 def from_windows(x: Tensor, side: int) -> Tensor:
-    """Put windows (N, windows, tokens, C) together again: (N, side, side, C)."""
+    """Reassemble windows (N, windows, tokens, C) into maps (N, side, side, C)."""
     n, _, tokens, channels = x.shape
     size = int(tokens ** .5)
     x = x.reshape(n, side // size, side // size, size, size, channels).transpose(2, 3)
@@ -164,17 +165,17 @@ def from_windows(x: Tensor, side: int) -> Tensor:
 
 
 def relative_positions(size: int) -> Tensor:
-    """Return (size^2, size^2): the row in the table of biases for each pair of a query's and a key's token."""
+    """Return the row in the table of biases for each pair of a query's and a key's token, (size^2, size^2)."""
     place = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing='ij')).flatten(1)
     dy, dx = place[:, :, None] - place[:, None, :] + size - 1
     return dy * (2 * size - 1) + dx
 
 
 def shift_mask(side: int, size: int, shift: int) -> Tensor:
-    """Return (windows, tokens, tokens): ACROSS between tokens that the shift brought together, 0 between others.
+    """Return the mask (windows, tokens, tokens): ACROSS between tokens that only the shift brought together, else 0.
 
-    After the roll, a row or column belongs to one of three bands, ending at side - size, side - shift and side; only
-    the tokens of one pair of bands were neighbours before.
+    After the roll, each row and each column belongs to one of three bands, which end at side - size, side - shift and
+    side; tokens were neighbours before the roll only if both their bands are equal.
     """
     band = torch.bucketize(torch.arange(side), torch.tensor([side - size, side - shift]), right=True)
     region = to_windows((3 * band[:, None] + band).view(1, side, side, 1), size)[0, :, :, 0]

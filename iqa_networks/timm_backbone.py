@@ -1,6 +1,6 @@
-"""Networks of timm as backbones: found by name, cut after their last feature levels, with timm's weights.
+"""Backbones of timm: find networks by name, cut them after their last feature levels, load timm's weights.
 
-timm is imported if one of them is asked for.
+timm is imported only when such a network is requested.
 """
 import difflib
 import fnmatch
@@ -19,26 +19,26 @@ from iqa_runtime.errors import UserError, first_line, needed
 
 PREFIX = 'timm/'
 NUMBERS = {2: 'two', 4: 'four'}
-# what timm's transformers of one image size are built with to take any: the ViTs' way, and the Swin transformers'
+# arguments with which timm's transformers of a fixed image size take any size: for ViTs, for Swin transformers
 ANY_SIZE = ({'dynamic_img_size': True, 'dynamic_img_pad': True}, {'strict_img_size': False})
-# mean and standard deviation that the weights expect -> the name of the normalisation; any other: imagenet
+# mean and standard deviation that the weights expect -> name of the normalisation; others: imagenet
 NORMALISATIONS = {((.5,) * 3, (.5,) * 3): 'half', ((0.,) * 3, (1.,) * 3): 'none'}
 
 
 def import_timm(user: str) -> ModuleType:
-    """Import timm; UserError that names what needs it if it is not installed."""
+    """Import timm; UserError that names its user, the feature that needs timm, if it is not installed."""
     return needed('timm', 'timm', user)
 
 
 def timm_models(pattern: str = '*') -> list[str]:
-    """Return timm's names of the networks that match a pattern, without the tags of their weights."""
+    """Return the names of timm's networks that match a pattern, without the tags of weights."""
     return fnmatch.filter(import_timm(f'--list_models {PREFIX}{pattern}').list_models(), pattern)
 
 
 def find_timm(name: str) -> str:
-    """Return timm's name of a network, in small letters; it may end with a tag of weights, as in 'NAME.in12k'.
+    """Return timm's name of a network, in lower case, with or without a tag of weights, as in 'NAME.in12k'.
 
-    Raises UserError that says the nearest names.
+    Raises UserError that lists the nearest names.
     """
     timm, name = import_timm(f'{PREFIX}{name}'), name.lower()
     known = timm.list_models()
@@ -54,15 +54,16 @@ def find_timm(name: str) -> str:
 
 @dataclass(frozen=True)
 class TimmBackbone:
-    """A network of timm, of which the last feature levels are tapped: two, or as many as asked for.
+    """A network of timm, whose last feature levels are tapped.
 
     Attributes:
-        name: timm's.
-        how: keywords that it is built with.
-        channels: of the tapped levels.
-        reductions: of the tapped levels: the pixels between their places.
-        side: the height and width of the images that it takes; None: any.
-        normalise: name of the pixels' normalisation that its weights expect.
+        name: timm's name of the network.
+        how: keyword arguments with which timm builds it.
+        channels: numbers of channels of the tapped levels.
+        reductions: strides of the tapped levels in pixels.
+        side: required height and width of the images; None: any.
+        normalise: name of the normalisation that the weights expect.
+        source: package of the network.
     """
 
     name: str
@@ -76,7 +77,8 @@ class TimmBackbone:
     @classmethod
     @cache
     def of(cls, name: str, levels: int = 2) -> 'TimmBackbone':
-        """Return the backbone of that name; UserError if timm has none, or if it has fewer feature levels."""
+        """Return the backbone of that name; UserError if timm lacks it, or it has fewer than `levels` feature levels.
+        """
         name = find_timm(name)
         pretrained = import_timm(name).get_pretrained_cfg(name)
         ways = (*ANY_SIZE, {}) if pretrained.fixed_input_size else ({},)
@@ -91,13 +93,13 @@ class TimmBackbone:
         return cls(name, MappingProxyType(how), channels, reductions, side, normalise)
 
     def network(self, pretrained: bool = False, features_only: bool = True) -> nn.Module:
-        """Build the network up to its last levels, or with its classifier."""
+        """Build the network up to its last tapped level, or whole if `features_only` is False."""
         taps = {'out_indices': tuple(range(-len(self.channels), 0))} if features_only else {}
         return import_timm(self.name).create_model(self.name, pretrained, features_only=features_only, **taps,
                                                    **self.how)
 
     def load(self, weights: str | Path | None, arch: str) -> nn.Module:
-        """Build the network up to its last levels, with `weights` as in Backbone.load."""
+        """Build the network up to its last tapped level, with `weights` as in Backbone.load."""
         check_memory(self.network)
         if weights == 'imagenet':
             return downloaded(self.name, self.network)
@@ -111,10 +113,10 @@ class TimmBackbone:
         return TimmFeatures(network, self.side)
 
     def places(self, network: nn.Module) -> dict[str, str | None]:
-        """Return timm's name of each tensor of the whole network -> its name up to the last levels, None if beyond.
+        """Return {name of each tensor in the whole network: its name in `network`, None if it is not a part of it}.
 
-        timm writes names of the layers that it taps in another way: stem.0.weight can be stem_0.weight, or follow the
-        name of a wrapper.
+        In a network whose features are tapped, timm names layers differently: stem.0.weight may be stem_0.weight, or
+        follow the name of a wrapper.
         """
         there = without_memory(lambda: self.network(features_only=False)).state_dict()
         here = {name.replace('.', '_'): name for name in network.state_dict()}
@@ -123,13 +125,13 @@ class TimmBackbone:
                 for name, one in flat.items()}
 
     def names(self) -> dict[str, str]:
-        """Return the name of each tensor in timm's state dict -> its name in `features`."""
+        """Return {name in timm's state dict: name in `features`} of the tensors that are used."""
         places = self.places(without_memory(self.network))
         return {there: f'network.{here}' for there, here in places.items() if here}
 
 
 def _built(name: str, how: dict) -> tuple[dict, nn.Module] | None:
-    """Build a network up to all its levels without memory; None if it does not take the keywords `how`."""
+    """Build a network with all its levels, without memory; None if it does not take the keyword arguments `how`."""
     timm = import_timm(name)
     try:
         return how, without_memory(lambda: timm.create_model(name, features_only=True, **how))
@@ -137,8 +139,8 @@ def _built(name: str, how: dict) -> tuple[dict, nn.Module] | None:
         if how:
             return None
         raise
-    except (RuntimeError, AssertionError, AttributeError) as error:  # of networks without levels
-        raise UserError(f'{PREFIX}{name}: timm taps no feature levels of it ({first_line(error)})') from None
+    except (RuntimeError, AssertionError, AttributeError) as error:  # a network without levels
+        raise UserError(f'{PREFIX}{name}: timm cannot tap its feature levels ({first_line(error)})') from None
 
 
 def _levels(network: nn.Module) -> str:
@@ -149,7 +151,7 @@ def _levels(network: nn.Module) -> str:
 
 
 class TimmFeatures(nn.Module):
-    """A network of timm up to its last level. `forward(x)`, x (N, 3, H, W), returns its maps (N, C, h, w)."""
+    """A network of timm up to its last level. `forward(x)`, x (N, 3, H, W), returns the tapped maps (N, C, h, w)."""
 
     def __init__(self, network: nn.Module, side: int | None):
         super().__init__()
@@ -157,14 +159,14 @@ class TimmFeatures(nn.Module):
         self.channels_last = getattr(network, 'output_fmt', 'NCHW') == 'NHWC'
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of the tapped levels, the last one last."""
+        """Return the feature maps of the tapped levels, in the order of the network."""
         if self.side:
             check_side(x, self.side)
-        # a network whose levels are tapped by hooks keeps them in itself meanwhile, where another thread may take them
+        # hooks store the tapped maps in the network itself, where another thread could take them: use a twin
         network = twin(self.network) if hasattr(self.network, 'hooks') and not self.training else self.network
         try:
             maps = network(x)
-        except RuntimeError as error:  # of networks that add maps of several resolutions
+        except RuntimeError as error:  # a network that adds maps of several resolutions
             if 'size of tensor' not in str(error):
                 raise
             raise UserError(f'images of {x.shape[2]}x{x.shape[3]} (h x w) do not fit this network of timm '
@@ -175,7 +177,7 @@ class TimmFeatures(nn.Module):
 # Weights
 
 def downloaded(name: str, build, **arguments) -> nn.Module:
-    """Return build(pretrained=True, ...), a network of timm with its weights; UserError if they cannot be had."""
+    """Return build(pretrained=True, ...), a network of timm with its weights; UserError if the download fails."""
     try:
         return build(pretrained=True, **arguments)
     except Exception as error:  # the hub's client raises many kinds without internet

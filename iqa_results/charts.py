@@ -1,6 +1,6 @@
-"""Draw curves and scatter plots, as SVG for a page that is read light or dark, or as PNG.
+"""Draw curves and scatter plots, as SVG for a page with a light and a dark theme, or as PNG.
 
-A figure is drawn once, in the colours below. `svg` makes them CSS variables, which a page gives values with `THEME`.
+A figure is drawn once, in the colours below. `svg` replaces them by CSS variables, whose values `THEME` sets.
 """
 import io
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,19 @@ STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 9, 'axes
          'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False, 'axes.spines.right': False,
          'axes.grid': True, 'grid.color': RULE, 'grid.linewidth': .6, 'axes.axisbelow': True, 'legend.frameon': False,
          'lines.linewidth': 1.6}
-MOST_POINTS = 4000  # of a scatter plot as single marks; more are drawn as pixels
-MOST_STEPS = 400    # of a curve; each of more is the mean of several
+MOST_POINTS = 4000  # points of a scatter plot that are drawn as vector marks; more are drawn as pixels
+MOST_STEPS = 400    # points of a curve; longer curves are averaged down to as many
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over one axis.
+    """Curves over a common x axis.
 
     Attributes:
-        title, x, y: what is drawn, and the labels of the axes.
-        curves: label -> positions (n,) and values (n,); what is not finite is a gap.
-        mark: a position to mark with a vertical line; None: no mark.
+        title: title of the panel.
+        x, y: labels of the axes.
+        curves: label -> positions (n,) and values (n,); values that are not finite leave a gap.
+        mark: position of a vertical line; None: no line.
     """
 
     title: str
@@ -62,7 +63,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Scores over MOS, both (n,), with the line of equality."""
+    """A scatter plot of scores over MOS, both (n,), with the line of equality."""
 
     mos: np.ndarray
     scores: np.ndarray
@@ -79,7 +80,7 @@ class Scatter:
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most MOST_STEPS points of a curve (n,): each the mean of as many of its points that follow."""
+    """Reduce a curve (n,) to at most MOST_STEPS points, each the mean of equally many neighbouring points."""
     size = -(-len(x) // MOST_STEPS)
     if size < 2:
         return x, y
@@ -89,7 +90,7 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> 'Figure':
-    """Draw charts side by side, each of so many inches."""
+    """Draw charts side by side, each `width` x `height` inches."""
     import matplotlib
     from matplotlib.figure import Figure
     with matplotlib.rc_context(STYLE):
@@ -97,12 +98,13 @@ def drawn(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float =
         for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
             chart.draw(axes)
         figure.draw_without_rendering()
-        figure.set_layout_engine('none')  # it is laid out
+        figure.set_layout_engine('none')  # the layout is final
     return figure
 
 
 def svg(chart: Panel | Scatter, width: float = 4.4, height: float = 2.9) -> str:
-    """Return a chart as an SVG element for a page, with the colours that its THEME gives; texts in it are escaped."""
+    """Return a chart as an SVG element for a page that includes THEME, which sets its colours; its texts are escaped.
+    """
     import matplotlib
     buffer = io.StringIO()
     nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))

@@ -1,4 +1,4 @@
-"""Tables as text, Markdown, LaTeX and CSV."""
+"""Format tables as text, Markdown, LaTeX or CSV."""
 import csv
 import io
 from collections.abc import Sequence
@@ -43,5 +43,5 @@ SUFFIXES = {'text': '.txt', 'markdown': '.md', 'latex': '.tex', 'csv': '.csv'}
 
 
 def render(header: Row, rows: Sequence[Row], style: str = 'text') -> str:
-    """Return a table of words, all rows as long as the header, in one of FORMATS (LaTeX needs booktabs)."""
+    """Format a table of texts in one of FORMATS; each row is as long as the header. LaTeX needs booktabs."""
     return FORMATS[style](header, rows)

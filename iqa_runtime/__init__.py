@@ -1,1 +1,1 @@
-"""The ground of every command: errors, files, tables, options, checkpoints, processes."""
+"""Foundations of every command: errors, files, tables, options, checkpoints, processes."""

@@ -1,34 +1,34 @@
-"""Checkpoints that say how they were made, so that scoring needs no other option.
+"""Read, check and write checkpoints, which record how they were made, so that scoring needs no other option.
 
-A checkpoint is a dictionary of tensors and plain Python values, written whole and loaded with weights_only=True:
+A checkpoint is a dictionary of tensors and plain Python values, written atomically and loaded with weights_only=True:
 
     format         2
     model          the network's state dict
     network        'name' and 'options': the arguments of IQAmodel.create_model
     input          'preprocessing': fields of iqa_data.transforms.Preprocess; 'normalise': name of the normalisation
     crops          if images are scored by crops: fields of iqa_data.crops.Crops
-    target         'shift' and 'scale': what the network was trained to predict is (MOS - shift) / scale
-    head           position of the head that is scored, among the network's outputs
+    target         'shift' and 'scale': the network was trained to predict (MOS - shift) / scale
+    head           index of the scored head among the network's outputs
     k, b           lists: MOS = k raw + b, for the scored head and then the others in their order
     options        every option of training, by name
-    dataset        the name of the data set that it was trained on
+    dataset        name of the training data set
     split          {'train', 'val', 'test'} -> file names; test may be absent
-    split_hash     16 hexadecimal digits of it (iqa_data/splits.py)
-    mos            of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
+    split_hash     16 hexadecimal digits of a hash of the split (iqa_data/splits.py)
+    mos            MOS of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
     epoch          the epoch of these weights
     metrics        {'val': ..., 'test': ...} -> criteria
     intervals      {'test': ...} -> criterion -> [low, high], 95 % over its images
     finished       whether training has ended
-    versions       of the packages
+    versions       versions of the packages
 
-One that test_demo.py --calibrate made has the ratings in 'mos', and besides:
+A checkpoint that test_demo.py --calibrate wrote has the ratings in 'mos', and two more keys:
 
     calibration    'kind', 'images', and the criteria 'before', 'fitted', 'leave-one-out'
-    mapping        if it is a curve: its 'name' and 'parameters' (see iqa_scoring/scorer.py), instead of k[0], b[0]
+    mapping        for a curve: its 'name' and 'parameters' (see iqa_scoring/scorer.py), instead of k[0], b[0]
 
-Format 1 (LinearityIQA alone) has 'preprocessing', and the network among its options; one of the original package has
-model, k and b alone. Both are read as format 2. Every value is checked when it is read, and keys that
-are not known are left out.
+Format 1 (LinearityIQA only) has 'preprocessing', and the network among its options; a checkpoint of the original
+package has only model, k and b. Both are converted to format 2 when they are read. Every value is checked, and unknown
+keys are ignored.
 """
 import os
 import pickle
@@ -62,12 +62,12 @@ from iqa_runtime.files import check_regular, replacing
 from iqa_runtime.names import PARTS
 
 FORMAT = 2
-DEEPEST = 50  # dictionaries and lists in one another
-MOST_VALUES = 1 << 22  # plain values and tensors in a file: a name for each image, and what a run logged
+DEEPEST = 50  # levels of nested dictionaries and lists
+MOST_VALUES = 1 << 22  # plain values and tensors in a file, such as the names of images and the logged scalars
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that compute the numbers."""
+    """Return the versions of Python and of the packages that affect the numbers."""
     import PIL
     import torchvision
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
@@ -75,24 +75,24 @@ def versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
-    """Write a checkpoint, whole or not at all; UserError if it cannot be written."""
+    """Write a checkpoint atomically; UserError if it cannot be written."""
     write_tensors(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
 
 
 def write_tensors(path: str | Path, content: dict) -> None:
-    """Write a file for `read_tensors`, whole or not at all; UserError if it cannot be written."""
+    """Write tensors and plain values atomically, for `read_tensors`; UserError if they cannot be written."""
     with replacing(path) as temporary:
         try:
-            with open(temporary, 'wb') as file:  # an open file: its name is not stored
+            with open(temporary, 'wb') as file:  # torch would store the name of a file that it opens
                 torch.save(content, file)
-        except RuntimeError as error:  # torch hides the system's error, as of a full disk
+        except RuntimeError as error:  # torch hides the system's error, such as a full disk
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}') from None
 
 
 def read_tensors(path: str | Path):
-    """Read tensors and plain values that torch.save wrote; UserError if the file is missing, broken or hostile."""
+    """Read tensors and plain values that torch.save wrote; UserError if the file is missing, corrupt or malicious."""
     try:
         check_regular(path)
         with torch.serialization.safe_globals(_numpy_numbers()):
@@ -113,7 +113,7 @@ def read_tensors(path: str | Path):
 
 
 def _uncompressed(path: str | Path) -> str | Path:
-    """Return the path; ValueError if the file unpacks to more than its own size, which torch.save never writes."""
+    """Return the path; ValueError if the file unpacks to more than its size: torch.save does not compress."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -123,9 +123,10 @@ def _uncompressed(path: str | Path) -> str | Path:
 
 
 def _bounded(content):
-    """Return the content of a file; ValueError if it is larger than its bytes are, or is nested too deeply.
+    """Return the content of a file; ValueError if it claims more than the file holds, or is nested too deeply.
 
-    A tensor can be declared larger than its numbers, and a list can hold another one many times over, or itself.
+    A malicious file can declare a tensor larger than its data, or a list that contains itself or the same list many
+    times.
     """
     count, waiting = 0, [(content, 0)]
     while waiting:
@@ -144,7 +145,10 @@ def _bounded(content):
 
 
 def _numpy_numbers() -> list:
-    """Return the parts of numpy's numbers and arrays: the original package kept k and b as such. No code in it."""
+    """Return the types that unpickling numpy's numbers and arrays needs, none of which runs code.
+
+    The original package stored k and b as numpy numbers.
+    """
     array = np.array(0.).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     names = [(array, '_reconstruct'), (scalar, 'scalar')]
@@ -217,14 +221,14 @@ OF_FORMAT_1 = {'architecture': text, 'pool': text, 'use_bn_end': flag, 'P6': who
 def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint of this project or of the original package (keys model, optimizer, amp, k, b).
 
-    Nothing in the file is executed, and every value has been checked; see the module for the keys. One of the original
-    package lacks all but model, k and b. Raises UserError that names the file and the key.
+    Returns the keys that the module describes, each value checked; of the original package only model, k and b. Nothing
+    in the file is executed. Raises UserError that names the file and the key.
     """
     return check_checkpoint(read_tensors(path), path)
 
 
 def check_checkpoint(content, path: str | Path) -> dict:
-    """Return the content of a checkpoint in format 2, every value checked; UserError as `load_checkpoint`."""
+    """Check every value of a checkpoint and return it in format 2; raises as `load_checkpoint` does."""
     if not isinstance(content, dict) or not {'model', 'k', 'b'} <= set(content):
         found = [str(key)[:40] for key in list(content)[:5]] if isinstance(content, dict) else type(content).__name__
         raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
@@ -250,11 +254,11 @@ def _as_format_2(checkpoint: dict, path: str | Path) -> dict:
 
 
 def load_weights(model: torch.nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Put the checkpoint's weights into the network, strictly; UserError if they are another network's."""
+    """Load the checkpoint's weights into the network, strictly; UserError if they belong to another network."""
     try:
         model.load_state_dict(checkpoint['model'])
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines()
         raise UserError(f'{path}: the weights are not those of this network, check --architecture, --pool, --P6, --P7, '
                         f'--use_bn_end ({lines[min(1, len(lines) - 1)].strip()[:200]})') from None
-    checked_value(path, 'model', tensors, model.state_dict())  # a number of float64 can be too large for the network's
+    checked_value(path, 'model', tensors, model.state_dict())  # a float64 number can overflow in the network's float32

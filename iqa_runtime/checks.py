@@ -1,4 +1,4 @@
-"""Checks of values that a file holds: each returns the value in one form, or raises ValueError with the form wanted."""
+"""Validate values read from files: return the converted value, or raise ValueError naming the expected form."""
 import json
 import math
 import re
@@ -10,10 +10,10 @@ import numpy as np
 
 from iqa_runtime.errors import UserError
 
-if TYPE_CHECKING:  # numbers of results are checked without torch, which is slow to import
+if TYPE_CHECKING:  # torch is slow to import, and most checks do without
     import torch
 
-LARGEST = 1e100  # of what is measured or fitted; larger numbers overflow when they are multiplied
+LARGEST = 1e100  # largest measured or fitted number; products of larger ones overflow
 
 
 def checked_value(path: str | Path, key: str, check: Callable, value):
@@ -25,11 +25,11 @@ def checked_value(path: str | Path, key: str, check: Callable, value):
 
 
 def number(value) -> float:
-    """Return a number of at most LARGEST as float; ValueError otherwise. numpy's and torch's are taken too."""
+    """Return a number of at most LARGEST as float, also numpy's and torch's numbers; ValueError otherwise."""
     if hasattr(value, 'item'):
         try:
             value = value.item()
-        except (RuntimeError, ValueError):  # of several numbers
+        except (RuntimeError, ValueError):  # it has several elements
             value = None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
         raise ValueError('a finite number')
@@ -58,28 +58,28 @@ def text(value) -> str:
 
 
 def line(value) -> str:
-    """Return a text of one line that a table and a terminal can show; ValueError otherwise."""
+    """Return a text of one line that tables and terminals can display; ValueError otherwise."""
     if not text(value).isprintable():
         raise ValueError('a text of one line, without control characters and halves of others')
     return value
 
 
 def file_name(value) -> str:
-    """Return a text that names a file in a folder and no other place; ValueError otherwise."""
+    """Return a text that is a file name without folders; ValueError otherwise."""
     if not isinstance(value, str) or not re.fullmatch(r'[\w.+=, -]{1,200}', value) or not value.strip('. '):
         raise ValueError('the name of a file, without folders')
     return value
 
 
 def tensors(value) -> 'dict[str, torch.Tensor]':
-    """Return a state dict; ValueError if it is no state dict, or if a number in it is NaN or infinite."""
+    """Return a state dict; ValueError if the value is not a state dict, or contains NaN or infinity."""
     import torch
     if not isinstance(value, Mapping) or not all(
             isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()):
         raise ValueError('a dictionary of tensors')
     for name, tensor in value.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f'finite numbers, but {str(name)[:80]} holds NaN or infinity')
+            raise ValueError(f'finite numbers, but {str(name)[:80]} contains NaN or infinity')
     return dict(value)
 
 
@@ -87,7 +87,7 @@ NOUNS = {number: 'a finite number', whole: 'a whole number', text: 'a text'}
 
 
 def list_of(item: Callable) -> Callable[[object], list]:
-    """Return the check of a list, not empty, of items that pass `item`."""
+    """Return a check of a non-empty list whose items pass `item`."""
     def check(value) -> list:
         if not isinstance(value, (list, tuple, np.ndarray)) or len(value) == 0:
             raise ValueError(f'a list, each item {NOUNS.get(item, "as documented")}')
@@ -96,7 +96,7 @@ def list_of(item: Callable) -> Callable[[object], list]:
 
 
 def dict_of(item: Callable) -> Callable[[object], dict]:
-    """Return the check of a dictionary text -> values that pass `item`."""
+    """Return a check of a dictionary whose keys are texts and whose values pass `item`."""
     def check(value) -> dict:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ValueError('a dictionary with texts as keys')
@@ -105,7 +105,7 @@ def dict_of(item: Callable) -> Callable[[object], dict]:
 
 
 def fields(**checks: Callable) -> Callable[[object], dict]:
-    """Return the check of a dictionary that has these keys; other keys are left out."""
+    """Return a check of a dictionary that has these keys; other keys are dropped."""
     def check(value) -> dict:
         lacks = sorted(set(checks) - set(value)) if isinstance(value, Mapping) else sorted(checks)
         if lacks:
@@ -115,12 +115,12 @@ def fields(**checks: Callable) -> Callable[[object], dict]:
 
 
 def optional(item: Callable) -> Callable:
-    """Return the check of None or a value that passes `item`."""
+    """Return a check of None or a value that passes `item`."""
     return lambda value: None if value is None else item(value)
 
 
 def plain(value):
-    """Return a plain value: None, a text, a number, True, False, or a list or dictionary of these."""
+    """Return a plain value: None, a text, a number, True, False, or a list or dictionary of these; else ValueError."""
     if isinstance(value, Mapping):
         return dict_of(plain)(value)
     if isinstance(value, (list, tuple)):
@@ -133,7 +133,7 @@ def plain(value):
 
 
 def json_text(value, **options) -> str:
-    """Return a plain value as JSON, which has no NaN and no infinity: they become null."""
+    """Return a plain value as JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_with_nulls(value), allow_nan=False, **options)
 
 
@@ -145,7 +145,7 @@ def _with_nulls(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-LARGEST_IMAGE = 1 << 27  # pixels that images may be resized to
+LARGEST_IMAGE = 1 << 27  # pixels of the largest size that images may be resized to
 
 
 def side(value) -> int:

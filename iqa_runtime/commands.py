@@ -5,19 +5,19 @@ from importlib.util import find_spec
 
 from iqa_runtime.errors import command, pick
 
-# name -> (module of the script, what it does)
+# name -> (module of the script, description)
 SUBCOMMANDS = {
     'train': ('main', 'train a network, or list the networks'),
     'test': ('test_dataset', 'test a trained network on a data set'),
     'score': ('test_demo', 'score images, or fit scores to ratings'),
     'predict-all': ('iqa_scoring.predict_all', 'score images with every checkpoint in a folder'),
-    'ensemble': ('iqa_scoring.ensemble', 'put the predictions of several models together'),
+    'ensemble': ('iqa_scoring.ensemble', 'combine the predictions of several models'),
     'export': ('iqa_scoring.export', 'write a trained network as ONNX or for torch.export'),
     'train-ranker': ('iqa_training.train_ranker', "train the ranker of ASNA's loss"),
     'info': ('data.make_info', 'make the info file of a published data set'),
-    'check': ('data.check', 'look at all images and scores of a data set'),
+    'check': ('data.check', 'check all images and scores of a data set'),
     'demo': ('data.make_demo', 'draw the demo data set'),
-    'check-results': ('iqa_studies.check', 'compute the numbers of results again, and look at their splits'),
+    'check-results': ('iqa_studies.check', 'recompute the numbers of results, and check their splits'),
     'study': ('iqa_studies.run', 'train, test and compare several settings on several splits and data sets'),
     'compare': ('results_in_the_paper.compare', 'compare models by their predictions'),
     'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
@@ -26,14 +26,14 @@ DATA = 'iqa_data.scripts'  # where the scripts of data/ are installed (pyproject
 
 
 def listed() -> str:
-    """Return a line for each subcommand."""
+    """Return the help text of the command: a line for each subcommand."""
     lines = '\n'.join(f'  {name:14}{about}' for name, (_, about) in SUBCOMMANDS.items())
     return f'linearity-iqa COMMAND [options]\n\n{lines}\n\n`linearity-iqa COMMAND --help` shows the options.'
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Run a subcommand with the words that follow it."""
+    """Run a subcommand with its arguments."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
         print(listed())

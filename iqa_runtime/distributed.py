@@ -1,6 +1,7 @@
-"""Several processes as one: each batch is shared out, and the tensors that a loss or a metric needs whole are gathered.
+"""Training and testing on several processes: join them, gather tensors, synchronise weights and batch normalisation.
 
-Started by torchrun, through ignite.distributed. Without it there is one process, and everything here does nothing.
+torchrun starts the processes, and ignite.distributed connects them. Each batch is divided among them; a loss or a
+metric gathers the tensors that it needs whole. In a single process, the functions do nothing.
 """
 import os
 import sys
@@ -19,7 +20,7 @@ from iqa_runtime.labels import Labels
 
 
 def device_of(name: str | None) -> str:
-    """Return the device that --device names, or by default a GPU if there is one."""
+    """Return the device that --device names, or the default: a GPU if available."""
     return name or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
@@ -27,8 +28,8 @@ def device_of(name: str | None) -> str:
 def processes(device: str, **options) -> Iterator[str]:
     """Join the other processes if torchrun started this one; yield the device of this process.
 
-    Only rank 0 writes to stdout. An error on any rank is shown, and torchrun ends the others. `options` are those of
-    torch.distributed.init_process_group, as `timeout`: how long one process waits for another.
+    Only rank 0 writes to stdout. An error in any process is printed, and torchrun ends the others. `options` are those
+    of torch.distributed.init_process_group, such as `timeout`: how long a process waits for the others.
     """
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         yield device
@@ -52,14 +53,15 @@ def processes(device: str, **options) -> Iterator[str]:
 
 
 def is_main() -> bool:
-    """Return whether this process is the one that writes."""
+    """Return whether this process is rank 0, which writes files and prints."""
     return idist.get_rank() == 0
 
 
 def fewest_images(batch_size: int, sync_bn: bool, model: nn.Module) -> int:
-    """Return the fewest images that a training batch may have: a BatchNorm1d needs 2 in each process, or 2 in all.
+    """Return the fewest images that a training batch may have.
 
-    Raises UserError if even a full batch has fewer.
+    A BatchNorm1d needs 2 images in each process, or 2 over all processes if it is synchronised. Raises UserError if
+    even a full batch has fewer.
     """
     world = idist.get_world_size()
     in_each = 2 if any(isinstance(module, nn.BatchNorm1d) for module in model.modules()) else 1
@@ -72,7 +74,7 @@ def fewest_images(batch_size: int, sync_bn: bool, model: nn.Module) -> int:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Gather the rows (n_rank, ...) of all processes, in order of rank; this process's with their gradient."""
+    """Gather the rows (n_rank, ...) of all processes, by rank; only this process's own rows keep their gradient."""
     if idist.get_world_size() == 1:
         return tensor
     counts = idist.all_gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
@@ -85,24 +87,25 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_shares(tensor: Tensor) -> Tensor:
-    """Gather the rows of a batch that was shared out in turns (see samplers.Share), in the order of one process."""
+    """Gather the rows of a batch that samplers.Share divided among the processes, in the batch's original order."""
     whole, world = gather(tensor), idist.get_world_size()
     places = torch.cat([torch.arange(rank, len(whole), world, device=whole.device) for rank in range(world)])
     return whole[places.argsort()]
 
 
 def gather_objects(value) -> list:
-    """Return the values of all processes, by rank, in all of them; waits for all."""
+    """Gather a value of every process, by rank; every process returns the same list, after all have called this."""
     if idist.get_world_size() == 1:
         return [value]
     return [given for (given,) in idist.all_gather((value,))]
 
 
 class WholeBatchLoss(nn.Module):
-    """`loss` of the whole batch in its own order, computed alike by every process, times the number of processes.
+    """Compute `loss` of the whole batch in every process, multiplied by the number of processes.
 
-    The gradient of each process goes through its own predictions; DistributedDataParallel averages them, and the
-    factor makes that average the sum: the gradient of one process with the whole batch.
+    In each process, the gradient flows through its own predictions only. DistributedDataParallel averages the gradients
+    of the processes; the factor turns this average into the sum, which is the gradient of a single process with the
+    whole batch.
     """
 
     def __init__(self, loss: nn.Module):
@@ -122,18 +125,18 @@ class WholeBatchLoss(nn.Module):
 
 
 def shared_gradient(value: Tensor) -> Tensor:
-    """Return a value that every process computes alike, with this process's share of its gradient.
+    """Return a value that all processes compute equally, with its gradient divided by their number.
 
-    Added to a loss inside WholeBatchLoss, it has the gradient that it has in a process alone.
+    Added to a loss inside WholeBatchLoss, it then has the same gradient as in a single process.
     """
     share = value / idist.get_world_size()
     return share + (value - share).detach()
 
 
 def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
-    """Return the model as the training step calls it: itself, or wrapped so that the processes average their gradients.
+    """Return the model for the training step, with several processes wrapped so that they average their gradients.
 
-    `some_unused`: some parameters have no part in the loss. Nothing may be frozen or replaced afterwards.
+    `some_unused`: the loss does not depend on some parameters. No parameter may be frozen or replaced afterwards.
     """
     if idist.get_world_size() == 1:
         return model
@@ -143,9 +146,9 @@ def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes, with its gradient: the sum of their gradients.
+    """Sum a tensor over all processes; its gradient is the sum of their gradients.
 
-    torch.distributed.nn.functional.all_reduce does this too, but it is deprecated, and fails in a process alone.
+    torch.distributed.nn.functional.all_reduce does this too, but is deprecated, and fails in a single process.
     """
 
     @staticmethod
@@ -182,7 +185,7 @@ class BatchNormOverProcesses(_BatchNorm):
 
 
 def synchronise(module: nn.Module) -> None:
-    """Replace every batch normalisation of `module` by one over the images of all processes, in place."""
+    """Replace every batch normalisation in `module`, in place, by one over the images of all processes."""
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm):
             synchronise(child)
@@ -195,12 +198,12 @@ def synchronise(module: nn.Module) -> None:
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Give every process the weights and buffers of rank 0."""
+    """Copy the weights and buffers of rank 0 to all processes."""
     if idist.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether the flag is set in any process; all get the same answer."""
+    """Return whether the flag is set in any process; all processes return the same."""
     return flag if idist.get_world_size() == 1 else bool(idist.all_reduce(float(flag), 'MAX'))

@@ -1,7 +1,7 @@
-"""Engines that run jobs: processes of this machine, Slurm through submitit, or a Ray cluster.
+"""Run jobs on an engine: processes of this machine, Slurm through submitit, or a Ray cluster.
 
-All of them work in one folder on a file system that their machines share: what is done is told by its files, and what
-was stopped goes on by main.py's --resume auto.
+All jobs share a folder on a common file system. Its files show which jobs are done, and stopped jobs continue by
+main.py's --resume auto.
 """
 import os
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from iqa_runtime.running import Job, Runner, gpus, slots
 
 @dataclass(frozen=True)
 class Resources:
-    """What the jobs of an engine get.
+    """Limits and resources of the jobs of an engine.
 
     Attributes:
-        at_once: jobs at once; None: one here, elsewhere as many as there is room for.
-        gpus: GPUs of each job; None: one if there are any.
-        minutes: time limit of a job of Slurm, after which it is queued again and goes on.
-        partition: the partition of Slurm.
+        at_once: largest number of jobs that run at once; None: one on this machine, no limit on Slurm and Ray.
+        gpus: GPUs of each job; None: one if available.
+        minutes: time limit of a Slurm job, after which it is queued again and continues.
+        partition: Slurm partition.
     """
 
     at_once: int | None = None
@@ -31,13 +31,13 @@ class Resources:
 
 
 def local(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
-    """Run jobs as processes of this machine, each on a GPU of its own if there are GPUs; return the failures."""
+    """Run jobs as processes of this machine, each on its own GPU if available; return the failures."""
     return Runner(slots(resources.at_once or 1, [] if resources.gpus == 0 else gpus())).run(jobs)
 
 
 @dataclass(frozen=True)
 class Queued:
-    """The function that a job of Slurm calls; preempted or out of time, it is queued again."""
+    """The function that a Slurm job calls; it is queued again if it is preempted or runs out of time."""
 
     place: str = '.'
 
@@ -47,15 +47,15 @@ class Queued:
         return job.alone()
 
     def checkpoint(self, job: Job):
-        """Return what submitit is to queue again."""
+        """Return the submission that submitit queues again."""
         from submitit.helpers import DelayedSubmission
         return DelayedSubmission(self, job)
 
 
 def slurm(jobs: Sequence[Job], folder: Path, resources: Resources, cluster: str = 'slurm') -> list[str]:
-    """Run jobs as an array of Slurm and wait for them; return the failures. `cluster`: a name of submitit's."""
+    """Run jobs as a Slurm array and wait for them; return the failures. `cluster`: name of a submitit executor."""
     submitit = needed('submitit', 'submitit', '--engine slurm')
-    # the jobs inherit the environment, and find the toolkit by it
+    # the jobs inherit this variable, by which they find the toolkit
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, dict.fromkeys([str(ROOT), os.environ.get('PYTHONPATH')])))
     executor = submitit.AutoExecutor(folder / 'slurm', cluster)
     more = {'slurm_partition': resources.partition} if resources.partition else {}
@@ -73,7 +73,7 @@ def slurm(jobs: Sequence[Job], folder: Path, resources: Resources, cluster: str 
 
 
 def ray(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
-    """Run a task per job on the Ray cluster that RAY_ADDRESS names, or on one of this machine; return the failures.
+    """Run a task per job on the Ray cluster at RAY_ADDRESS, or a local one without it; return the failures.
 
     A task whose machine is lost is run again on another one.
     """
@@ -98,7 +98,7 @@ def ray(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
 
 
 def result_of(result: Callable[[], str | None], job: Job) -> str | None:
-    """Return the failure of a job, also if its engine lost it."""
+    """Return the failure of a job, or the error of its engine; None if it succeeded."""
     try:
         return result()
     except Exception as error:  # each engine has its own kinds

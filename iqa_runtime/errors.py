@@ -1,4 +1,4 @@
-"""Errors of the user, the end of a command, packages that only some need, and names picked from a table."""
+"""Errors of the user in one line, the exit status of commands, optional packages, and look-up of misspelled names."""
 import difflib
 import errno
 import importlib
@@ -12,28 +12,31 @@ from functools import wraps
 from pathlib import Path
 from types import ModuleType
 
-PATIENCE = 20  # seconds that a process may take to fail, end, and be noticed by torchrun, on a busy machine
+PATIENCE = 20  # seconds in which torchrun notices that a process has failed, on a busy machine
 WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # what a print to a file may raise
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line, in characters that a terminal shows: all others (ESC, newline ...) are escaped."""
-    if text.isprintable():  # as nearly all are, and a name of every image comes here
+    """Return a text on one line, with all characters escaped that a terminal does not show (ESC, newline ...)."""
+    if text.isprintable():  # the fast path, as this is called for the name of every image
         return text
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its kind if it has none."""
+    """Return the first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class UserError(ValueError):
-    """A mistake of the user, in one line: the file or option, what was found, what is expected."""
+    """A mistake of the user, described in one line: the file or option, the value found, the value expected."""
 
 
 def needed(module: str, package: str, what: str) -> ModuleType:
-    """Import a module; UserError that names the package to install if it is not there."""
+    """Import a module of an optional package; UserError that names the package if it is not installed.
+
+    `what`: the feature that needs the package, for the message.
+    """
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -43,8 +46,8 @@ def needed(module: str, package: str, what: str) -> ModuleType:
 def command(main: Callable) -> Callable:
     """Turn a script's `main` into a command.
 
-    A UserError, or an error of the system such as a full disk, is one line on stderr and exit status 2, without
-    traceback. If the reader of stdout has gone, as with `| head`, the command ends quietly with status 141.
+    A UserError, or an error of the system such as a full disk, becomes one line on stderr and exit status 2, without
+    traceback. If the reader of stdout has closed it, as `| head` does, the command ends silently with status 141.
     """
     @wraps(main)
     def run(argv: list[str] | None = None):
@@ -70,9 +73,10 @@ def command(main: Callable) -> Callable:
 
 
 def wait_for_the_first() -> None:
-    """Let the first process of this machine report an error that all have, if torchrun started this one.
+    """Wait, if torchrun started this process, so that only the first process of this machine reports a common error.
 
-    When a process fails, torchrun ends the others, and this one while it waits. It goes on if the error is its own.
+    When the first process fails, torchrun ends the others while they wait. If only this process failed, the wait ends
+    after PATIENCE seconds.
     """
     if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
         time.sleep(PATIENCE)
@@ -81,30 +85,30 @@ def wait_for_the_first() -> None:
 def open_streams() -> None:
     """Open stdin, stdout and stderr if they are closed, and let stdout escape characters that its encoding lacks.
 
-    Else a file that is written would get the number of a stream, and what a library prints there. UserError if stdout
-    was closed: what is asked for would be lost.
+    Otherwise the next opened file would get the descriptor of a stream, and receive the output that libraries print to
+    it. UserError if stdout was closed, since the command's output would be lost.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 (as long as the process)
     sys.stderr = sys.stderr or open(os.devnull, 'w')  # noqa: SIM115
     if sys.stdout is None:
-        raise UserError('stdout is closed, and with it the output; >/dev/null throws it away')
+        raise UserError('stdout is closed, and the output would be lost; >/dev/null discards it')
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def _close_stdout() -> None:
-    """Let what is still to be printed go nowhere: Python would complain of it while it ends."""
+    """Discard the buffered output, which Python would otherwise fail to flush when it exits."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reason(error: OSError) -> str:
-    """Return an error of the system in words, with the file's name, or without one the stream's."""
+    """Return the message of a system error, with the name of the file, or of stdout if it has none."""
     if error.filename is not None:
         return f'{error.filename}: {error.strerror}'
     if error.errno not in WRITING:
@@ -114,9 +118,9 @@ def _reason(error: OSError) -> str:
 
 
 def pick(table: Iterable[str], name: str, what: str) -> str:
-    """Return the name in `table` that is meant, as `ResNet-18` means resnet18: case, - and _ do not count.
+    """Return the name in `table` that equals `name` up to case, spaces, - and _, as resnet18 does for `ResNet-18`.
 
-    Raises UserError that lists the names and the nearest one.
+    Raises UserError that lists the names and the nearest one; `what` is the noun of its message.
     """
     names = list(table)
     if name in names:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, locked, kept apart from those that are read; names and texts."""
+"""Write files atomically, lock them, check that outputs overwrite no inputs, and read text and JSON files."""
 import errno
 import json
 import os
@@ -17,13 +17,13 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.names import text
 from iqa_runtime.temporary import temporary_beside
 
-ROOT = Path(__file__).resolve().parents[1]  # of the toolkit
+ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit
 Paths = str | Path | Sequence[str | Path] | None
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn an OSError into a UserError that names the file which is written; a pipe's end stays what it is."""
+    """Turn an OSError into a UserError that names the file being written; BrokenPipeError is re-raised."""
     try:
         yield
     except BrokenPipeError:
@@ -34,11 +34,12 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield the path of a temporary file; on success its content becomes that of `path`, whole or not at all.
+    """Replace a file atomically: yield the path of a temporary file, which takes the place of `path` on success.
 
-    The temporary file lies beside the file, is flushed to disk and takes its place. A symbolic link is followed: the
-    file that it leads to is replaced. A device or a pipe is written to. On an error, the previous file stays as it was
-    and nothing is left behind; what a killed process left of the same file is removed. OSError becomes a UserError.
+    The temporary file is in the same folder, and is flushed to disk before it replaces the file. A symbolic link is
+    followed: its target is replaced. A device or a pipe is written to. On an error, the previous file stays unchanged
+    and the temporary file is removed, as are temporary files of the same file that killed processes left. OSError
+    becomes a UserError.
     """
     with writing(path):
         device = open_device(path)
@@ -65,7 +66,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a new name in it outlives a power cut; not every system can."""
+    """Flush a folder to disk, so that a new name in it survives a power failure, on systems that support it."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -81,12 +82,12 @@ def open_device(path: str | Path) -> BinaryIO | None:
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         if _is_open_as(number, os.stat(path)):
             stream.flush()
-            return os.fdopen(os.dup(number), 'wb')  # from its place on: nothing that was printed is written over
+            return os.fdopen(os.dup(number), 'wb')  # continues at the stream's position: overwrites no printed text
     return open(path, 'wb')
 
 
 def is_device(path: str | Path) -> bool:
-    """Return whether a path is no regular file, or is this process's stdout or stderr: it cannot be replaced."""
+    """Return whether a path cannot be replaced: it is no regular file, or is this process's stdout or stderr."""
     try:
         status = os.stat(path)
     except OSError:
@@ -101,16 +102,16 @@ def _is_open_as(number: int, status: os.stat_result) -> bool:
         return False
 
 
-# Outputs that would destroy something
+# Checking outputs
 
 def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths] | None = None) -> None:
-    """Raise UserError if a file that is to be written is one that is read, or is to be written too, or cannot be.
+    """Raise UserError if an output would overwrite an input or another output, or cannot be written.
 
-    Files count, not names: a file may have several, through links. Devices are not compared.
+    Files are compared by identity, not by name, since links give a file several names. Devices are not compared.
 
     Args:
-        outputs: option, as it is typed -> file or files, or None.
-        inputs: the same of what is read; a file that is not there is left out.
+        outputs: option as typed -> file or files to be written, or None.
+        inputs: option as typed -> file or files to be read, or None; missing files are ignored.
     """
     written: dict[object, str] = {}
     for name, path in _named(outputs):
@@ -120,27 +121,27 @@ def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths] | No
                 continue
         key = identity(path) or os.path.realpath(path)
         if key in written:
-            raise UserError(f'{name} would write over {written[key]}: name another file')
+            raise UserError(f'{name} would overwrite {written[key]}: name another file')
         written[key] = name
     for name, path in _named(outputs):
         for folder in Path(os.path.realpath(path)).parents:
             if str(folder) in written:
-                raise UserError(f'{name} is in a folder that {written[str(folder)]} is to be: name another file')
-    if any(isinstance(key, tuple) for key in written):  # else there is nothing to write over
+                raise UserError(f'{name} needs a folder where {written[str(folder)]} is a file: name another file')
+    if any(isinstance(key, tuple) for key in written):  # otherwise no existing file is written
         for name, path in _named(inputs or {}):
             if identity(path) in written:
-                raise UserError(f'{written[identity(path)]} would write over {name}: name another file')
+                raise UserError(f'{written[identity(path)]} would overwrite {name}: name another file')
 
 
 def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
-    """Yield the option and its value, for the error message, and the path, of each file."""
+    """Yield the option with its value, for error messages, and the path of each file."""
     for option, paths in options.items():
         for path in [paths] if isinstance(paths, (str, Path)) else paths or ():
             yield f'{option} {text(path)}', path
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
-    """Return the identity of a file, whatever its name; None if it is not there."""
+    """Return the identity of a file, the same under all its names; None if it does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -149,12 +150,12 @@ def identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Return whether two paths lead to one file, however they are written; a file that is not there is no other's."""
+    """Return whether two paths lead to the same existing file, however they are written."""
     return identity(one) is not None and identity(one) == identity(other)
 
 
 def _check_place(name: str, path: str | Path) -> None:
-    """Raise UserError if a file cannot be written because of the folder that it is in."""
+    """Raise UserError if a file cannot be written because of its folder."""
     if os.path.isdir(path):
         raise UserError(f'{name} is a folder; expected a file')
     folder = Path(os.path.realpath(path)).parent
@@ -168,9 +169,9 @@ def _check_place(name: str, path: str | Path) -> None:
 
 @contextmanager
 def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`, which the system releases when the process ends, however it does.
+    """Hold the lock file `path`; the system releases it when the process ends for any reason.
 
-    Processes that it forks do not hold it. Raises UserError if another process holds it and `wait` is false.
+    Forked processes do not hold it. Raises UserError if another process holds it and `wait` is false.
     """
     path = Path(path)
     lock = FileLock(path, timeout=-1 if wait else 0)
@@ -179,7 +180,7 @@ def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(f'another process holds {text(path)}: it is at the same work') from None
+            raise UserError(f'another process holds {text(path)}: it does the same work') from None
     try:
         yield
     finally:
@@ -187,17 +188,17 @@ def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    """Write `text` (UTF-8) to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
 
 
 def read_text(path: str | Path, most: int = 1 << 24) -> str:
-    """Read a text file (UTF-8); UserError if it cannot be read, is no text, or is larger than `most` bytes."""
+    """Read a text file (UTF-8); UserError if it cannot be read, is not UTF-8, or is larger than `most` bytes."""
     try:
         with open(path, 'rb') as file:
             content = file.read(most + 1)
-    except (OSError, ValueError) as error:  # the latter of a path that no file can have
+    except (OSError, ValueError) as error:  # ValueError: the path is impossible, such as one with a null character
         raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
     if len(content) > most:
         raise UserError(f'{path}: larger than {most} bytes')
@@ -208,10 +209,12 @@ def read_text(path: str | Path, most: int = 1 << 24) -> str:
 
 
 def read_json(path: str | Path, check: Callable, what: str):
-    """Return check(content) of a JSON file; UserError that names the file and `what` is expected, if it is not that.
+    """Read a JSON file and return check(content); UserError that names the file and the expected content.
 
     Args:
+        path: the file.
         check: content -> the value to return; it raises ValueError or TypeError (see iqa_runtime/checks.py).
+        what: noun for the expected content, for the error message.
     """
     try:
         return check(json.loads(read_text(path)))
@@ -222,7 +225,7 @@ def read_json(path: str | Path, check: Callable, what: str):
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise UserError if a path is that of a folder, or of a pipe or a device, which may never end."""
+    """Raise UserError if a path is a folder, or a pipe or a device, reading from which may never end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         found = 'a folder' if stat.S_ISDIR(mode) else 'a named pipe' if stat.S_ISFIFO(mode) else 'a device'

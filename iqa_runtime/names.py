@@ -1,4 +1,4 @@
-"""Names of files and images as others see them: on a terminal, and as the cells of a table."""
+"""Convert names of files and images for terminals, table cells and file systems, and find the nearest file."""
 import difflib
 import hashlib
 import os
@@ -9,15 +9,15 @@ from collections.abc import Collection
 from iqa_runtime.errors import one_line
 
 PARTS = ('train', 'val', 'test')  # of a data set
-FORMULA = re.compile(r'[=+\-@\t\r＝＋－＠].')  # as a spreadsheet takes it; the wide ones count in East Asian ones
+FORMULA = re.compile(r'[=+\-@\t\r＝＋－＠].')  # spreadsheets compute such cells, East Asian ones also the wide forms
 ESCAPED = re.compile(r'\./(?=[=+\-@\t\r＝＋－＠].)')
 
 
 def text(path: str | os.PathLike) -> str:
-    """Return a path as one line of valid UTF-8, another one for every path.
+    """Return a path as one line of valid UTF-8, different for every path.
 
-    Bytes that are not UTF-8 become \\xNN, characters that a terminal does not show their escapes, and a backslash two
-    (if it does not part folders).
+    Bytes that are not UTF-8 become \\xNN, characters that a terminal does not show become their escapes, and a
+    backslash is doubled (if it does not separate folders).
     """
     encoded = os.fsencode(path)
     if os.sep == '/':
@@ -26,22 +26,22 @@ def text(path: str | os.PathLike) -> str:
 
 
 def cell(name: str) -> str:
-    """Return a name as the cell of a table that no spreadsheet computes: = + - @ at its beginning get ./ before them.
+    """Return a name as a table cell that no spreadsheet computes as a formula: an initial = + - @ is preceded by ./.
 
-    A relative path stays a path to the same file, and a number stays as it is.
+    A relative path still leads to the same file, and a number is unchanged.
     """
     return f'./{name}' if FORMULA.match(name) and not _is_number(name) else name
 
 
 def from_cell(written: str) -> str:
-    """Return the name that `cell` was given."""
+    """Return the name from the cell that `cell` returned: its inverse."""
     return ESCAPED.sub('', written, count=1) if ESCAPED.match(written) else written
 
 
 def file_name(written: str) -> str:
-    """Return a text as the name of a file, a different one for every text.
+    """Return a text as the name of a file, different for every text.
 
-    Characters that a file system may refuse become _; a digest of the text then follows.
+    Characters that a file system may refuse become _; a digest of the text is then appended.
     """
     safe = re.sub(r'[^\w.+=-]+', '_', written)[:100]
     return safe if safe == written else f'{safe}-{hashlib.sha256(written.encode()).hexdigest()[:8]}'
@@ -52,14 +52,13 @@ def _is_number(name: str) -> bool:
         float(name)
     except ValueError:
         return False
-    return '_' not in name  # which float takes, and no spreadsheet
+    return '_' not in name  # float accepts 1_000, a spreadsheet does not
 
 
 def nearest(path: str | os.PathLike) -> str:
-    """Return words for an error that name the files nearest to a path that is not there, '' if there are none.
+    """Return a hint for an error message: the files nearest to a missing path; '' if there are none.
 
-    A file whose name differs in case, in its suffix or in the form of its Unicode alone is named before those that are
-    spelled alike.
+    Files whose names differ only in case, suffix or Unicode form come first, then files with similar names.
     """
     folder, name = os.path.split(path)
     while folder and not os.path.isdir(folder):
@@ -81,11 +80,11 @@ def nearest(path: str | os.PathLike) -> str:
 
 
 def _spelled(name: str) -> str:
-    """Return a name in one case and one form of Unicode."""
+    """Return a name with case and Unicode form normalised."""
     return unicodedata.normalize('NFC', name).casefold()
 
 
 def without_suffix(name: str, suffixes: Collection[str]) -> str:
-    """Return a file name without its suffix if that is one of `suffixes`: the name may hold dots of its own."""
+    """Return a file name without its suffix if it is one of `suffixes`; other dots belong to the name."""
     head, suffix = os.path.splitext(name)
     return head if suffix.lower() in suffixes else name

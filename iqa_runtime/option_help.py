@@ -1,4 +1,4 @@
-"""The text of --help, of the script and its main groups of options, or of any group."""
+"""Print --help: a script's description with its main groups of options, or the options of any group."""
 import argparse
 import os
 import textwrap
@@ -10,13 +10,13 @@ from iqa_runtime.errors import UserError, pick
 if TYPE_CHECKING:
     from iqa_runtime.options import Command
 
-COLUMN = 34  # at which the descriptions begin
-TAKEN_TOO = ('Options of main.py, as -arch and --resize, are taken too (--help {first} and so on, as there): they find '
-             'the checkpoint that it wrote for them, and describe one that does not say how it was made.')
+COLUMN = 34  # column at which the descriptions begin
+TAKEN_TOO = ('Options of main.py, such as -arch and --resize, are accepted too (listed by --help {first} and so on): '
+             'they select the checkpoint that main.py wrote with them, or describe one that does not store them.')
 
 
 def help_action(command: 'Command') -> type[argparse.Action]:
-    """Make the action of --help [GROUP]."""
+    """Return the argparse action of --help [GROUP]."""
     class Help(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
             titles = [one.title for one in command.groups]
@@ -33,7 +33,7 @@ def help_action(command: 'Command') -> type[argparse.Action]:
 
 
 def help_text(command: 'Command', titles: Collection[str], whole: bool = True) -> str:
-    """Return the options of some groups as text; `whole`: with the script's text, and a line for each other group."""
+    """Return the help text of groups of options; `whole`: with the script's text and a line for each other group."""
     width = min(120, max(80, int(os.environ.get('COLUMNS', 120))))
     sections = [_section(title, (command.actions[name] for name, of in command.titles.items() if of == title), width)
                 for title in titles]
@@ -48,7 +48,7 @@ def help_text(command: 'Command', titles: Collection[str], whole: bool = True) -
 
 
 def _section(title: str, actions: Iterable[argparse.Action], width: int) -> str:
-    """Return a title and the options under it, each with its names once."""
+    """Return the help text of one group: its title, and a paragraph for each option."""
     lines = [f'{title}:']
     for action in actions:
         left = '  ' + ' '.join(filter(None, (', '.join(action.option_strings), _values(action))))
@@ -61,7 +61,7 @@ def _section(title: str, actions: Iterable[argparse.Action], width: int) -> str:
 
 
 def _values(action: argparse.Action) -> str:
-    """Return the values that an option takes, as IMAGE [IMAGE ...]."""
+    """Return the values that an option takes, such as IMAGE [IMAGE ...]."""
     name, count = action.metavar, action.nargs
     if count == 0:
         return ''

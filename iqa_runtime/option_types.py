@@ -1,4 +1,4 @@
-"""Types of options: the numbers, names and devices that an option takes, and the messages for all else."""
+"""Types of options: convert and check the numbers, names and devices that the command line's options take."""
 import argparse
 import importlib
 import math
@@ -12,7 +12,7 @@ from iqa_runtime.errors import UserError, first_line, pick
 
 def number(kind: type, low: float, high: float = math.inf, open_low: bool = False,
            open_high: bool = False) -> Callable[[str], float]:
-    """Return an argparse type: a finite number in low..high (`open_low`: above low, `open_high`: below high)."""
+    """Return an argparse type for a finite number in low..high (`open_low`: above low, `open_high`: below high)."""
     def parse(text: str):
         try:
             value = kind(text)
@@ -27,7 +27,7 @@ def number(kind: type, low: float, high: float = math.inf, open_low: bool = Fals
     return parse
 
 
-MOST = 10 ** 9  # a count above it is a slip of the finger
+MOST = 10 ** 9  # a larger count is a typing error
 count = number(int, 1, MOST)
 whole = number(int, 0, MOST)
 seed = number(int, 0, 2 ** 64 - 1)
@@ -38,11 +38,11 @@ share = number(float, 0, 1)
 
 def choice(table: Collection[str] | str, what: str,
            aliases: Mapping[str, str] | str | None = None) -> Callable[[str], str]:
-    """Return an argparse type: a name of a table (see errors.pick) or an alias; an error lists the nearest name.
+    """Return an argparse type for a name in a table (see errors.pick) or an alias; an error lists the nearest name.
 
     Args:
         table: the names, or 'module:TABLE', which is imported when a name is checked.
-        what: the noun of the error message.
+        what: noun for the name, for the error message.
         aliases: other spellings -> name, or 'module:TABLE'.
     """
     def parse(text: str) -> str:
@@ -57,7 +57,7 @@ def choice(table: Collection[str] | str, what: str,
 
 
 def named(place: str) -> Callable[[str], str]:
-    """Return an argparse type: what the function 'module:NAME', imported when a name is checked, makes of a text."""
+    """Return an argparse type that calls the function 'module:NAME', which is imported at the first call."""
     def parse(text: str) -> str:
         try:
             return look_up(place)(text)
@@ -67,7 +67,7 @@ def named(place: str) -> Callable[[str], str]:
 
 
 def among(names: Collection[str]) -> str:
-    """Return the metavar of an option that takes one of a few names."""
+    """Return the metavar of an option that takes one of a few names, such as {avg,max}."""
     return f'{{{",".join(names)}}}'
 
 
@@ -78,8 +78,8 @@ def look_up(place: str):
 
 
 def device(text: str) -> str:
-    """Return the text if it names a device that computes and that this machine has: an argparse type."""
-    import torch  # only if a device is named
+    """Return the text if it names a device on which this machine can compute: an argparse type."""
+    import torch  # slow to import, and needed only if a device is named
     try:
         kind = torch.device(text).type
         if kind == 'meta':
@@ -91,25 +91,25 @@ def device(text: str) -> str:
     return text
 
 
-# Types of the parameters that are options (see iqa_runtime/variants.py): what Python sees, and how words are read
+# Types of the parameters that are options (see iqa_runtime/variants.py): the Python type, and its Flag
 
 @dataclass(frozen=True)
 class Flag:
     """How the words of an option are read: `type`, `nargs` and `metavar` as argparse's add_argument takes them."""
 
-    type: Callable[[str], object] | None = None  # None: without a word, on or off
+    type: Callable[[str], object] | None = None  # None: a switch, without a word
     nargs: int | str | None = None
     metavar: str | tuple[str, ...] | None = None
 
     def arguments(self, default) -> dict:
-        """Return the arguments for argparse's add_argument; what is on by default can be switched off."""
+        """Return the arguments for argparse's add_argument; a switch that is on by default gets a --no- form."""
         if self.type is None:
             return {'action': 'store_true' if default is False else argparse.BooleanOptionalAction}
         return {'type': self.type, 'nargs': self.nargs, **({'metavar': self.metavar} if self.metavar else {})}
 
 
 def flag_of(annotation) -> Flag | None:
-    """Return the Flag of a parameter's annotation: `bool`, one of the types below, or either with `| None`."""
+    """Return the Flag of a parameter's annotation: `bool` or a type below, each also with `| None`; else None."""
     if annotation is bool:
         return Flag()
     if get_origin(annotation) is Annotated:

@@ -1,7 +1,7 @@
-"""The command line: groups of options, recipes, and the commands that scripts make of them.
+"""Parse command lines: a Command consists of groups of options, and reads recipes and options stored in files.
 
-Each room declares its groups of options (iqa_data/options.py, iqa_training/options.py, iqa_scoring/options.py); a
-script puts groups together in a Command. Nothing here imports torch: --help and most mistakes are answered at once.
+Each package declares its groups of options (iqa_data/options.py, iqa_training/options.py, iqa_scoring/options.py); a
+script combines groups in a Command. Nothing here imports torch, so that --help and most errors appear at once.
 """
 import argparse
 import difflib
@@ -22,13 +22,17 @@ from iqa_runtime.variants import Variants
 Add = Callable[..., None]  # called as argparse's add_argument
 
 
-# Groups, commands and what they return
+# Options, groups and commands
 
 @dataclass(frozen=True)
 class Options:
-    """The values of a command's options, read as attributes and never written.
+    """The values of a command's options, which are read as attributes and never changed.
 
-    `given` are the names of those that the user typed, or a recipe gave; `typed` without the recipe's.
+    Attributes:
+        values: name -> value.
+        given: names of the options that the user typed or a recipe sets.
+        command: the command that parsed them.
+        typed: names of the options that the user typed.
     """
 
     values: Mapping[str, object]
@@ -42,13 +46,13 @@ class Options:
         return self.values[name]
 
     def having(self, **changes) -> 'Options':
-        """Return the options with other values."""
+        """Return a copy of the options with the values in `changes`."""
         return Options({**self.values, **changes}, self.given, self.command, self.typed)
 
     def of_training(self) -> dict:
         """Return the options that change the trained model, by name, in alphabetical order.
 
-        Those that the chosen loss, network, schedule ... do not take are at their defaults.
+        Options that the chosen loss, network, schedule ... do not take have their default values.
         """
         return self.command.effective({name: self.values[name] for name in sorted(self.command.names())})
 
@@ -57,9 +61,9 @@ class Options:
         return {name: value for name, value in self.of_training().items() if value != self.command.defaults[name]}
 
     def adopting(self, stored: Mapping, names: Collection[str], file: str | Path) -> 'Options':
-        """Return the options with the values that a checkpoint holds for `names`, each checked as if it were typed.
+        """Return a copy of the options with the values that a checkpoint stores for `names`, checked as if typed.
 
-        Raises UserError if a value is not valid, or if the user gave another one.
+        Raises UserError if a value is not valid, or conflicts with an option that the user gave.
         """
         found = self.command.stored({name: stored[name] for name in names if name in stored}, file, known=False)
         for name, value in found.items():
@@ -75,13 +79,13 @@ class Group:
 
     Attributes:
         title: name of the group, as in `--help TITLE`.
-        about: one line that says what the options are about.
-        declare: calls its argument, as argparse's add_argument, for each option.
-        trained: whether the options change the trained model. Only these are stored with a run, and may come out of a
-            recipe or a checkpoint.
-        check: raises UserError if options contradict each other; may return options with a value that follows.
-        table: the rows of which these are the options.
-        prepare: called with the words of a command line, before they are parsed; never with those in a file.
+        about: subject of the options, in one line.
+        declare: function that gets `add`, which it calls as argparse's add_argument for each option.
+        trained: whether the options change the trained model. Only such options are stored with a run, and may be set
+            by a recipe or a checkpoint.
+        check: raises UserError if options contradict each other; may return options with derived values.
+        table: the table whose rows take these options.
+        prepare: called with the words of the command line before they are parsed, but not with words of a file.
     """
 
     title: str
@@ -94,12 +98,12 @@ class Group:
 
 
 def options_of(title: str, about: str, table: Variants, **short: str) -> Group:
-    """Make a group of the options that rows of a table take; `short`: option -> a shorter spelling."""
+    """Return a group of the options that the rows of a table take; `short`: option -> a shorter spelling."""
     return Group(title, about, partial(table.declare, short=short), trained=True, table=table)
 
 
 def group(title: str, about: str, trained: bool = False, **more):
-    """Decorate a function that declares options, and make it a Group; the arguments are those of Group."""
+    """Decorate a function that declares options, turning it into a Group; the arguments are those of Group."""
     def decorate(declare: Callable[[Add], None]) -> Group:
         return Group(title, about, declare, trained, **more)
     return decorate
@@ -107,7 +111,7 @@ def group(title: str, about: str, trained: bool = False, **more):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
-        """End with one line and exit status 2, without the usage text of all options."""
+        """Exit with a one-line message and status 2, without the usage text."""
         prefix = 'unrecognized arguments: '
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
@@ -117,13 +121,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Command:
-    """A script's command line.
+    """The command line of a script.
 
     Args:
-        doc: its text, which --help shows as it is.
-        shown: the groups that --help shows.
-        others: the groups that --help names, and --help GROUP shows.
-        accepted: groups of another script, whose options are taken but are not this script's own subject.
+        doc: description of the script, which --help prints unchanged.
+        shown: groups whose options --help shows.
+        others: groups that --help only lists; --help GROUP shows their options.
+        accepted: groups of another script, whose options are accepted, but are not this script's own subject.
     """
 
     def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = (), accepted: Sequence[Group] = ()):
@@ -132,18 +136,18 @@ class Command:
         self.actions: dict[str, argparse.Action] = {}
         self.defaults: dict[str, object] = {}
         self.titles: dict[str, str] = {}  # name of an option -> title of its group
-        self.adding: list[Add] = []  # functions that declare an option, of each group
-        self.begun: Options | None = None  # what `begin` parsed
+        self.adding: list[Add] = []  # the function of each group that declares an option
+        self.begun: Options | None = None  # the options that `begin` parsed
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
         self.general = [self.parser.add_argument(
             '-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=help_action(self),
-            default=argparse.SUPPRESS, help='show this, or all options of a group (or of all), and exit')]
+            default=argparse.SUPPRESS, help='show this text, or all options of a group (or of all), and exit')]
         for one in self.groups:
             self._declare(one)
         if self.names():
             self.general.append(self.parser.add_argument(
                 '--recipe', nargs='?', const='', metavar='NAME', action='append', default=argparse.SUPPRESS,
-                help="options from recipes/NAME.txt, a file, or a run's options.json; alone: list them"))
+                help="options from recipes/NAME.txt, a file, or a run's options.json; without NAME: list recipes"))
 
     def _declare(self, one: Group) -> None:
         section = self.parser.add_argument_group(one.title)
@@ -166,24 +170,25 @@ class Command:
         one.declare(add)
 
     def names(self, *groups: Group) -> frozenset[str]:
-        """Return the names of the options of groups; without groups, of those that change the trained model."""
+        """Return the names of the options of groups; without groups, all options that change the trained model."""
         titles = {one.title for one in groups or self.groups if groups or one.trained}
         return frozenset(name for name, title in self.titles.items() if title in titles)
 
     def begin(self, argv: Sequence[str] | None = None) -> None:
-        """Begin a script before it imports torch: end with --help and mistakes, and set up how threads wait.
+        """Parse the command line before the script imports torch, and let OpenMP's threads sleep while they wait.
 
-        OpenMP's threads spin while they wait for each other, for a moment in which a core that other processes share
-        does nothing else: on two cores with a load of 7, a training step took 5 s, and .6 s with threads that sleep.
-        The variable is read when torch is loaded; one that the user has set is kept.
+        --help and mistakes thus end the script at once. By default, OpenMP's threads spin while they wait for each
+        other, which blocks cores that other processes share: on two cores with a load of 7, a training step took 5 s,
+        and .6 s with sleeping threads. The variable is read when torch is loaded; a value set by the user is kept.
         """
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
         self.begun = command(self.parse)(argv)
 
     def parse(self, argv: Sequence[str] | None = None) -> Options:
-        """Parse the words of a command line (default: this process's, as `begin` has parsed them), recipes first.
+        """Parse the words of a command line (default: this process's, or the result of `begin`).
 
-        A mistake ends the process with one line on stderr and exit status 2.
+        Options of recipes come before the typed ones, which win. A mistake ends the process with one line on stderr and
+        exit status 2.
         """
         if argv is None and self.begun:
             return self.begun
@@ -208,13 +213,13 @@ class Command:
             self.parser.error(str(error))
 
     def options(self, recipe: str | None = None, **values) -> Options:
-        """Return options given in Python by their names, a recipe's first; UserError for one that is not valid."""
+        """Return the options with values given in Python, which win over a recipe's; UserError for an invalid one."""
         plain = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
         typed = self.stored(plain, 'options from Python', names=self.actions)
         return self._options((self.of_recipe(recipe) if recipe else {}) | typed, frozenset(typed))
 
     def _options(self, given: Mapping, typed: frozenset[str]) -> Options:
-        """Return the options with these values and defaults of others; UserError if they contradict each other."""
+        """Return the options with these values, others at their defaults; UserError if they contradict each other."""
         options = Options({**self.defaults, **given}, frozenset(given), self, typed)
         self._refuse_unused(options)
         for one in self.groups:
@@ -223,27 +228,27 @@ class Command:
         return options
 
     def unused(self, values: Mapping, groups: Sequence[Group]) -> dict[str, Variants]:
-        """Return the options that are not at their defaults though the chosen rows do not take them -> their table."""
+        """Return the options, with their tables, that differ from their defaults, but that no chosen row takes."""
         found = {}
         for table in (one.table for one in groups if one.table):
             changed = {name for name in table.parameters if values[name] != self.defaults[name]}
-            if changed:  # else the rows, and with them torch, need not be imported
+            if changed:  # otherwise the rows, and with them torch, need not be imported
                 found |= dict.fromkeys(sorted(changed & table.unused(values)), table)
         return found
 
     def effective(self, values: Mapping) -> dict:
-        """Return options of training whose values have no effect at their defaults, the others as they are."""
+        """Return the options of training, with those that have no effect set to their defaults."""
         return {**values, **{name: self.defaults[name] for name in self.unused(values, self.groups)}}
 
     def _refuse_unused(self, options: Options) -> None:
-        """Raise UserError if the user typed an option without effect; another script's may describe an old run."""
+        """Raise UserError if the user typed an option without effect, except another script's: these describe a run."""
         for name, table in self.unused(options.values, (*self.shown, *self.others)).items():
             if name in options.typed:
                 table.refuse(name, options.values)
 
     @contextmanager
     def blaming(self, source: str | Path) -> Iterator[None]:
-        """Name the file, or the place in it, that words come from in the messages of the context."""
+        """Name the source of the words, a file or a place in it, in the parser's messages within the context."""
         prog, self.parser.prog = self.parser.prog, f'{self.parser.prog}: {source}'
         try:
             yield
@@ -251,7 +256,7 @@ class Command:
             self.parser.prog = prog
 
     def of_recipe(self, name: str) -> dict:
-        """Read a recipe (see iqa_runtime/recipes.py); return the options that it gives, by name."""
+        """Read a recipe (see iqa_runtime/recipes.py); return the options that it sets, by name."""
         path = recipe_file(name)
         if path.suffix == '.json':
             stored = self.stored(options_of_run(path), path)
@@ -260,18 +265,18 @@ class Command:
             given = vars(self.parser.parse_args(words_in(path)))
         foreign = sorted(set(given) - self.names())
         if foreign:
-            raise UserError(f'{path}: --{foreign[0]} is no option of training, and recipes hold these alone')
+            raise UserError(f'{path}: --{foreign[0]} is no option of training; a recipe may contain only these')
         return given
 
     def stored(self, values: Mapping, source: str | Path, known: bool = True,
                names: Collection[str] | None = None) -> dict:
-        """Check options that a file holds, each as if it were typed; return them by name.
+        """Check the options stored in a file as if they were typed; return them by name.
 
         Args:
-            values: what the file says, name -> plain value.
+            values: the stored options, name -> plain value.
             source: the file, for the error message.
-            known: raise UserError for a name that is not in `names`; else it is left out.
-            names: those that it may hold (default: the options of training).
+            known: raise UserError for a name that is not in `names`; otherwise ignore it.
+            names: names of the options that are allowed (default: the options of training).
         """
         checked, kind = {}, 'option of training' if names is None else 'option'
         names = self.names() if names is None else names
@@ -286,10 +291,10 @@ class Command:
         return checked
 
     def checked(self, name: str, value):
-        """Return a stored value if the command line takes it for the option `name`; ValueError otherwise."""
+        """Return a stored value, converted, if the command line accepts it for `name`; ValueError otherwise."""
         action, default = self.actions[name], self.defaults[name]
         if value is None:
-            return default  # that of an earlier version
+            return default  # earlier versions had no default for some options
         if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
             if not isinstance(value, bool):
                 raise ValueError(f'{_brief(value)} is neither true nor false')
@@ -331,7 +336,7 @@ def _metavar(names: Sequence[str]) -> str | None:
 
 
 def words_of(options: Mapping) -> list[str]:
-    """Return options, name -> value, as the words of a command."""
+    """Return options, name -> value, as the words of a command line."""
     words = []
     for name, value in options.items():
         if value is None:
@@ -341,26 +346,26 @@ def words_of(options: Mapping) -> list[str]:
     return words
 
 
-# The group that every script has
+# The group that every script has, with one checkpoint or several
 
 def _places(add: Add) -> None:
     add('--device', type=device, help='cuda, cuda:1, cpu ... (default: cuda if there is a GPU)')
     add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=bool(sys.stderr and sys.stderr.isatty()),
         help='progress bars (default: if stderr is a terminal)')
-    add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='where checkpoints are written and looked for')
-    add('--result_dir', metavar='DIR', default='results', help='where per-image predictions and metrics are written')
+    add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='folder of the checkpoints')
+    add('--result_dir', metavar='DIR', default='results', help='folder of the per-image predictions and metrics')
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine(add) -> None:
     _places(add)
     add('-modelfile', '--trained_model_file', metavar='FILE',
-        help='a checkpoint (default: the one that main.py wrote for the same options)')
+        help='a checkpoint (default: the checkpoint that main.py wrote with the same options)')
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine_of_several(add) -> None:
     _places(add)
     add('-modelfile', '--trained_model_file', nargs='+', metavar='FILE',
-        help='a checkpoint (default: the one that main.py wrote for the same options), or several: the mean of their '
-             'scores is taken')
+        help='a checkpoint (default: the checkpoint that main.py wrote with the same options), or several, whose '
+             'scores are averaged')

@@ -1,4 +1,4 @@
-"""The process of a command: signals that can wait, memory that is kept and that there is, Pillow's limit, seeds."""
+"""Signal handling, allocator settings, the size of the memory, Pillow's image size limit, and seeds."""
 import ctypes
 import os
 import random
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-UNCAUGHT = (signal.SIG_IGN, None)  # handlers of signals that are ignored, or are not Python's to handle
+UNCAUGHT = (signal.SIG_IGN, None)  # handlers of signals that are ignored, or were installed outside Python
 
 
 @contextmanager
 def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
-    """Let a first Ctrl-C or SIGTERM only set `signal` of the yielded object, and print `said`.
+    """Defer Ctrl-C and SIGTERM: the first only sets `signal` of the yielded object, and prints the text `said`.
 
-    A second one does what it would have done before. Outside the main thread, no signal is caught; nor is one that is
-    ignored, as Ctrl-C is by a process that a script started in the background: it is meant for another command.
+    A second signal is handled as before the context. Outside the main thread, no signal is caught. Ignored signals stay
+    ignored, such as Ctrl-C in a process that a script started in the background: it is for the foreground command.
     """
     stop = SimpleNamespace(signal=None)
     main = threading.current_thread() is threading.main_thread()
@@ -46,16 +46,16 @@ def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
 
 
 def keep_freed_memory(device: str) -> None:
-    """Let the C library keep the memory that a network on the CPU frees for its next tensors, until the process ends.
+    """Let the C library keep freed memory for the next tensors of a network on the CPU, until the process ends.
 
-    glibc gives large tensors back to the system when they are freed; the system then clears every page for the next
-    ones, in each step anew (how long that takes: benchmarks/). With another C library nothing is changed. Tensors are
-    put into huge pages besides, which is torch's own switch: where their sizes vary, the aligned pieces that are
-    kept fit the next ones better, and less memory is.
+    By default, glibc returns the memory of large tensors to the system when they are freed, and the system clears the
+    pages again in every step (see benchmarks/ for the time that this takes). Other C libraries are left unchanged.
+    torch's own switch also puts tensors into huge pages: if tensor sizes vary, the aligned blocks are easier to reuse,
+    and less memory is kept.
     """
     if not device.startswith('cpu'):
         return
-    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # read when the first large tensor is made
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')  # read when the first large tensor is allocated
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
@@ -67,7 +67,7 @@ def keep_freed_memory(device: str) -> None:
 
 @contextmanager
 def pillow_without_limit() -> Iterator[None]:
-    """Let Pillow open images of any size, for stream.Reader has a limit of its own."""
+    """Let Pillow open images of any size within the context; stream.Reader has its own limit."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -77,9 +77,10 @@ def pillow_without_limit() -> Iterator[None]:
 
 
 def seed_everything(seed: int, randomness: bool) -> None:
-    """Seed Python, numpy and torch and choose repeatable GPU kernels; with `randomness` any seed, and the fastest.
+    """Seed Python, numpy and torch, and select deterministic GPU kernels.
 
-    All processes get the same seed, since they share out the batches that it orders.
+    With `randomness`, the seed is random and the fastest kernels are selected. All processes get the same seed, since
+    they divide batches of the same order among them.
     """
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not randomness, randomness
     if randomness:
@@ -91,7 +92,7 @@ def seed_everything(seed: int, randomness: bool) -> None:
 
 
 def memory() -> int | None:
-    """Return the bytes of memory of this machine; None on a system that has no way to ask, as Windows."""
+    """Return the memory of this machine in bytes; None on systems that do not report it, such as Windows."""
     if not hasattr(os, 'sysconf'):
         return None
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

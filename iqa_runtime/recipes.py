@@ -1,4 +1,4 @@
-"""Recipes: options of training in a file, put before the command line's own, which win.
+"""Find and read recipes: files of training options, which the options on the command line override.
 
 A recipe is recipes/NAME.txt, another text file of option words with # comments, or the options.json of a run.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import ROOT, read_json, read_text
 
-FOLDER = ROOT / 'iqa_recipes' if (ROOT / 'iqa_recipes').is_dir() else ROOT / 'recipes'  # the former where installed
-NAMES_OF_A_RUN = ('run_name', 'split_hash')  # in an options.json beside the options
+FOLDER = ROOT / 'iqa_recipes' if (ROOT / 'iqa_recipes').is_dir() else ROOT / 'recipes'  # iqa_recipes: installed
+NAMES_OF_A_RUN = ('run_name', 'split_hash')  # keys of an options.json that are not options
 
 
 def recipe_file(name: str) -> Path:
-    """Return the file of a recipe: recipes/NAME.txt, or the path that is given. UserError if there is none."""
+    """Return the file of a recipe: recipes/NAME.txt, or `name` as a path. UserError if neither exists."""
     inside = FOLDER / f'{name}.txt'
     if os.path.basename(name) == name and inside.is_file():
         return inside
@@ -24,11 +24,11 @@ def recipe_file(name: str) -> Path:
     names = sorted(path.stem for path in FOLDER.glob('*.txt'))
     near = difflib.get_close_matches(name, names, n=1, cutoff=.5)
     hint = f' (did you mean {near[0]}?)' if near else ''
-    raise UserError(f'--recipe {name}: no such recipe or file{hint}; there are: {", ".join(names)}')
+    raise UserError(f'--recipe {name}: no such recipe or file{hint}; recipes: {", ".join(names)}')
 
 
 def words_in(path: Path) -> list[str]:
-    """Return the option words in a text file; UserError if a quotation does not end."""
+    """Return the option words in a text file; UserError if a quotation mark is not closed."""
     try:
         return [word for line in read_text(path).splitlines() for word in shlex.split(line, comments=True)]
     except ValueError as error:
@@ -38,7 +38,7 @@ def words_in(path: Path) -> list[str]:
 
 
 def options_of_run(path: Path) -> dict:
-    """Return the options of training that an options.json holds, by name."""
+    """Return the options of training in the options.json of a run, by name."""
     def check(content) -> dict:
         if not isinstance(content, dict):
             raise ValueError('a dictionary')
@@ -47,7 +47,7 @@ def options_of_run(path: Path) -> dict:
 
 
 def recipes_listed() -> str:
-    """Return a line for each recipe: its name and its first comment."""
+    """Return the list of recipes, a line each: its name and its first comment."""
     lines = []
     for path in sorted(FOLDER.glob('*.txt')):
         comments = [line.lstrip('# ') for line in read_text(path).splitlines() if line.startswith('#')]

@@ -1,4 +1,4 @@
-"""Run commands side by side, a few at a time, each output line marked with whose it is; end them all on Ctrl-C."""
+"""Run commands in parallel, a few at a time, with the job's number before each output line; Ctrl-C ends them all."""
 import json
 import os
 import queue
@@ -23,12 +23,12 @@ INTERRUPTED = 130  # exit status after Ctrl-C
 
 @dataclass(frozen=True)
 class Job:
-    """Commands that follow one another; what comes after one that fails is not run.
+    """Commands that run one after another; if a command fails, the following ones are not run.
 
     Attributes:
-        commands: lists of words, the first of which, `python`, stands for the running interpreter.
-        log: a file that gets the output of the commands; its seconds are written beside it, NAME.json.
-        lock: a lock file to wait for: a process whose parent was killed may still hold it for a moment.
+        commands: lists of words; the first word, `python`, stands for the running interpreter.
+        log: file to which the output is appended; the job's duration in seconds is written beside it, to NAME.json.
+        lock: lock file to wait for, since a process whose parent was killed may still hold it for a moment.
     """
 
     commands: Sequence[Sequence[str]]
@@ -36,12 +36,16 @@ class Job:
     lock: Path | None = None
 
     def alone(self) -> str | None:
-        """Run the job here and now; return its failure in words."""
+        """Run the job in this process's environment; return a description of its failure, or None."""
         return next(iter(Runner([{}]).run([self])), None)
 
 
 class Runner:
-    """Runs jobs in as many slots as there are environments: {variable: value} that a slot's commands see besides."""
+    """Run jobs in slots, one job per slot at a time.
+
+    Args:
+        slots: for each slot, environment variables, name -> value, that its commands get in addition.
+    """
 
     def __init__(self, slots: Sequence[Mapping[str, str]]):
         self.count, self.free = len(slots), queue.SimpleQueue()
@@ -52,8 +56,8 @@ class Runner:
     def run(self, jobs: Sequence[Job]) -> list[str]:
         """Run all jobs; return a line for each command that failed.
 
-        KeyboardInterrupt (Ctrl-C) or SystemExit (of a signal's handler) asks the commands to end (SIGTERM), waits for
-        them and is raised again; a second one kills them.
+        After KeyboardInterrupt (Ctrl-C) or SystemExit (from a signal handler), the commands are sent SIGTERM, and the
+        exception is re-raised when they have ended; a second one kills them.
         """
         with ThreadPoolExecutor(self.count) as pool:
             futures = [pool.submit(self._job, job, f'[{i}/{len(jobs)}]') for i, job in enumerate(jobs, 1)]
@@ -91,13 +95,13 @@ class Runner:
         return None
 
     def _command(self, words: Sequence[str], slot: Mapping[str, str], mark: str, log: TextIO | None) -> str | None:
-        """Run a command; return its failure in words, with the last line of its output."""
+        """Run a command; return a description of its failure, with the last line of its output, or None."""
         began, last = time.perf_counter(), 'no output'
         with self.lock:
             if self.stopping:
                 return None
             print(mark, shlex.join(words), flush=True)
-            # a session of its own: Ctrl-C in the terminal comes here alone, and is passed on once
+            # a session of its own: Ctrl-C in the terminal reaches only this process, which forwards it once
             child = subprocess.Popen([sys.executable, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                      stderr=subprocess.STDOUT, text=True, errors='replace', start_new_session=True,
                                      env={**os.environ, 'PYTHONUNBUFFERED': '1', **slot})
@@ -120,7 +124,7 @@ class Runner:
 
 
 def log_of(job: Job) -> AbstractContextManager[TextIO | None]:
-    """Return the log of a job, open for what comes after what is there; None if it has none."""
+    """Open the log of a job for appending; None if the job has no log."""
     if not job.log:
         return nullcontext()
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +132,7 @@ def log_of(job: Job) -> AbstractContextManager[TextIO | None]:
 
 
 def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """Return the environments of `count` slots: a GPU each in turn, or on a CPU its share of the cores."""
+    """Return the environments of `count` slots: the GPUs in turn, or on CPUs an equal share of the cores."""
     if count == 1:
         return [{}]
     if gpus:
@@ -138,7 +142,7 @@ def slots(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 
 def gpus() -> list[str]:
-    """Return the GPUs that this process sees, by number or identifier."""
+    """Return the numbers or identifiers of the GPUs that are visible to this process."""
     import torch
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if not torch.cuda.is_available():
@@ -148,7 +152,7 @@ def gpus() -> list[str]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM, which job schedulers send, act as Ctrl-C within the context, unless it is ignored."""
+    """Treat SIGTERM, which job schedulers send, as Ctrl-C within the context, unless it is ignored."""
     def interrupt(number: int, _) -> None:
         raise KeyboardInterrupt
 

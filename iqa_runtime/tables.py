@@ -1,4 +1,4 @@
-"""Tables of text: CSV files that are read and written whole, by pandas."""
+"""Read CSV files as tables of text, check and convert their columns, and write CSV files."""
 import math
 import os
 import re
@@ -16,9 +16,9 @@ from iqa_runtime.files import check_regular
 if TYPE_CHECKING:
     import pandas as pd
 
-TOO_LONG = re.compile(r'in line (\d+), saw (\d+)')  # in pandas' error
+TOO_LONG = re.compile(r'in line (\d+), saw (\d+)')  # in pandas' error for a row with too many cells
 FORM = {'header': None, 'dtype': object, 'na_filter': False, 'skipinitialspace': True, 'skip_blank_lines': False,
-        'index_col': False}  # every cell as its text, every line as a row
+        'index_col': False}  # read every cell as text, every line as a row
 LARGEST = float(np.finfo(np.float32).max)
 BEFORE = re.compile(r'"?sep=(?P<separator>.)"?\r?\n|#[^,;\t].*', re.DOTALL)  # a line before the header
 CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
@@ -26,7 +26,7 @@ CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a CSV file as text, and the row of each, as a spreadsheet counts (the header is row 1)."""
+    """The cells of a CSV file as text, by column, and the numbers of the rows, as in a spreadsheet (header: row 1)."""
 
     path: Path
     columns: dict[str, list[str]]
@@ -35,11 +35,16 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path, header: Sequence[str] | None = None, separator: str | None = None) -> 'Table':
-        """Read a CSV file, whose columns are `header` if it has no header of its own; UserError if it is no table.
+        """Read a CSV file; UserError if it is not a table.
 
-        Without `separator` it is the one of , ; and tab that the header has most of, or that Excel's line `sep=;`
-        before it names. Lines before the header that begin with # are skipped. A row may end with a separator more than
-        the header has.
+        Lines before the header that begin with # are skipped. A row may have one separator more than the header, at
+        its end.
+
+        Args:
+            path: the file.
+            header: names of the columns, for a file without header.
+            separator: separator of the cells (default: the most frequent of , ; and tab in the header, or the one that
+                Excel's line `sep=;` before it names).
         """
         try:
             check_regular(path)
@@ -52,7 +57,7 @@ class Table:
             raise UserError(f'{path}: no such file') from None
         except UnicodeDecodeError:
             raise UserError(f'{path}: not a text file in UTF-8; a spreadsheet saves one as "CSV UTF-8"') from None
-        except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
             long = TOO_LONG.search(str(error))
             raise UserError(f'{path} row {long[1]}: {long[2]} cells, more than the table has columns' if long else
                             f'{path}: not a table ({str(error).strip()})') from None
@@ -66,16 +71,19 @@ class Table:
         return cls(Path(path), columns, rows, '.' if found == ',' else ',')
 
     def needs(self, *names: str, hint: str = '') -> None:
-        """Raise UserError if a column is not there: it says which the table has and which are wanted."""
+        """Raise UserError if a column is missing; it lists the columns of the table and the expected ones."""
         lacks = [name for name in names if name not in self.columns]
         if lacks:
             raise UserError(f'{self.path}: lacks the column {", ".join(lacks)}; it has: '
                             f'{", ".join(self.columns) or "none"}; expected {", ".join(names)}{hint}')
 
     def numbers(self, column: str, empty: float | None = None, finite: bool = True) -> np.ndarray:
-        """Return a column as (N,) float64; UserError for text, or if `finite` for nan, infinity and what is above MOST.
+        """Return a column as (N,) float64; UserError that names the row if a cell is not a number.
 
-        An empty cell is `empty`; without it, it is an error too.
+        Args:
+            column: name of the column.
+            empty: value of empty cells; None: an empty cell is an error.
+            finite: reject nan, infinity and numbers above MOST.
         """
         def number(text: str, row: int) -> float:
             if not text:
@@ -90,14 +98,18 @@ class Table:
         return np.array([number(*cell) for cell in zip(self.columns[column], self.rows, strict=True)], float)
 
     def number(self, text: str) -> float | None:
-        """Return the number that a cell holds, None if it holds none; 1_000 is a number in Python alone."""
+        """Return the number in a cell; None if it is not a number, as 1_000, which is a number only in Python."""
         try:
             return None if '_' in text else float(text.replace(self.decimal, '.'))
         except ValueError:
             return None
 
     def images(self, column: str = 'image') -> list[str]:
-        """A column as file names with / between folders; UserError if one is empty, odd, or of another system."""
+        """Return a column as file names with / between folders.
+
+        Raises UserError that names the row if a name is empty, has a control character, or is an absolute path of
+        another system.
+        """
         names = [str(PurePosixPath(name.replace('\\', '/'))) if name else '' for name in self.columns[column]]
         for name, row in zip(names, self.rows, strict=True):
             if not name:
@@ -110,20 +122,20 @@ class Table:
         return names
 
     def once(self, names: list[str], values: Sequence | None = None, what: str = '', hint: str = '') -> None:
-        """Raise UserError if an image comes twice: it counts them and says whether the values are the same."""
+        """Raise UserError if an image occurs twice, with the number of such images and their values, if given."""
         first: dict[str, int] = {}
         again = [(first[name], i) for i, name in enumerate(names) if first.setdefault(name, i) != i]
         if again:
             i, j = again[0]
-            told = '' if values is None else (f', with the same {what} {values[i]:g}' if values[i] == values[j] else
+            both = '' if values is None else (f', with the same {what} {values[i]:g}' if values[i] == values[j] else
                                               f', with the {what} {values[i]:g} and {values[j]:g}')
             more = f' ({len(again)} rows repeat an image)' if len(again) > 1 else ''
             raise UserError(f'{self.path} row {self.rows[j]}: {names[j]} again, first in row {self.rows[i]}'
-                            f'{told}{more}{hint}')
+                            f'{both}{more}{hint}')
 
 
 def _begin(file: TextIO) -> tuple[int, str]:
-    """Return how many lines lie before the header, and the separator."""
+    """Return the number of lines before the header, and the separator."""
     skipped, separator = 0, None
     line = file.readline()
     while before := BEFORE.fullmatch(line):
@@ -134,11 +146,12 @@ def _begin(file: TextIO) -> tuple[int, str]:
 
 def _cells(file: TextIO, header: Sequence[str] | None, separator: str, skipped: int
            ) -> tuple[list[str], 'pd.DataFrame']:
-    """Return the names of the columns and the stripped cells below them, with an empty column more for their ends.
+    """Return the names of the columns and the stripped cells below them, with one column more for excess cells.
 
-    The index counts all lines of the file from 0, of which a quoted cell may have several; `skipped` lie before it.
+    The index counts the rows of the file from 0 (a quoted cell may span lines), including the `skipped` lines before
+    the header.
     """
-    import pandas as pd  # slow to import, and --help needs none
+    import pandas as pd  # slow to import, and not needed by --help
     form = {**FORM, 'sep': separator, 'skiprows': skipped}
     file.seek(0)
     try:
@@ -152,9 +165,9 @@ def _cells(file: TextIO, header: Sequence[str] | None, separator: str, skipped: 
 
 
 def digits(value: float) -> str:
-    """Return a score or an opinion as a cell: 6 significant digits of what float32 carries of it, nothing for nan.
+    """Format a score or an opinion for a table: 6 significant digits, rounded to float32; '' for nan.
 
-    A network computes in float32: digits beyond these differ from machine to machine.
+    Networks compute in float32, so that further digits differ between machines.
 
     >>> digits(63.973449999)
     '63.9734'
@@ -166,6 +179,11 @@ def digits(value: float) -> str:
 
 
 def write_columns(path: str | Path, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write a table as CSV (UTF-8): the name of a column -> its cells, as many as those of the others."""
+    """Write a table as CSV (UTF-8).
+
+    Args:
+        path: the file.
+        columns: name of each column -> its cells, equally many.
+    """
     import pandas as pd
     pd.DataFrame(columns, dtype=object).to_csv(path, index=False, lineterminator='\n')

@@ -1,4 +1,4 @@
-"""Tables of variants, as the losses: functions whose keyword parameters are options of the command line.
+"""Tables of variants, such as the losses: functions whose keyword parameters are options of the command line.
 
     @loss('huber')
     def huber(y_pred: Tensor, y: Tensor, huber_delta: Positive = 1.) -> Tensor:
@@ -8,10 +8,10 @@
             huber_delta: error above which the loss is linear.
         '''
 
-is a row of the table LOSSES and, without a second place, the option --huber_delta. A parameter is an option if its type
-is `bool` or one of iqa_runtime/option_types.py, which says how its words are read. torch takes a second to import, so
-that --help must not import the functions: it reads their signatures and docstrings in the source. A row is imported
-when it is looked up.
+is a row of the table LOSSES and also declares the option --huber_delta. A parameter is an option if its type is `bool`
+or one of iqa_runtime/option_types.py, which says how its words are read. Since torch takes a second to import, --help
+does not import the functions, but reads their signatures and docstrings from the source. Rows are imported when they
+are looked up.
 """
 import ast
 import importlib
@@ -28,12 +28,20 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import ROOT
 from iqa_runtime.option_types import Flag, flag_of
 
-OWN = object()  # a default that is no literal, or that rows have different ones of
+OWN = object()  # stands for a default that is not a literal, or that differs between rows
 
 
 @dataclass
 class Parameter:
-    """An option of some rows: its default (OWN: each row's), its description, and the rows that the source names."""
+    """An option of some rows.
+
+    Attributes:
+        name: name of the option, without dashes.
+        flag: how its words are read.
+        default: its default; OWN: each row has its own.
+        about: its description, for --help.
+        rows: names of the rows that take it, as far as the source states them.
+    """
 
     name: str
     flag: Flag
@@ -45,14 +53,14 @@ class Parameter:
         """Return the arguments for argparse's add_argument."""
         default = None if self.default is OWN else self.default
         whose = f'{", ".join(self.rows)}: ' if 0 < len(self.rows) <= 3 else ''
-        own = " (default: each one's own)" if self.default is OWN and '(default' not in self.about else ''
+        own = ' (default: depends on the variant)' if self.default is OWN and '(default' not in self.about else ''
         return {'default': list(default) if isinstance(default, tuple) else default, 'help': whose + self.about + own,
                 **self.flag.arguments(default)}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: `build` is its function or class. Tables add facts in a subclass."""
+    """A row of a table: `build` is its function or class. Tables add further fields in a subclass."""
 
     build: Callable
 
@@ -68,10 +76,10 @@ class Variants(MutableMapping):
     Args:
         option: the option of the command line that chooses a row.
         decorator: name of the decorator in the source.
-        places: files that hold the rows, from the project's folder, as 'iqa_losses/*.py'.
-        row: class of the rows. Keywords of the decorator that the function does not take are its facts.
+        places: files of the rows, relative to the project's folder, such as 'iqa_losses/*.py'.
+        row: class of the rows. Keywords of the decorator that the function does not take become its fields.
         chosen: values of the command's options -> names of the rows that they choose.
-        find: name -> row (default: as in the table).
+        find: name -> row (default: look-up in the table).
     """
 
     def __init__(self, option: str, decorator: str, places: Sequence[str], row: type[Row] = Row,
@@ -80,7 +88,7 @@ class Variants(MutableMapping):
         self.chosen = chosen or (lambda values: [values[option]])
         self.find = find or self.__getitem__
         self.rows: dict[str, Row] = {}
-        self.names: list[str] = []  # of the rows, as far as the source names them, in its order
+        self.names: list[str] = []  # names of the rows, as far as the source states them, in its order
         self.imported = False
         self.commands = WeakKeyDictionary()  # function that declares an option of a command -> shorter spellings
         self.parameters: dict[str, Parameter] = {}
@@ -110,7 +118,7 @@ class Variants(MutableMapping):
         return [file for place in self.places for file in sorted(ROOT.glob(place))]
 
     def _import(self) -> None:
-        """Import the files once, and put the rows in the files' order, whichever was imported first."""
+        """Import the files once, and sort the rows by the order in the files, whichever was imported first."""
         if self.imported:
             return
         self.imported = True
@@ -122,11 +130,11 @@ class Variants(MutableMapping):
     # Rows and their options
 
     def register(self, *names: str, **given) -> Callable[[Callable], Callable]:
-        """Decorate a function or class, and make it a row of each of the names.
+        """Decorate a function or class, adding it to the table under each of the names.
 
         Args:
-            names: of the rows; a parameter `arch` of the function gets the row's name.
-            given: arguments of the function in these rows, and facts of the rows.
+            names: names of the rows; a parameter `arch` of the function gets the row's name.
+            given: arguments of the function in these rows, and fields of the rows.
         """
         def decorate(function: Callable) -> Callable:
             known = inspect.signature(function).parameters
@@ -144,7 +152,7 @@ class Variants(MutableMapping):
         return decorate
 
     def declare(self, add: Callable, short: Mapping[str, str] | None = None) -> None:
-        """Declare the options of all rows by `add`, argparse's add_argument; `short`: option -> a shorter spelling."""
+        """Declare the options of all rows by calling `add` as argparse's add_argument; `short`: shorter spellings."""
         self.commands[add] = short or {}
         for parameter in self.parameters.values():
             self._declare(parameter, add, short or {})
@@ -154,7 +162,7 @@ class Variants(MutableMapping):
         add(*([short[name]] if name in short else []), f'--{name}', **parameter.arguments())
 
     def _read(self, source: str) -> None:
-        """Take in the options of the rows in a source."""
+        """Record the rows in a source and their options."""
         for node, call in decorated(source, self.decorator):
             names = [name.value for name in call.args if isinstance(name, ast.Constant)]
             self.names += names
@@ -162,30 +170,30 @@ class Variants(MutableMapping):
                 self._add(parameter, names)
 
     def _add(self, found: Parameter, names: list[str]) -> None:
-        """Take in an option of some rows; declare it if it is new."""
+        """Record an option of some rows; declare it if it is new."""
         known = self.parameters.setdefault(found.name, found)
         known.rows += names
         known.about = known.about or found.about
         if known.default != found.default:
             known.default = OWN
         if known is found:
-            for add, short in self.commands.items():  # of a row that is added while the program runs
+            for add, short in self.commands.items():  # commands exist already if a row is added at run time
                 self._declare(found, add, short)
 
     def unused(self, values: Mapping) -> set[str]:
-        """Return the options of rows that are not chosen, of the values that a command's options have."""
+        """Return the options that no chosen row takes; `values`: name -> value of the command's options."""
         return set(self.parameters) - self.taken(values)
 
     def taken(self, values: Mapping) -> set[str]:
-        """Return the options that the chosen rows take."""
+        """Return the options that the chosen rows take; `values`: name -> value of the command's options."""
         return {option for name in self.chosen(values) for option in self.find(name).options()}
 
     def arguments(self, name: str, values: Mapping) -> dict[str, object]:
-        """Return the options of a row, of the values that a command's options have; None: the row's own default."""
+        """Return the arguments of a row from the values of the command's options; None leaves the row's default."""
         return {option: values[option] for option in self.find(name).options() if values.get(option) is not None}
 
     def refuse(self, option: str, values: Mapping) -> None:
-        """Raise UserError: the user gave an option that the chosen rows do not take."""
+        """Raise the UserError for an option that the chosen rows do not take."""
         value = values[self.option]
         text = ' '.join(value) if isinstance(value, (list, tuple)) else value
         raise UserError(f'--{option}: ' + (f'--{self.option} {text} takes no such option; it takes: '
@@ -196,7 +204,7 @@ class Variants(MutableMapping):
 # Reading the source
 
 def decorated(source: str, decorator: str) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, ast.Call]]:
-    """Yield the functions and classes under a decorator, with every use of it."""
+    """Yield the decorated functions and classes in a source, with each call of the decorator."""
     for node in ast.parse(source).body:
         for call in getattr(node, 'decorator_list', ()):
             if isinstance(call, ast.Call) and getattr(call.func, 'attr', getattr(call.func, 'id', '')) == decorator:
@@ -204,7 +212,7 @@ def decorated(source: str, decorator: str) -> Iterator[tuple[ast.FunctionDef | a
 
 
 def parameters_of(node: ast.FunctionDef | ast.ClassDef, given: Mapping[str, object]) -> Iterator[Parameter]:
-    """Yield the options of a function or class; `given`: defaults that differ from those of its signature."""
+    """Yield the options of a function or class; `given`: defaults that replace those of its signature."""
     function = node if isinstance(node, ast.FunctionDef) else next(
         one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__')
     arguments = [*function.args.args, *function.args.kwonlyargs]
@@ -219,7 +227,7 @@ def parameters_of(node: ast.FunctionDef | ast.ClassDef, given: Mapping[str, obje
 
 
 def _flag(annotation: ast.expr | None) -> Flag | None:
-    """Return how the words of an annotated option are read, as of `Positive`, `Count | None` or `bool`."""
+    """Return the Flag of an annotation in the source, such as `Positive`, `Count | None` or `bool`."""
     if isinstance(annotation, ast.BinOp):
         return _flag(annotation.left)
     name = getattr(annotation, 'id', None)
@@ -234,7 +242,7 @@ def _literal(node: ast.expr | None):
 
 
 def described(docstring: str) -> dict[str, str]:
-    """Return name -> description of the arguments in the `Args:` block of a docstring."""
+    """Parse the `Args:` block of a docstring into name -> description."""
     found, names = {}, ()
     block = docstring.partition('Args:\n')[2].partition('\n\n')[0]
     for line in textwrap.dedent(block).splitlines():

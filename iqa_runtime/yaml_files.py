@@ -1,15 +1,15 @@
-"""Read YAML files: plain values, no key twice."""
+"""Read YAML files safely: plain values only, limited in size, without duplicate keys."""
 from collections.abc import Callable
 from pathlib import Path
 
 from iqa_runtime.errors import UserError, needed
 from iqa_runtime.files import read_text
 
-LARGEST = 1 << 18  # bytes of a file, and characters of what its aliases mean
+LARGEST = 1 << 18  # bytes of a file, and characters of its content with aliases written out
 
 
 def read_yaml(path: str | Path):
-    """Return the content of a YAML file; UserError if it is no YAML, or holds anything but plain values."""
+    """Return the content of a YAML file; UserError if it is not YAML, or contains other than plain values."""
     yaml = needed('yaml', 'pyyaml', f'{path}: reading YAML')
     text = read_text(path, LARGEST)
     try:
@@ -24,16 +24,16 @@ def read_yaml(path: str | Path):
 
 
 def _check(node, sizes: dict[int, int], value_of: Callable) -> int:
-    """Return how many characters a node has with its aliases written out.
+    """Return the number of characters of a node with its aliases written out.
 
-    ValueError if they are more than LARGEST, as in a node that is in itself, or if two keys of a mapping are equal, as
-    `yes` and `true`: YAML would silently take the last.
+    Raises ValueError if they are more than LARGEST, as in a node that contains itself, or if two keys of a mapping are
+    equal, such as `yes` and `true`: YAML would silently take the last.
     """
     if id(node) in sizes:
         return sizes[id(node)]
     if not isinstance(getattr(node, 'value', None), list):
         return 1 + len(getattr(node, 'value', ''))
-    sizes[id(node)] = LARGEST  # as long as it is not known
+    sizes[id(node)] = LARGEST  # until it is known
     keys, size = set(), 1
     for item in node.value:
         size += sum(_check(child, sizes, value_of) for child in (item if isinstance(item, tuple) else (item,)))

@@ -133,7 +133,7 @@ def test_some_rated_images_are_gone(scored, capsys, fails):
     assert stop.value.code == 1
     assert 'gone.png: no such file' in capsys.readouterr().err
     assert Path('new.pth').exists()
-    assert 'would write over --trained_model_file' in fails(test_demo.main, *words, '--out', scored[1])
+    assert 'would overwrite --trained_model_file' in fails(test_demo.main, *words, '--out', scored[1])
 
 
 @pytest.mark.parametrize(('noise', 'worse'), [(.1, False), (.5, False), (3, True), (30, True)])

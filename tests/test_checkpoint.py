@@ -122,7 +122,7 @@ def test_any_value_is_taken_or_refused_in_one_line(key, value):
     ({'mos': {'values': torch.ones(2), 'min': 1., 'max': 1., 'higher_is_better': 'false'}}, 'mos: expected true or f'),
     ({'intervals': {'test': {'SROCC': [.9, .8]}}}, 'intervals: expected the two ends of an interval'),
     ({'mapping': {'name': 'linear'}}, 'mapping: expected a dictionary with name, parameters'),
-    ({'model': {'w': torch.tensor([1., math.inf])}}, 'model: expected finite numbers, but w holds NaN or infinity'),
+    ({'model': {'w': torch.tensor([1., math.inf])}}, 'model: expected finite numbers, but w contains NaN or infinity'),
     ({'split': {'train': [1]}}, 'split: expected a text'), ({'epoch': -3}, 'epoch: expected a whole number'),
     ({'format': 'new'}, 'format: expected a whole number'),
     ({'options': {'architecture': 3}}, 'options: architecture: expected a text')])

@@ -158,7 +158,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize('name', ['m.pth', './m.pth', 'folder/../m.pth', 'link', 'folder/hard', 'folder/back/m.pth'])
 def test_an_output_is_no_input_under_any_name(here, name):
     for out, read in ((name, 'm.pth'), ('m.pth', name), (here / name, 'm.pth')):
-        with pytest.raises(UserError, match=r'^--csv .* would write over --model .*: name another file$'):
+        with pytest.raises(UserError, match=r'^--csv .* would overwrite --model .*: name another file$'):
             check_outputs({'--json': 'new', '--csv': out}, {'--img': ['gone', 'other'], '--model': read})
     check_outputs({'--csv': 'other', '--json': 'm.pth2'}, {'--model': name, '--ratings': None})
 
@@ -166,16 +166,16 @@ def test_an_output_is_no_input_under_any_name(here, name):
 @pytest.mark.parametrize(('first', 'second'), [('m.pth', 'folder/hard'), ('new', 'folder/back/new'), ('new', './new'),
                                                ('a/new', 'a/b/../new'), ('link', 'm.pth')])
 def test_an_output_is_no_other_output(here, first, second):
-    with pytest.raises(UserError, match='--json .* would write over --csv '):
+    with pytest.raises(UserError, match='--json .* would overwrite --csv '):
         check_outputs({'--csv': first, '--json': second})
-    with pytest.raises(UserError, match='--out_dir .* would write over --out_dir '):
+    with pytest.raises(UserError, match='--out_dir .* would overwrite --out_dir '):
         check_outputs({'--out_dir': [first, second]})
 
 
 def test_an_output_has_a_place(here):
     with pytest.raises(UserError, match='--csv folder is a folder; expected a file'):
         check_outputs({'--csv': 'folder'})
-    with pytest.raises(UserError, match='--map new/x.png is in a folder that --csv new is to be'):
+    with pytest.raises(UserError, match='--map new/x.png needs a folder where --csv new is a file'):
         check_outputs({'--csv': 'new', '--map': 'new/x.png'})
     with pytest.raises(UserError, match='--csv other/x/y cannot be written: .*other is not a folder'):
         check_outputs({'--csv': 'other/x/y'})
@@ -195,7 +195,7 @@ def test_a_lock_is_exclusive(tmp_path):
     def twice():
         with locked(tmp_path / 'new/lock'), locked(tmp_path / 'new/lock'):
             pass
-    with pytest.raises(UserError, match='another process holds .*lock: it is at the same work'):
+    with pytest.raises(UserError, match='another process holds .*lock: it does the same work'):
         twice()
     with locked(tmp_path / 'new/lock'):
         pass

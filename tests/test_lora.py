@@ -110,7 +110,7 @@ def test_a_run_trains_them_beside_frozen_weights_and_its_scorer_is_merged(tiny, 
 
 
 @pytest.mark.parametrize(('words', 'message'), [
-    (['--lora', 'x*'], '--lora x*: no linear layer or convolution has such a name; there are: features.0'),
+    (['--lora', 'x*'], '--lora x*: no linear layer or convolution has a matching name; layers: features.0'),
     (['--rank', '4'], '--rank needs --lora PATTERN'), (['--lora_alpha', '4'], '--lora_alpha needs --lora PATTERN'),
     (['--lora', 'dr*', '--rank', '0'], '0 is out of range: at least 1'),
     (['--lora', 'dr*', '--lora_alpha', '0'], '0 is out of range: above 0')])

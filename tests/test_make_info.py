@@ -286,7 +286,7 @@ def test_mistakes(source, tmp_path, fails):
     write('dmos.csv', 'image,mos,set\n1,2,other\n')
     assert "row 2: the part is 'other'" in call('csv')
     write('dmos.csv', 'image,mos\n1,2\n')
-    assert 'would write over --source' in call('csv', '--out', folder / 'dmos.csv')
+    assert 'would overwrite --source' in call('csv', '--out', folder / 'dmos.csv')
 
 
 def test_it_runs_from_anywhere(source, tmp_path):

@@ -50,7 +50,7 @@ def test_scores(scored, fails, kept, words):
     kept('m.pth', *Path('images').iterdir())
     error = fails(test_demo.main, '--img', 'images', '-modelfile', 'm.pth', *scored[2:], *words)
     assert words[0] in error
-    assert any(wrong in error for wrong in ('would write over', 'is to be', 'is not a folder'))
+    assert any(wrong in error for wrong in ('would overwrite', 'needs a folder', 'is not a folder'))
     assert {path.name for path in Path().iterdir()} == {'images', 'link.pth', 'm.pth'}
 
 
@@ -61,7 +61,7 @@ def test_images_on_stdin(scored, fails, kept, monkeypatch):
     os.close(write)
     with os.fdopen(read) as stdin:
         monkeypatch.setattr(sys, 'stdin', stdin)
-        assert 'would write over --img images/05.png' in fails(test_demo.main, '--img', '-', *scored, '--csv',
+        assert 'would overwrite --img images/05.png' in fails(test_demo.main, '--img', '-', *scored, '--csv',
                                                               'images/05.png')
 
 
@@ -70,9 +70,9 @@ def test_a_calibration(scored, fails, kept):
     pd.DataFrame({'image': paths, 'mos': [1, 2]}).to_csv('ratings.csv', index=False)
     kept('ratings.csv', scored[1], paths[1])
     words = ['--calibrate', 'ratings.csv', *scored, '--out']
-    assert 'would write over --calibrate ratings.csv' in fails(test_demo.main, *words, 'ratings.csv')
-    assert 'would write over --calibrate rated/01.png' in fails(test_demo.main, *words, paths[1])
-    assert 'would write over --trained_model_file' in fails(test_demo.main, *words, scored[1])
+    assert 'would overwrite --calibrate ratings.csv' in fails(test_demo.main, *words, 'ratings.csv')
+    assert 'would overwrite --calibrate rated/01.png' in fails(test_demo.main, *words, paths[1])
+    assert 'would overwrite --trained_model_file' in fails(test_demo.main, *words, scored[1])
 
 
 def test_training(tiny, fails, kept):
@@ -80,15 +80,15 @@ def test_training(tiny, fails, kept):
     kept('tiny/info.mat', 'tiny/images/03.png', 'split.csv')
     words = [*tiny, *SMALL, '-e', '1']
     model = ['--trained_model_file']
-    assert 'would write over --data_info' in fails(main.main, *words, *model, 'tiny/info.mat')
-    assert 'would write over --im_dir tiny/images/03.png' in fails(main.main, *words, *model, 'tiny/images/03.png')
-    assert 'would write over --split_file' in fails(main.main, *words, '--split_file', 'split.csv', *model, 'split.csv')
+    assert 'would overwrite --data_info' in fails(main.main, *words, *model, 'tiny/info.mat')
+    assert 'would overwrite --im_dir tiny/images/03.png' in fails(main.main, *words, *model, 'tiny/images/03.png')
+    assert 'would overwrite --split_file' in fails(main.main, *words, '--split_file', 'split.csv', *model, 'split.csv')
     Path('x.csv').symlink_to('x.pth')
-    assert '--result_dir x.csv would write over --trained_model_file x.pth' in fails(main.main, *words, '--result_dir',
+    assert '--result_dir x.csv would overwrite --trained_model_file x.pth' in fails(main.main, *words, '--result_dir',
                                                                                      '.', *model, 'x.pth')
     shutil.copy('split.csv', 'y.md')
-    assert 'would write over --split_file' in fails(main.main, *words, '--split_file', 'y.md', *model, 'y.pth')
-    assert 'would write over --weights' in fails(main.main, *words, '--weights', 'split.csv', *model, 'split.csv')
+    assert 'would overwrite --split_file' in fails(main.main, *words, '--split_file', 'y.md', *model, 'y.pth')
+    assert 'would overwrite --weights' in fails(main.main, *words, '--weights', 'split.csv', *model, 'split.csv')
     assert not Path('runs').exists()
     assert not Path('x.pth').exists()
 
@@ -99,9 +99,9 @@ def test_a_test(tiny, scored_folder, fails, kept):
     words = [*tiny, '-modelfile', 'm.pth', '--part', 'all', '--device', 'cpu', '--no-pbar', '--report']
     for path, option in (('tiny/info.mat', '--data_info'), ('tiny/images/07.png', '--im_dir'),
                          ('m.pth', '--trained_model_file')):
-        assert f'--report {path} would write over {option}' in fails(test_dataset.main, *words, path)
+        assert f'--report {path} would overwrite {option}' in fails(test_dataset.main, *words, path)
     results = 'results/m-on-demo-all.csv'
-    assert f'would write over --result_dir {results}' in fails(test_dataset.main, *words, results)
+    assert f'would overwrite --result_dir {results}' in fails(test_dataset.main, *words, results)
     assert not Path('results').exists()
 
 
@@ -109,17 +109,17 @@ def test_other_scripts(tiny, scored, fails, kept, monkeypatch):
     Path('a.csv').write_text('name,mos,std,pq\na.png,1,1,1\nb.png,2,1,2\nc.png,3,1,2\n')
     Path('figureA1.pdf').write_text('bhat = 1\n')
     kept('a.csv', 'figureA1.pdf', 'tiny/images/02.png', 'tiny/info.mat', scored[1])
-    assert '--out a.csv would write over files a.csv' in fails(compare.main, 'a.csv', '--out', 'a.csv')
-    assert 'would write over log figureA1.pdf' in fails(bhat.main, 'figureA1.pdf', '--out_dir', '.')
-    assert 'would write over TABLE a.csv' in fails(ensemble.main, 'a.csv', 'a.csv', '--out', 'a.csv')
+    assert '--out a.csv would overwrite files a.csv' in fails(compare.main, 'a.csv', '--out', 'a.csv')
+    assert 'would overwrite log figureA1.pdf' in fails(bhat.main, 'figureA1.pdf', '--out_dir', '.')
+    assert 'would overwrite TABLE a.csv' in fails(ensemble.main, 'a.csv', 'a.csv', '--out', 'a.csv')
     assert '--onnx' in fails(export.main, *scored[:2], '--onnx', scored[1])
-    assert 'would write over' in fails(export.main, *scored[:2], '--onnx', 'x', '--torch_export', 'x')
+    assert 'would overwrite' in fails(export.main, *scored[:2], '--onnx', 'x', '--torch_export', 'x')
     Path('r.csv').symlink_to('r.pth')
-    assert '--result_dir r.csv would write over --ranker r.pth' in fails(train_ranker.main, '--ranker', 'r.pth',
+    assert '--result_dir r.csv would overwrite --ranker r.pth' in fails(train_ranker.main, '--ranker', 'r.pth',
                                                                          '--result_dir', '.', '--rows', '10', '-e', '1')
     words = ['demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--json']
-    assert 'would write over --im_dir' in fails(check.main, *words, 'tiny/images/02.png')
-    assert 'would write over DATASET' in fails(check.main, *words, 'tiny/info.mat')
+    assert 'would overwrite --im_dir' in fails(check.main, *words, 'tiny/images/02.png')
+    assert 'would overwrite DATASET' in fails(check.main, *words, 'tiny/info.mat')
     Path('meta_info_x.csv').write_text('image,mos\na.png,1\nb.png,2\n')
     kept('meta_info_x.csv')
     assert '--pyiqa' in fails(make_info.main, 'csv', '--source', 'meta_info_x.csv', '--out', 'x.csv', '--pyiqa')
@@ -132,7 +132,7 @@ def test_two_runs_are_not_exported_to_the_same_files(tmp_path, fails, monkeypatc
         Path(folder).mkdir()
         Path(folder, 'options.json').write_text(json.dumps({'run_name': name, 'dataset': 'demo'}))
     error = fails(export_csv.main, 'a', 'b', '--csv_dir', 'csv')
-    assert 'b csv/run-train_loss.csv would write over a csv/run-train_loss.csv' in error
+    assert 'b csv/run-train_loss.csv would overwrite a csv/run-train_loss.csv' in error
     assert not Path('csv').exists()
 
 
@@ -142,7 +142,7 @@ def test_tables_of_the_paper_are_no_results(tmp_path, fails, kept, monkeypatch):
     Path('table1.csv').write_text('name,mos,std,pq\n')
     kept('table1.json', 'table1.csv')
     error = fails(tables.main, 'table1', '--result_dir', '.', '--out_dir', '.')
-    assert '--out_dir table1.csv would write over --result_dir table1.csv' in error
+    assert '--out_dir table1.csv would overwrite --result_dir table1.csv' in error
 
 
 # Names
@@ -219,7 +219,7 @@ def script(tmp_path: Path, *words, shell: str = '"$@"', **variables) -> subproce
 
 @pytest.mark.parametrize(('shell', 'status', 'message', 'written'), [
     ('"$@" >/dev/full', 2, b'-c: error: cannot write to stdout: No space left on device\n', True),
-    ('"$@" >&-', 2, b'-c: error: stdout is closed, and with it the output; >/dev/null throws it away\n', False),
+    ('"$@" >&-', 2, b'-c: error: stdout is closed, and the output would be lost; >/dev/null discards it\n', False),
     ('ulimit -f 0; trap "" XFSZ; "$@" >out', 2, b'-c: error: cannot write new/file: File too large\n', False),
     ('"$@" <&- 2>&-', 0, b'', True), ('"$@" 2>/dev/full', 0, b'', True), ('"$@"', 0, b'', True)])
 def test_streams(tmp_path, shell, status, message, written):

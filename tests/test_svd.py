@@ -90,7 +90,7 @@ def test_a_pattern_names_the_layers_of_any_network():
     with torch.no_grad():
         for ours, theirs in zip(network.eval()(x), plain(x), strict=True):
             assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UserError, match=r'--svd fc4: no linear layer or convolution has such a name; there are: conv1'):
+    with pytest.raises(UserError, match='--svd fc4: no linear layer or convolution has a matching name; layers: conv1'):
         create_model('cnniqa', svd='fc4')
 
 
@@ -150,7 +150,7 @@ def test_files_that_do_not_fit(tmp_path):
     nan = {**state, 'fc1.bias': torch.full((800,), float('nan'))}
     cases = {'does not fit the network: it lacks fc1.weight': others, 'it has besides fc9.weight': {**state,
              'fc9.weight': fc1}, 'other shapes, fc1.weight 100x800 for 800x100': {**state, 'fc1.weight': fc1.T},
-             'expected a dictionary of tensors': [1, 2], 'fc1.bias holds NaN': nan,
+             'expected a dictionary of tensors': [1, 2], 'fc1.bias contains NaN': nan,
              'lacks conv1.weight, conv1.bias, fc1.weight, ... (8)': create_model('resnet18').state_dict()}
     for reason, content in cases.items():
         path = written(tmp_path / 'odd.pth', content)

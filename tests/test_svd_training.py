@@ -150,7 +150,7 @@ def test_of_equally_good_validations_the_first_is_kept_or_the_last():
 def test_mistakes(fails, checkpoint, folder):
     words = [*QUICK, '-arch', 'svd_cnniqa_fc', '--loss_type', 'mse']
     cases = {
-        '--svd x*: no linear layer or convolution has such a name': [*words, '--svd', 'x*'],
+        '--svd x*: no linear layer or convolution has a matching name': [*words, '--svd', 'x*'],
         'cnniqa has no factored layers: --svd PATTERN': [*words, '-arch', 'cnniqa', '--svd_scale', '2'],
         'gone.pth: no such file': [*words, '--pretrained', 'gone.pth'],
         'other.pth: does not fit the network: it lacks fc1.weight': [*words, '--pretrained', 'other.pth'],

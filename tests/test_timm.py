@@ -168,7 +168,7 @@ def test_networks_without_two_levels(monkeypatch):
     def without(name, **_):
         raise RuntimeError('features_only not implemented')
     monkeypatch.setattr(timm, 'create_model', without)
-    with pytest.raises(UserError, match=r'timm/resnet26: timm taps no feature levels of it \(features_only not'):
+    with pytest.raises(UserError, match=r'timm/resnet26: timm cannot tap its feature levels \(features_only not'):
         TimmBackbone.of('resnet26')
 
 
@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit(tmp_path):
         with pytest.raises(UserError, match=f'w.pth: .*{reason}'):
             create_model(TINY, weights=tmp_path / 'w.pth')
     (tmp_path / 'w.safetensors').write_bytes(b'x')
-    for file, reason in (('w.safetensors', 'not a file of safetensors'), ('gone.safetensors', 'no such file'),
+    for file, reason in (('w.safetensors', 'not a safetensors file'), ('gone.safetensors', 'no such file'),
                          ('gone.pth', 'no such file')):
         with pytest.raises(UserError, match=f'{file}: {reason}'):
             create_model(TINY, weights=tmp_path / file)
