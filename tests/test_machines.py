@@ -38,7 +38,7 @@ def test_the_metric_without_float64():
     for metric, place in zip(metrics, (torch.Tensor.clone, moved), strict=True):
         metric.update(([place(scores[0])], (place(scores[1]), place(scores[2]))))
     expected, found = (metric.compute() for metric in metrics)
-    assert np.array_equal(expected['pq'], found['pq'])
+    assert np.array_equal(expected.pq, found.pq)
 
 
 def test_factored_layers_without_float64():
