@@ -32,9 +32,9 @@ from iqa_runtime.options import Options
 class IQADataset(Dataset):
     """Images with their opinion scores; item i is ((image, ...), (mos, std)).
 
-    One image, or two: reference and distorted; each (3, H, W) uint8. The scores are (1,) float32 in MOS units. `batch`
-    reads several items at once, with Labels, which hold all that is known of the opinions; images lie in memory as
-    (N, H, W, 3), which is torch's channels_last, so that each is copied once.
+    An item has one image, or two, reference and distorted; each is (3, H, W) uint8. The scores are (1,) float32 in MOS
+    units. `batch` reads several items at once, with Labels, which contain everything known about the opinions; the
+    memory order of the images is (N, H, W, 3), torch's channels_last, so that each image is copied only once.
 
     Args:
         paths: the image files of each item, reference first.
@@ -60,7 +60,7 @@ class IQADataset(Dataset):
         return len(self.paths)
 
     def repeated(self, times: int) -> 'IQADataset':
-        """Return a data set that lists each item `times` times, as for crops of an image that is decoded once."""
+        """Return a data set that contains each item `times` times, for several crops of an image."""
         more = copy(self)
         more.paths, more.labels = self.paths * times, self.labels.map(lambda values: values.repeat(times, 1))
         return more
@@ -87,9 +87,9 @@ class IQADataset(Dataset):
 
 
 def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[int, int]]:
-    """Decode every image once, with all cores; return the (h, w) of each as it leaves `preprocess`.
+    """Decode every image once, on all cores; return the (h, w) of each after `preprocess`.
 
-    Raises UserError that names the first bad images, says why, and counts them all.
+    Raises UserError that names the first unreadable images with the reasons, and counts all of them.
     """
     def probe(path: Path) -> tuple[int, int]:
         with opened(path) as image:
@@ -101,9 +101,15 @@ def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[in
 
 @dataclass(frozen=True)
 class Loading:
-    """The way of images from files to batches; `cache` is 'disk' (in `cache_dir`), 'ram' or 'none' (iqa_data/cache.py).
+    """How images are loaded: batch size, workers, cache.
 
-    `allow_outside`: read images that the info file names outside their folder.
+    Attributes:
+        batch_size: images in a batch.
+        num_workers: processes that decode and augment images.
+        cache: where decoded images are kept: 'disk' (in `cache_dir`), 'ram' or 'none' (see iqa_data/cache.py).
+        cache_dir: folder of the cache on disk.
+        pin_memory: copy batches to pinned memory, for a GPU.
+        allow_outside: read images that the info file names outside their folder.
     """
 
     batch_size: int
@@ -114,7 +120,7 @@ class Loading:
     allow_outside: bool = False
 
     def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
-        """Return the function that reads an image, and the (h, w) of each; every image has been decoded once."""
+        """Decode every image once; return the function that reads an image, and the (h, w) of each."""
         if self.cache == 'none':
             return preprocess.array, check_images(paths, preprocess)
         images = on_disk(paths, preprocess, self.cache_dir) if self.cache == 'disk' else in_memory(paths, preprocess)
@@ -140,22 +146,22 @@ class Data:
 
     @property
     def batch_size(self) -> int:
-        """Return the number of images in a batch, of all processes together."""
+        """Return the number of images in a batch, over all processes."""
         return self.loading.batch_size
 
     def loader(self, part: str) -> DataLoader:
-        """Return the batches of a part: of train shuffled and augmented, of the others every image once.
+        """Return the batches of a part: shuffled and augmented for train, every image once for the other parts.
 
         A batch is ((image, ...), (mos, std)): uint8 (N, 3, H, W), which Network.prepare takes, and (N, 1) each. A last
-        training batch of one image is dropped, for batch normalisation needs two.
+        training batch of one image is dropped, since batch normalisation needs two.
         """
         part = pick(self.names, part, 'part')
         return self.training_loader(fewest=2) if part == 'train' else self.evaluation_loader(part)
 
     def training_loader(self, fewest: int = 1) -> DataLoader:
-        """Return shuffled batches, in orders that the state of torch's global generator decides now (see Shuffled).
+        """Return shuffled batches; their orders depend on the current state of torch's global generator (see Shuffled).
 
-        A last batch below `fewest` images is dropped; of several processes, each has its share of each batch.
+        A last batch of fewer than `fewest` images is dropped. Each of several processes gets its share of each batch.
 
         Raises UserError if there are fewer than `fewest` images.
         """
@@ -176,18 +182,19 @@ class Data:
         return self._loader(dataset, Share(BatchSampler(order, self.batch_size, drop)), order.generator)
 
     def evaluation_loader(self, part: str) -> DataLoader:
-        """Return every image of a part once, without augmentation, images of one size together (see SameSize.order).
+        """Return every image of a part once, without augmentation, in batches of one image size (see SameSize.order).
 
-        If crops are trained with, a batch of whole images has no more pixels than one of crops, and fits the memory.
+        If training uses crops, a batch of whole images has at most as many pixels as a batch of crops, so that it fits
+        into memory.
         """
         cropped = self.augment and 'crop' in self.augment.parts
         most = self.batch_size * self.augment.crop[0] * self.augment.crop[1] if cropped else None
         return self._loader(self.datasets[part], SameSize(self.sizes[part], self.batch_size, most), torch.Generator())
 
     def _loader(self, dataset: IQADataset, batches: Sampler, generator: torch.Generator) -> DataLoader:
-        """Return the loader of these batches; when it starts, it seeds its workers with a number of `generator`.
+        """Return the loader of these batches; when it starts, it seeds its workers with a number from `generator`.
 
-        What it fetches are positions; the images are read where they are collated, once a batch.
+        It fetches positions only; `dataset.batch`, its collate function, reads the images of a whole batch.
         """
         at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
         workers = 0 if at_once else self.loading.num_workers
@@ -196,7 +203,7 @@ class Data:
 
 
 def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
-    """Raise UserError if a name leads out of the folder: by .., as an absolute path, or through a symbolic link."""
+    """Raise UserError if a name leads outside the folder: by .., as an absolute path, or through a symbolic link."""
     root, folders = os.path.realpath(folder), {}
 
     def real(path: str) -> str:
@@ -214,11 +221,20 @@ def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
               loading: Loading, inputs: int = 1, outputs: Mapping[str, Paths] | None = None,
               fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
-    """Read the info file of `source`, choose positions with `rows(info)`, open every chosen image.
+    """Read the info file of `source`, choose images with `rows(info)`, and decode every chosen image.
 
-    With 2 `inputs`, each item has its reference image too. Raises UserError if the folder, the info file or an image is
-    missing or broken, and says how to get them; or if an image is one of `outputs`, files that are to be written.
-    `fits` gets the (h, w) of the first image before all are decoded.
+    Raises UserError if the folder, the info file or an image is missing or broken, with advice on how to get them, or
+    if an output would overwrite an image.
+
+    Args:
+        source: places of the data set.
+        name: its name, for messages.
+        rows: info -> {part: positions of its images}.
+        preprocess: fixed preprocessing of the images.
+        loading: how images are loaded.
+        inputs: 2 adds the reference image to each item.
+        outputs: option -> files that will be written.
+        fits: called with the (h, w) of the first image before all images are decoded; may raise UserError.
     """
     require(source, name)
     info = read_info(source.info)
@@ -283,21 +299,21 @@ def load_data(name_or_csv: str | Path, split: str | Path | SplitPlan = 'official
 
 
 def draw_demo(dataset: str) -> None:
-    """Draw the demo data set if it is asked for and was not drawn before."""
+    """Draw the demo data set if `dataset` is 'demo' and it does not exist yet."""
     if dataset == 'demo' and not Path(DATASETS['demo'].info).exists():
-        from iqa_data.demo import make_demo  # it draws the images, with more packages
+        from iqa_data.demo import make_demo  # needs more packages, to draw the images
         make_demo()
 
 
 def source_at(args: Options) -> Source:
-    """Return the source of the data set that the options name; the demo data set is drawn if it is not there."""
+    """Return the source of the data set that the options name; the demo data set is drawn if it is missing."""
     if not args.data_info:
         draw_demo(args.dataset)
     return named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
 
 
 def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow_outside: bool = False) -> list[Path]:
-    """Return the file of the reference image of each of these images; UserError if the set lacks one of them."""
+    """Return the reference file of each image in `rows`; UserError if a reference is missing."""
     wants = f'a full-reference network compares images with their references, and {name}'
     if info.references is None:
         raise UserError(f'{wants} has none: {source.info} has no column reference')
@@ -319,7 +335,7 @@ def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow
 
 
 def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int, int]]) -> None:
-    """Raise UserError if an image is of another size than its reference."""
+    """Raise UserError if the sizes of an image and its reference differ."""
     for reference, image in (item for item in items if len(item) == 2):
         if size[reference] != size[image]:
             (h, w), (height, width) = size[image], size[reference]
@@ -329,11 +345,14 @@ def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int
 
 def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths] | None = None,
                      fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
-    """Return the train, val and test parts that the options ask for; with --debug 5 batches, 5 and 5 images of them.
+    """Return the train, val and test parts that the options describe; with --debug, 5 batches, 5 and 5 images of them.
 
-    `inputs`: images that the network compares; with 2, items are pairs (reference, distorted).
-    `outputs`: the files that are to be written: UserError if an image is one of them (see check_outputs).
-    `fits`: raises UserError if training images of an (h, w) cannot be trained with; called before all are decoded.
+    Args:
+        args: the options of a command.
+        inputs: number of images that the network compares; with 2, items are pairs (reference, distorted).
+        outputs: option -> files that will be written; UserError if an image is one of them (see check_outputs).
+        fits: called with the (h, w) of a training image before all are decoded; raises UserError if the network does
+            not take it.
     """
     source, augment = source_at(args), augmentation_of(args)
 
@@ -366,7 +385,7 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
 
 
 def check_sizes(sizes: set[tuple[int, int]], augment: Augmentation | None, batch_size: int) -> None:
-    """Raise UserError if training images of these (h, w) cannot be cropped, or not be stacked in a batch."""
+    """Raise UserError if training images of these (h, w) cannot be cropped, turned or stacked in a batch."""
     parts = augment.parts if augment else ()
     if 'crop' in parts:
         small = min(h for h, _ in sizes), min(w for _, w in sizes)
@@ -383,14 +402,14 @@ def check_sizes(sizes: set[tuple[int, int]], augment: Augmentation | None, batch
 
 
 def plan_of(args: Options, source: Source) -> SplitPlan:
-    """Return the split that the options ask for; an official one may have shares of its own."""
+    """Return the split that the options describe; an official split may have its own shares."""
     return with_ratios(SplitPlan(args.split, args.exp_id, args.train_ratio, args.train_and_val_ratio, args.split_seed,
                                  args.folds, args.fold, args.split_file, args.test_fold, args.fold_order,
                                  args.split_index), source)
 
 
 def with_ratios(plan: SplitPlan, source: Source) -> SplitPlan:
-    """Return the plan with the shares of the data set's official split, if it is this split and has its own."""
+    """Return the plan with the data set's own shares, if it is an official split that has them."""
     if not source.ratios or plan.split != 'official':
         return plan
     train, train_and_val = source.ratios
@@ -398,7 +417,7 @@ def with_ratios(plan: SplitPlan, source: Source) -> SplitPlan:
 
 
 def augmentation_of(args: Options) -> Augmentation | None:
-    """Return the random part of training that the options ask for."""
+    """Return the augmentation of training images that the options describe; None: no augmentation."""
     if args.augmentation is None:
         return None
     options = {name: getattr(args, name) for name in AUGMENTATIONS.parameters}
@@ -406,6 +425,6 @@ def augmentation_of(args: Options) -> Augmentation | None:
 
 
 def loading_of(args: Options) -> Loading:
-    """Return how images are loaded, as the options say."""
+    """Return how images are loaded, from the options."""
     return Loading(args.batch_size, args.num_workers, args.cache, args.cache_dir,
                    device_of(args.device).startswith('cuda'), args.allow_outside)

@@ -1,6 +1,6 @@
 """LinearityIQA: a backbone of torchvision or timm, two pooled levels, and a head for each and for both.
 
-`create_model` and `list_models` are the doors to all networks of the toolkit; `load` makes a scorer of a checkpoint.
+`create_model` and `list_models` give access to all networks of the toolkit; `load` returns a scorer from a checkpoint.
 """
 import fnmatch
 import importlib.util
@@ -53,15 +53,15 @@ POOLS: dict[str, tuple[Callable[[Tensor, int], Tensor], ...]] = {
 
 
 def SPSP(x: Tensor, P: int = 1, method: str = 'avg') -> Tensor:
-    """Pool a map into p x p cells for p = 1..P, flattened, one after the other: spatial pyramid statistical pooling.
+    """Pool a map into p x p cells for p = 1..P, and concatenate the results: spatial pyramid statistical pooling.
 
     Args:
         x: a feature map (N, C, H, W).
         P: levels of the pyramid, at most min(H, W). If p does not divide H or W, the cells overlap by a pixel.
-        method: a name in POOLS; maxmin is max then min, mean_std is mean then population std, on the channels.
+        method: a name in POOLS; maxmin stacks max and min on the channels, mean_std mean and population std.
 
     Returns:
-        (N, C' sum of p^2), C' = C, or 2 C for the methods of two statistics.
+        (N, C' (1 + 4 + ... + P^2)), with C' = C, or 2 C for the methods of two statistics.
     """
     if min(x.shape[2:]) < P:
         raise UserError(f'a feature map of {x.shape[2]}x{x.shape[3]} cannot be pooled into {P}x{P} cells: '
@@ -81,7 +81,7 @@ BACKBONES = {
 
 
 def backbone_of(arch: str) -> Backbone | TimmBackbone:
-    """Return the backbone of that name, as LinearityIQA takes it."""
+    """Return the backbone with a name in BACKBONES, or timm/NAME; UserError for any other."""
     if arch.startswith(PREFIX):
         return TimmBackbone.of(arch.removeprefix(PREFIX))
     return BACKBONES[pick(BACKBONES, arch, 'architecture')]
@@ -94,7 +94,7 @@ class LinearityIQA(Network):
     State-dict names and the order of random draws are those of the original package.
 
     Args:
-        arch: a name in BACKBONES, or timm/NAME: the last two feature levels of that network of timm.
+        arch: a name in BACKBONES, or timm/NAME, whose last two feature levels are pooled.
         pool: avg, max, min, std, maxmin or mean_std: a name in POOLS.
         use_bn_end: end each head with a batch normalisation.
         P6: pyramid levels on level 6.
@@ -131,7 +131,7 @@ class LinearityIQA(Network):
 
     @property
     def any_size(self) -> bool:
-        """Return whether the pooling has no pyramid, whose cells depend on the size of the maps."""
+        """Return whether exported networks take any size: a pyramid's cells depend on the size of the maps."""
         return self.P6 == self.P7 == 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -147,10 +147,10 @@ class LinearityIQA(Network):
     def local(self, x: Tensor, window: int = 3, head: int = -1) -> Tensor:
         """Return the raw scores (N, h, w) of a head, one for each of the h x w cells of level 7.
 
-        A cell's score is that of the window of `window` x `window` cells around it, which is pooled and sent through
-        the heads as the whole image is, so that only eval mode makes sense. A window at the border is moved inwards; it
-        is never smaller than P6 and P7 need, nor larger than the map. The convolutions repeat the border's values
-        instead of adding zeros, so that borders look like the cells next to them.
+        The score of a cell is computed from the window of `window` x `window` cells around it, which is pooled and
+        passed through the heads like a whole image; use it in eval mode. Windows at the border are moved inwards; they
+        are never smaller than P6 and P7 require, nor larger than the map. The convolutions pad by repeating the
+        border's values instead of by zeros, so that cells at the border resemble their neighbours.
         """
         level6, level7 = with_repeated_borders(self.features)(x)
         spans = [windows(size7, size6, max(window, self.P7, math.ceil(self.P6 / max(1, round(size6 / size7)))))
@@ -176,8 +176,8 @@ IQAModel = LinearityIQA  # the original package's name
 
 # All networks
 
-RANKERS = {'asna_ranker': Entry(Ranker, 'ASNA')}  # they score no images: create_model alone
-# of the published code, and of the papers
+RANKERS = {'asna_ranker': Entry(Ranker, 'ASNA')}  # they score no images: only create_model builds them
+# names in the published code and in the papers
 OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-101': 'resnext101_32x8d'}
 
 
@@ -190,7 +190,7 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
     ('level 6', 'level 7', 'both levels')
 
     Args:
-        name: one of `list_models()`, or of RANKERS or OTHER_NAMES, or timm/NAME.
+        name: a name in `list_models()`, RANKERS or OTHER_NAMES, or timm/NAME.
         weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
         svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
@@ -220,7 +220,7 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
 
 
 def network_name(name: str, others: Collection[str] = ()) -> str:
-    """Return the name of the network that is meant: in NETWORKS or `others`, or timm/NAME. UserError as errors.pick."""
+    """Return the canonical name of a network in NETWORKS or `others`, or of timm/NAME; raises as errors.pick does."""
     if name.lower().startswith(PREFIX):
         return PREFIX + find_timm(name[len(PREFIX):])
     if '.py:' in name:
@@ -235,8 +235,8 @@ def network_name(name: str, others: Collection[str] = ()) -> str:
 def register_own(place: str) -> None:
     """Register a class of the user's own, 'FILE.py:CLASS', by the file's name without its folder; this runs the file.
 
-    The command line does so for a class that is typed there, and nothing else does: no checkpoint and no recipe, which
-    can come from others, runs a file. UserError if the file has no such class.
+    Only a class that the user types on the command line is registered. Checkpoints and recipes, which can come from
+    other people, never run a file. UserError if the file has no such class.
     """
     file, _, name = place.rpartition(':')
     spec = importlib.util.spec_from_file_location(f'own network {Path(file).resolve()}', file)
@@ -266,7 +266,7 @@ def entry_of(name: str) -> Entry:
 
 
 def list_models(pattern: str = '*') -> list[str]:
-    """Return the names of the networks that match a pattern, as `resnet*`; timm's if it begins with timm/."""
+    """Return the names of the networks that match a pattern, such as `resnet*`; timm's if it begins with timm/."""
     if pattern.startswith(PREFIX):
         return [PREFIX + name for name in timm_models(pattern.removeprefix(PREFIX))]
     return [name for name in NETWORKS if fnmatch.fnmatch(name, pattern)]
@@ -310,9 +310,9 @@ def kept(args, network: Network) -> list[str]:
     if not args.svd_legacy_init:
         return []
     if not args.pretrained:
-        raise UserError('--svd_legacy_init needs --pretrained: it says what is left random of that file')
+        raise UserError('--svd_legacy_init needs --pretrained FILE: it leaves some of its tensors random')
     if not hasattr(network, 'legacy_random'):
-        raise UserError(f'--svd_legacy_init: the published code has no {args.architecture}')
+        raise UserError(f'--svd_legacy_init: the published code has no network {args.architecture}')
     return network.legacy_random()
 
 
@@ -328,16 +328,16 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, cr
     torch.Size([2, 3, 96, 128])
 
     Args:
-        checkpoint: the file that main.py wrote, or what iqa_runtime.checkpoint.load_checkpoint returned.
-        device: where the network runs.
-        preprocess: an iqa_data.transforms.Preprocess (default: as the checkpoint says; nothing if it does not).
-        crops: an iqa_data.crops.Crops by which images are scored (default: as the checkpoint says).
-        network: for a checkpoint of the original package, which does not hold them: architecture (default:
-            resnext101_32x8d) and the options of that network.
+        checkpoint: the file that main.py wrote, or the dictionary that iqa_runtime.checkpoint.load_checkpoint returned.
+        device: device of the network.
+        preprocess: an iqa_data.transforms.Preprocess (default: the checkpoint's; none if it does not store one).
+        crops: an iqa_data.crops.Crops by which images are scored (default: the checkpoint's).
+        network: architecture (default: resnext101_32x8d) and options of the network, for a checkpoint of the original
+            package, which does not store them.
 
     Returns:
         An iqa_scoring.scorer.Scorer. UserError if the file is no checkpoint, or if the options are not those of its
         weights.
     """
-    from iqa_scoring.scorer import load_scorer  # the network does not need what scores with it
+    from iqa_scoring.scorer import load_scorer  # networks do not depend on scoring
     return load_scorer(checkpoint, device, preprocess, crops, **network)

@@ -25,13 +25,14 @@ from iqa_runtime.distributed import WholeBatchLoss
 from iqa_runtime.errors import UserError, first_line
 from iqa_runtime.labels import Labels
 
-logging.getLogger('ignite').addHandler(logging.NullHandler())  # an exception is told once, by who catches it
+logging.getLogger('ignite').addHandler(logging.NullHandler())  # only the code that catches an exception reports it
 
 
 def preparing(network: Network, target: Target) -> Callable:
-    """Return the function that ignite's steps call `prepare_batch`: it makes the network's input and target of a batch.
+    """Return the function `prepare_batch` of ignite's steps: it turns a batch into the network's input and target.
 
-    Images become what `network.prepare` returns, on its device; labels come onto the target's scale, on the engine's.
+    Images are converted by `network.prepare`, on the network's device; labels are converted to the target's scale, on
+    the engine's device.
     """
     def prepare_batch(batch, device: str | torch.device | None = None, non_blocking: bool = False):
         images, scores = batch
@@ -66,23 +67,23 @@ def batch_of(engine: Engine, network: Network) -> Sequence[Tensor]:
 
 
 def _of_memory(error: Exception) -> bool:
-    """Return whether memory was short: torch has an exception for a GPU's; for the CPU's, its allocator's name."""
+    """Return whether an error is for lack of memory; torch has an exception for GPUs only, and a message for CPUs."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in str(error)
 
 
 def autocast_dtype(opt_level: str, device: str) -> torch.dtype | None:
-    """Return the type that the forward pass is autocast to: None is float32. float16 needs a GPU, for its scaler."""
+    """Return the type to which the forward pass is autocast; None: float32. float16 is used only on a GPU."""
     if opt_level == 'bf16':
         return torch.bfloat16
     return torch.float16 if opt_level != 'O0' and device.startswith('cuda') else None
 
 
 def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
-    """Return a function that computes what the model does, compiled by torch.compile when it is first called.
+    """Return a function that computes the model's outputs, compiled by torch.compile at its first call.
 
-    The model itself, its parameters and their names stay as they are. Each size of a batch is compiled for itself, so
-    that a resumed run, which may meet them in another order, computes the same numbers. The function
-    raises UserError if there is no compiler for the device, or if torch cannot compile the model.
+    The model, its parameters and their names are not changed. Each batch size is compiled separately, so that a resumed
+    run, which may meet the sizes in another order, computes the same numbers. The function raises UserError if no
+    compiler is installed for the device, or if torch cannot compile the model.
     """
     from torch._dynamo.exc import TorchDynamoException  # slow to import
     fast = torch.compile(model, dynamic=False)
@@ -100,13 +101,22 @@ def compiled(model: nn.Module) -> Callable[..., tuple[Tensor, ...]]:
 def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callable, *,
                               prepare: Callable, device: str = 'cpu', accumulation_steps: int = 1,
                               opt_level: str = 'O0', amp_backend: str = 'torch', compile_model: bool = False) -> Engine:
-    """Return an engine that trains one batch an iteration; its output is {'loss': float, 'parts': name -> float of
-    the losses in a sum, 'outputs': detached heads}.
+    """Return an engine that trains one batch in each iteration.
 
-    `prepare`: see `preparing`. With amp_backend 'torch', the forward pass runs under autocast as `opt_level` says (see
-    autocast_dtype); with float16, gradients are scaled by `engine.scaler`, which skips steps with infinite gradients.
-    With 'apex', the model and the optimizer come from `initialize_apex`, and apex does both. `compile_model`: see
-    `compiled`.
+    The engine's output is {'loss': float, 'parts': name -> float of the losses in a sum, 'outputs': detached heads}.
+
+    Args:
+        model: the network, or its parallel wrapper.
+        optimizer: the optimizer of its parameters.
+        loss_fn: function (heads, (target, std)) -> scalar.
+        prepare: see `preparing`.
+        device: device of the model.
+        accumulation_steps: batches whose gradients are added up before a step of the optimizer.
+        opt_level: type of the forward pass under autocast (see autocast_dtype). With float16, gradients are scaled by
+            `engine.scaler`, which skips steps with infinite gradients.
+        amp_backend: 'torch', or 'apex' for a model and an optimizer from `initialize_apex`, where apex does autocast
+            and scaling.
+        compile_model: see `compiled`.
     """
     network = compiled(model) if compile_model else model
     dtype = autocast_dtype(opt_level, device) if amp_backend == 'torch' else None
@@ -133,22 +143,23 @@ def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_level: str) -> tuple:
-    """Return the model and the optimizer as apex.amp changes them, for --amp_backend apex; UserError without it."""
+    """Return the model and the optimizer initialised by apex.amp, for --amp_backend apex; UserError without apex."""
     try:
         from apex import amp
     except ImportError:
         raise UserError('--amp_backend apex needs an apex that still has apex.amp: it was removed from apex in 2025, '
                         'after torch.amp had replaced it; leave the option out to use torch.amp') from None
     if opt_level == 'bf16':
-        raise UserError('--amp_backend apex knows -optl O0 to O3, not bf16')
+        raise UserError('--amp_backend apex with -optl bf16: expected O0 to O3')
     return amp.initialize(model, optimizer, opt_level=opt_level)
 
 
 def create_supervised_evaluator(model: Network, metric: Metric, crops: Crops | None = None) -> Engine:
-    """Return an engine that puts images through the model in eval mode, in float32, and updates the metric.
+    """Return an engine that computes the model's outputs in eval mode, in float32, and updates the metric.
 
-    With `crops`, the metric gets the mean over the crops of an image, and how they spread. It is not computed:
-    IQAperformance.evaluate does, for all processes at once, also if this one has no images.
+    With `crops`, the metric gets the mean over the crops of an image, and their standard deviation. The engine does not
+    compute the metric's result: IQAperformance.evaluate does, for all processes at once, even if this process has no
+    images.
     """
     def scores(model: Network, images: Sequence[Tensor]) -> Sequence[Tensor]:
         def score(*images: Tensor) -> Sequence[Tensor]:

@@ -1,7 +1,7 @@
-"""Info tables, splits, transforms, decoded images, samplers.
+"""Data sets: info files, splits, transforms, caches of decoded images, samplers; and the table AUGMENTATIONS.
 
-An augmentation is a function under the decorator `augmentation` in augmentation.py: options -> the change, a callable
-of PIL images that draws from torch's global generator; its parameters are options of the command line.
+An augmentation is a function under the decorator `augmentation` in augmentation.py. Its parameters are options of the
+command line; it returns a callable of PIL images, which draws from torch's global generator.
 """
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ PAPERS = ('rotate', 'hflip', 'crop')  # the augmentation in the paper of Lineari
 
 
 def chosen(options: Mapping) -> list[str]:
-    """Return the names of the augmentations of a command's options; crops that are scored are of the same size."""
+    """Return the augmentations whose options a command uses; --test_crops and --enlarge use the size of crop."""
     parts = [] if options['augmentation'] is None else options['augmentation'] or PAPERS
     return [*parts, *(['crop'] if options.get('test_crops') or options.get('enlarge') else [])]
 

@@ -1,4 +1,4 @@
-"""Augmentation: the random changes of training images. A part is a function under @augmentation (see iqa_data)."""
+"""Augmentation: change training images at random. Each part is a function under @augmentation (see iqa_data)."""
 from collections.abc import Callable
 
 import numpy as np
@@ -16,16 +16,16 @@ Change = Callable[..., Image.Image | Images]
 
 
 class Augmentation:
-    """Random changes of training images: named parts, in their order; called with PIL images, it returns as many.
+    """Random changes of training images by named parts, in their order: PIL images -> equally many PIL images.
 
-    All images of a call (a pair) get the same draw, from torch's global generator.
+    All images of a call (a pair) get the same change, drawn from torch's global generator.
 
     Args:
         parts: names in AUGMENTATIONS.
-        options: angle, hflip_p ... of the parts, each of which gets those that it takes.
+        options: angle, hflip_p ... Each part gets the options that it takes.
 
     Attributes:
-        crop: the (h, w) of the crops; None without them.
+        crop: (h, w) of the crops; None if the images are not cropped.
     """
 
     def __init__(self, parts: tuple[str, ...], **options):
@@ -42,11 +42,11 @@ class Augmentation:
         return images
 
 
-# The parts: torchvision's v2 on PIL images gives the pixels of its v1
+# The parts: on PIL images, torchvision's transforms v2 give the same pixels as v1
 
 @augmentation('rotate')
 def rotate(angle: Degrees = 2.) -> Change:
-    """Rotate by up to an angle.
+    """Rotate by a random angle.
 
     Args:
         angle: largest rotation in degrees.
@@ -56,7 +56,7 @@ def rotate(angle: Degrees = 2.) -> Change:
 
 @augmentation('hflip')
 def hflip(hflip_p: Share = .5) -> Change:
-    """Flip horizontally.
+    """Flip horizontally at random.
 
     Args:
         hflip_p: probability of a flip.
@@ -72,7 +72,7 @@ def vflip(hflip_p: Share = .5) -> Change:
 
 @augmentation('crop')
 def crop(crop_size_h: Side = 498, crop_size_w: Side = 498) -> Change:
-    """Cut out a random part.
+    """Crop at a random place.
 
     Args:
         crop_size_h: height of the random crop.
@@ -83,22 +83,22 @@ def crop(crop_size_h: Side = 498, crop_size_w: Side = 498) -> Change:
 
 @augmentation('rot90')
 def rot90() -> Change:
-    """Turn by a multiple of 90 degrees."""
+    """Rotate by a random multiple of 90 degrees."""
     return QuarterTurn()
 
 
 @augmentation('lightness')
 def lightness(lightness_p: Share = 1.) -> Change:
-    """Change the lightness.
+    """Scale the lightness by a random factor.
 
     Args:
-        lightness_p: probability of another lightness.
+        lightness_p: probability of a change of lightness.
     """
     return Lightness(lightness_p)
 
 
 class QuarterTurn(v2.Transform):
-    """Turn PIL images by a random multiple of 90 degrees, all of a call alike."""
+    """Rotate PIL images by a random multiple of 90 degrees, the same for all images of a call."""
 
     TURNS = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
@@ -112,10 +112,10 @@ class QuarterTurn(v2.Transform):
 
 
 class Lightness(v2.Transform):
-    """Scale the lightness of PIL images in 8-bit Lab by a random factor in RANGE, all of a call alike.
+    """Scale the lightness of PIL images in 8-bit Lab by a random factor in RANGE, the same for all images of a call.
 
     Args:
-        p: probability; at .5, an epoch sees as many images of their own lightness as ASNA's doubled set holds.
+        p: probability of a change; .5 gives the same share of unchanged images as ASNA's doubled training set.
     """
 
     RANGE = (.3, 1.5)

@@ -1,15 +1,15 @@
-"""Decoded images, ready to be copied into batches: on disk for all processes and later runs, or in this run's memory.
+"""Cache decoded images, ready to be copied into batches: on disk for all processes and later runs, or in memory.
 
 A cache on disk is two files in --cache_dir, named by a digest of the images' paths and the preprocessing:
 
     DIGEST.npy   uint8, all images one after the other, each (H, W, 3)
-    DIGEST.json  the (h, w) of each image, the CRC-32 of its pixels, and a CRC-32 of all these; and what the pixels
-                 depend on besides: each image file's size in bytes and time of change, Pillow's version, and FORMAT;
-                 written last, so that where it is, the other is whole
+    DIGEST.json  the (h, w) of each image, the CRC-32 of its pixels, and a CRC-32 of all these; and everything else on
+                 which the pixels depend: each image file's size in bytes and modification time, Pillow's version, and
+                 FORMAT. It is written last: if it exists, DIGEST.npy is complete
 
-A cache that is cut, that was made of other files or by another version, or whose first, middle and last image are not
-those of the image files is made anew, and the reason is printed. An image whose pixels changed on the disk is decoded
-again when it is read. Memory does not grow with the number of images.
+A cache is replaced, and the reason printed, if it is truncated, if it was written from other files or by another
+version, or if its first, middle or last image differs from the image file. An image whose cached pixels are damaged is
+decoded again when it is read. The memory needed does not grow with the number of images.
 """
 import hashlib
 import json
@@ -35,7 +35,7 @@ FORMAT = 3
 
 
 def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title: str) -> list:
-    """Return [work(path), ...], by all cores, with a progress bar; UserError names and counts unreadable images."""
+    """Return [work(path), ...], on all cores, with a progress bar; UserError names and counts unreadable images."""
     def attempt(path: Path) -> tuple:
         try:
             return work(path), ''
@@ -172,11 +172,11 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
 
 
 def _open_or_make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> DecodedImages:
-    """Open the cache, made now if no other process has made it yet; the caller holds its lock."""
+    """Open the cache, or write it if no other process has done so meanwhile; the caller holds its lock."""
     images, trouble = _open(file, depends_on, paths, preprocess)
     if images is None:
         if trouble:
-            print(f'The cache {file} is not right ({one_line(trouble)}): it is made anew')
+            print(f'The cache {file} is not valid ({one_line(trouble)}): it is replaced')
         _make(file, depends_on, paths, preprocess)
         images, trouble = _open(file, depends_on, paths, preprocess)
     if images is None:
@@ -189,12 +189,12 @@ def _identity(path: Path) -> list[int] | None:
     try:
         status = os.stat(path)
     except OSError:
-        return None  # no cache was made of it: it is named when it is to be read
+        return None  # a missing image is reported when it is read
     return [status.st_size, status.st_mtime_ns]
 
 
 def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tuple[DecodedImages | None, str]:
-    """Return the cache, or None and its fault in words; '' if it is not there."""
+    """Return the cache, or None with the reason why it is not valid, '' if it does not exist."""
     index = file.with_suffix('.json')
     if not file.exists() or not index.exists():
         return None, ''
@@ -204,8 +204,8 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
-        if _identity(index) != made:  # without the lock: these may be pixels of another index
-            raise ValueError('another process is making it')
+        if _identity(index) != made:  # without the lock, the pixels may belong to another index
+            raise ValueError('another process is writing it')
         images = CachedImages(paths, sizes, pixels, crcs, preprocess)
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
             if not np.array_equal(images(path), preprocess.array(path)):
@@ -216,7 +216,7 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
 
 
 def _read_index(index: Path, depends_on: dict, paths: Sequence[Path]) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the (h, w) and the CRC-32 of all images; ValueError if it is no index, or if something changed since."""
+    """Return the (h, w) and the CRC-32 of all images; ValueError if the index is not valid or out of date."""
     made = json.loads(read_text(index, most=1 << 30))
     if not isinstance(made, dict):
         raise ValueError('no index')
@@ -247,7 +247,7 @@ def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> No
     index.unlink(missing_ok=True)
     with replacing(file) as temporary:
         pixels = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (size,))
-        if hasattr(os, 'posix_fallocate'):  # a full disk must be an error now, not a crash in the memory map
+        if hasattr(os, 'posix_fallocate'):  # so that a full disk is an error here, not a crash in the memory map
             with open(temporary, 'rb+') as whole:
                 os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
         crcs = decode(paths, sizes, preprocess, pixels)

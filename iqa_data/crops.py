@@ -1,4 +1,4 @@
-"""Crops of an image: where they are cut, the outputs of a network for each, and a map made of them."""
+"""Score images by crops: choose the places, compute a network's outputs for each crop, and make quality maps."""
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Options
 
 Places = list[tuple[int, int]]  # (top, left) of each crop, in pixels
-MOST = 10_000                   # crops of an image
-AT_ONCE = 100                   # crops of an image that go through the network as one batch
-CELL = 32                       # pixels: side of a map's cell
+MOST = 10_000                   # largest number of crops of an image
+AT_ONCE = 100                   # crops of an image in one batch of the network
+CELL = 32                       # side of a cell of a map, in pixels
 
 
 # Places
@@ -22,15 +22,17 @@ CELL = 32                       # pixels: side of a map's cell
 def grid_crops(h: int, w: int, side: int | tuple[int, int], n: int) -> Places:
     """Return the n places of pyiqa's grid, row by row, in an image of h x w pixels.
 
-    The step is the room over the rows, (h - side) // sqrt(n), so that the last crops end before the lower and right
-    edges: `even_crops` reaches them.
+    The step is (h - side) // sqrt(n), so that the last crops do not reach the lower and right edges, unlike those of
+    `even_crops`.
 
     >>> grid_crops(384, 512, 224, 25)[:6]
     [(0, 0), (0, 57), (0, 114), (0, 171), (0, 228), (32, 0)]
 
     Args:
-        side: of the crops, or their (h, w).
-        n: a square number.
+        h: height of the image.
+        w: width of the image.
+        side: side of the crops, or their (h, w).
+        n: number of crops, a square number.
     """
     height, width = _pair(side)
     rows = math.isqrt(n)
@@ -40,7 +42,7 @@ def grid_crops(h: int, w: int, side: int | tuple[int, int], n: int) -> Places:
 
 
 def even_crops(h: int, w: int, side: int | tuple[int, int], n: int) -> Places:
-    """Return n places, row by row, of a grid that reaches all edges; one alone is in the middle.
+    """Return n places, row by row, of a grid that reaches all edges; a single crop is in the middle.
 
     The grid is as square as n allows, with more places along the side that has more room.
 
@@ -54,14 +56,14 @@ def even_crops(h: int, w: int, side: int | tuple[int, int], n: int) -> Places:
 
 
 def random_crops(h: int, w: int, side: int | tuple[int, int], n: int, seed: int) -> Places:
-    """Return n random places, the same ones for the same seed."""
+    """Return n random places, the same for the same seed."""
     height, width = _pair(side)
     rng = np.random.RandomState(seed)
     return [(int(rng.randint(h - height + 1)), int(rng.randint(w - width + 1))) for _ in range(n)]
 
 
 def content_seed(image: Tensor) -> int:
-    """Return a seed that follows from the 8-bit pixels of an image (3, H, W), uint8 or float in 0..1."""
+    """Return a seed computed from the 8-bit pixels of an image (3, H, W), uint8 or float in 0..1."""
     if image.is_floating_point():
         image = (image.detach() * 255).round().clamp(0, 255).byte()
     return zlib.crc32(image.permute(1, 2, 0).contiguous().cpu().numpy())
@@ -88,13 +90,13 @@ PLACES: dict[str, Callable[[Tensor, tuple[int, int], int], Places]] = {
 
 @dataclass(frozen=True)
 class Crops:
-    """The crops that an image is scored by: called with a network and images, it returns the outputs of each crop.
+    """The crops by which an image is scored: called with a network and images, it returns the outputs of each crop.
 
     Attributes:
-        count: crops of an image.
-        size: their (h, w).
-        places: a name in PLACES: where they are cut. Random ones follow from the image's content, so that its score is
-            always the same.
+        count: number of crops of an image.
+        size: (h, w) of the crops.
+        places: a name in PLACES: rule for the places of the crops. Random places are determined by the image's content,
+            so that an image always gets the same score.
     """
 
     count: int
@@ -106,11 +108,11 @@ class Crops:
         if not 1 <= self.count <= MOST:
             raise UserError(f'{self.count} crops of an image: expected 1 to {MOST}')
         object.__setattr__(self, 'size', _pair(self.size))
-        self.of(torch.empty(3, *self.size, dtype=torch.uint8))  # a number that the places do not allow is an error now
+        self.of(torch.empty(3, *self.size, dtype=torch.uint8))  # raise the error for an invalid number of crops here
 
     @property
     def fixed(self) -> bool:
-        """Return whether the places depend on the size of an image alone."""
+        """Return whether the places depend only on the size of an image."""
         return self.places != 'random'
 
     def stored(self) -> dict:
@@ -145,8 +147,8 @@ class Crops:
 
         Args:
             network: crops (n, 3, h, w) of each image -> heads (n, 1).
-            images: one or two (reference, distorted), each (N, 3, H, W), of which the last one says where random crops
-                are cut.
+            images: one or two (reference, distorted), each (N, 3, H, W); the last determines the places of random
+                crops.
         """
         each = [self._outputs(network, one, self.of(one[-1])) for one in zip(*images, strict=True)]
         return [torch.stack(head) for head in zip(*each, strict=True)]
@@ -164,9 +166,9 @@ class Crops:
         return image[..., top:top + height, left:left + width]
 
     def stacked(self, images: Tensor) -> Tensor:
-        """Return the crops of images (N, 3, H, W) as one batch, (N count, 3, h, w), those of an image together.
+        """Return the crops of images (N, 3, H, W) as one batch, (N count, 3, h, w), image by image.
 
-        For places that depend on the size of the images alone.
+        All images are cut at the places of the first (see `fixed`).
         """
         crops = [self._cut(images, place) for place in self.of(images[0])]
         return torch.stack(crops, 1).flatten(0, 1)
@@ -174,8 +176,8 @@ class Crops:
     def local(self, network: Callable[..., Sequence[Tensor]], images: Tensor, head: int = -1) -> Tensor:
         """Return maps (N, H // 32, W // 32) of the raw scores of a head.
 
-        A cell's score is the mean over crops that cover it, weighted by the share of the cell that each covers. The
-        crops are those of a grid that reaches all edges, in steps of half a crop or less.
+        The score of a cell is the mean over the crops that cover it, weighted by the covered share of the cell. The
+        crops are on a grid that reaches all edges, in steps of at most half a crop.
         """
         self.check([images.shape[-2:]])
         starts = [_spread(room, 1 + math.ceil(2 * room / side)) for room, side in
@@ -192,14 +194,14 @@ class Crops:
 
 
 def _covered(starts: Sequence[int], side: int, whole: int) -> Tensor:
-    """Return the pixels that each crop shares with each cell along one side of an image, (crops, cells)."""
+    """Return the overlap of each crop with each cell along one side of an image, in pixels, (crops, cells)."""
     first = torch.tensor(starts, dtype=torch.float64)[:, None]
     edges = torch.linspace(0, whole, max(1, whole // CELL) + 1, dtype=torch.float64)
     return (torch.minimum(first + side, edges[1:]) - torch.maximum(first, edges[:-1])).clamp_min(0)
 
 
 def crops_of(args: Options) -> Crops | None:
-    """Return the crops that images are scored by, as the options ask; None if whole images are."""
+    """Return the crops by which images are scored, from the options; None: whole images are scored."""
     if args.test_crops:
         return Crops(args.test_crops, (args.crop_size_h, args.crop_size_w), args.crop_places)
     if 'crop_places' in args.given:

@@ -1,7 +1,7 @@
-"""Image files: the formats that are read, what a decoder's failure means, and any image as 8-bit RGB.
+"""Open image files safely, explain why an image cannot be read, and convert any image to 8-bit RGB.
 
-Nothing else in the project opens an image. Pillow knows more formats than FORMATS; those left out call another program
-(EPS: Ghostscript), are stubs for a library that is not there (WMF, GRIB, HDF5, BUFR), or hold no photographs.
+No other module opens images. Pillow supports more formats than FORMATS; the others call another program (EPS:
+Ghostscript), need a library that Pillow lacks (WMF, GRIB, HDF5, BUFR), or contain no photographs.
 """
 import os
 import stat
@@ -17,19 +17,19 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from iqa_runtime.errors import UserError, first_line, one_line
 
 FORMATS = ('PNG', 'JPEG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM', 'PSD', 'QOI', 'PCX', 'SGI',
-           'SUN', 'TGA')  # and HEIF, if pillow-heif is installed. The first that fits counts, and TGA fits nearly all
+           'SUN', 'TGA')  # and HEIF, if pillow-heif is installed. The first match is used; TGA matches almost any file
 SUFFIXES = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.jp2',
             '.j2k', '.ppm', '.pgm', '.pbm', '.pnm', '.tga', '.qoi', '.heic', '.heif', '.hif'}  # taken from a folder
 HEIF_BRANDS = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
 HEIF_HINT = 'a HEIF image, which needs another package: pip install pillow-heif'
-SLACK = .05  # by which floats may leave 0..1: filters and restored images overshoot a little
-# ranges in which floats are seen often -> how they come to 0..1
+SLACK = .05  # by which floats may exceed 0..1, since filters and restoration overshoot slightly
+# common ranges of floats -> how to convert them to 0..1
 SCALES = {(-1, 1): 'add 1 and divide by 2', (0, 255): 'divide by 255'}
-DARK = 4096  # of 65536: 16-bit samples that are all below it have 12 bits or fewer, or show nothing
+DARK = 4096  # 16-bit samples that are all below it have at most 12 bits, or are nearly black
 
 
 class ImageError(UserError):
-    """An image that cannot be read; `reason` says why in one line, the whole text names the file, too."""
+    """An image that cannot be read; `reason` is one line without the file, the message also names the file."""
 
     def __init__(self, reason: str, file: str | Path = ''):
         self.reason = one_line(reason)
@@ -38,9 +38,9 @@ class ImageError(UserError):
 
 @contextmanager
 def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
-    """Open an image of one of FORMATS, by its content.
+    """Open an image whose content is in one of FORMATS.
 
-    Whatever its decoder raises, here or where the pixels are used within, becomes an ImageError. A UserError passes.
+    Every exception of its decoder, here or later within the context, becomes an ImageError; a UserError is re-raised.
     """
     path = '' if hasattr(file, 'read') else os.fspath(file)
     try:
@@ -56,7 +56,7 @@ def opened(file: str | Path | BinaryIO) -> Iterator[Image.Image]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return those of FORMATS that this Pillow reads."""
+    """Return the formats in FORMATS that the installed Pillow reads."""
     with suppress(ImportError):
         import pillow_heif
         pillow_heif.register_heif_opener()
@@ -65,7 +65,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _reason(error: Exception, file: str | Path | BinaryIO) -> str:
-    """Return a decoder's error in words."""
+    """Describe a decoder's error in one line."""
     if isinstance(error, FileNotFoundError):
         return 'no such file'
     if isinstance(error, MemoryError):
@@ -86,23 +86,23 @@ def _is_heif(file: str | Path | BinaryIO) -> bool:
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Return (h, w) of an opened image as its EXIF orientation has it shown, without decoding it."""
+    """Return (h, w) of an opened image after its EXIF orientation, without decoding it."""
     turned = 5 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8
     return image.size if turned and image.format != 'TIFF' else image.size[::-1]  # Pillow turns a TIFF's size itself
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB, turned as its EXIF orientation asks.
+    """Convert an image to 8-bit RGB, and apply its EXIF orientation.
 
-    What the samples mean is read from the file, never guessed from how dark they are:
+    The range of the samples is read from the file, never guessed from their values:
 
     * 8 bits (grey, palette, RGB, CMYK, YCbCr, Lab) and 1 bit: Pillow's own conversion; an alpha channel is dropped.
-    * 16-bit grey: 65535 is white; the 12-bit grey of a TIFF: 4095 is. 16 bits a channel: the upper 8.
-    * 32-bit integers: taken for 16-bit grey, if all lie in 0..65535.
-    * Floats: 1 is white, if all lie in 0..1, or leave it by SLACK at most, and are cut there.
+    * 16-bit grey: 65535 is white; 12-bit grey of a TIFF: 4095 is white. 16 bits per channel: the upper 8 bits are used.
+    * 32-bit integers are treated as 16-bit grey if all are in 0..65535.
+    * Floats: 1 is white; they must be in 0..1, which they may exceed by SLACK, and are clipped to it.
 
-    Everything else would come out black or white, and is an ImageError: numbers outside these ranges, NaN, and 16-bit
-    samples that are all below 4096 (in grey: but not all 0), as in files that hold 12 bits in 16.
+    Everything else would become black or white, and raises ImageError: numbers outside these ranges, NaN, and 16-bit
+    samples that are all below 4096 (in grey: but not all 0), as in files that store 12 bits in 16.
     """
     stored = _stored_mode(image)  # it is lost when the pixels are loaded
     image = ImageOps.exif_transpose(image)
@@ -116,7 +116,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _stored_mode(image: Image.Image) -> str:
-    """Return Pillow's name of how the samples lie in the file, as RGB;16B; '' if it does not say."""
+    """Return Pillow's name of the format of the stored samples, such as RGB;16B; '' if it is unknown."""
     tile = getattr(image, 'tile', None)
     form = tile[0][3] if tile else ''
     form = form[0] if isinstance(form, tuple) and form else form
@@ -124,7 +124,7 @@ def _stored_mode(image: Image.Image) -> str:
 
 
 def _scaled(image: Image.Image, white: int) -> Image.Image:
-    """Return grey of any type as RGB, 0 black and `white` white."""
+    """Convert grey samples of any type to RGB; 0 is black and `white` is white."""
     samples = np.asarray(image)
     low, high = float(samples.min()), float(samples.max())
     check_samples(low, high, white)
@@ -135,20 +135,20 @@ def _scaled(image: Image.Image, white: int) -> Image.Image:
 
 
 def check_samples(low: float, high: float, white: int = 1) -> None:
-    """Raise ImageError unless samples from `low` to `high` lie in 0..white; floats (white is 1) may leave it by SLACK.
+    """Raise ImageError unless samples from `low` to `high` are in 0..white; floats (white 1) may exceed it by SLACK.
 
-    NaN and infinity lie nowhere.
+    NaN and infinity are outside.
     """
     slack = SLACK if white == 1 else 0
     if low >= -slack and high <= white + slack:
         return
     way = next((f'; {way}' for (least, most), way in SCALES.items() if least <= low and high <= most), '')
-    raise ImageError(f'its samples are {low:g} to {high:g}, and which of them is white is not known: expected '
+    raise ImageError(f'its samples are {low:g} to {high:g}, and the value of white is unknown: expected '
                      f'0 to {white}, or 8 bits{way}')
 
 
 def _largest(image: Image.Image) -> list[int]:
-    """Return the largest sample of each channel but alpha."""
+    """Return the largest sample of each channel, except alpha."""
     return [image.getchannel(band).getextrema()[1] for band in image.getbands() if band != 'A']
 
 

@@ -97,7 +97,7 @@ def test_a_cache_that_is_not_right_is_made_anew(paths, tmp_path, capsys, spoil, 
     images = on_disk(paths, Preprocess(), tmp_path / 'cache')
     out = capsys.readouterr().out
     assert re.search(reason, out), out
-    assert 'it is made anew' in out
+    assert 'it is replaced' in out
     for path in paths:
         assert np.array_equal(images(path), np.asarray(Preprocess()(path)))
 
