@@ -1,7 +1,7 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,14 @@ from iqa_data.info import Info, Source, dataset_name, read_info, require
 from iqa_data.splits import choose, shared_contents, split_hash
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import file_name
-from iqa_runtime.running import Job
 from iqa_runtime.tables import Table
+from iqa_studies.cells import Cell, Plan, folders
+from iqa_studies.chains import plan_chain
 from iqa_studies.outcome import Outcome
 from iqa_studies.study import Study
-from iqa_training.option_files import Given, parsed, words_for
-from iqa_training.steps import Step, is_finished, training
+from iqa_training.naming import name_of
+from iqa_training.option_files import Given, merged, parsed, words_for
+from iqa_training.steps import Step, training
 from IQAdataset import plan_of, references_of, source_at
 from IQAmodel import entry_of
 from IQAperformance import HeadPerformance, Performance, write_results
@@ -38,66 +40,11 @@ class Place:
         return set(map(os.path.realpath, paths))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A training run of a setting, and its tests on other data sets, by name; `tested`: whether it has a test part."""
-
-    setting: str
-    split: str
-    seed: int
-    trained_on: str
-    training: Step
-    tests: Mapping[str, Step]
-    tested: bool
-    folder: Path
-
-    def outcomes(self) -> list[Outcome]:
-        """Return the outcomes that are there."""
-        results = {self.trained_on: self.training} if self.tested else {}
-        name = self.training.checkpoint.stem
-        return [Outcome(self.setting, self.split, self.seed, self.trained_on, data, step.makes,
-                        self.folder / 'runs' / name, self.training.checkpoint)
-                for data, step in {**results, **self.tests}.items() if step.makes.exists()]
-
-    def job(self) -> Job | None:
-        """Return what is missing; None if nothing is."""
-        tests = [step for step in self.tests.values() if not step.makes.exists()]
-        trained = is_finished(self.training.checkpoint) if tests else True
-        missing = not trained or (self.tested and not self.training.makes.exists())
-        steps = [self.training] * missing + tests
-        return Job([step.command() for step in steps], self.log, Path(f'{self.training.checkpoint}.lock')
-                   ) if steps else None
-
-    @property
-    def log(self) -> Path:
-        """Return the file of the output of its commands."""
-        return self.folder / 'logs' / f'{self.training.checkpoint.stem}.log'
-
-
-@dataclass
-class Plan:
-    """The cells of a study; the hash and the sizes of each split; what is left out, and why."""
-
-    cells: list[Cell] = field(default_factory=list)
-    splits: dict[tuple[str, str], str] = field(default_factory=dict)  # data set, label -> in words
-    left_out: list[str] = field(default_factory=list)
-    others: list['Other'] = field(default_factory=list)
-    images: dict[str, Path] = field(default_factory=dict)  # data set -> folder of its images
-
-    def outcomes(self, folder: Path) -> list[Outcome]:
-        """Return all outcomes that are there, and others' predictions, which are written into the folder."""
-        return [outcome for cell in self.cells for outcome in cell.outcomes()] + [
-            other.outcome(folder) for other in self.others]
-
-    def jobs(self) -> list[Job]:
-        """Return the missing runs, each once."""
-        jobs = {cell.log: cell.job() for cell in self.cells}
-        return [job for job in jobs.values() if job]
-
-
 def plan(study: Study, folder: Path) -> Plan:
     """Plan the runs; UserError if data are missing, or a content would be trained on and tested."""
-    made, common = Plan(), next(iter(study.settings.values()))
+    if not study.datasets:
+        return plan_chain(study, folder)
+    made, common = Plan(), merged(study.common, next(iter(study.settings.values())))
     datasets, tests = ([place_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
     check_apart(datasets, tests, study)
     made.images = {place.name: Path(place.source.im_dir) for place in (*datasets, *tests)}
@@ -165,9 +112,9 @@ def in_words(info: Info, parts: Mapping[str, np.ndarray]) -> str:
 def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[str], folder: Path, left_out: list[str]
              ) -> Iterator[Cell]:
     """Yield the cells of a data set; a full-reference setting is left out if the set has no references."""
-    for label, options in study.settings.items():
+    for label in study.settings:
         where = f'{study.at}: {label}'
-        inputs = entry_of(parsed(words_for(options, place.given), where).architecture).inputs
+        inputs = entry_of(parsed(study.words(label, place.given), where).architecture).inputs
         if why := lack_of(place, inputs):
             left_out.append(f'{label}: {why}')
             continue
@@ -176,13 +123,14 @@ def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[st
         left_out += [f'{label}: {why}' for why in missing.values()]
         for split in splits:
             for seed in study.seeds:
-                words = words_for(options, place.given, study.splits[split], {} if seed is None else {'seed': seed}, {
-                    'checkpoint_dir': str(folder / 'checkpoints'), 'result_dir': str(folder / 'results'),
-                    'log_dir': str(folder / 'runs')})
+                words = study.words(label, place.given, study.splits[split], {} if seed is None else {'seed': seed},
+                                    folders(folder))
                 args = parsed(words, where)
+                name = name_of(args)
                 yield Cell(label, split, args.seed, place.name, step := training(words),
                            {other.name: test_of(step, other, args, folder) for other in tested
-                            if other.name not in missing}, split != 'all', folder)
+                            if other.name not in missing}, split != 'all', args.values, folder / 'runs' / name,
+                           folder / 'logs' / f'{name}.log')
 
 
 def lack_of(place: Place, inputs: int) -> str:

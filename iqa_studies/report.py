@@ -27,7 +27,8 @@ from iqa_scoring.stream import Preprocess, Reader
 from iqa_studies.cost import folder_of
 from iqa_studies.honesty import check
 from iqa_studies.outcome import Outcome
-from iqa_studies.study_tables import MAPPED, TABLES, Study, over_units
+from iqa_studies.published import HEADER, Row
+from iqa_studies.study_tables import MAPPED, TABLES, Study, StudyTable, over_units
 from iqa_training import figures
 from iqa_training.curves import Curve, as_curve
 from iqa_training.scalars import read_scalars
@@ -41,13 +42,14 @@ MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings 
 
 
 def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
-                 images: Mapping[str, Path] | None = None) -> list[Path]:
+                 images: Mapping[str, Path] | None = None, beside: Sequence[Row] = ()) -> list[Path]:
     """Write the files of a study's report (see the module) into a folder; return their paths.
 
     Args:
         study_title: title of the page.
         outcomes: the runs, of which there may be few or none.
         images: data set as tested -> folder of its images (default: the data set's own), for thumbnails.
+        beside: our numbers beside published ones.
 
     Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
     """
@@ -55,7 +57,7 @@ def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
         if wrong := check(outcome)[0]:
             raise UserError(f'{outcome.result}: {wrong[0]}')
     study, folder = Study(outcomes), Path(folder)
-    tables = [table for table in (make(study) for make in TABLES) if table.rows]
+    tables = [table for table in (*(make(study) for make in TABLES), published(study, beside)) if table.rows]
     written = [folder / 'outcomes.json']
     write_text(written[0], outcomes_json(outcomes, folder))
     for table in tables:
@@ -75,6 +77,13 @@ def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
                pairs=disagreements(study, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
                settings=len(set(study.runs.setting)))
     return [*written, page]
+
+
+def published(study: Study, rows: Sequence[Row]) -> StudyTable:
+    """Return the table of numbers beside published ones."""
+    runs = [study.runs[study.runs.setting == row.setting].run.tolist() for row in rows]
+    return StudyTable('published', 'Beside published numbers', HEADER, [row.words() for row in rows], runs,
+                      'PASS: a correlation within the tolerance of the published one. Intervals are over images.')
 
 
 def outcomes_json(outcomes: Sequence[Outcome], folder: Path) -> str:

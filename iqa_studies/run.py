@@ -47,8 +47,13 @@ from iqa_runtime.checks import fields
 from iqa_runtime.engines import ENGINES, Resources
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import locked, read_json
+from iqa_runtime.options import Options
 from iqa_runtime.running import INTERRUPTED, Job, terminable
-from iqa_studies.plan import Cell, Plan, plan
+from iqa_runtime.table_formats import render
+from iqa_studies.cells import Cell, Plan
+from iqa_studies.gains import numbers
+from iqa_studies.plan import plan
+from iqa_studies.published import HEADER
 from iqa_studies.study import read_study
 
 
@@ -59,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     wanted = read_study(args.study, args.yes)
     folder = Path(args.folder or Path('studies', Path(args.study).stem))
     planned = plan(wanted, folder)
+    if not args.dry_run:
+        planned = planned.with_data()
     jobs = planned.jobs()
     tell(wanted.title, planned, jobs)
     if args.dry_run:
@@ -66,20 +73,31 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         with locked(folder / '.lock'), terminable():
-            failures = ENGINES[args.engine](jobs, folder, Resources(args.jobs, args.gpus, args.time_limit,
-                                                                    args.partition))
+            failures = run_stages(planned, folder, args)
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
     from iqa_studies.report import write_report  # slow to import: it draws
-    outcomes = planned.outcomes(folder)
-    written = write_report(wanted.title, outcomes, folder, planned.images) if outcomes else []
+    planned = plan(wanted, folder)
+    outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
+    written = write_report(wanted.title, outcomes, folder, planned.images, beside) if outcomes else []
     print(*written, sep='\n')
+    if beside:
+        print('\n' + render(HEADER, [row.words() for row in beside]), end='')
     if planned.left_out:
         print('Left out:', *planned.left_out, sep='\n  ')
     if failures:
         print('Failed:', *failures, sep='\n  ')
     return 1 if failures else 0
+
+
+def run_stages(planned: Plan, folder: Path, args: Options) -> list[str]:
+    """Run the stages one after the other, up to one that fails; return the failures."""
+    resources = Resources(args.jobs, args.gpus, args.time_limit, args.partition)
+    for stage in planned.stages():
+        if failures := ENGINES[args.engine](stage, folder, resources):
+            return failures
+    return []
 
 
 def tell(title: str, planned: Plan, jobs: Sequence[Job]) -> None:
@@ -89,10 +107,10 @@ def tell(title: str, planned: Plan, jobs: Sequence[Job]) -> None:
         print(f'  {data}, split {label}: {words}')
     for why in planned.left_out:
         print(f'  left out: {why}')
-    logs = {job.log for job in jobs}
-    cells = {cell.log: cell for cell in planned.cells}
-    print(f'{len(cells) - len(jobs)} of {len(cells)} runs are there'
-          + (f'; to do: {how_long([cells[log] for log in logs], list(cells.values()))}' if jobs else ''), flush=True)
+    logs, cells = {job.log for job in jobs}, planned.trainings()
+    left = [cell for cell in cells if cell.output in logs]
+    print(f'{planned.count() - len(jobs)} of {planned.count()} runs are there'
+          + (f'; to do: {how_long(left, cells)}' if jobs else ''), flush=True)
 
 
 def how_long(left: Sequence[Cell], cells: Sequence[Cell]) -> str:
@@ -100,7 +118,7 @@ def how_long(left: Sequence[Cell], cells: Sequence[Cell]) -> str:
     seconds = {}
     for cell in cells:
         with suppress(UserError):
-            took = read_json(cell.log.with_suffix('.json'), fields(seconds=checks.number), 'what a run took')
+            took = read_json(cell.output.with_suffix('.json'), fields(seconds=checks.number), 'what a run took')
             seconds.setdefault((cell.setting, cell.trained_on), []).append(took['seconds'])
     known = [mean(seconds[key]) for cell in left if (key := (cell.setting, cell.trained_on)) in seconds]
     words = [f'{len(known)} runs of about {sum(known) / 60:.1f} minutes together, as measured'] * bool(known)

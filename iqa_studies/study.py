@@ -5,36 +5,76 @@
     settings:                          # label: a recipe and options, which win
       LinearityIQA: {recipe: linearity_iqa, architecture: resnet50}
       CNNIQA: --recipe cnniqa_koniq
-    vary: {lr: [1e-3, 1e-4]}           # a grid: every setting with every value
-    dataset: [KonIQ-10k, CLIVE]        # trained on each
+      fine-tuned: {recipe: cnniqa_agiqa, after: CNNIQA}   # starts from the checkpoint of another setting
+    vary: {lr: [1e-3, 1e-4]}           # a grid: every setting with every value, or label: value
+    dataset: [KonIQ-10k, CLIVE]        # trained on each; without it, settings and recipes choose data and split
     splits: {repeats: 10}              # by content; or {folds: 5}, official, all (no test part: see tests)
     seeds: [1, 2, 3]                   # default: that of the options
     tests: [CLIVE, {dataset: mine.csv, im_dir: photos}]   # other data sets, tested as a whole
     predictions: {NIQE: niqe.csv}      # others' scores of the same images: columns image, score
+    published: {CNNIQA: {PLCC: .919, SROCC on CLIVE: .766, best val PLCC: .93, mean PLCC: null}}   # null: not known
+    tolerance: .003                    # of a published correlation: PASS or FAIL
+
+Of studies without `dataset` alone: `splits: {fold: [0, 1, 2]}`, an option of the split and its values; `keep: [curves,
+bhat]`, what runs record besides; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
+`ranker: true`, that of the loss macs, trained first; `ensemble: {views: asna}`, all networks tested together, or `{how:
+iqr}`, what splits, settings and a rule for outliers add; `predict: FOLDER`, images that all networks score;
+`beside`, published numbers of networks that are not trained; `not_judged: WHY`, unless all start from the file whose
+SHA-256 begins with `judged_from`.
 
 Every value is checked as on the command line. What decides the data and the split is the study's, not the recipes'.
 """
 import math
+import re
 from argparse import ArgumentTypeError
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from iqa_data import options as of_data
-from iqa_runtime.checks import whole
+from iqa_data.info import dataset_name
+from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, text, whole
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import machine, shown
 from iqa_runtime.yaml_files import read_yaml
-from iqa_training.option_files import OF_RECIPES, Given, a_list, mapping, merged, options_in
+from iqa_scoring.options import HOW
+from iqa_training.option_files import OF_RECIPES, Given, a_list, mapping, merged, options_in, typed, words_for
 from iqa_training.options import TRAIN, recording
+from IQAperformance import CRITERIA
 
 MOST_RUNS = 10_000
-KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions')
+TOLERANCE = .003  # three runs of one setting by the authors of Norm-in-Norm differ by this much SROCC
 PLACES = ('dataset', 'data_info', 'im_dir', 'ref_dir')  # of a data set
 SHARES = ('train_ratio', 'train_and_val_ratio', 'split_seed')  # of all splits: in `options` alone
-FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {
-    *PLACES, 'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resume', 'evaluate', 'list_models'}
+CHOSEN = {'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resume', 'evaluate', 'list_models'}
+FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {*PLACES, *CHOSEN}
+OF_THE_SPLIT = TRAIN.names(of_data.split)
+KEEP = {'curves': '--test_during_training', 'bhat': '--log_bhat'}
+PARTS = ('train', 'val', 'test')
+ENSEMBLE = 'ensemble'  # label of published numbers of all networks together
+MEASURE = re.compile(rf'(mean |best val |)({"|".join(CRITERIA)})(?: on (.+))?')
+
+
+class Measure(NamedTuple):
+    """What a published number is of: a criterion on a data set (None: the one trained on), or the best of a curve.
+
+    `how`: '', of a run; 'mean ', over the splits; 'best val ', of the validation images over epochs.
+    """
+
+    how: str
+    criterion: str
+    data: str | None
+    words: str
+
+
+class Curves(NamedTuple):
+    """The curves of runs as CSV files; {loss_type}, {setting} and the like are filled in in the name `files`."""
+
+    files: str
+    parts: Sequence[str]
+    criteria: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -43,15 +83,22 @@ class Study:
 
     Attributes:
         title: heading of the report.
-        settings: label -> options; the grid is multiplied out.
-        datasets, tests: places of the data sets to train on, and of others to test on.
+        common: options of all settings.
+        settings: label -> options, which win; the grid is multiplied out.
+        datasets, tests: places of the data sets to train on (none: as the settings say), and of others to test on.
         splits: label -> options.
         seeds: seeds of each run; None: that of the options.
         predictions: label -> table of others' scores.
         at: the file, for error messages.
+        after: label -> that of the setting from whose checkpoint it starts.
+        published, beside: label -> what -> number, None if it is not known.
+        tolerance, not_judged, judged_from, keep, curves, ranker, ensemble, predict: see the module.
+        given: names of the options that came from the command line.
+        start: file that stands for the checkpoints that settings start from.
     """
 
     title: str
+    common: Given
     settings: Mapping[str, Given]
     datasets: Sequence[Given]
     splits: Mapping[str, Given]
@@ -59,6 +106,80 @@ class Study:
     tests: Sequence[Given]
     predictions: Mapping[str, Path]
     at: Path
+    after: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, Mapping[Measure, float | None]] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[Measure, float | None]] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
+    not_judged: str = ''
+    judged_from: str = ''
+    keep: Sequence[str] = ()
+    curves: Curves | None = None
+    ranker: bool = False
+    ensemble: Mapping[str, str] = field(default_factory=dict)
+    predict: str = ''
+    given: frozenset[str] = frozenset()
+    start: str = ''
+
+    @property
+    def name(self) -> str:
+        """Return the name of the file."""
+        return self.at.stem
+
+    @property
+    def varied(self) -> set[str]:
+        """Return the names of the options that settings and splits choose."""
+        return {name for options in (*self.settings.values(), *self.splits.values()) for name in options} - {'recipe'}
+
+    def words(self, label: str, *more: Given) -> list[str]:
+        """Return the words of main.py that train a setting with further options, which win."""
+        if self.datasets:
+            return words_for(merged(self.common, self.settings[label]), *more)
+        return typed(self.common, self.settings[label], *more)
+
+    def flags(self) -> list[str]:
+        """Return the options by which a run records what is kept."""
+        return [KEEP[what] for what in self.keep]
+
+    def having(self, given: Given) -> 'Study':
+        """Return the study with options in place of its own for all runs; UserError if settings differ in one.
+
+        Its numbers are then not judged, if it is another training.
+        """
+        for name in sorted(given.keys() & self.varied):
+            raise UserError(f'--{name}: {self.name} varies it by itself; leave the option out, or the target')
+        if 'pretrained' in given and self.after:
+            return self.starting_from(str(given['pretrained'])).having(
+                {name: value for name, value in given.items() if name != 'pretrained'})
+        changed = [name for name, value in given.items() if name in TRAIN.names() - HARMLESS
+                   and value != self.common.get(name, TRAIN.defaults[name])]
+        why = {'not_judged': 'other data' if 'dataset' in changed else 'other setting', 'judged_from': ''}
+        return replace(self, common={**self.common, **given}, given=self.given | set(given), **why if changed else {})
+
+    def starting_from(self, file: str) -> 'Study':
+        """Return the study in which a file stands for the checkpoints that settings start from."""
+        settings = {label: {**self.settings[label], **({'pretrained': file} if label in self.after else {})}
+                    for label in self.last()}
+        return replace(self, settings=settings, after={}, start=file)
+
+    def only(self, labels: Iterable[str]) -> 'Study':
+        """Return the study of some settings, and of those that they start from."""
+        wanted = {}
+        for label in labels:
+            chain = [label]
+            while chain[-1] in self.after:
+                chain.append(self.after[chain[-1]])
+            wanted |= dict.fromkeys(chain)
+        return replace(self, settings={label: one for label, one in self.settings.items() if label in wanted},
+                       published={label: some for label, some in self.published.items()
+                                  if label in wanted or label == ENSEMBLE})
+
+    def last(self) -> list[str]:
+        """Return the settings that no other one starts from."""
+        return [label for label in self.settings if label not in self.after.values()]
+
+
+# options of training that leave it as published: precision, the place of the info file
+HARMLESS = {'opt_level', 'amp_backend', 'sync_bn', 'randomness', 'data_info'}
 
 
 def read_study(path: str | Path, large: bool = False) -> Study:
@@ -67,27 +188,110 @@ def read_study(path: str | Path, large: bool = False) -> Study:
     if not isinstance(content, dict):
         raise UserError(f'{path}: expected a study: {", ".join(KEYS)}')
     study = {pick(KEYS, str(key), f'key of the study {path}'): value for key, value in content.items()}
-    for key in ('settings', 'dataset'):
-        if not study.get(key):
-            raise UserError(f'{path}: {key}: expected at least one')
-    splits, seeds = splits_of(study.get('splits', 'official'), path), seeds_of(study.get('seeds'), path)
+    if not study.get('settings') or not study.get('dataset', True):
+        raise UserError(f'{path}: {"settings" if not study.get("settings") else "dataset"}: expected at least one')
+    splits, seeds = splits_of(study, path), seeds_of(study.get('seeds'), path)
     settings, grid = mapping(study['settings'], f'{path}: settings'), mapping(study.get('vary') or {}, f'{path}: vary')
-    lists = {name: a_list(values, f'{path}: vary: {name}') for name, values in grid.items()}
-    datasets = a_list(study['dataset'], f'{path}: dataset')
-    runs = math.prod(map(len, (settings, *lists.values(), datasets, splits, seeds)))
+    lists = {name: values if isinstance(values, dict) else a_list(values, f'{path}: vary: {name}')
+             for name, values in grid.items()}
+    datasets = a_list(study['dataset'], f'{path}: dataset') if 'dataset' in study else []
+    runs = math.prod(map(len, (settings, *lists.values(), datasets or [None], splits, seeds)))
     if runs > MOST_RUNS and not large:
         raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
     fixed = {'seed'} if seeds != [None] else set()
-    common = options_in(study.get('options') or '', f'{path}: options', FREE | set(SHARES) - fixed)
+    free = (FREE if datasets else FREE | TRAIN.names() | {*PLACES}) - fixed
+    common = options_in(study.get('options') or '', f'{path}: options', free | set(SHARES))
     data, tests = (places_of(some, f'{path}: {key}') for some, key in (
         (datasets, 'dataset'), (a_list(study.get('tests') or [], f'{path}: tests'), 'tests')))
     if 'all' in splits and not tests:
         raise UserError(f'{path}: splits: all leaves no test part: name other data sets in tests')
-    multiplied = unique(settings_of(settings, lists, common, path, FREE - fixed), f'{path}: settings')
+    own, after = apart(settings, path)
+    multiplied = unique(settings_of(own, lists, path, free), f'{path}: settings')
     predictions = predictions_of(study.get('predictions') or {}, path)
     for label in predictions.keys() & multiplied:
         raise UserError(f'{path}: predictions: {label!r} is the name of a setting too')
-    return Study(str(study.get('title') or path.stem), multiplied, data, splits, seeds, tests, predictions, path)
+    more = {key: checked(path, study, key) for key in MORE if key in study}
+    tested = [dataset_name(str(one['dataset'])) for one in tests]
+    if 'curves' in more.get('keep', ()):
+        more.setdefault('curves', Curves('', PARTS, ('SROCC',)))
+    for key in ('published', 'beside'):
+        more[key] = {label: {measure_of(words, tested, f'{path}: {key}: {label}'): value
+                             for words, value in some.items()} for label, some in more.get(key, {}).items()}
+    for label in more['published']:
+        pick((*multiplied, ENSEMBLE), label, f'setting ({path}: published)')
+    title = str(study.get('title') or path.stem)
+    return Study(title, common, multiplied, data, splits, seeds, tests, predictions, path, after, **more)
+
+
+def one_of(names: Iterable[str]) -> Callable[[object], str]:
+    """Return the check of a text that is one of these names."""
+    def check(value) -> str:
+        return pick(tuple(names), text(value), 'name')
+    return check
+
+
+def share(value) -> float:
+    """Return a number from 0 to 1."""
+    if not 0 <= number(value) <= 1:
+        raise ValueError('a number from 0 to 1')
+    return float(value)
+
+
+def curves_of(value) -> Curves:
+    """Return what a study says of its curves."""
+    return Curves(**fields(files=text, parts=list_of(one_of(PARTS)), criteria=list_of(one_of(CRITERIA)))(value))
+
+
+def ensemble_of(value) -> dict[str, str]:
+    """Return {'views': name} or {'how': name}."""
+    from iqa_scoring.views import VIEWS
+    found = dict_of(text)(value)
+    for key, name in found.items():
+        pick({'views': VIEWS, 'how': HOW}[pick(('views', 'how'), key, 'key')], name, key)
+    if len(found) != 1:
+        raise ValueError('either views or how')
+    return found
+
+
+NUMBERS = dict_of(dict_of(optional(number)))
+MORE = {'published': NUMBERS, 'beside': NUMBERS, 'tolerance': share, 'not_judged': text, 'judged_from': text,
+        'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text}
+KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)
+OWN_DATA = ('keep', 'curves', 'ranker', 'ensemble', 'predict')  # of studies whose settings choose their data
+
+
+def checked(path: Path, study: Mapping, key: str):
+    """Return the value of one of MORE; UserError if it is not as it should be."""
+    if key in OWN_DATA and study.get('dataset'):
+        raise UserError(f'{path}: {key}: of studies without `dataset`, whose settings choose it')
+    try:
+        return MORE[key](study[key])
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path}: {key}: expected {str(error)[:200]}') from None
+
+
+def measure_of(words: str, tested: Sequence[str], where: str) -> Measure:
+    """Return what a published number is of; `tested`: the other data sets that are tested."""
+    found = MEASURE.fullmatch(words)
+    if not found or (found[3] and (found[3] not in tested or found[1] == 'best val ')):
+        raise UserError(f'{where}: {words!r}: expected a criterion ({", ".join(CRITERIA)}), as PLCC, mean PLCC, best '
+                        f'val PLCC, or PLCC on {tested[0] if tested else "one of the tests"}')
+    return Measure(*found.groups(), words)
+
+
+def apart(settings: Mapping[str, object], path: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the settings without the key `after`, and label -> the setting that it names; UserError for a circle."""
+    own = {label: {key: one for key, one in value.items() if key != 'after'} if isinstance(value, dict) else value
+           for label, value in settings.items()}
+    after = {label: pick(tuple(settings), str(value['after']), f'setting ({path}: {label}: after)')
+             for label, value in settings.items() if isinstance(value, dict) and 'after' in value}
+    for label in after:
+        seen = [label]
+        while seen[-1] in after:
+            seen.append(after[seen[-1]])
+            if len(seen) > len(settings):
+                raise UserError(f'{path}: {label}: after: it starts from itself')
+    return own, after
 
 
 def unique(items: Iterable[tuple[str, object]], where: str) -> dict:
@@ -100,15 +304,20 @@ def unique(items: Iterable[tuple[str, object]], where: str) -> dict:
     return found
 
 
-def settings_of(settings: Mapping, grid: Mapping[str, list], common: Given, path: Path, allowed
-                ) -> Iterator[tuple[str, dict]]:
+def settings_of(settings: Mapping, grid: Mapping[str, list | dict], path: Path, allowed) -> Iterator[tuple[str, dict]]:
     """Yield the label and the options of every setting with every combination of the grid."""
-    steps = [[(f'{name} {in_full(value)}', options_in({name: value}, f'{path}: vary', allowed)) for value in values]
-             for name, values in grid.items()]
+    def step(name: str, label: str, value) -> tuple[str, dict]:
+        return label, options_in({name: value}, f'{path}: vary', allowed)
+
+    steps = [[step(name, str(label), value) for label, value in values.items()] if isinstance(values, dict) else
+             [step(name, f'{name} {in_full(value)}', value) for value in values] for name, values in grid.items()]
     for label, value in settings.items():
         own = options_in(value or '', f'{path}: {label}', allowed)
         for varied in product(*steps):
-            yield ', '.join([label, *(mark for mark, _ in varied)]), merged(common, own, *(one for _, one in varied))
+            options = dict(own)
+            for _, one in varied:
+                options |= one
+            yield ', '.join([label, *(mark for mark, _ in varied)]), options
 
 
 def in_full(value) -> str:
@@ -117,12 +326,21 @@ def in_full(value) -> str:
     return ' '.join(repr(one) if isinstance(one, float) and float(shown(one)) != one else shown(one) for one in values)
 
 
-def splits_of(value, path: Path) -> dict[str, dict]:
-    """Return label -> options of the splits that are repeated, folds, official, or the whole set."""
-    if isinstance(value, str):
-        kind = pick(('official', 'all'), value, f'kind of splits ({path}; or repeats: N, folds: N)')
+def splits_of(study: Mapping, path: Path) -> dict[str, dict]:
+    """Return label -> options of the splits that are repeated, folds, official, or the whole set.
+
+    Of a study without `dataset`: values of an option of the split; {'': {}}, that of each setting.
+    """
+    value, own = study.get('splits'), 'dataset' not in study
+    if value is None and own:
+        return {'': {}}
+    if isinstance(value or 'official', str):
+        kind = pick(('official', 'all'), value or 'official', f'kind of splits ({path}; or repeats: N, folds: N)')
         return {kind: {'split': kind}}
     (kind, count), *more = mapping(value, f'{path}: splits').items() or [('', 0)]
+    if own and kind in OF_THE_SPLIT and isinstance(count, list) and not more:
+        return unique(((str(one), options_in({kind: one}, f'{path}: splits', OF_THE_SPLIT)) for one in count),
+                      f'{path}: splits')
     kind = pick(('repeats', 'folds'), kind, f'kind of splits ({path}; or official, all)')
     if more or isinstance(count, bool) or not isinstance(count, int) or not 1 + 2 * (kind == 'folds') <= count <= 1000:
         raise UserError(f'{path}: splits: expected repeats: 1 to 1000, or folds: 3 to 1000')

@@ -10,6 +10,7 @@ from iqa_training.options import TRAIN
 
 OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)  # what a recipe gives to runs whose data are set
 SPELLINGS = {word.lstrip('-'): name for name, action in TRAIN.actions.items() for word in action.option_strings}
+TYPED = {'--architecture': '-arch', '--learning_rate': '-lr', '--batch_size': '-bs', '--epochs': '-e'}
 Given = Mapping[str, object]  # options, name -> value
 
 
@@ -71,6 +72,28 @@ def words_for(*layers: Given) -> list[str]:
     values = {name: value for layer in layers for name, value in layer.items()}
     off = {name for name, value in values.items() if value is None or value is TRAIN.defaults.get(name) is False}
     return words_of({name: value for name, value in values.items() if name not in off})
+
+
+def typed(*layers: Given) -> list[str]:
+    """Return options as a user types them, later layers winning: recipes first, or else nothing that is the default."""
+    values = {name: value for layer in layers for name, value in layer.items() if name != 'recipe'}
+    words = [word for layer in layers for recipe in layer.get('recipe', ()) for word in ('--recipe', str(recipe))]
+    of_recipe = bool(words)
+    for name, value in values.items():
+        if of_recipe or name not in TRAIN.names() or value != TRAIN.defaults[name]:
+            items = value if isinstance(value, (list, tuple)) else [value]
+            words += [TYPED.get(word, word) for word in words_of({name: [number(item) for item in items]
+                                                                  if isinstance(items[0], float) else value})]
+    return words
+
+
+def number(value) -> str:
+    """Return a number as it is typed, with all its digits: 1e-4, 0.01, 8."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    mantissa, exponent = f'{value:e}'.split('e')
+    short = f'{float(mantissa):g}e{int(exponent)}' if 0 < value < .01 else f'{value:g}'
+    return short if float(short) == value else str(value)
 
 
 def parsed(words: Sequence[str], where: str) -> Options:

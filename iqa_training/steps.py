@@ -32,9 +32,9 @@ def script(name: str) -> str:
 
 
 def training(words: Sequence[str]) -> Step:
-    """Return the step that trains with these words of main.py, and resumes a run that was stopped."""
+    """Return the step that trains with these words of main.py."""
     options = TRAIN.parse(words)
-    return Step(('main.py', *words, '--resume', 'auto'), Path(options.result_dir, f'{name_of(options)}.json'),
+    return Step(('main.py', *words), Path(options.result_dir, f'{name_of(options)}.json'),
                 checkpoint_file(options))
 
 

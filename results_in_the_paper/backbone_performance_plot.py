@@ -16,28 +16,24 @@ if not __package__:  # run as a script
 
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
-from iqa_scoring.results import Result
+from iqa_studies.published import Row, rows
 from iqa_training import figures
-from results_in_the_paper.driver import places
-from results_in_the_paper.driver.cells import Cell, cells
-from results_in_the_paper.driver.options import add_results, figure
-from results_in_the_paper.driver.settings import LOSS_NAMES
-from results_in_the_paper.tables import missing
+from results_in_the_paper import sources
 
-COLOURS = {LOSS_NAMES['mae']: '#56B4E9', LOSS_NAMES['mse']: '#E69F00', LOSS_NAMES['norm-in-norm']: '#009E73'}
+COLOURS = {'MAE': '#56B4E9', 'MSE': '#E69F00', 'Norm-in-Norm': '#009E73'}
 WIDTH = .14  # of a bar; backbones are 1 apart
 
 
 @figures.styled
-def draw(bars: Sequence[Cell], results: list[Result]) -> Figure:
-    """Draw one panel per data set from the cells of Figure 6 (labels: data set, backbone, loss) and our results."""
+def draw(bars: Sequence[Row]) -> Figure:
+    """Draw one panel per data set from the numbers of Figure 6, whose settings are `backbone, loss`."""
     panels = {}
-    for cell in bars:
-        panels.setdefault((cell.labels[0], cell.metric), []).append(cell)
+    for row in bars:
+        panels.setdefault((row.data, row.criterion), []).append(row)
     figure = figures.new_figure(figures.PAGE, 1.9 * len(panels) + .3)
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for ax, ((data, metric), panel) in zip(axes, panels.items(), strict=True):
-        _panel(ax, panel, results)
+        _panel(ax, panel)
         ax.set(ylabel=f'{metric} on {data}')
     handles = [Patch(facecolor=colour, edgecolor='black', linewidth=.5, label=loss) for loss, colour in COLOURS.items()]
     handles.append(Patch(facecolor='white', edgecolor='black', linewidth=.5, hatch='/////', label="the paper's"))
@@ -45,17 +41,18 @@ def draw(bars: Sequence[Cell], results: list[Result]) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
-    backbones = list(dict.fromkeys(cell.labels[1] for cell in panel))
+def _panel(ax: Axes, panel: Sequence[Row]) -> None:
+    backbones = list(dict.fromkeys(row.setting.split(', ')[0] for row in panel))
     heights = []
-    for cell in panel:
-        place = backbones.index(cell.labels[1]) + 2 * WIDTH * (list(COLOURS).index(cell.labels[2]) - 1)
-        for shift, value, hatch in ((-.5, cell.ours(results), ''), (.5, cell.paper, '/////')):
+    for row in panel:
+        backbone, loss = row.setting.split(', ')
+        place = backbones.index(backbone) + 2 * WIDTH * (list(COLOURS).index(loss) - 1)
+        for shift, value, hatch in ((-.5, row.ours, ''), (.5, row.known, '/////')):
             if value is None or not math.isfinite(value):
                 continue
             heights.append(value)
             x = place + shift * WIDTH
-            ax.bar(x, value, WIDTH, color=COLOURS[cell.labels[2]], edgecolor='black', linewidth=.5, hatch=hatch)
+            ax.bar(x, value, WIDTH, color=COLOURS[loss], edgecolor='black', linewidth=.5, hatch=hatch)
             ax.annotate(f'{value:.3f}'.replace('0.', '.', 1), (x, value), xytext=(0, 1.5), textcoords='offset points',
                         ha='center', va='bottom', fontsize=6, rotation=90)
     if heights:
@@ -67,16 +64,16 @@ def _panel(ax: Axes, panel: Sequence[Cell], results: list[Result]) -> None:
     ax.grid(visible=False, axis='x')
 
 
-FIGURE6 = Command(__doc__, [figure, group('results', 'the results that are drawn')(add_results)])
+FIGURE6 = Command(__doc__, [sources.figure, group('results', 'the results that are drawn')(sources.add_results)])
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the results, draw, save, and name missing results."""
     args = FIGURE6.parse(argv)
-    results, bars = places.results(args.result_dir), cells('figure6')
-    figures.save(draw(bars, results), args.out_dir, 'figure6')
-    if lines := missing(bars, results):
+    study, plan = sources.planned('figure6', None, sources.results(args.result_dir))
+    figures.save(draw(rows(study, plan)), args.out_dir, 'figure6')
+    if lines := sources.missing_of(plan):
         print('Bars of ours that are missing are made by:', *lines, sep='\n  ')
 
 

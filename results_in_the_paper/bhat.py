@@ -27,8 +27,7 @@ from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Add, Command, group
 from iqa_runtime.tables import Table
 from iqa_training import figures
-from results_in_the_paper.driver import places
-from results_in_the_paper.driver.options import figure
+from results_in_the_paper import sources
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
 STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
@@ -54,17 +53,17 @@ def read_log(path: str | Path) -> Log:
     """Read bhat.csv or a log of the original; UserError if there is no b-hat in it or the lines do not fit."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f'{path} not found; this makes it: python main.py --resize --log_bhat')
+        raise UserError(f'{path} not found; make it with: python main.py --resize --log_bhat')
     return _read_csv(path) if path.suffix == '.csv' else _read_original(path)
 
 
 def find_log() -> Path:
     """Return the latest bhat.csv of a run, or else the authors' bhat.log; UserError if there is neither."""
-    logs = places.published('bhat.log')
-    found = places.newest('bhat.csv') or next((path for path in logs if path.is_file()), None)
+    logs = sources.authors('bhat.log')
+    found = sources.newest('bhat.csv') or next((path for path in logs if path.is_file()), None)
     if found is None:
-        raise places.missing('bhat.csv of a run is', [*places.own('runs'), *logs], 'python main.py --resize --log_bhat',
-                             'bhat.log', 'python bhat.py FILE')
+        raise sources.missing('bhat.csv of a run is', [*sources.own('runs'), *logs],
+                              'python main.py --resize --log_bhat', 'bhat.log', 'python bhat.py FILE')
     print(f'b-hat of {found}')
     return found
 
@@ -133,7 +132,7 @@ def logged(add: Add) -> None:
                                               'latest runs/*/bhat.csv, or else bhat.log)')
 
 
-BHAT = Command(__doc__, [logged, figure])
+BHAT = Command(__doc__, [logged, sources.figure])
 
 
 @command

@@ -15,12 +15,10 @@ from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from iqa_training import figures
 from iqa_training.curves import Curve
-from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.options import curves as curve_options
-from results_in_the_paper.driver.options import figure
+from results_in_the_paper import sources
 
-STYLES = {'MSE': plotting.LOSS_STYLES['mse'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},
-          'Norm-in-Norm': plotting.LOSS_STYLES['norm-in-norm']}
+STYLES = {'MSE': sources.LOSS_STYLES['MSE'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},
+          'Norm-in-Norm': sources.LOSS_STYLES['Norm-in-Norm']}
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
@@ -29,17 +27,17 @@ def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
                                 width=figures.COLUMN, height=1.9)
 
 
-FIGURE4 = Command(__doc__, [figure, curve_options])
+FIGURE4 = Command(__doc__, [sources.figure, sources.curves])
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the best values."""
     args = FIGURE4.parse(argv)
-    runs = plotting.read_figure('figure4', args)
-    curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
+    runs = sources.read_figure('figure4', args)
+    curves = {criterion: {name: run['val', criterion] for name, run in runs.items()} for criterion in ('SROCC', 'PLCC')}
     figures.save(draw(curves), args.out_dir, 'figure4')
-    plotting.print_best(curves)
+    sources.print_best(curves)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.option_types import choice, number
 from iqa_runtime.options import Add, Command, group
-from results_in_the_paper.driver.options import add_format
+from results_in_the_paper.sources import add_format
 
 HEADS = 'iqa_scoring.results:HEADS'
 

@@ -8,34 +8,20 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from itertools import product
 from pathlib import Path
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iqa_data.info import dataset_name
-from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import check_outputs, read_json, write_text
+from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import Add, Command, group
+from iqa_studies.found import differences
+from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
-from results_in_the_paper.driver.figure_runs import figure_runs
-from results_in_the_paper.driver.settings import PAPER, differences
+from results_in_the_paper import sources
 
 CSV_DIR = 'results/csv'
-
-
-def read_options(run_dir: str | Path) -> dict:
-    """Read the options of a run from its options.json; UserError if it is missing or holds no options."""
-    path = Path(run_dir) / 'options.json'
-    if not path.exists():
-        raise UserError(f'{path} not found; expected the TensorBoard folder of a run of main.py')
-    options = read_json(path, lambda content: content, 'the options of a run as JSON')
-    if not isinstance(options, dict) or 'run_name' not in options:
-        raise UserError(f'{path}: expected the options of a run with its run_name')
-    checked_value(path, 'run_name', file_name, options['run_name'])
-    return checked_value(path, 'the options', dict_of(plain), options)
 
 
 def csv_text(curve: Iterable[tuple[float, int, float]]) -> str:
@@ -48,14 +34,13 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
 
     Several names if several figures draw the run; `base` is the setting of the figures if it is not the paper's.
     """
-    runs = [run for run in figure_runs(base=base) if not differences(options, run.options)]
     names = {}
-    for run in runs:
-        for part, metric in product(run.parts, run.metrics):
-            tag = f'{part}/{dataset_name(run.options["dataset"])}/{metric}'
-            names.setdefault(tag, []).append(run.template.format(part=part, metric=metric))
-    if runs:
-        return {tag: names[tag] for tag in tags if tag in names}
+    for cell in (cell for study in sources.STUDIES for cell in sources.drawn(study, base or {})):
+        if not differences(options, cell.options):
+            for path, tag in cell.curves.items():
+                names.setdefault(tag, []).append(path.stem)
+    if names:
+        return {tag: list(dict.fromkeys(names[tag])) for tag in tags if tag in names}
     return {tag: [f'{options["run_name"]}-' + re.sub(r'[^\w.+=-]', '_', tag)[:100]] for tag in tags}
 
 
@@ -69,7 +54,7 @@ def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | N
 
 def csv_files(run_dir: str | Path, csv_dir: str | Path, base: Mapping | None = None) -> dict[Path, str]:
     """Return the CSV files of a run's curves, path -> content; UserError if there is none."""
-    options, curves = read_options(run_dir), read_scalars(run_dir)
+    options, curves = sources.read_options(run_dir), read_scalars(run_dir)
     written = {Path(csv_dir) / f'{name}.csv': csv_text(curves[tag])
                for tag, names in file_names(options, curves, base).items() for name in names}
     if not written:
@@ -82,8 +67,8 @@ def base_of(words: Iterable[str]) -> dict:
     base = {}
     for word in words:
         name, _, value = word.partition('=')
-        if name not in PAPER or not value:
-            raise UserError(f'--base {word!r}: expected NAME=VALUE with NAME one of {", ".join(PAPER)}')
+        if name not in TRAIN.names() or not value:
+            raise UserError(f'--base {word!r}: expected NAME=VALUE with NAME one of {", ".join(sorted(TRAIN.names()))}')
         try:
             base[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -6,13 +6,13 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.errors import command
-from results_in_the_paper.driver import sweep
+from results_in_the_paper.lr_performance_plot import sweep
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the best values."""
-    sweep.run('ft_lr_ratio', 'ratio', __doc__, argv)
+    sweep('figure5_ft_lr_ratio', 'ratio', __doc__, argv)
 
 
 if __name__ == '__main__':

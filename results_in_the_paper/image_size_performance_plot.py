@@ -12,9 +12,7 @@ from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from iqa_training import figures
 from iqa_training.curves import Curve
-from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.options import curves as curve_options
-from results_in_the_paper.driver.options import figure
+from results_in_the_paper import sources
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
@@ -25,17 +23,17 @@ def draw(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
                                 width=figures.COLUMN, height=1.9)
 
 
-IMAGE_SIZE = Command(__doc__, [figure, curve_options])
+IMAGE_SIZE = Command(__doc__, [sources.figure, sources.curves])
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the best values."""
     args = IMAGE_SIZE.parse(argv)
-    runs = plotting.read_figure('image_size', args)
-    curves = {metric: {key[0]: run['val', metric] for key, run in runs.items()} for metric in ('SROCC', 'PLCC')}
+    runs = sources.read_figure('image_size', args)
+    curves = {criterion: {size: run['val', criterion] for size, run in runs.items()} for criterion in ('SROCC', 'PLCC')}
     figures.save(draw(curves), args.out_dir, 'image_size')
-    plotting.print_best(curves)
+    sources.print_best(curves)
 
 
 if __name__ == '__main__':

@@ -16,14 +16,11 @@ from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from iqa_training import figures
 from iqa_training.curves import Curve, direction, first_reaching, last_epoch
-from results_in_the_paper.driver import plotting
-from results_in_the_paper.driver.figure_runs import METRICS, PARTS
-from results_in_the_paper.driver.options import curves as curve_options
-from results_in_the_paper.driver.options import figure
-from results_in_the_paper.driver.settings import LOSS_NAMES
+from results_in_the_paper import sources
 
-PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
-REFERENCE = 'norm-in-norm'
+PARTS = {'train': 'training', 'val': 'validation', 'test': 'test'}
+METRICS = ('SROCC', 'PLCC', 'RMSE')
+REFERENCE = 'Norm-in-Norm'
 
 
 def epochs_to_reach(curves: Mapping[str, Curve], metric: str) -> dict[str, float | None]:
@@ -44,7 +41,7 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
         for j, part in enumerate(PARTS):
             ax = axes[i, j]
             _panel(ax, {loss: curves[loss][part, metric] for loss in curves}, metric, last)
-            ax.set(title=f'{PART_NAMES[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
+            ax.set(title=f'{PARTS[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
             if direction(metric) > 0:
                 figures.spread_correlations([ax])
     for ax, metric in zip(axes[:, 0], METRICS, strict=True):
@@ -55,14 +52,13 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 
 
 def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
-    named = {LOSS_NAMES[loss]: curve for loss, curve in curves.items()}
-    figures.draw_curves(ax, named, {LOSS_NAMES[loss]: plotting.LOSS_STYLES[loss] for loss in curves}, last)
+    figures.draw_curves(ax, curves, sources.LOSS_STYLES, last)
     if len(curves[REFERENCE].values):
         ax.axhline(curves[REFERENCE].values[0], color='.35', linewidth=.7, linestyle=(0, (5, 3)),
                    label='Norm-in-Norm after its first epoch')
     reached = {loss: epoch for loss, epoch in epochs_to_reach(curves, metric).items() if epoch is not None}
     for i, (loss, epoch) in enumerate(sorted(reached.items(), key=lambda item: item[1])):
-        colour = plotting.LOSS_STYLES[loss]['color']
+        colour = sources.LOSS_STYLES[loss]['color']
         value = curves[loss].values[curves[loss].epochs == epoch][0]
         ax.plot(epoch, value, 'o', color=colour, markersize=3.5, zorder=5)
         ax.axvline(epoch, color=colour, linewidth=.5, zorder=.9)
@@ -73,22 +69,22 @@ def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': .8, 'pad': .5})
 
 
-FIGURE1 = Command(__doc__, [figure, curve_options])
+FIGURE1 = Command(__doc__, [sources.figure, sources.curves])
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the curves, draw, save, and print the epochs."""
     args = FIGURE1.parse(argv)
-    curves = {key[0]: value for key, value in plotting.read_figure('figure1', args).items()}
+    curves = sources.read_figure('figure1', args)
     figures.save(draw(curves), args.out_dir, 'figure1')
     print('The epoch at which each loss first reaches what Norm-in-Norm has after its first:')
     for metric in METRICS:
         for part in PARTS:
             reached = epochs_to_reach({loss: curves[loss][part, metric] for loss in curves}, metric)
-            words = (f'{LOSS_NAMES[loss]} {"never" if epoch is None else f"{epoch:g}"}'
+            words = (f'{loss} {"never" if epoch is None else f"{epoch:g}"}'
                      for loss, epoch in reached.items())
-            print(f'{PART_NAMES[part]:>10} {metric:<5} {", ".join(words)}')
+            print(f'{PARTS[part]:>10} {metric:<5} {", ".join(words)}')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ Further options of main.py hold for all runs; with them the paper's numbers are 
 images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
 """
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,25 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_data.options import PREPROCESSING, data, places, split
+from iqa_runtime.errors import pick
 from iqa_runtime.option_types import count, number
-from iqa_runtime.options import Command, Options, group, machine, words_of
+from iqa_runtime.options import Command, Options, group, machine
 from iqa_training.options import LOSS, NETWORK, TRAINING, recording
-from results_in_the_paper.driver.targets import GROUPS, SYSTEMS, TARGETS, WantedRun, check_free, expand, merge, runs_of
 
-DRIVER = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
+FIGURE5 = ('figure5_lr', 'figure5_bs', 'figure5_ft_lr_ratio')
+ALL = ('figure1', 'figure4', *FIGURE5, 'figure6', 'figure7', 'figureA', 'table1', 'table2', 'tableA1', 'tableA2',
+       't-test')
+GROUPS = {'figure5': FIGURE5, 'bhat': ('figureA',), 'all': ALL}
+SYSTEMS = ('svd_cnniqa', 'asna', 'maniqa_ensemble')  # with papers of their own
+TARGETS = (*ALL, 'image_size', *SYSTEMS)  # each the study of that name in this folder
+OWN = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
 REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
-OF_ONE_SET = ('im_dir', 'data_info')  # not of the other data sets that a run is tested on
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Return the targets that are named, groups resolved, each once; UserError for an unknown one."""
+    picked = [pick((*TARGETS, *GROUPS), name, 'target') for name in names]
+    return list(dict.fromkeys(target for name in picked for target in GROUPS.get(name, [name])))
 
 
 def check_targets(args: Options) -> None:
@@ -37,12 +49,12 @@ def check_targets(args: Options) -> None:
 @group('reproduction', 'the figures and tables, and how to make them', check=check_targets)
 def reproduction(add) -> None:
     add('targets', nargs='+', metavar='TARGET',
-        help=f'any of {", ".join((*TARGETS, *GROUPS))}; or of the other systems: {", ".join(SYSTEMS)}')
+        help=f'any of {", ".join((*ALL, "image_size", *GROUPS))}; or of the other systems: {", ".join(SYSTEMS)}')
     add('--jobs', type=number(int, 1, 10 ** 4), default=1, help='runs at once, one per GPU where there are GPUs')
     add('--dry_run', action='store_true', help='print the commands, one per line, and do nothing')
     add('--out_dir', help='folder for figures and tables (default: RESULT_DIR/figures, and for another data set '
                           'RESULT_DIR/figures-DATASET)')
-    add('--splits', type=count, default=1, help='splits of a system that is trained on several')
+    add('--splits', type=count, help='svd_cnniqa: splits that are trained (default: the first)')
     add('--models', nargs='+', metavar='NAME', help='asna: train these networks alone (default: all)')
     add('--sizes', type=count, nargs='+', metavar='S',
         help='sizes of the networks of maniqa_ensemble (default: 384 448 640); --folds and --fold_order are its folds')
@@ -60,71 +72,129 @@ if __name__ == '__main__':
     REPRODUCE.begin()  # --help and mistakes end here, before torch is imported
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from iqa_data.info import dataset_name
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
-from iqa_runtime.running import INTERRUPTED, Job, Runner, gpus, slots, terminable
+from iqa_runtime.recipes import FOLDER
+from iqa_runtime.running import INTERRUPTED, Runner, gpus, slots, terminable
 from iqa_runtime.table_formats import FORMATS, SUFFIXES, render
-from iqa_scoring.options import TEST
-from results_in_the_paper.driver import verdicts
-from results_in_the_paper.driver.drawing import draw
-from results_in_the_paper.driver.settings import PAPER
-from results_in_the_paper.driver.shelf import Shelf
-from results_in_the_paper.driver.systems import Setting, System, system_of
+from iqa_studies.cells import Plan
+from iqa_studies.chains import plan_chain
+from iqa_studies.gains import numbers
+from iqa_studies.published import HEADER, rows
+from iqa_studies.study import Study, read_study
+from iqa_training import figures
+from iqa_training.options import TRAIN
+from results_in_the_paper import (
+    backbone_performance_plot,
+    batch_size_performance_plot,
+    bhat,
+    bnMSE,
+    export_csv,
+    ft_lr_ratio_performance_plot,
+    image_size_performance_plot,
+    loss_performance_curves,
+    lr_performance_plot,
+    scatter_plots,
+    sources,
+    t_test,
+    tables,
+)
+
+CURVES = {'figure1': loss_performance_curves, 'figure4': bnMSE, 'figure5_lr': lr_performance_plot,
+          'figure5_bs': batch_size_performance_plot, 'figure5_ft_lr_ratio': ft_lr_ratio_performance_plot,
+          'image_size': image_size_performance_plot}
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Parse the options and reproduce; return the exit status, 1 if anything failed."""
     args = REPRODUCE.parse(argv)
-    names = expand(args.targets)
-    targets, shelf = [name for name in names if name not in SYSTEMS], shelf_of(args)
-    setting = Setting(given_of(args), args.splits, args.models, tuple(args.sizes or ()), args.held_out, args.predict)
-    systems = [system_of(name, setting) for name in names if name in SYSTEMS]
-    check_free(targets, {name: shelf.base[name] for name in args.given if name in PAPER})
-    runs = merge(run for target in targets for run in runs_of(target, shelf.base))
-    shelf.look()
-    jobs = [Job(commands) for commands in map(shelf.commands, runs) if commands]
-    chains = [[jobs], *map(missing, systems)]
-    left = [words for chain in chains for stage in chain for job in stage for words in job.commands]
+    studies = [study_for(name, args) for name in expand(args.targets)]
+    chains = in_chains([plan_chain(study) for study in studies])
     if args.dry_run:
+        left = [words for chain in chains for job in chain.jobs() for words in job.commands]
         print(*map(shlex.join, left), sep='\n', end='\n' if left else '')
         return 0
-    tell_what_is_there(len(runs), len(jobs), systems)
+    chains = [chain.with_data() for chain in chains]
+    runs = sum(chain.count() for chain in chains)
+    print(f'{runs - sum(len(chain.jobs()) for chain in chains)} of {runs} runs are there', flush=True)
+    for why in dict.fromkeys(why for chain in chains for why in chain.left_out):
+        print(f'Left out: {why}', flush=True)
     try:
         with terminable():
             failures = run_chains(chains, slots(args.jobs, [] if 'device' in args.given else gpus()))
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
-    shelf.look()
-    out_dir = Path(args.out_dir or shelf.figure_dir)
-    failures += export(shelf, runs) + [why for target in targets for why in draw(target, shelf, out_dir)]
-    report(targets, shelf, systems, out_dir)
+    out_dir = Path(args.out_dir or Path(args.result_dir, folder_name(args.dataset)))
+    table = []
+    for study in studies:
+        plan = plan_chain(study)
+        failures += draw(study, plan, out_dir)
+        table += numbers(study, plan)
+    report([row.words() for row in table], out_dir)
     if failures:
         print('Failed:', *failures, sep='\n  ')
     return 1 if failures else 0
 
 
-def missing(system: System) -> list[list[Job]]:
-    """Return the missing steps of a system, stage by stage."""
-    return [[Job([step.command()]) for step in stage] for stage in system.missing()]
+def folder_name(dataset: str) -> str:
+    """Return the folder of figures and tables: figures, or figures-DATASET for other data sets than the paper's."""
+    return 'figures' if dataset == TRAIN.defaults['dataset'] else f'figures-{dataset_name(dataset)}'
 
 
-def tell_what_is_there(runs: int, lacking: int, systems: Iterable[System]) -> None:
-    """Print how many of the runs are there."""
-    for system in systems:
-        runs += len({step for stage in system.stages for step in stage})
-        lacking += sum(map(len, system.missing()))
-    print(f'{runs - lacking} of {runs} runs are there', flush=True)
+# The studies
+
+def study_for(name: str, args: Options) -> Study:
+    """Return the study of a target, with the options that the user gave; UserError for those of a single run."""
+    given = {name: value for name, value in args.values.items() if name in args.given and name not in OWN}
+    for one in REFUSED:
+        if one in given:
+            raise UserError(f'--{one}: the driver chooses it for each run; leave it out')
+    study = read_study(sources.STUDIES[name])
+    if args.dataset == 'demo' and 'resize' in study.common:
+        given.setdefault('resize', False)  # its images are small
+    if 'how' in study.ensemble:
+        study = of_sizes(study, args, given)
+    if args.models and study.ranker:
+        study = study.only(pick(study.last(), model, f'network of {name}') for model in args.models)
+    if args.splits and '1' in study.splits and 'split_index' in study.splits['1']:
+        study = replace(study, splits={str(i): {'split_index': i} for i in range(1, args.splits + 1)})
+    return study.having(given)
 
 
-def run_chains(chains: Iterable[list[list[Job]]], free: list[dict[str, str]]) -> list[str]:
+def of_sizes(study: Study, args: Options, given: dict) -> Study:
+    """Return the study of the ensemble with the sizes, the folds and the further images that the user chose.
+
+    A size without a recipe is trained by that of 384.
+    """
+    sizes = map(str, args.sizes) if args.sizes else list(study.settings)
+    settings = {size: {'recipe': [f'maniqa_{size}']} if Path(FOLDER, f'maniqa_{size}.txt').exists() else
+                {'recipe': ['maniqa_384'], **dict.fromkeys(('img_size', 'resize_size_h', 'resize_size_w'), int(size))}
+                for size in sizes}
+    tests = [{'dataset': args.held_out, **{name: given[name] for name in ('im_dir',) if name in given}}
+             ] if args.held_out else []
+    splits = {str(fold): {'fold': fold} for fold in range(args.folds if 'folds' in given else len(study.splits))}
+    known = next(iter(study.published.values()))
+    return replace(study, settings=settings, tests=tests, splits=splits, predict=args.predict or '',
+                   published=dict.fromkeys(settings, known))
+
+
+def in_chains(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans, those of a single stage in one, so that they share their runs."""
+    flat = [plan for plan in plans if not plan.first and not plan.last and not any(cell.stage for cell in plan.cells)]
+    shared = Plan(cells=[cell for plan in flat for cell in plan.cells])
+    return [shared] * bool(flat) + [plan for plan in plans if plan not in flat]
+
+
+def run_chains(chains: Iterable[Plan], free: list[dict[str, str]]) -> list[str]:
     """Run the stages of each chain, one after the other up to one that fails; return the failures."""
     failures = []
     for chain in chains:
-        for stage in filter(None, chain):
+        for stage in chain.stages():
             failed = Runner(free).run(stage)
             failures += failed
             if failed:
@@ -132,49 +202,88 @@ def run_chains(chains: Iterable[list[list[Job]]], free: list[dict[str, str]]) ->
     return failures
 
 
-def given_of(args: Options) -> dict:
-    """Return the options of main.py that the user gave, by name; UserError for those of a single run."""
-    given = {name: value for name, value in args.values.items() if name in args.given and name not in DRIVER}
-    for name in REFUSED:
-        if name in given:
-            raise UserError(f'--{name}: the driver chooses it for each run; leave it out')
-    return given
+# What is drawn
+
+def draw(study: Study, plan: Plan, out_dir: Path) -> list[str]:
+    """Draw a study into a folder by the script of its figure or table; return its failures in words."""
+    failures = [] if study.name not in CURVES else export(study, plan)
+    try:
+        if study.name in CURVES:
+            draw_curves(study, plan, out_dir)
+        elif study.name in DRAWERS:
+            DRAWERS[study.name](study, plan, out_dir)
+        elif study.name in tables.SHOWN:
+            for style in FORMATS:
+                write_text(out_dir / f'{study.name}{SUFFIXES[style]}', tables.draw(rows(study, plan), style))
+    except (UserError, SystemExit) as error:  # a script's own main has printed the reason
+        failures.append(f'{study.name} is not drawn' + (f': {error}' if isinstance(error, UserError) else ''))
+    return failures
 
 
-def shelf_of(args: Options) -> Shelf:
-    """Sort the options that the user gave: those that make another setting, and those passed on to all commands."""
-    given = given_of(args)
-    base = {name: value for name, value in given.items() if name in PAPER}
-    if args.dataset == 'demo':
-        base.setdefault('resize', False)
-    others = {name: value for name, value in given.items() if name not in PAPER}
-    tests = set(TEST.actions) - set(OF_ONE_SET)
-    return Shelf(Path(args.result_dir), Path(args.log_dir), Path(args.checkpoint_dir), base, words_of(others),
-                 words_of({name: value for name, value in others.items() if name in tests}),
-                 {name: value for name, value in others.items() if name in args.command.names()})
+def export(study: Study, plan: Plan) -> list[str]:
+    """Bring the curves of all runs under the names that the figures read, as far as they went; return the failures.
 
-
-def export(shelf: Shelf, runs: Iterable[WantedRun]) -> list[str]:
-    """Export the curves of all runs; return the failures."""
+    A log counts before CSV files, which may be of another setting's run.
+    """
     failures = []
-    for run in runs:
+    for cell in plan.cells:
         try:
-            if run.curves:
-                shelf.export(run)
+            if cell.has_log():
+                export_csv.export(cell.log, Path(cell.options['result_dir'], 'csv'),
+                                  {name: study.common[name] for name in study.given & TRAIN.names()})
+            elif not cell.result() or not cell.is_recorded():
+                failures.append(f'{cell.training.checkpoint.stem} left no curves')
         except UserError as error:
             failures.append(str(error))
     return failures
 
 
-def report(targets: Iterable[str], shelf: Shelf, systems: Iterable[System], out_dir: Path) -> None:
+def draw_curves(study: Study, plan: Plan, out_dir: Path) -> None:
+    """Draw a figure of curves, if all its runs have left something."""
+    lacking = [cell.training.checkpoint.stem for cell in plan.cells
+               if not cell.result() and not cell.has_log()]
+    if lacking:
+        raise UserError(f'nothing is there of {", ".join(lacking)}')
+    options = plan.cells[0].options
+    CURVES[study.name].main(['--csv_dir', str(Path(options['result_dir'], 'csv')), '--out_dir', str(out_dir),
+                             '--dataset', options['dataset']])
+
+
+def draw_figure6(study: Study, plan: Plan, out_dir: Path) -> None:
+    """Draw the bars of backbones and losses."""
+    figures.save(backbone_performance_plot.draw(rows(study, plan)), out_dir, study.name)
+
+
+def draw_figure7(study: Study, plan: Plan, out_dir: Path) -> None:
+    """Draw predictions against MOS."""
+    figures.save(scatter_plots.draw(scatter_plots.from_cells(plan.cells)), out_dir, study.name)
+
+
+def draw_bhat(study: Study, plan: Plan, out_dir: Path) -> None:
+    """Draw the norm of the centred predictions."""
+    bhat.main([str(plan.cells[0].log / 'bhat.csv'), '--out_dir', str(out_dir)])
+
+
+def draw_t_test(study: Study, plan: Plan, out_dir: Path) -> None:
+    """Write and print the t-tests."""
+    plcc = t_test.plcc_of(plan.cells)
+    if not any(plcc.values()):
+        raise UserError('none of the 30 runs is there')
+    for style in FORMATS:
+        write_text(out_dir / f'{study.name}{SUFFIXES[style]}', t_test.draw(plcc, style))
+    print(t_test.draw(plcc), end='')
+
+
+DRAWERS = {'figure6': draw_figure6, 'figure7': draw_figure7, 'figureA': draw_bhat, 't-test': draw_t_test}
+
+
+def report(table: Sequence[Sequence[str]], out_dir: Path) -> None:
     """Print the table of all numbers, ours and the published ones, and write it in all formats."""
-    found = [*(verdicts.rows(target, shelf) for target in targets), *(system.rows() for system in systems)]
-    rows = [row.words() for some in found for row in some]
-    if not rows:
+    if not table:
         return
     for style in FORMATS:
-        write_text(out_dir / f'reproduced{SUFFIXES[style]}', render(verdicts.HEADER, rows, style))
-    print('\n' + render(verdicts.HEADER, rows), end='')
+        write_text(out_dir / f'reproduced{SUFFIXES[style]}', render(HEADER, table, style))
+    print('\n' + render(HEADER, table), end='')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_runtime.options import Add, Command, group
-from results_in_the_paper.driver.options import figure
+from results_in_the_paper import sources
 
 
 @group('predictions', 'the predictions that are drawn')
@@ -19,24 +19,22 @@ def drawn(add: Add) -> None:
     add('--npy_dir', metavar='DIR', help="folder of the authors' .npy files (default: results, or else npy/)")
 
 
-FIGURE7 = Command(__doc__, [drawn, figure])
+FIGURE7 = Command(__doc__, [drawn, sources.figure])
 
 if __name__ == '__main__':
     FIGURE7.begin()  # --help and mistakes end here, before torch and matplotlib are imported
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqa_runtime.errors import UserError, command
-from iqa_scoring.results import Predictions, Result, read_predictions
+from iqa_scoring.results import Predictions, read_predictions
+from iqa_studies.cells import Cell
 from iqa_training import figures
 from IQAperformance import CRITERIA
-from results_in_the_paper.driver import places
-from results_in_the_paper.driver.cells import cells
-from results_in_the_paper.driver.settings import LOSS_NAMES, find
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')
 
@@ -71,39 +69,37 @@ def _panel(ax: Axes, model: Predictions, limits: tuple[float, float]) -> None:
 
 
 def _from_npy(npy_dir: str | Path) -> dict[str, dict[str, Predictions]]:
-    return {data: {loss: read_predictions(Path(npy_dir) / f'{data}-{loss}.npy') for loss in LOSS_NAMES.values()}
+    return {data: {loss: read_predictions(Path(npy_dir) / f'{data}-{loss}.npy') for loss in sources.LOSSES}
             for data in DATA_SETS}
 
 
-def from_results(results: list[Result], base: Mapping | None = None) -> dict[str, dict[str, Predictions]]:
-    """Return {data set: {loss: predictions}} of the runs of Figure 7; UserError if a run is not there."""
-    predictions = {}
-    for cell in cells('figure7', base):
-        data, loss = cell.labels
-        result = find(results, cell.options, cell.tested)
-        if result is None:
-            raise UserError(f'no result of {loss} on {data}; this makes it: {" && ".join(cell.commands())}')
-        predictions.setdefault(data, {})[loss] = read_predictions(result.path.with_suffix('.csv'))
-    return predictions
+def from_cells(cells: Sequence[Cell]) -> dict[str, dict[str, Predictions]]:
+    """Return {data set: {loss: predictions}} of the runs of Figure 7; UserError if a result is not there."""
+    found = {}
+    for cell in cells:
+        for data in (cell.trained_on, *cell.tests):
+            result = cell.result(data)
+            if result is None:
+                raise UserError(f'no result of {cell.setting} on {data}; make it with: {" && ".join(cell.missing())}')
+            found.setdefault(data, {})[cell.setting] = read_predictions(result.with_suffix('.csv'))
+    return found
 
 
 def predictions(result_dir: str | None, npy_dir: str | None) -> dict[str, dict[str, Predictions]]:
     """Return the predictions, from the folder that is named, or else from the first place that has them all."""
     if npy_dir:
         return _from_npy(npy_dir)
-    if result_dir:
-        return from_results(places.results(result_dir))
-    try:
-        return from_results(places.results(None))
-    except UserError:
-        folders = places.published('npy')
-        for folder in folders:
-            if all((folder / f'{data}-{loss}.npy').is_file() for data in DATA_SETS for loss in LOSS_NAMES.values()):
-                print(f'Predictions of {folder}')
-                return _from_npy(folder)
-    commands = ' && '.join(cells('figure7')[0].commands())
-    raise places.missing('the predictions of figure7 are', [*places.own('results'), *folders], commands, 'npy/',
-                         '--npy_dir')
+    cells = sources.planned('figure7', None, sources.results(result_dir))[1].cells
+    if result_dir or all(cell.result(data) for cell in cells for data in DATA_SETS):
+        return from_cells(cells)
+    folders = sources.authors('npy')
+    for folder in folders:
+        if all((folder / f'{data}-{loss}.npy').is_file() for data in DATA_SETS for loss in sources.LOSSES):
+            print(f'Predictions of {folder}')
+            return _from_npy(folder)
+    commands = ' && '.join(sources.missing_of(sources.planned('figure7')[1])[:2])
+    raise sources.missing('the predictions of figure7 are', [*sources.own('results'), *folders], commands, 'npy/',
+                          '--npy_dir')
 
 
 @command

@@ -17,7 +17,7 @@ if not __package__:  # run as a script
 
 from iqa_runtime.options import Command
 from iqa_training.options import TRAIN
-from results_in_the_paper.driver.options import figure
+from results_in_the_paper.sources import figure
 
 # what goes together depends on the run: its own command checks it
 SVD_DEMO = Command(__doc__, [figure], [replace(one, check=None) for one in TRAIN.groups])

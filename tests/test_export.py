@@ -1,20 +1,23 @@
 """A run's TensorBoard curves as CSV files under the names that the figures read."""
 import json
+import shlex
 
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
+from iqa_studies.found import differences
+from iqa_training.curves import read_curve
+from iqa_training.option_files import number
 from iqa_training.options import TRAIN
 from iqa_training.scalars import read_scalars
-from results_in_the_paper import export_csv
-from results_in_the_paper.driver import figure_runs, plotting, settings
-from results_in_the_paper.driver.settings import PAPER
+from results_in_the_paper import export_csv, sources
 
 
 def options(**change) -> dict:
     """Options as options.json holds them: lists for tuples, and names that no figure asks for."""
-    return json.loads(json.dumps({**PAPER, 'opt_level': 'O1', **change, 'run_name': 'a-run'}))
+    return json.loads(json.dumps({**{name: TRAIN.defaults[name] for name in TRAIN.names()}, 'resize': True, **change,
+                                  'run_name': 'a-run'}))
 
 
 def make_run(folder, curves: dict, **change):
@@ -79,8 +82,8 @@ def test_export_is_read_back_by_the_figures(tmp_path):
     lines = written[0].read_text().splitlines()
     assert lines[0] == 'Wall time,Step,Value'
     assert lines[1].endswith(',1,0.5')
-    run = figure_runs.figure_runs('figure1')[0]
-    curve = plotting.read_run(run, tmp_path / 'csv', 'val', 'SROCC')
+    cell = sources.planned('figure1')[1].cells[0]
+    curve = read_curve(sources.csv_files(cell, tmp_path / 'csv')['val', 'SROCC'])
     assert curve.values.tolist() == values
     assert curve.epochs.tolist() == [1, 2, 3]
 
@@ -109,17 +112,20 @@ def test_bad_run_folders(tmp_path, fails, capsys):
     assert 'Norm-in-Norm_SROCC.csv' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('run', figure_runs.figure_runs(), ids=lambda run: run.template)
-def test_main_py_understands_the_command_of_every_run(run):
+@pytest.mark.parametrize('study', sources.STUDIES)
+def test_main_py_understands_the_command_of_every_run(study, tmp_path, monkeypatch):
     """The command that a missing file names trains exactly the run of that file."""
-    words = run.command().split()
-    assert words[:2] == ['python', 'main.py']
-    args = TRAIN.parse(words[2:])
-    assert settings.differences(args.values, run.options) == []
-    assert args.test_during_training == (run.figure == 'figure1')
+    monkeypatch.chdir(tmp_path)
+    for cell in sources.planned(study)[1].cells:
+        words = shlex.split(cell.trained_by())
+        assert words[:2] == ['python', 'main.py']
+        args = TRAIN.parse(words[2:])
+        assert differences(args.values, cell.options) == []
+        assert args.test_during_training == (study == 'figure1')
 
 
 @pytest.mark.parametrize(('value', 'text'), [(1e-3, '1e-3'), (1e-4, '1e-4'), (2.5e-5, '2.5e-5'), (0, '0'),
-                                             (.01, '0.01'), (.1, '0.1'), (1, '1'), (16, '16')])
+                                             (.01, '0.01'), (.1, '0.1'), (1, '1'), (16, '16'),
+                                             (.00123456781, '0.00123456781')])
 def test_numbers_in_names(value, text):
-    assert settings.number(value) == text
+    assert number(value) == text

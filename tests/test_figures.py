@@ -8,18 +8,21 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_runtime.errors import UserError
+from iqa_studies.published import rows
 from iqa_training import figures
 from iqa_training.curves import Curve, best, first_reaching, read_curve
+from iqa_training.options import TRAIN
 from results_in_the_paper import (
     backbone_performance_plot,
     bhat,
     bnMSE,
     image_size_performance_plot,
     loss_performance_curves,
+    lr_performance_plot,
     scatter_plots,
+    sources,
+    tables,
 )
-from results_in_the_paper.driver import figure_runs, paper, places, plotting, sweep
-from results_in_the_paper.driver.cells import HEADERS, cells
 
 CURVE_SCRIPTS = {'figure1': 'loss_performance_curves', 'figure4': 'bnMSE', 'figure5_lr': 'lr_performance_plot',
                  'figure5_bs': 'batch_size_performance_plot', 'figure5_ft_lr_ratio': 'ft_lr_ratio_performance_plot',
@@ -44,11 +47,14 @@ def write_curve(path, values) -> None:
 
 def write_figure(folder, figure: str, epochs: int = 4) -> None:
     """Simulated curves for all runs of a figure: correlations that rise, RMSE that falls."""
-    for i, run in enumerate(figure_runs.figure_runs(figure)):
-        for part in run.parts:
-            for metric in run.metrics:
-                rise = (i + 1) / 10 + .5 * np.arange(epochs) / epochs
-                write_curve(run.path(folder, part, metric), (20 - 10 * rise if metric == 'RMSE' else rise).tolist())
+    for i, cell in enumerate(runs_of(figure)):
+        for (_, criterion), path in sources.csv_files(cell, folder).items():
+            rise = (i + 1) / 10 + .5 * np.arange(epochs) / epochs
+            write_curve(path, (20 - 10 * rise if criterion == 'RMSE' else rise).tolist())
+
+
+def runs_of(figure: str, **given):
+    return sources.planned(figure, given)[1].cells
 
 
 def drawn(folder, name: str) -> bool:
@@ -75,22 +81,19 @@ def test_each_figure_is_drawn_from_the_recorded_files(figure, tmp_path, shared, 
 @pytest.mark.parametrize('figure', CURVE_SCRIPTS)
 def test_a_missing_file_is_named_with_the_command_that_makes_it(figure, tmp_path, fails):
     error = fails(script(figure).main, '--csv_dir', tmp_path, '--out_dir', tmp_path)
-    first = figure_runs.figure_runs(figure)[0]
-    assert str(first.path(tmp_path, first.parts[0], first.metrics[0])) in error
-    assert f'make it with: {first.command()}' in error
+    first = runs_of(figure)[0]
+    assert str(next(iter(sources.csv_files(first, tmp_path).values()))) in error
+    assert f'make it with: {first.trained_by()}' in error
 
 
 def test_commands_are_those_of_the_companion_paper():
-    commands = [run.command() for run in figure_runs.figure_runs()]
+    commands = [cell.trained_by() for figure in CURVE_SCRIPTS for cell in runs_of(figure)]
     for expected in ('python main.py --resize --loss_type mae --test_during_training',
                      'python main.py --resize --use_bn_end --loss_type mse',
                      'python main.py --resize -arch resnet50 --loss_type mae -lr 1e-3',
                      'python main.py --resize -arch resnet50 --ft_lr_ratio 0',
                      'python main.py'):
         assert expected in commands
-    demo = {'dataset': 'demo', 'architecture': 'resnet18', 'epochs': 5}
-    assert figure_runs.figure_runs('figure1', demo)[1].command() == \
-        'python main.py --dataset demo --resize -arch resnet18 --loss_type mse -e 5 --test_during_training'
 
 
 @pytest.mark.parametrize(('text', 'message'), [
@@ -124,10 +127,8 @@ def test_a_curve_ends_where_it_diverged(tmp_path, values, length):
     ('figure4', ['.5'] * 9), ('figure5_lr', ['.5', '.6']), ('figure5_lr', ['.5', 'nan'])])
 def test_runs_of_another_length_are_drawn_as_far_as_they_go(figure, values, tmp_path):
     write_figure(tmp_path / 'csv', figure)
-    run = figure_runs.figure_runs(figure)[-1]
-    for part in run.parts:
-        for metric in run.metrics:
-            write_curve(run.path(tmp_path / 'csv', part, metric), values)
+    for path in sources.csv_files(runs_of(figure)[-1], tmp_path / 'csv').values():
+        write_curve(path, values)
     script(figure).main(['--csv_dir', str(tmp_path / 'csv'), '--out_dir', str(tmp_path)])
     assert drawn(tmp_path, figure)
 
@@ -142,19 +143,26 @@ def test_a_run_that_stopped_is_marked():
     panel = {'MSE': whole, 'bnMSE': short, 'Norm-in-Norm': short._replace(diverged=True)}
     assert notes(bnMSE.draw({'SROCC': panel})) == ['stopped', 'diverged']
     nothing = Curve(np.array([]), np.array([]), diverged=True)
-    assert notes(sweep.draw({'mae': {'1e-3': nothing, '1e-4': whole}}, 'lr')) == ['lr 1e-3 diverged at once']
+    assert notes(lr_performance_plot.draw({'MAE': {'lr 1e-3': nothing, 'lr 1e-4': whole}})) == [
+        'lr 1e-3 diverged at once']
     assert len(image_size_performance_plot.draw({'PLCC': {'9x9': whole}}).axes) == 1
+
+
+def recorded(figure: str, shared) -> dict:
+    """The recorded curves of a figure: setting -> (part, criterion) -> curve."""
+    return sources.from_files(runs_of(figure), shared / 'paper/csv', [])
 
 
 def test_recorded_runs_stopped_where_the_paper_says(shared):
     stopped = []
-    for option in figure_runs.SWEEPS:
-        for run in figure_runs.figure_runs(f'figure5_{option}'):
-            curve = plotting.read_run(run, shared / 'paper/csv', 'val', 'PLCC')
-            assert best(curve, 'PLCC') == pytest.approx(paper.FIGURE5[option][run.key], abs=6e-4)
-            if curve.epochs[-1] < 30:
-                stopped.append((option, *run.key))
-    assert sorted(stopped) == sorted(paper.FIGURE5_STOPS)
+    for figure in ('figure5_lr', 'figure5_bs', 'figure5_ft_lr_ratio'):
+        study = sources.planned(figure)[0]
+        for setting, curves in recorded(figure, shared).items():
+            known, = study.published[setting].values()
+            assert best(curves['val', 'PLCC'], 'PLCC') == pytest.approx(known, abs=6e-4)
+            if curves['val', 'PLCC'].epochs[-1] < 30:
+                stopped.append(setting)
+    assert sorted(stopped) == ['MAE, ft_lr_ratio 1', 'MAE, lr 1e-3', 'MSE, lr 1e-3']
 
 
 def test_first_reaching():
@@ -167,17 +175,15 @@ def test_first_reaching():
 
 def test_recorded_epochs_at_which_others_reach_norm_in_norm(shared):
     """Norm-in-Norm's first epoch is reached by MAE in epochs 9 to 11, by MSE in epochs 8 to 10."""
-    curves = {run.key[0]: {(part, metric): plotting.read_run(run, shared / 'paper/csv', part, metric)
-                           for part in run.parts for metric in run.metrics}
-              for run in figure_runs.figure_runs('figure1')}
-    reached = {'mae': {}, 'mse': {}}
-    for panel in curves['mae']:
+    curves = recorded('figure1', shared)
+    reached = {'MAE': {}, 'MSE': {}}
+    for panel in curves['MAE']:
         found = loss_performance_curves.epochs_to_reach({loss: curves[loss][panel] for loss in curves}, panel[1])
         for loss, epoch in found.items():
             reached[loss][panel] = epoch
     order = [(part, metric) for metric in ('SROCC', 'PLCC', 'RMSE') for part in ('train', 'val', 'test')]
-    assert [reached['mae'][panel] for panel in order] == [10, 11, 11, 9, 11, 11, 9, 11, 11]
-    assert [reached['mse'][panel] for panel in order] == [8, 8, 10, 8, 10, 10, 8, 8, 10]
+    assert [reached['MAE'][panel] for panel in order] == [10, 11, 11, 9, 11, 11, 9, 11, 11]
+    assert [reached['MSE'][panel] for panel in order] == [8, 8, 10, 8, 10, 10, 8, 8, 10]
 
 
 ORIGINAL = 'Namespace(alpha=[1, 0])\n' + ''.join(
@@ -250,18 +256,22 @@ def test_figure6_shows_the_paper_alone_where_nothing_is_measured(tmp_path, capsy
     out = capsys.readouterr().out
     assert 'python main.py --resize -arch resnet34 --loss_type mse\n' in out
     assert 'python test_dataset.py --dataset CLIVE --resize -arch resnet18\n' in out
-    figure = backbone_performance_plot.draw(cells('figure6'), [])
+    figure = backbone_performance_plot.draw(rows(*sources.planned('figure6')))
     assert sum(len(ax.patches) for ax in figure.axes) == 24
     assert '.947' in notes(figure)
 
 
 def test_the_numbers_of_the_paper_agree_with_each_other():
-    for target in HEADERS:
-        for cell in cells(target):
-            assert cell.paper is None or 0 < cell.paper < (20 if cell.metric == 'RMSE' else 1)
-    assert paper.FIGURE6['CLIVE', 'SROCC']['norm-in-norm', 'resnext101_32x8d'] == paper.TABLE2[(1, 0), 'CLIVE']['SROCC']
-    assert paper.show(None) == 'not known'
-    assert all(cell.paper is None for cell in cells('table2', {'dataset': 'demo'}))  # not the paper's runs
+    known = {}
+    for name in (*tables.SHOWN, 'figure1'):
+        study, plan = sources.planned(name)
+        for row in rows(study, plan):
+            assert row.known is None or 0 < row.known < (20 if row.criterion == 'RMSE' else 1)
+            cell = next(cell for cell in plan.cells if cell.setting == row.setting)
+            if row.known is not None:
+                key = (cell.training.checkpoint.stem, row.data, row.criterion)
+                assert known.setdefault(key, row.known) == row.known, (name, row)
+    assert len(known) == 36
 
 
 # Where the scripts look if no folder is named
@@ -271,7 +281,7 @@ def elsewhere(tmp_path, monkeypatch):
     """A repository without results, whose results_in_the_paper/ is the current folder."""
     here = tmp_path / 'results_in_the_paper'
     here.mkdir()
-    monkeypatch.setattr(places, 'HERE', here)
+    monkeypatch.setattr(sources, 'HERE', here)
     monkeypatch.chdir(here)
     return tmp_path
 
@@ -291,25 +301,25 @@ def test_curves_are_found_in_their_places(place, outside, elsewhere, monkeypatch
     assert drawn(elsewhere / 'results/figures', 'figure4')
 
 
-def write_log(folder, run, values) -> None:
+def write_log(folder, cell, values) -> None:
     with SummaryWriter(str(folder)) as writer:
-        for part in run.parts:
-            for metric in run.metrics:
-                for step, value in enumerate(values, 1):
-                    writer.add_scalar(run.tag(part, metric), value, step)
-    (folder / 'options.json').write_text(json.dumps({**run.options, 'run_name': folder.name}))
+        for tag in cell.curves.values():
+            for step, value in enumerate(values, 1):
+                writer.add_scalar(tag, value, step)
+    options = {name: cell.options[name] for name in TRAIN.names()}
+    (folder / 'options.json').write_text(json.dumps({**options, 'run_name': folder.name}))
 
 
 def test_curves_are_read_from_the_logs_of_runs(elsewhere, capsys, fails):
-    runs = figure_runs.figure_runs('figure4')
+    runs = runs_of('figure4')
     for i, run in enumerate(runs):
         write_log(elsewhere / f'runs/{i}', run, [.1 * i, .5])
     (elsewhere / 'runs/broken').mkdir()
     (elsewhere / 'runs/broken/options.json').write_text('{')
-    curves = plotting.read_figure('figure4', bnMSE.FIGURE4.parse([]))
+    curves = sources.read_figure('figure4', bnMSE.FIGURE4.parse([]))
     assert capsys.readouterr().out == 'Curves of the logs in runs/\n'
     for i, run in enumerate(runs):
-        assert curves[run.key]['val', 'PLCC'].values == pytest.approx([.1 * i, .5])
+        assert curves[run.setting]['val', 'PLCC'].values == pytest.approx([.1 * i, .5])
     (elsewhere / 'runs/1/options.json').unlink()
     error = fails(script('figure4').main)
     assert 'MSE_SROCC.csv, a curve of figure4, is not found' in error
@@ -322,7 +332,7 @@ def test_curves_are_read_from_the_logs_of_runs(elsewhere, capsys, fails):
 def test_what_is_missing_is_said_with_both_ways_to_get_it(module, wanted, command, published, elsewhere, fails):
     error = fails(importlib.import_module(f'results_in_the_paper.{module}').main)
     assert wanted in error
-    assert f'this makes it: {command}' in error or command in error
+    assert f'make it with: {command}' in error or command in error
     assert f'or put {published}, which the original package has in its results_in_the_paper, into ' in error
     for place in ('../runs' if module == 'bhat' else '../results', published.rstrip('/')):
         assert place in error

@@ -13,7 +13,8 @@ from iqa_training.train_ranker import TRAIN_RANKER
 from results_in_the_paper.reproduce import REPRODUCE
 
 SCRIPTS = sorted({*(module for module, _ in SUBCOMMANDS.values()),
-                  *(f'results_in_the_paper.{path.stem}' for path in (ROOT / 'results_in_the_paper').glob('*.py'))})
+                  *(f'results_in_the_paper.{path.stem}' for path in (ROOT / 'results_in_the_paper').glob('*.py')
+                    if path.stem != 'sources')})
 COMMANDS = {'train': TRAIN, 'test': TEST, 'score': SCORE, 'export': EXPORT, 'ensemble': ENSEMBLE, 'predict': PREDICT,
             'ranker': TRAIN_RANKER, 'reproduce': REPRODUCE}
 

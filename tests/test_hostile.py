@@ -27,12 +27,12 @@ from iqa_scoring.results import read_results
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, references_in
+from iqa_studies.found import find
 from iqa_training.card import about
 from iqa_training.options import TRAIN
 from iqa_training.state import random_states, read_state, restore, set_random_states
 from IQAmodel import create_model, load
-from results_in_the_paper import export_csv
-from results_in_the_paper.driver.settings import PAPER, find
+from results_in_the_paper import export_csv, sources
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 NAN, INF = float('nan'), float('inf')
@@ -288,8 +288,8 @@ def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
 # options.json, results, tables of scores, splits
 
 @settings(ANY, max_examples=200)
-@given(st.dictionaries(st.sampled_from([*list(PAPER), 'run_name', 'split_hash', 'csv', 'x']), JSON, max_size=4), JSON,
-       st.sampled_from(['', 'cut', 'deep', 'other']))
+@given(st.dictionaries(st.sampled_from([*sorted(TRAIN.names()), 'run_name', 'split_hash', 'csv', 'x']), JSON,
+                       max_size=4), JSON, st.sampled_from(['', 'cut', 'deep', 'other']))
 def test_any_options_json(tmp_path_factory, options, run_name, spoil):
     folder = tmp_path_factory.getbasetemp() / 'run'
     folder.mkdir(exist_ok=True)
@@ -297,7 +297,7 @@ def test_any_options_json(tmp_path_factory, options, run_name, spoil):
     text = {'': text, 'cut': text[:-1], 'deep': '[' * 100_000, 'other': json.dumps(run_name)}[spoil]
     (folder / 'options.json').write_text(text)
     try:
-        names = export_csv.file_names(export_csv.read_options(folder), ['val/demo/SROCC', '../../x', 'a\0b'])
+        names = export_csv.file_names(sources.read_options(folder), ['val/demo/SROCC', '../../x', 'a\0b'])
     except UserError as error:
         refused(error, 'options.json')
     else:
@@ -329,7 +329,7 @@ def test_any_results(tmp_path_factory, change, spoil):
     (folder / 'x.json').write_text({'': text, 'cut': text[:-1], 'deep': '[' * 100_000}[spoil])
     try:
         results = read_results(folder)
-        find(results, PAPER, 'demo')
+        find(results, TRAIN.defaults, 'demo')
     except UserError as error:
         refused(error, 'x.json')
     else:

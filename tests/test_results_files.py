@@ -9,9 +9,10 @@ from scipy import stats
 
 from iqa_runtime.errors import UserError
 from iqa_scoring import results
-from results_in_the_paper import backbone_performance_plot, scatter_plots, t_test, tables
-from results_in_the_paper.driver.cells import HEADERS, cells
-from results_in_the_paper.driver.settings import LOSS_NAMES, find
+from iqa_studies.found import find
+from iqa_studies.published import rows
+from iqa_training.options import TRAIN
+from results_in_the_paper import backbone_performance_plot, scatter_plots, sources, t_test, tables
 
 
 def save(path, content) -> str:
@@ -130,15 +131,21 @@ def test_predictions_may_lack_the_std(tmp_path):
     assert np.isnan(found.std).all()
 
 
-def write_result(folder, name: str, cell, **metrics) -> None:
-    part = 'test' if cell.tested == cell.options['dataset'] else 'all'
+def write_result(folder, name: str, cell, data: str | None = None, **metrics) -> None:
     (folder / f'{name}.json').write_text(json.dumps(
-        {'metrics': metrics, 'options': cell.options, 'dataset': cell.tested, 'part': part}))
+        {'metrics': metrics, 'options': {name: cell.options[name] for name in TRAIN.names()},
+         'dataset': data or cell.trained_on, 'part': 'all' if data else 'test'}))
+
+
+def write_study(folder, study: str, **metrics) -> None:
+    """Write results of all tests of a study."""
+    for i, cell in enumerate(sources.planned(study)[1].cells):
+        for data in (None, *cell.tests):
+            write_result(folder, f'{i}{data or ""}', cell, data, **metrics)
 
 
 def test_tables_show_paper_ours_and_difference(tmp_path, capsys):
-    for i, cell in enumerate(cells('table2')):
-        write_result(tmp_path, str(i // 2), cell, SROCC=.94, PLCC=float('nan'))
+    write_study(tmp_path, 'table2', SROCC=.94, PLCC=float('nan'))
     tables.main(['table2', '--result_dir', str(tmp_path), '--format', 'csv'])
     out = capsys.readouterr().out
     assert 'l,KonIQ-10k,0.937,0.940,+0.003,0.947,nan,-\n' in out
@@ -151,41 +158,38 @@ def test_what_is_not_known_is_never_a_number(tmp_path, capsys):
     out = capsys.readouterr().out
     assert 'python main.py --resize -arch resnet18 --p 2 --q 1\n' in out
     assert 'python main.py --resize --alpha 1 0.1\n' in out
-    assert 'python main.py --resize -arch resnet50 -lr 0.01 --optimizer sgd\n' in out
-    known = [cell for cell in cells('table1') if cell.paper is not None]
-    assert {cell.labels[1:] for cell in known} == {('1', '2')}
-    assert not any(cell.paper for target in ('tableA1', 'tableA2') for cell in cells(target))
+    assert 'python main.py --resize -arch resnet50 --optimizer sgd -lr 0.01\n' in out
+    known = {row.setting for row in rows(*sources.planned('table1')) if row.known is not None}
+    assert known == {f'{name}, p 1, q 2' for name in ('ResNet-18', 'ResNet-34', 'ResNet-50', 'ResNeXt-101')}
     assert (tmp_path / 'out/tableA1.txt').read_text().count('not known') == 24
     assert {path.suffix for path in (tmp_path / 'out').glob('table1.*')} == {'.csv', '.md', '.tex', '.txt'}
 
 
-@pytest.mark.parametrize('target', HEADERS)
-def test_every_cell_finds_its_own_result_and_no_other(tmp_path, target):
-    own = cells(target)
-    for i, cell in enumerate(own):
-        write_result(tmp_path, f'{i:03d}', cell, **{cell.metric: 1000. + i})
+@pytest.mark.parametrize('study', tables.SHOWN)
+def test_every_cell_finds_its_own_result_and_no_other(tmp_path, study):
+    cells = sources.planned(study)[1].cells
+    write_study(tmp_path, study, SROCC=.9)
     found = results.read_results(tmp_path)
-    assert len(found) == len(own)
-    for cell in own:
-        result = find(found, cell.options, cell.tested)
-        twin = own[int(result.path.stem)]
-        assert (twin.labels, twin.tested) == (cell.labels, cell.tested)
+    for i, cell in enumerate(cells):
+        for data in (cell.trained_on, *cell.tests):
+            assert find(found, cell.options, data).path.stem == f'{i}{data if data != cell.trained_on else ""}'
 
 
 def test_figures_6_and_7_from_our_results(tmp_path):
-    for i, cell in enumerate(cells('figure7')):
-        write_result(tmp_path, f'{i // 3}', cell, SROCC=.9, PLCC=.9, RMSE=9.)
-        rows = ''.join(f'{j},{j},1,{j + j % 3}\n' for j in range(20))
-        (tmp_path / f'{i // 3}.csv').write_text('name,mos,std,pq\n' + rows)
+    write_study(tmp_path, 'figure7', SROCC=.9, PLCC=.9, RMSE=9.)
+    lines = ''.join(f'{j},{j},1,{j + j % 3}\n' for j in range(20))
+    for path in tmp_path.glob('*.json'):
+        path.with_suffix('.csv').write_text('name,mos,std,pq\n' + lines)
     scatter_plots.main(['--result_dir', str(tmp_path), '--out_dir', str(tmp_path)])
     assert (tmp_path / 'figure7.pdf').exists()
-    figure = backbone_performance_plot.draw(cells('figure6'), results.read_results(tmp_path))
+    study, plan = sources.planned('figure6', None, results.read_results(tmp_path))
+    figure = backbone_performance_plot.draw(rows(study, plan))
     assert sum(len(ax.patches) for ax in figure.axes) == 24 + 6
 
 
 def test_a_missing_result_is_named_with_the_commands(tmp_path, fails):
     error = fails(scatter_plots.main, '--result_dir', tmp_path, '--out_dir', tmp_path)
-    assert 'no result of MAE on KonIQ-10k; this makes it: python main.py --resize --loss_type mae\n' in error
+    assert 'no result of MAE on KonIQ-10k; make it with: python main.py --resize --loss_type mae ' in error
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"metrics": {}}',
@@ -213,16 +217,14 @@ def test_t_test_of_thirty_runs(tmp_path, capsys, fails):
     assert 'python main.py --dataset CLIVE --resize -arch resnet18 --loss_type mae' in fails(
         t_test.main, '--result_dir', tmp_path)
     rng = np.random.default_rng(0)
-    for i, loss in enumerate(LOSS_NAMES):
-        for split in range(10):
-            (tmp_path / f'{loss}{split}.json').write_text(json.dumps({
-                'metrics': {'PLCC': .7 + i / 20 + rng.normal(0, .01)}, 'part': 'test', 'dataset': 'CLIVE',
-                'options': t_test.run_options(loss, split)}))
+    for cell in sources.planned('t-test')[1].cells:
+        i = sources.LOSSES.index(cell.setting)
+        write_result(tmp_path, f'{cell.setting}{cell.split}', cell, PLCC=.7 + i / 20 + rng.normal(0, .01))
     t_test.main(['--result_dir', str(tmp_path)])
     out = capsys.readouterr().out
     assert 'Norm-in-Norm - MAE' in out
     assert 'missing' not in out
-    (tmp_path / 'mse4.json').unlink()
+    (tmp_path / 'MSE4.json').unlink()
     t_test.main(['--result_dir', str(tmp_path)])
     command = 'python main.py --dataset CLIVE --resize -arch resnet18 --loss_type mse --exp_id 4\n'
     assert command in capsys.readouterr().out

@@ -1,42 +1,48 @@
-"""The driver's systems: their stages run in order, what is done is not done again, published numbers beside ours."""
+"""Studies that train in stages: what is done is not done again, published numbers beside ours."""
+import hashlib
 import shlex
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, make_tiny
 
 from iqa_runtime.checkpoint import load_checkpoint
+from iqa_studies.chains import plan_chain
+from iqa_studies.published import reason, rows
+from iqa_studies.study import read_study
 from iqa_training.naming import checkpoint_file
 from iqa_training.options import TRAIN
-from results_in_the_paper import reproduce
-from results_in_the_paper.driver.systems import Setting, System, system_of
-from results_in_the_paper.driver.targets import SYSTEMS
+from results_in_the_paper import reproduce, sources
 
 GIVEN = ['--im_dir', 'tiny/images', '--data_info', 'tiny/info.mat', '--device', 'cpu', '--no-pbar', '--no-summary']
 
 
-def two_stages(setting):
-    """A network is trained, and its weights are fine-tuned at two learning rates."""
-    first = setting.train('first.txt')
-    others = [setting.train('first.txt', '--pretrained', str(first.checkpoint), '-lr', rate)
-              for rate in ('1e-3', '1e-4')]
-    return System([[first], others], lambda: [setting.row('first', 'SROCC', .5, first, tolerance=2),
-                                              setting.row('second', 'PLCC', .5, others[0], 'shown, not judged')])
+TWO_STAGES = """
+settings:
+  first: {recipe: first.txt}
+  second: {recipe: first.txt, lr: 1e-3, after: first}
+  third: {recipe: first.txt, lr: 1e-4, after: first}
+tolerance: 1
+published: {first: {SROCC: .5}, second: {PLCC: null}}
+"""
 
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     make_tiny(tmp_path / 'tiny')
     (tmp_path / 'first.txt').write_text('# a recipe\n--dataset demo -arch cnniqa --loss_type mse -e 1\n')
+    (tmp_path / 'two_stages.yaml').write_text(TWO_STAGES)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(SYSTEMS, 'two_stages', f'{__name__}:two_stages')
+    monkeypatch.setitem(sources.STUDIES, 'two_stages', tmp_path / 'two_stages.yaml')
+    monkeypatch.setattr(reproduce, 'TARGETS', (*reproduce.TARGETS, 'two_stages'))
 
 
 def test_the_commands_and_mistakes(system, capsys, fails):
     assert reproduce.main(['two_stages', '--dry_run', *GIVEN]) == 0
     lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     assert [line[:2] for line in lines] == [['python', str(ROOT / 'main.py')]] * 3
-    assert [line[-4:] for line in lines[1:]] == [['-lr', rate, '--resume', 'auto'] for rate in ('1e-3', '1e-4')]
-    assert '--learning_rate: the system chooses it by itself' in fails(reproduce.main, 'two_stages', '-lr', '1')
+    assert ['-lr' in line and line[line.index('-lr') + 1] for line in lines] == [False, '1e-3', '1e-4']
+    assert '--learning_rate: two_stages varies it by itself' in fails(reproduce.main, 'two_stages', '-lr', '1')
     assert '--resume: the driver chooses it' in fails(reproduce.main, 'two_stages', '--resume', 'auto')
     assert 'did you mean two_stages?' in fails(reproduce.main, 'two_stage')
 
@@ -46,8 +52,8 @@ def test_train_and_compare(system, capsys, tmp_path):
     out = capsys.readouterr().out
     assert out.startswith('0 of 3 runs are there\n')
     assert 'tensors are those of the network' in out
-    rows = [line.split('  ') for line in out.splitlines() if line.startswith(('first SROCC', 'second PLCC'))]
-    assert [row[-1].strip() for row in rows] == ['PASS', 'shown, not judged']
+    found = [line.split('  ') for line in out.splitlines() if line.startswith('two_stages, ')]
+    assert [row[-1].strip() for row in found] == ['other setting', 'not known']
     assert {path.suffix for path in (tmp_path / 'results/figures').iterdir()} == {'.txt', '.md', '.tex', '.csv'}
     assert len(list((tmp_path / 'checkpoints').glob('*.pth'))) == 3
     assert all(load_checkpoint(path)['finished'] for path in (tmp_path / 'checkpoints').glob('*.pth'))
@@ -82,9 +88,14 @@ def test_the_table_of_svd_cnniqa(tmp_path, monkeypatch, capsys, fails):
     assert len(ten) == 60
     assert {args.split_index for args in ten} == set(range(1, 11))
     assert {args.pretrained for args in ten} == {'weights.pth'}
-    assert '--im_dir: svd_cnniqa trains on two data sets' in fails(reproduce.main, 'svd_cnniqa', '--im_dir', 'x')
-    assert '--epochs: the system chooses it by itself' in fails(reproduce.main, 'svd_cnniqa', '-e', '2')
-    rows = system_of('svd_cnniqa', Setting({'pretrained': 'weights.pth'})).rows()
-    assert [row.known for row in rows[:3]] == [.5429, .6038, .3753]
-    assert {row.verdict() for row in rows} == {'no result'}
-    assert rows[-3].cell.startswith('HyperIQA')
+    assert '--im_dir: svd_cnniqa trains on several data sets' in fails(reproduce.main, 'svd_cnniqa', '--im_dir', 'x')
+    assert '--epochs: svd_cnniqa varies it by itself' in fails(reproduce.main, 'svd_cnniqa', '-e', '2')
+    study = read_study(sources.STUDIES['svd_cnniqa']).having({'pretrained': 'weights.pth'})
+    found = rows(study, plan_chain(study))
+    assert [row.known for row in found[:3]] == [.5429, .6038, .3753]
+    assert {row.verdict() for row in found} == {'no result'}
+    assert 'HyperIQA' in found[-3].label
+    assert reason(study) == 'shown, not judged'
+    digest = hashlib.sha256(b'others').hexdigest()
+    assert reason(replace(study, judged_from=digest[:8])) == ''
+    assert reason(replace(study, judged_from=digest[:8]).having({'seed': 3})) == 'other setting'
