@@ -64,9 +64,8 @@ def reproduction(add) -> None:
 
 
 # what goes together depends on the recipe of a run, too: its own command checks it
-UNCHECKED = [replace(one, check=None, table=None) for one in (*TRAINING, *LOSS, split)]
-REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *NETWORK, *PREPROCESSING, places,
-                                              machine])
+UNCHECKED = [replace(one, check=None, table=None) for one in (*TRAINING, *LOSS, *NETWORK, split)]
+REPRODUCE = Command(__doc__, [reproduction], [data, *UNCHECKED, recording, *PREPROCESSING, places, machine])
 
 if __name__ == '__main__':
     REPRODUCE.begin()  # --help and mistakes end here, before torch is imported
@@ -87,6 +86,7 @@ from iqa_studies.published import HEADER, rows
 from iqa_studies.study import Study, read_study
 from iqa_training import figures
 from iqa_training.options import TRAIN
+from iqa_training.scalars import read_scalars
 from results_in_the_paper import (
     backbone_performance_plot,
     batch_size_performance_plot,
@@ -206,7 +206,7 @@ def run_chains(chains: Iterable[Plan], free: list[dict[str, str]]) -> list[str]:
 
 def draw(study: Study, plan: Plan, out_dir: Path) -> list[str]:
     """Draw a study into a folder by the script of its figure or table; return its failures in words."""
-    failures = [] if study.name not in CURVES else export(study, plan)
+    failures = export(plan) if study.name in CURVES else []
     try:
         if study.name in CURVES:
             draw_curves(study, plan, out_dir)
@@ -220,18 +220,19 @@ def draw(study: Study, plan: Plan, out_dir: Path) -> list[str]:
     return failures
 
 
-def export(study: Study, plan: Plan) -> list[str]:
-    """Bring the curves of all runs under the names that the figures read, as far as they went; return the failures.
+def export(plan: Plan) -> list[str]:
+    """Write the curves of all runs as the CSV files that the figures read, as far as they went; return the failures.
 
     A log counts before CSV files, which may be of another setting's run.
     """
     failures = []
     for cell in plan.cells:
         try:
-            if cell.has_log():
-                export_csv.export(cell.log, Path(cell.options['result_dir'], 'csv'),
-                                  {name: study.common[name] for name in study.given & TRAIN.names()})
-            elif not cell.result() or not cell.is_recorded():
+            curves = read_scalars(cell.log) if cell.has_log() else {}
+            for path, tag in cell.curves.items():
+                if tag in curves:
+                    write_text(path, export_csv.csv_text(curves[tag]))
+            if not curves and not (cell.result() and cell.is_recorded()):
                 failures.append(f'{cell.training.checkpoint.stem} left no curves')
         except UserError as error:
             failures.append(str(error))

@@ -52,7 +52,7 @@ TAGS = [f'{part}/KonIQ-10k/{metric}' for part in ('train', 'val', 'test')
 ])
 def test_names_follow_from_the_options(change, tag, names):
     found = export_csv.file_names(options(**change), TAGS)
-    assert found[tag] == names
+    assert sorted(found[tag]) == sorted(names)
     assert 'val/KonIQ-10k/KROCC' not in found  # no figure reads it
 
 
