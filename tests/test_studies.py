@@ -184,7 +184,7 @@ ALIASES = 'title:\n- &a0 [a, b, c, d]\n' + ''.join(f'- &a{i + 1} [{", ".join([f"
     ('yes: 1\ntrue: 2', "the key 'true' twice (line 2)"), ('{1: a, 1.0: b}', "the key '1.0' twice"),
     ('- 1', 'expected a study: title'),
     ('', 'expected a study'), ('!!python/object/apply:os.system [ls]', 'could not determine a constructor'),
-    ('&a [*a]', 'expected a study'), ('[' * 2000, 'no YAML'), ('a: ' + 'b' * (1 << 18), 'larger than')])
+    ('&a [*a]', 'aliases'), ('[' * 2000, 'no YAML'), ('a: ' + 'b' * (1 << 18), 'larger than')])
 def test_what_is_no_study(text, message, tmp_path, fails):
     (tmp_path / 'study.yaml').write_text(text)
     assert message in fails(run.main, tmp_path / 'study.yaml')
