@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iqa_data.info import dataset_name, named_source, require
+from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
 from iqa_runtime.running import Job
 from iqa_scoring.options import TEST
 from iqa_studies.outcome import Outcome
 from iqa_studies.study import KEEP
-from iqa_training.scalars import read_scalars
 from iqa_training.steps import Step, is_finished
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from iqa_data.info import dataset_name
+from iqa_results.read import Result, read_results
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import file_name
 from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import TEST
-from iqa_scoring.results import Result, read_results
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.found import NOT_COMPARED, find
 from iqa_studies.study import PLACES, Study

@@ -30,10 +30,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
+from iqa_results.table_formats import render
 from iqa_runtime.checks import fields, line, list_of, optional, text, whole
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_json, read_text
-from iqa_runtime.table_formats import render
 from iqa_studies.honesty import check
 from iqa_studies.outcome import Outcome
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from iqa_data.info import DATASETS
 from iqa_data.transforms import Preprocess
+from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
 from iqa_studies.outcome import Outcome
-from iqa_training.scalars import read_scalars
 
 
 def macs(outcome: Outcome) -> float:

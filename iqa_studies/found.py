@@ -3,7 +3,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 
 from iqa_data.info import dataset_name
-from iqa_scoring.results import Result
+from iqa_results.read import Result
 from iqa_training.options import TRAIN
 
 # options of training that do not make another run: precision, processes, and what other options imply

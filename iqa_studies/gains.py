@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from iqa_results.read import read_predictions
 from iqa_runtime.errors import UserError
 from iqa_scoring.ensemble import Predictions
-from iqa_scoring.results import read_predictions
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.published import RESAMPLES, Row
 from iqa_studies.published import rows as rows_of

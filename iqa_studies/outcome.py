@@ -4,9 +4,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iqa_results.read import read_summary
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
-from iqa_scoring.results import read_summary
 
 if TYPE_CHECKING:  # slow to import
     import pandas as pd

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from iqa_results.curves import Curve, as_curve, best, read_curve, read_scalars
+from iqa_results.read import metrics_of, read_predictions
 from iqa_runtime.errors import UserError
-from iqa_scoring.results import metrics_of, read_predictions
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.study import ENSEMBLE, Measure, Study
-from iqa_training.curves import Curve, as_curve, best, read_curve
-from iqa_training.scalars import read_scalars
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
 

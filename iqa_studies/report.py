@@ -16,22 +16,22 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from iqa_data.info import dataset_name
-from iqa_runtime.charts import THEME, Scatter, svg
+from iqa_results import figures
+from iqa_results import statistics as st
+from iqa_results.charts import THEME, Scatter, svg
+from iqa_results.curves import Curve, as_curve, read_scalars
+from iqa_results.page import data_uri, svg_uri, write_page
+from iqa_results.table_formats import SUFFIXES, render
 from iqa_runtime.checks import json_text
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import write_text
-from iqa_runtime.table_formats import SUFFIXES, render
-from iqa_scoring import iqa_statistics as st
-from iqa_scoring.report import THUMBNAIL, data_uri, svg_uri, write_page
+from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.stream import Preprocess, Reader
 from iqa_studies.cost import folder_of
 from iqa_studies.honesty import check
 from iqa_studies.outcome import Outcome
 from iqa_studies.published import HEADER, Row
 from iqa_studies.study_tables import MAPPED, TABLES, Study, StudyTable, over_units
-from iqa_training import figures
-from iqa_training.curves import Curve, as_curve
-from iqa_training.scalars import read_scalars
 
 STYLES = ('csv', 'markdown', 'latex')
 COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#000000')  # Okabe and Ito

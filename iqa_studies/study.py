@@ -37,6 +37,7 @@ from iqa_data import options as of_data
 from iqa_data.info import dataset_name
 from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, text, whole
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.names import PARTS
 from iqa_runtime.options import machine, shown
 from iqa_runtime.yaml_files import read_yaml
 from iqa_scoring.options import HOW
@@ -52,7 +53,6 @@ CHOSEN = {'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resu
 FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {*PLACES, *CHOSEN}
 OF_THE_SPLIT = TRAIN.names(of_data.split)
 KEEP = {'curves': '--test_during_training', 'bhat': '--log_bhat'}
-PARTS = ('train', 'val', 'test')
 ENSEMBLE = 'ensemble'  # label of published numbers of all networks together
 MEASURE = re.compile(rf'(mean |best val |)({"|".join(CRITERIA)})(?: on (.+))?')
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from iqa_scoring import iqa_statistics as st
+from iqa_results import statistics as st
 from iqa_studies import cost
 from iqa_studies.outcome import Outcome
 from IQAperformance import CRITERIA, agreement

@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results import figures
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Add, Command, group
 from iqa_runtime.tables import Table
-from iqa_training import figures
 from results_in_the_paper import sources
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}

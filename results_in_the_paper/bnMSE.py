@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results import figures
+from iqa_results.curves import Curve
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
-from iqa_training import figures
-from iqa_training.curves import Curve
 from results_in_the_paper import sources
 
 STYLES = {'MSE': sources.LOSS_STYLES['MSE'], 'bnMSE': {'color': '#009E73', 'linestyle': (0, (4, 1.2, 1, 1.2))},

@@ -18,7 +18,7 @@ from iqa_runtime.option_types import choice, number
 from iqa_runtime.options import Add, Command, group
 from results_in_the_paper.sources import add_format
 
-HEADS = 'iqa_scoring.results:HEADS'
+HEADS = 'iqa_results.read:HEADS'
 
 
 @group('comparison', 'the models, and how they are compared')
@@ -43,12 +43,12 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import rankdata
 
+from iqa_results import statistics as st
+from iqa_results.read import Predictions, read_predictions
+from iqa_results.table_formats import render
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
-from iqa_runtime.table_formats import render
-from iqa_scoring import iqa_statistics as st
-from iqa_scoring.results import Predictions, read_predictions
 from IQAperformance import CRITERIA, interval
 
 OUTLIERS = 'outlier ratio'

@@ -13,12 +13,12 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import Add, Command, group
 from iqa_studies.found import differences
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 from results_in_the_paper import sources
 
 CSV_DIR = 'results/csv'

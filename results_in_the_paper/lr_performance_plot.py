@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results import figures
+from iqa_results.curves import Curve, best
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from iqa_studies.published import triple
-from iqa_training import figures
-from iqa_training.curves import Curve, best
 from results_in_the_paper import sources
 
 

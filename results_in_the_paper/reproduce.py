@@ -74,19 +74,19 @@ import shlex
 from collections.abc import Sequence
 
 from iqa_data.info import dataset_name
+from iqa_results import figures
+from iqa_results.curves import read_scalars
+from iqa_results.table_formats import FORMATS, SUFFIXES, render
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_runtime.recipes import FOLDER
 from iqa_runtime.running import INTERRUPTED, Runner, gpus, slots, terminable
-from iqa_runtime.table_formats import FORMATS, SUFFIXES, render
 from iqa_studies.cells import Plan
 from iqa_studies.chains import plan_chain
 from iqa_studies.gains import numbers
 from iqa_studies.published import HEADER, rows
 from iqa_studies.study import Study, read_study
-from iqa_training import figures
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 from results_in_the_paper import (
     backbone_performance_plot,
     batch_size_performance_plot,

@@ -30,10 +30,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iqa_results import figures
+from iqa_results.read import Predictions, read_predictions
 from iqa_runtime.errors import UserError, command
-from iqa_scoring.results import Predictions, read_predictions
 from iqa_studies.cells import Cell
-from iqa_training import figures
 from IQAperformance import CRITERIA
 
 DATA_SETS = ('KonIQ-10k', 'CLIVE')

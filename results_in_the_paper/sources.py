@@ -11,21 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
+from iqa_results.curves import Curve, as_curve, best, read_curve, read_scalars
+from iqa_results.figures import files
+from iqa_results.read import Result, read_results
+from iqa_results.table_formats import FORMATS
 from iqa_runtime.checks import checked_value, dict_of, file_name, plain
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_outputs, read_json
 from iqa_runtime.option_types import choice
 from iqa_runtime.options import Add, Options, group
-from iqa_runtime.table_formats import FORMATS
-from iqa_scoring.results import Result, read_results
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.chains import plan_chain
 from iqa_studies.found import differences
 from iqa_studies.study import Study, read_study
-from iqa_training.curves import Curve, as_curve, best, read_curve
-from iqa_training.figures import files
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 
 HERE = Path(__file__).parent
 STUDIES = {path.stem: path for path in sorted(HERE.glob('*.yaml'))}

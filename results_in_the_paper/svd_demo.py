@@ -34,12 +34,12 @@ from matplotlib.figure import Figure
 
 from iqa_data.demo import OUT_DIR, make_demo
 from iqa_data.info import Info, read_info
+from iqa_results import figures
+from iqa_results.table_formats import render
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
 from iqa_runtime.options import words_of
-from iqa_runtime.table_formats import render
-from iqa_training import figures
 from iqa_training.naming import checkpoint_file
 
 SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast', 'quantisation')

@@ -10,10 +10,10 @@ import numpy as np
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results.read import metrics_of
+from iqa_results.table_formats import render
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.options import Add, Command, group
-from iqa_runtime.table_formats import render
-from iqa_scoring.results import metrics_of
 from iqa_studies.cells import Cell
 from results_in_the_paper import sources
 

@@ -6,10 +6,10 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from iqa_results.table_formats import FORMATS, SUFFIXES, render
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import Add, Command, group
-from iqa_runtime.table_formats import FORMATS, SUFFIXES, render
 from iqa_studies.published import Row, rows, triple
 from results_in_the_paper import sources
 

@@ -5,12 +5,11 @@ import shlex
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from iqa_results.curves import read_curve, read_scalars
 from iqa_runtime.errors import UserError
 from iqa_studies.found import differences
-from iqa_training.curves import read_curve
 from iqa_training.option_files import number
 from iqa_training.options import TRAIN
-from iqa_training.scalars import read_scalars
 from results_in_the_paper import export_csv, sources
 
 

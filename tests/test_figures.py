@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from iqa_results import figures
+from iqa_results.curves import Curve, best, first_reaching, read_curve
 from iqa_runtime.errors import UserError
 from iqa_studies.published import rows
-from iqa_training import figures
-from iqa_training.curves import Curve, best, first_reaching, read_curve
 from iqa_training.options import TRAIN
 from results_in_the_paper import (
     backbone_performance_plot,

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
+from iqa_results.figures import STYLE
 from iqa_runtime import running
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
@@ -25,7 +26,6 @@ from iqa_studies.chains import plan_chain
 from iqa_studies.found import differences
 from iqa_studies.published import HEADER, Row, rows
 from iqa_studies.study import read_study
-from iqa_training.figures import STYLE
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import HeadPerformance, Performance, write_results
