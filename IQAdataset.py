@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from iqa_data import AUGMENTATIONS, PAPERS
-from iqa_data.augmentation import Augmentation
+from iqa_data.augmentation import Augmentation, FixedAugmentation
 from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.crops import Crops, crops_of
 from iqa_data.images import ImageError, opened
@@ -40,7 +40,8 @@ class IQADataset(Dataset):
         paths: the image files of each item, reference first.
         mos, std: (N,) mean and standard deviation of the opinions.
         read: path -> (H, W, 3) uint8 array: Preprocess.array or a DecodedImages.
-        augment: PIL images of an item -> as many PIL images, the random part of training.
+        augment: PIL images of an item -> as many PIL images, the random part of training. A FixedAugmentation has
+            variants of item i at the positions i + N variant.
         more: name -> (N, C) what else is known of the opinions (see iqa_runtime.labels.Labels).
     """
 
@@ -77,13 +78,22 @@ class IQADataset(Dataset):
         for n, i in enumerate(rows):
             for place, pixels in zip(places, first if n == 0 else self._pixels(i), strict=True):
                 place[n] = pixels
-        return tuple(batch.permute(0, 3, 1, 2) for batch in batches), self.labels.map(lambda values: values[rows])
+        return tuple(batch.permute(0, 3, 1, 2) for batch in batches), self.labels_of(rows)
 
-    def _pixels(self, i: int) -> list[np.ndarray]:
+    def labels_of(self, rows: list[int]) -> Labels:
+        """Return the labels of a batch, (N, 1) each."""
+        items = [row % len(self) for row in rows]
+        return self.labels.map(lambda values: values[items])
+
+    def _pixels(self, row: int) -> list[np.ndarray]:
+        variant, i = divmod(row, len(self))
         pixels = [self.read(path) for path in self.paths[i]]
         if self.augment is None:
             return pixels
-        return [np.asarray(image) for image in self.augment(*map(Image.fromarray, pixels))]
+        images = map(Image.fromarray, pixels)
+        fixed = isinstance(self.augment, FixedAugmentation)
+        changed = self.augment(self.paths[i][-1].name, variant, *images) if fixed else self.augment(*images)
+        return [np.asarray(image) for image in changed]
 
 
 def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[int, int]]:
@@ -141,6 +151,8 @@ class Data:
     augment: Augmentation | None = None
     target: Target = field(default_factory=Target)
     train_crops: int = 1         # of a training image in an epoch
+    fixed: FixedAugmentation | None = None  # instead of other changes in each epoch
+    pooled: int = 0              # tensors of an item if items are pooled features, computed once; 0: images
     crops: Crops | None = None   # that images are scored by; None: whole images
     tested: str | None = 'test'  # the part that a run is tested on in the end
 
@@ -166,7 +178,7 @@ class Data:
         Raises UserError if there are fewer than `fewest` images.
         """
         dataset = self.datasets['train'].repeated(self.train_crops)
-        dataset.augment = self.augment
+        dataset.augment = self.fixed or self.augment
         if len(dataset) < fewest:
             raise UserError(f'{self.name} has {len(dataset)} training image{"s" * (len(dataset) > 1)}, fewer than the '
                             f'{fewest} that batch normalisation needs in a batch')
@@ -178,7 +190,7 @@ class Data:
         if self.batch_size > len(dataset):
             print(f'WARNING: --batch_size {self.batch_size} is larger than the training set of {len(dataset)}: an '
                   'epoch is one batch')
-        order = Shuffled(len(dataset))
+        order = Shuffled(len(dataset), self.fixed.variants if self.fixed else 1)
         return self._loader(dataset, Share(BatchSampler(order, self.batch_size, drop)), order.generator)
 
     def evaluation_loader(self, part: str) -> DataLoader:
@@ -198,8 +210,9 @@ class Data:
         """
         at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
         workers = 0 if at_once else self.loading.num_workers
-        return DataLoader(range(len(dataset)), batch_sampler=batches, num_workers=workers, collate_fn=dataset.batch,
-                          pin_memory=self.loading.pin_memory, generator=generator)
+        variants = self.fixed.variants if self.fixed else 1
+        return DataLoader(range(len(dataset) * variants), batch_sampler=batches, num_workers=workers,
+                          collate_fn=dataset.batch, pin_memory=self.loading.pin_memory, generator=generator)
 
 
 def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
@@ -376,6 +389,8 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
     data.tested = 'test' if 'test' in data.names else 'val' if args.test_fold == 'val' else None
     check_sizes(set(data.sizes['train']), augment, args.batch_size)
     data.crops, data.train_crops = crops_of(args), args.train_crops
+    if args.fixed_augmentations:
+        data.fixed = FixedAugmentation(augment, args.fixed_augmentations, args.seed)
     if data.crops:
         data.crops.check([size for sizes in data.sizes.values() for size in sizes])
     if data.train_crops > 1 and args.cache == 'none':

@@ -21,6 +21,7 @@ from iqa_networks.backbone import Backbone
 from iqa_networks.lora_layers import RANK, LowRank, add_low_rank
 from iqa_networks.network import Network, windows, with_repeated_borders
 from iqa_networks.pretrained import load_pretrained
+from iqa_networks.probe import probed
 from iqa_networks.ranker import Ranker
 from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import Factored, factor
@@ -104,6 +105,7 @@ class LinearityIQA(Network):
     """
 
     heads = ('level 6', 'level 7', 'both levels')
+    trunk = 'features'
 
     def __init__(self, arch: str = 'resnext101_32x8d', pool: PoolName = 'avg', use_bn_end: bool = False,
                  P6: Levels = 1, P7: Levels = 1, weights: str | Path | None = None):
@@ -115,6 +117,7 @@ class LinearityIQA(Network):
         self.features = backbone.features(backbone.load(weights, arch))
         sizes = [statistics * channels * sum(p * p for p in range(1, P + 1))
                  for channels, P in zip(backbone.channels, (P6, P7), strict=True)]
+        self.width = sum(sizes)
         self.dr6, self.dr7 = (_reduction(size) for size in sizes)
         self.regr6, self.regr7, self.regression = (_regression(size, use_bn_end) for size in (64, 64, 128))
 
@@ -136,8 +139,12 @@ class LinearityIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores (level 6, level 7, both) (see the class)."""
+        return self.regress(*self.pooled(x))
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return level 6 and level 7 of images after SPSP, each (N, C')."""
         level6, level7 = self.features(x)
-        return self.regress(SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool))
+        return SPSP(level6, self.P6, self.pool), SPSP(level7, self.P7, self.pool)
 
     def regress(self, pooled6: Tensor, pooled7: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores (level 6, level 7, both), each (N, 1), of the two maps after SPSP."""
@@ -183,7 +190,7 @@ OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-1
 
 def create_model(name: str, weights: str | Path | None = None, svd: str | None = None, svd_scale: float = 1.,
                  svd_bias: bool = False, lora: str | None = None, rank: int = RANK, lora_alpha: float | None = None,
-                 **options) -> Network:
+                 probe: str | None = None, **options) -> Network:
     """Build a network by its name, as timm does.
 
     >>> create_model('resnet18', pool='mean_std', P7=2).heads
@@ -196,6 +203,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
         lora, rank, lora_alpha: add products of low rank to the layers whose names match the pattern, and train these
             instead of their weights: pattern, rank and alpha of iqa_networks.lora_layers.add_low_rank.
+        probe: replace all layers behind the trunk by one linear layer, whatever the name of its fit (see
+            iqa_networks/probe.py).
         options: those of the network; UserError for one that it does not take.
     """
     name = network_name(name, RANKERS)
@@ -212,7 +221,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
             check_memory(partial(entry.build, **options))
         network = entry.build(**options, **({'weights': weights} if entry.has_weights() else {}))
         network = factor(network, pattern, svd_scale, svd_bias) if pattern else network
-        return add_low_rank(network, lora, rank, lora_alpha) if lora else network
+        network = add_low_rank(network, lora, rank, lora_alpha) if lora else network
+        return probed(network) if probe else network
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and 'memory' not in str(error):
             raise
@@ -273,7 +283,7 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 SVD_OPTIONS = ('svd', 'svd_scale', 'svd_bias')
-LORA_OPTIONS = ('lora', 'rank', 'lora_alpha')
+OF_LAYERS = (*SVD_OPTIONS, 'lora', 'rank', 'lora_alpha', 'probe')
 
 
 def network_options(args) -> dict:
@@ -281,9 +291,9 @@ def network_options(args) -> dict:
     entry = entry_of(args.architecture)
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
-    adapted = {option: getattr(args, option) for option in (*SVD_OPTIONS, *LORA_OPTIONS)}
+    layers = {option: getattr(args, option) for option in OF_LAYERS}
     return NETWORKS.arguments(args.architecture, args.values) | {
-        option: value for option, value in adapted.items() if value is not None}
+        option: value for option, value in layers.items() if value is not None}
 
 
 def build_model(args) -> Network:
@@ -291,6 +301,7 @@ def build_model(args) -> Network:
     options, entry = network_options(args), entry_of(args.architecture)
     wanted = 'weights' in args.given or (entry.has_weights() and not args.pretrained)
     weights = args.weights if wanted and args.weights != 'none' else None
+    probe = options.pop('probe', None)  # after --pretrained, a file of which may hold what it replaces
     network = create_model(args.architecture, weights, **options)
     network.normalise = args.normalise or network.normalise
     keep = kept(args, network)
@@ -302,7 +313,7 @@ def build_model(args) -> Network:
             print('WARNING: the singular values are those of random weights: --pretrained FILE gives trained ones')
     if args.lora:
         print(adapted_summary(network, LowRank, 'have a product of low rank'))
-    return network
+    return probed(network) if probe else network
 
 
 def kept(args, network: Network) -> list[str]:

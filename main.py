@@ -23,11 +23,13 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.card import models_table
 from iqa_training.evaluation import Evaluation
+from iqa_training.features import OnFeatures, check_frozen, with_features
 from iqa_training.labels import check_labels
 from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
+from iqa_training.ridge import create_ridge_trainer, one_batch
 from iqa_training.run import Plan, Run
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
@@ -107,12 +109,16 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     seed_everything(args.seed, args.randomness)
     require(source_at(args), dataset_name(args.dataset))
     model = build_model(args).to(device)
+    if args.features == 'cached':
+        check_frozen(args, model)
     data = get_data_loaders(args, model.inputs, outputs, partial(try_on, model, device))  # takes minutes: comes last
     model.to(memory_format=memory_format(data.sizes['train'][0]))
     if data.crops:
         data.crops.check_side(model.side)
     check_labels(args.values, data)
-    loader = data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
+    if args.features == 'cached':
+        data = with_features(args, data, model)
+    loader = one_batch() if args.probe else data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     training = assemble(args, files, data, model, loader, device, stop)
     print(f'Run {files.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
           + f' images of {data.name}, {where_and_how(args, device)}\n'
@@ -148,10 +154,14 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
         warn_of_ranker(ranker, args, len(data.datasets['train']))
     loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model))
     average = averaged(model, args.ema) if args.ema else None
-    trainer = create_supervised_trainer(parallel(model, some_unused=0 in loss.beta), optimizer, loss,
-                                        prepare=preparing(model, data.target), device=device,
-                                        accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
-                                        amp_backend=args.amp_backend, compile_model=args.compile)
+    trained = OnFeatures(model, data.pooled) if data.pooled else model
+    if args.probe:
+        trainer = create_ridge_trainer(trained, data, optimizer, args.epochs)
+    else:
+        trainer = create_supervised_trainer(parallel(trained, some_unused=0 in loss.beta), optimizer, loss,
+                                            prepare=preparing(trained, data.target), device=device,
+                                            accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
+                                            amp_backend=args.amp_backend, compile_model=args.compile)
     if args.renew_optimizer:  # before the state of an epoch is written
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
     evaluation = Evaluation(average.module if average else model, data, head=loss.scored_head, line=args.line,

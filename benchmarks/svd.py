@@ -57,7 +57,7 @@ def baseline(paths: list[Path]) -> None:
 
     def epoch() -> None:
         for images, mos in training:
-            score = model.train().regress(model.extremes(model.conv1(images)))
+            score, = model.train().regress(model.extremes(model.conv1(images)))
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(score, mos).backward()
             optimizer.step()

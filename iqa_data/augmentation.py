@@ -1,4 +1,5 @@
 """Augmentation: change training images at random. Each part is a function under @augmentation (see iqa_data)."""
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -40,6 +41,28 @@ class Augmentation:
             images = step(*images)
             images = images if isinstance(images, tuple) else (images,)
         return images
+
+
+class FixedAugmentation:
+    """An augmentation of which each image has a few variants, always the same ones.
+
+    Args:
+        augmentation: draws with torch's global generator.
+        variants: of an image.
+        seed: with the name of an image and the number of a variant, decides what is drawn for it.
+    """
+
+    def __init__(self, augmentation: Augmentation, variants: int, seed: int):
+        self.augmentation, self.variants, self.seed = augmentation, variants, seed
+
+    def __call__(self, name: str, variant: int, *images: Image.Image) -> Images:
+        """Return the variant of the images; the global generator stays as it is."""
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(zlib.crc32(f'{self.seed} {variant} {name}'.encode()))
+        try:
+            return self.augmentation(*images)
+        finally:
+            torch.set_rng_state(before)
 
 
 # The parts: on PIL images, torchvision's transforms v2 give the same pixels as v1

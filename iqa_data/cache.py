@@ -13,12 +13,13 @@ decoded again when it is read. The memory needed does not grow with the number o
 """
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from mmap import mmap
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
     paths = sorted(set(paths))
     sizes = _sizes(paths, preprocess)
     pixels = np.empty(_bytes(sizes), np.uint8)
-    print(f'Decoding {len(paths)} images into {_readable(pixels.size)} of memory')
+    print(f'Decoding {len(paths)} images into {readable(pixels.size)} of memory')
     decode(paths, sizes, preprocess, pixels)
     return DecodedImages(paths, sizes, pixels)
 
@@ -163,7 +164,7 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     digest = hashlib.sha256(json.dumps([repr(preprocess), names]).encode()).hexdigest()[:16]
     file = Path(folder, f'{digest}.npy')
     depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
-                  'images': [_identity(path) for path in paths]}
+                  'images': [identity(path) for path in paths]}
     images, _ = _open(file, depends_on, paths, preprocess)
     if images is None:
         with locked(file.with_suffix('.lock'), wait=True):
@@ -185,7 +186,8 @@ def _open_or_make(file: Path, depends_on: dict, paths: Sequence[Path], preproces
     return images
 
 
-def _identity(path: Path) -> list[int] | None:
+def identity(path: Path) -> list[int] | None:
+    """Return what a file's content is known by: its size in bytes and time of change; None if it is not there."""
     try:
         status = os.stat(path)
     except OSError:
@@ -199,12 +201,12 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
     if not file.exists() or not index.exists():
         return None, ''
     try:
-        made = _identity(index)
+        made = identity(index)
         sizes, crcs = _read_index(index, depends_on, paths)
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
-        if _identity(index) != made:  # without the lock, the pixels may belong to another index
+        if identity(index) != made:  # without the lock, the pixels may belong to another index
             raise ValueError('another process is writing it')
         images = CachedImages(paths, sizes, pixels, crcs, preprocess)
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:
@@ -238,26 +240,39 @@ def _checksum(sizes, crcs) -> int:
 
 def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> None:
     sizes = _sizes(paths, preprocess)
-    size, free = _bytes(sizes), shutil.disk_usage(file.parent).free
-    print(f'Decoding {len(paths)} images into {file}, {_readable(size)} ({_readable(free)} free); later runs use it')
-    if size > free:
-        raise UserError(f'{file.parent} has {_readable(free)} free, the decoded images need {_readable(size)}: '
-                        '--cache_dir names another place, --cache none decodes as it goes')
+    size = _bytes(sizes)
+    print(f'Decoding {len(paths)} images into {file}, {readable(size)} '
+          f'({readable(shutil.disk_usage(file.parent).free)} free); later runs use it')
     index = file.with_suffix('.json')
     index.unlink(missing_ok=True)
+    with array_file(file, np.uint8, (size,), 'the decoded images', '--cache none decodes as it goes') as pixels:
+        crcs = decode(paths, sizes, preprocess, pixels)
+    write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'crcs': crcs, 'checksum': _checksum(sizes, crcs)}))
+
+
+@contextmanager
+def array_file(file: Path, dtype: type, shape: tuple[int, ...], what: str, instead: str) -> Iterator[np.memmap]:
+    """Write an array to a file of numpy, whole or not at all: yield it as a memory map that is to be filled.
+
+    Raises UserError if the disk has no room for `what` it is; `instead` ends the message.
+    """
+    size, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(file.parent).free
+    if size > free:
+        raise UserError(f'{file.parent} has {readable(free)} free, {what} need {readable(size)}: --cache_dir names '
+                        f'another place, {instead}')
     with replacing(file) as temporary:
-        pixels = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (size,))
+        values = np.lib.format.open_memmap(temporary, 'w+', dtype, shape)
         if hasattr(os, 'posix_fallocate'):  # so that a full disk is an error here, not a crash in the memory map
             with open(temporary, 'rb+') as whole:
                 os.posix_fallocate(whole.fileno(), 0, os.fstat(whole.fileno()).st_size)
-        crcs = decode(paths, sizes, preprocess, pixels)
-        pixels.flush()
-    write_text(index, json.dumps({**depends_on, 'sizes': sizes, 'crcs': crcs, 'checksum': _checksum(sizes, crcs)}))
+        yield values
+        values.flush()
 
 
 def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
     return sum(h * w * 3 for h, w in sizes)
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
+    """Return a number of bytes in words."""
     return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'

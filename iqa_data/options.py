@@ -103,6 +103,11 @@ def target_word(text: str) -> str:
 def check_preprocessing(args: Options) -> None:
     """Refuse an invalid target, and a fit without a size."""
     check_target(args.target)
+    if args.fixed_augmentations and args.augmentation is None:
+        raise UserError(f'--fixed_augmentations {args.fixed_augmentations} needs --augmentation, which says of what')
+    if args.fixed_augmentations and args.train_crops > 1:
+        raise UserError(f'--train_crops {args.train_crops} and --fixed_augmentations {args.fixed_augmentations}: give '
+                        'one of them')
     if args.enlarge and args.resize:
         raise UserError('--enlarge is for images that keep their size, and --resize gives all the same: leave one out')
     if args.fit != 'resize' and not args.resize:
@@ -127,6 +132,8 @@ def preprocessing(add) -> None:
     add('-augment', '--augmentation', nargs='*', type=choice(AUGMENTATIONS, 'augmentation'),
         metavar='PART', help='change training images at random: rotate hflip vflip crop rot90 lightness, in the '
                              "order given; without parts the paper's, rotate hflip crop")
+    add('--fixed_augmentations', type=count, metavar='K',
+        help='draw the random changes of each training image K times, once for all; an epoch takes one of them')
     add('--enlarge', action='store_true',
         help='enlarge images that are smaller than --crop_size_h and --crop_size_w, whatever else is done to them')
 

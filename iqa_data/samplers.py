@@ -14,15 +14,20 @@ class Shuffled(Sampler[int]):
     takes three numbers: the DataLoader, which has the same generator, the first, the order the second, and the third
     is not used. The original package took them from the global generator, the third in its validation, so that its
     orders are the same.
+
+    With several `variants` of each image, a position is image + count * variant, of a variant drawn for each image and
+    epoch.
     """
 
-    def __init__(self, count: int):
-        self.count, self.generator = count, torch.Generator()
+    def __init__(self, count: int, variants: int = 1):
+        self.count, self.variants, self.generator = count, variants, torch.Generator()
         self.generator.set_state(torch.get_rng_state())
 
     def __iter__(self) -> Iterator[int]:
         seed, _ = (torch.empty((), dtype=torch.int64).random_(generator=self.generator).item() for _ in range(2))
-        return iter(torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).tolist())
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.count, generator=generator)
+        return iter((order + self.count * torch.randint(self.variants, order.shape, generator=generator)).tolist())
 
     def __len__(self) -> int:
         return self.count
@@ -37,13 +42,7 @@ class SameSize(Sampler[list[int]]):
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, most: int | None = None):
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, size in enumerate(sizes):
-            groups.setdefault(size, []).append(i)
-        batches = []
-        for (height, width), group in groups.items():
-            count = batch_size if most is None else max(1, min(batch_size, most // (height * width)))
-            batches += [group[i:i + count] for i in range(0, len(group), count)]
+        batches = of_one_size(sizes, batch_size, most)
         world = idist.get_world_size()
         self.batches = batches[idist.get_rank()::world]
         self.order = [i for rank in range(world) for batch in batches[rank::world] for i in batch]
@@ -53,6 +52,18 @@ class SameSize(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def of_one_size(sizes: Sequence[tuple[int, int]], batch_size: int, most: int | None = None) -> list[list[int]]:
+    """Return batches of positions whose images share one size (h, w); see SameSize."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+        groups.setdefault(size, []).append(i)
+    batches = []
+    for (height, width), group in groups.items():
+        count = batch_size if most is None else max(1, min(batch_size, most // (height * width)))
+        batches += [group[i:i + count] for i in range(0, len(group), count)]
+    return batches
 
 
 class Share(Sampler[list[int]]):

@@ -31,6 +31,8 @@ class CNNIQA(Network):
     """
 
     normalise = 'none'
+    trunk = 'conv1'
+    width = 100
 
     def __init__(self, dropout: Share = .5):
         super().__init__()
@@ -42,8 +44,11 @@ class CNNIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return the score (see the class)."""
-        extremes = self.traced_extremes(x) if torch.is_grad_enabled() else self.extremes(self.conv1(x))
-        return (self.regress(extremes),)
+        return self.regress(*self.pooled(x))
+
+    def pooled(self, x: Tensor) -> tuple[Tensor]:
+        """Return the extremes of conv1's maps of images, (N, 100)."""
+        return (self.traced_extremes(x) if torch.is_grad_enabled() else self.extremes(self.conv1(x)),)
 
     def extremes(self, maps: Tensor) -> Tensor:
         """Return the maximum and the minimum of each channel of maps (N, 50, H, W), as (N, 100)."""
@@ -75,10 +80,10 @@ class CNNIQA(Network):
         places, width = torch.cat(found), x.shape[3] - 6
         return places.div(width, rounding_mode='floor'), places % width
 
-    def regress(self, extremes: Tensor) -> Tensor:
+    def regress(self, extremes: Tensor) -> tuple[Tensor]:
         """Return the score (..., 1) of extremes (..., 100)."""
         hidden = self.dropout(F.relu(self.fc1(extremes)))
-        return self.fc3(F.relu(self.fc2(hidden)))
+        return (self.fc3(F.relu(self.fc2(hidden))),)
 
     def local(self, x: Tensor, window: int = 3, head: int = -1) -> Tensor:
         """Return the scores (N, h, w) of cells of about 32x32 pixels, the patches of the original CNNIQA.
@@ -96,7 +101,7 @@ class CNNIQA(Network):
                     ((w, inside.shape[3]), (h, inside.shape[2])) for rest in (0, 1)]
             pooled.append(F.pad(inside, more, 'replicate'))
         extremes = torch.cat([pooled[0], -pooled[1]], 1)
-        return self.regress(extremes.permute(0, 2, 3, 1))[..., 0]
+        return self.regress(extremes.permute(0, 2, 3, 1))[head][..., 0]
 
     def other_names(self) -> dict[str, dict[str, str]]:
         """Return the names in checkpoints of the code published with SVD-CNNIQA, if layers are factored.

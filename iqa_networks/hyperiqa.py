@@ -57,12 +57,13 @@ class HyperIQA(Network):
 
     side = SIDE
     any_size = False
+    trunk = 'res'
 
     def __init__(self, backbone: BackboneName = 'resnet50', weights: str | Path | None = None):
         super().__init__()
         name = backbone_name(backbone)
         self.res = TimmLevels(name, weights) if name.startswith(PREFIX) else ResNetLevels(name, weights)
-        self.normalise = self.res.normalise
+        self.normalise, self.width = self.res.normalise, SIZES[0] + self.res.channels[-1]
         widths = (self.res.channels[-1], 1024, 512, CONTENT)
         layers = [layer for widths in pairwise(widths) for layer in (nn.Conv2d(*widths, 1), nn.ReLU())]
         self.conv1 = nn.Sequential(*layers)
@@ -81,9 +82,20 @@ class HyperIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (score,), (N, 1) (see the class)."""
+        return self.regress(*self.pooled(x))
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the descriptions (N, 224) of images, and the last level of the backbone (N, C, 7, 7)."""
         check_side(x, self.side, ', or crops of that size (--augmentation crop, --test_crops)')
-        described, last = self.res(x)
-        return self.target(described, self.generate(last)),
+        return self.res(x)
+
+    def described(self, described: Tensor, last: Tensor) -> Tensor:
+        """Return the descriptions beside the means of the last level, (N, 224 + C)."""
+        return torch.cat((described, last.mean((2, 3))), 1)
+
+    def regress(self, described: Tensor, last: Tensor) -> tuple[Tensor]:
+        """Return (score,), (N, 1), of what `pooled` returned."""
+        return (self.target(described, self.generate(last)),)
 
     def generate(self, last: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return the weights (N, outputs, inputs) and biases (N, outputs) of the target network's five layers.

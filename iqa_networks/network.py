@@ -26,6 +26,10 @@ class Network(nn.Module):
             designed for, or that of --normalise.
         l2_layers: 'dense' and 'conv' -> names of the layers whose weights --l2 penalises.
         any_size: whether an exported network takes images of any size.
+        trunk: name of the module whose output `pooled` pools, if `forward` is `regress(*pooled(x))`. The pooled
+            features of a frozen trunk can be computed once for a whole training (iqa_training/features.py). None: the
+            network has no such halves.
+        width: count of the numbers in `described(*pooled)` of an image; for networks with a trunk.
         frozen: names of the modules that stay in eval mode in training: frozen batch normalisations.
     """
 
@@ -35,6 +39,8 @@ class Network(nn.Module):
     normalise: str = 'imagenet'
     l2_layers: Mapping[str, Sequence[str]] = MappingProxyType({})
     any_size: bool = True
+    trunk: str | None = None
+    width: int = 0
     frozen: Sequence[str] = ()
 
     @property
@@ -75,6 +81,18 @@ class Network(nn.Module):
             return normalise(image).to(like.dtype)
 
         return tuple(map(prepared, images))
+
+    def pooled(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what the trunk gives of images, tensors (N, ...): of networks that have a trunk."""
+        raise NotImplementedError
+
+    def described(self, *pooled: Tensor) -> Tensor:
+        """Return the numbers (N, width) that a linear probe reads of what `pooled` returned."""
+        return torch.cat(pooled, -1)
+
+    def regress(self, *pooled: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw scores of the heads, of what `pooled` returned: of networks that have a trunk."""
+        raise NotImplementedError
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """Return the raw scores of the heads (see the class)."""

@@ -1,10 +1,10 @@
 """Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
 from collections.abc import Callable
 
-from iqa_data.crops import Crops
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
 from iqa_runtime.labels import Labels
+from iqa_training.features import OnFeatures, PooledCrops, scored_crops
 from IQAdataset import Data
 from IQAperformance import IQAPerformance, Performance, evaluate
 
@@ -12,8 +12,7 @@ from IQAperformance import IQAPerformance, Performance, evaluate
 class Evaluation:
     """Evaluates a network on the parts of a data set.
 
-    Images are scored by the crops of the data; without, a network of one size that is trained on random crops is
-    evaluated on the middle of the images.
+    Images are scored by crops as `scored_crops` says.
 
     Args:
         model, data: the network and the images.
@@ -29,9 +28,10 @@ class Evaluation:
         target = data.target
         self.loss_fn = loss_fn and (
             lambda outputs, scores: loss_fn(outputs, Labels(*scores).onto(target, target.scale)))
-        augment = data.augment
-        middle = Crops(1, augment.crop) if model.side and augment and 'crop' in augment.parts else None
-        self.crops = data.crops or middle
+        self.crops = scored_crops(model, data)
+        self.scored = model
+        if data.pooled:
+            self.scored, self.crops = OnFeatures(model, data.pooled), self.crops and PooledCrops()
         heads = len(model.heads)
         self.line = None if line == 'fitted' else ([data.target.scale] * heads, [data.target.shift] * heads)
         self.loaders = {part: data.evaluation_loader(part) for part in data.names}
@@ -52,4 +52,4 @@ class Evaluation:
         """Return the performance on a part with a line (k, b of each head), or without one with a line fitted there."""
         status, (k, b) = ('test', line) if line else ('train', ((), ()))
         metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
-        return evaluate(self.model, self.loaders[part], metric, part if self.pbar else '', self.crops)
+        return evaluate(self.scored, self.loaders[part], metric, part if self.pbar else '', self.crops)

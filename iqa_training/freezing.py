@@ -24,6 +24,15 @@ def freeze(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
         patterns: of names of parameters, as 'features.0.weight', or of modules with all that they hold, as
             'features.[0-4]'; UserError for a pattern that matches neither.
     """
+    frozen = named_by(network, patterns)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    network.frozen = _frozen_normalisations(network, frozen)
+    return frozen
+
+
+def named_by(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
+    """Return the parameters that patterns name (see `freeze`)."""
     parameters = dict(network.named_parameters())
     names = {name: _holders(name) for name in parameters}
     known = list(dict.fromkeys(holder for holders in names.values() for holder in holders))
@@ -33,11 +42,7 @@ def freeze(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
         if not found:
             raise UserError(f'--freeze {pattern}: no parameter and no layer has such a name{_nearest(pattern, known)}')
         matching.update(found)
-    frozen = {parameters[name] for name, holders in names.items() if matching.intersection(holders)}
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    network.frozen = _frozen_normalisations(network, frozen)
-    return frozen
+    return {parameters[name] for name, holders in names.items() if matching.intersection(holders)}
 
 
 def frozen_summary(network: 'Network', frozen: 'Collection[Tensor]') -> str:

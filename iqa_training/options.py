@@ -11,6 +11,11 @@ from iqa_runtime.option_types import among, choice, count, look_up, named, numbe
 from iqa_runtime.options import Command, Options, group, machine, options_of
 from iqa_training import OPTIMIZERS, SCHEDULES
 
+PROBES = ('ridge',)
+# options of the loss and its steps
+NOT_OF_PROBES = {'loss_type', 'learning_rate', 'optimizer', 'schedule', 'ema', 'accumulation_steps', 'clip_grad',
+                 'val_every', 'compile', 'beta', 'sync_bn'}
+FEATURES = ('computed', 'cached')
 LINES = ('fitted', 'target')
 AMP_BACKENDS = ('torch', 'apex')
 OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
@@ -36,6 +41,9 @@ def network(add) -> None:
              'timm; FILE.py:CLASS: a class of your own')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
         help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
+    add('--probe', type=choice(PROBES, 'probe'), metavar=among(PROBES),
+        help='one linear layer on the features of a frozen backbone, fitted by ridge regression; --epochs penalties '
+             'are tried, and validation chooses')
     add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
                                              'torchvision or pyiqa')
 
@@ -93,11 +101,35 @@ def loss(add) -> None:
 losses = options_of('losses', 'options that some losses take', LOSSES, alpha='-a', p='-p', q='-q', detach='-detach')
 
 
+def check_probe(args: Options) -> Options:
+    """Return the options with cached features for a probe; refuse options that its fit has no use for."""
+    if not args.probe:
+        return args
+    for option in sorted(NOT_OF_PROBES & args.typed):
+        raise UserError(f'--{option}: --probe {args.probe} is solved at once, by least squares, and does not use it')
+    return args.having(features='cached')
+
+
+def check_features(args: Options) -> None:
+    """Refuse features that change from epoch to epoch."""
+    if args.features != 'cached':
+        return
+    wants = f'--probe {args.probe}' if args.probe else '--features cached'
+    if args.ft_lr_ratio and not args.freeze:
+        raise UserError(f"{wants} needs a frozen backbone: --ft_lr_ratio 0, or --freeze with its name, as 'features' "
+                        'of LinearityIQA')
+    if args.augmentation is not None and not args.fixed_augmentations:
+        raise UserError(f'{wants}: --augmentation draws other changes in each epoch; --fixed_augmentations K '
+                        'draws K of each image, once for all')
+
+
 def check_training(args: Options) -> Options:
     """Check the options of the schedule and the optimizer (see check_schedule and check_optimizer)."""
     from iqa_training.optimizers import check_optimizer
     from iqa_training.schedules import check_schedule
     check_schedule(args)
+    args = check_probe(args)
+    check_features(args)
     return check_optimizer(args)
 
 
@@ -112,6 +144,8 @@ def training(add) -> None:
         help='adam, adam-keras, adamw, sgd, adadelta')
     add('--freeze', nargs='+', metavar='PATTERN',
         help="leave parameters and layers of such names, as 'features.0*', as they are")
+    add('--features', type=choice(FEATURES, 'way'), metavar=among(FEATURES), default='computed',
+        help='of a frozen backbone, compute the pooled features of each image once, for all epochs and later runs')
     add('--seed', type=seed, default=19920517, help='seed of all random numbers')
     add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
 

@@ -180,7 +180,7 @@ def test_training_values_are_those_of_whole_maps():
         found = []
         for whole in (False, True):
             x = images.clone().requires_grad_()
-            score = network.regress(network.extremes(network.conv1(x))) if whole else network(x)[0]
+            score = (network.regress(network.extremes(network.conv1(x))) if whole else network(x))[0]
             network.zero_grad()
             score.sum().backward()
             found.append([score, x.grad, network.conv1.delta.grad.clone(), network.fc1.weight.grad.clone()])
