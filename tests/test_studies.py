@@ -136,7 +136,7 @@ BAD = [
     ({'settings': {'a': {'arch': {'b': 1}}}}, 'dict is neither a number nor a text'),
     ({'settings': {'a': "'"}}, 'study.yaml: a: No closing quotation'),
     ({'settings': {'a': {'recipe': 'manica'}}}, '--recipe manica: no such recipe'),
-    ({'settings': {'a': '--split kfold'}}, 'split: it is chosen for each run'),
+    ({'settings': {'a': '--split kfold'}}, 'split: it is set for each run'),
     ({'settings': {'a': {'checkpoint_dir': 'x'}}}, 'checkpoint_dir: it is chosen'),
     ({'settings': {'a': '--seed 3'}, 'seeds': [1]}, 'seed: it is chosen'),
     ({'options': '--sched_gamma .1 --schedule step'}, 'study.yaml'),
