@@ -168,7 +168,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
         Parts('out', ['s/0.tar'], True, 'other', 'digest')
     for content in (b'', b'PAR1', Path('p/0.parquet').read_bytes()):
         path.write_bytes(content)
-        assert 'is no part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')
+        assert 'is not a part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')
 
 
 @pytest.mark.parametrize('about', [b'[]', b'{}', b'1', b'{"model": 1}', b'\xff', b'[' * 9999,

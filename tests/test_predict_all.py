@@ -59,7 +59,7 @@ def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
 
     Path('result_csv/ours.csv').unlink()
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu', '--how', 'median'])
-    assert capsys.readouterr().out.count(' is there\n') == 2
+    assert capsys.readouterr().out.count(' exists\n') == 2
 
 
 @pytest.mark.parametrize('change', ['weights', 'images', 'columns', 'no digest'])
