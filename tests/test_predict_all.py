@@ -102,4 +102,4 @@ def test_mistakes(here, fails):
     assert not list(Path('result_csv').glob('*.csv'))
     torch.save({'a': torch.zeros(1)}, 'weight/100_fold0.pth')
     Path('images/bad.png').unlink()
-    assert '100_fold0.pth: no checkpoint of this project' in fails(predict_all.main, *words)
+    assert '100_fold0.pth: not a checkpoint of this project' in fails(predict_all.main, *words)
