@@ -4,9 +4,9 @@ A shard may come from an untrusted source. It is read forward, one image after t
 executed, unpickled or followed (links, paths beside the bytes). Sizes are checked before bytes are read, so that memory
 does not depend on the claims of a header: an image of more than `max_bytes` in a tar is skipped, and a page of a
 Parquet file that unpacks to more than that is refused, unless its packed size is a large share of it. An image in a
-shard has the name SHARD/KEY. In a tar, KEY is the member's path; in a Parquet file, it is the value in the first of the columns
-NAMES, else the path beside the bytes, else the number of the row, from 0 on. Names are unique: a member with a repeated
-name is an error of that image, and a row with one gets #ROW appended.
+shard has the name SHARD/KEY. In a tar, KEY is the member's path; in a Parquet file, it is the value in the first of the
+columns NAMES, else the path beside the bytes, else the number of the row, from 0 on. Names are unique: a member with a
+repeated name is an error of that image, and a row with one gets #ROW appended.
 
 WebDataset's own reader is not used: it reads whole members before their size can be checked, and accepts
 `pipe:COMMAND` as a name.
