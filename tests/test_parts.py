@@ -179,7 +179,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
 def test_a_footer_of_a_stranger(tmp_path, about):
     table = pa.table({'name': ['a']}).replace_schema_metadata({KEY: about})
     pq.write_table(table, tmp_path / '0.parquet')
-    with pytest.raises(UserError, match=r'0\.parquet is no part of scores'):
+    with pytest.raises(UserError, match=r'0\.parquet is not a part of scores'):
         about_part(tmp_path / '0.parquet')
 
 
