@@ -26,7 +26,7 @@ from iqa_runtime.names import cell
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
     """Return the least-squares k, b of mos ~ k raw + b; both (N,) float64. A constant `raw` gives k = 0, b = mean.
 
-    What differs by no more than the rounding of its mean is constant.
+    Values that differ by no more than the rounding of their mean count as constant.
     """
     centred = raw - raw.mean()
     variance = centred @ centred
@@ -44,7 +44,7 @@ def plcc(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def srocc(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return Spearman's rank correlation along an axis, -1..1; equal values share their middle rank."""
+    """Return Spearman's rank correlation along an axis, -1..1; equal values share their mean rank."""
     return plcc(stats.rankdata(pq, axis=axis), stats.rankdata(sq, axis=axis), axis)
 
 
@@ -62,13 +62,13 @@ def rmse(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion of agreement, called with the predictions, the MOS and perhaps the axis of the images.
+    """A criterion of agreement, called with the predictions, the MOS and optionally the axis of the images.
 
     Attributes:
         of: the function that computes it.
         correlation: True for a value in -1..1, nan for a constant, whose magnitude says how good the predictions are;
             False for an error, at least 0, in the unit of the MOS.
-        fast: whether it takes all resamples of a bootstrap at once.
+        fast: whether it computes all resamples of a bootstrap at once.
     """
 
     of: Callable[..., np.ndarray]
@@ -107,12 +107,13 @@ def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: i
 
     Args:
         criterion: called with the resampled arrays and `axis`, as those of CRITERIA.
-        arrays: each (N,), of the same images, which are drawn together.
-        count, seed: resamples, and the seed that they are drawn from.
-        level: share of the resamples inside. Resamples whose criterion is not defined are left out; nan if all are.
+        arrays: arrays (N,) of the same images, which are resampled together.
+        count, seed: number of resamples, and the seed of their drawing.
+        level: share of the resamples inside the interval. Resamples without a defined criterion are left out; nan if
+            all are.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of resamples that are constant
+        warnings.simplefilter('ignore')  # about constant resamples
         samples = stats.bootstrap(arrays, criterion, n_resamples=count, batch=max(1, (1 << 22) // len(arrays[0])),
                                   paired=True, vectorized=True, method='percentile',
                                   random_state=np.random.default_rng(seed)).bootstrap_distribution
@@ -124,7 +125,7 @@ def interval(criterion: Callable[..., np.ndarray], *arrays: np.ndarray, count: i
 
 
 def intervals(pq: np.ndarray, sq: np.ndarray) -> dict[str, list[float]]:
-    """Return [low, high] of the criteria that are computed fast, as `interval`; without those that are not defined."""
+    """Return {criterion: [low, high]} by `interval`, for the fast criteria whose interval is defined."""
     fast = {name: criterion for name, criterion in CRITERIA.items() if criterion.fast}
     found = {name: interval(criterion, pq, sq) for name, criterion in fast.items()} if len(pq) > 1 else {}
     return {name: list(ends) for name, ends in found.items() if np.isfinite(ends).all()}
@@ -214,16 +215,16 @@ class Performance:
                 **({} if self.spread is None else {'spread': self.spread})}
 
     def mapped(self, mapping: Callable[[np.ndarray], np.ndarray]) -> 'Performance':
-        """Return the performance of the scored head's outputs sent through a curve, instead of the line k, b.
+        """Return the performance with the scored head's outputs mapped by a curve instead of the line k, b.
 
-        Without `spread`, which the curve of a mean does not give.
+        It has no `spread`, which a curve does not map.
         """
         first, *others = self.heads
         pq = mapping(first.raw)
         return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others), spread=None)
 
     def in_order(self, order: Sequence[int]) -> 'Performance':
-        """Return the performance with the images put back in order; `order`: the positions in which they came."""
+        """Return the performance with the images put back in order; `order`: the position of each image as it came."""
         place = np.argsort(order)
         heads = tuple(replace(head, raw=head.raw[place], pq=head.pq[place]) for head in self.heads)
         spread = None if self.spread is None else self.spread[place]
@@ -271,7 +272,7 @@ class IQAPerformance(Metric):
         self._heads, self._scores, self._spreads = [], [], []
 
     def update(self, output: tuple) -> None:
-        """Take one batch (see the class)."""
+        """Add a batch (see the class)."""
         outputs, scores, *spread = output
         if isinstance(scores, Tensor):
             scores = scores, torch.full_like(scores, math.nan, dtype=torch.float32)
@@ -283,7 +284,7 @@ class IQAPerformance(Metric):
         self._spreads += map(_columns, spread)
 
     def compute(self) -> Performance:
-        """Return the performance on the images of all processes; NotComputableError if no image came."""
+        """Return the performance on the images of all processes; NotComputableError if there are none."""
         heads, scores, spreads = (everywhere(batches) for batches in (self._heads, self._scores, self._spreads))
         if not heads:
             raise NotComputableError('IQAPerformance needs at least one image')
@@ -332,14 +333,14 @@ def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None =
              crops: Callable | None = None) -> Performance:
     """Return the performance of a network on a loader's images, in the data set's order.
 
-    The network runs where its parameters are, in eval mode, which it is left in, and in float32.
+    The network runs on the device of its parameters, in float32 and in eval mode, in which it stays.
 
     Args:
         model: the network.
         loader: as IQAdataset.Data.loader returns it: batches ((image, ...), (mos, std)) of uint8 images.
         metric: default: IQAPerformance(), which fits the line to MOS on these images.
         pbar: title of a progress bar; '': none.
-        crops: an iqa_data.crops.Crops, by which an image is scored instead of the whole.
+        crops: an iqa_data.crops.Crops, if images are scored by crops instead of whole.
     """
     from modified_ignite_engine import (  # the criteria need no engine
         batch_of,
@@ -364,9 +365,10 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
                   about: dict) -> list[Path]:
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
-    The table's columns: name; mos and std of the opinions; pq, pq1, pq2 the scores of the scored head and of the others
-    in MOS units; the same with _before, raw; spread, if images are scored by crops. All digits are kept:
-    iqa_studies/check.py computes the metrics again from them. A metric that is not defined is null in the JSON file.
+    The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
+    others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops.
+    All digits are kept, so that iqa_studies/check.py can compute the metrics again. A metric that is not defined is
+    null in the JSON file.
     """
     table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
@@ -380,7 +382,7 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
 def results_table(performance: Performance, heads: Sequence[str]) -> str:
     """Return the criteria of all heads as lines of text; `heads`: their names, the scored head first.
 
-    Of correlations the magnitude is shown, and a last line names the heads whose scores fall as MOS rises.
+    Correlations are shown by their magnitude; a last line names the heads whose scores fall as MOS rises.
     """
     lines = [f'{"":12}' + ''.join(f'{criterion_title(name):>9}' for name in CRITERIA)]
     named = list(zip(heads, performance.heads, strict=True))

@@ -61,18 +61,18 @@ def train(recipe: str | None = None, **options) -> Performance | None:
 
     Args:
         recipe: the name of a recipe, or a file of options.
-        options: those of the command line, by their long names, which win over the recipe's.
+        options: options of the command line, by their long names; they override the recipe's.
 
     Returns:
         The performance of the best epoch on the tested images; None if there are none.
 
-    Raises UserError, a ValueError, for what main.py refuses.
+    Raises UserError, a ValueError, if main.py refuses the options.
     """
     return run(TRAIN.options(recipe, **options))
 
 
 def run(args: Options) -> Performance | None:
-    """Do what the options ask for: list networks, test, summarise or train; return the performance if there is one."""
+    """List networks, test, summarise or train, as the options ask; return the performance if there is one."""
     if args.list_models:
         print(models_table(args.list_models))
         return None
@@ -92,7 +92,7 @@ def run(args: Options) -> Performance | None:
 def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> Performance | None:
     """Train, keep the best weights, fit their line to MOS, test them; return the performance on the tested images.
 
-    None if --resume finds that all is done, or if there is nothing to test on.
+    Returns None if --resume finds that the run is finished, or if there are no test images.
     """
     if is_main():
         remove_unfinished(files.checkpoint)
@@ -100,7 +100,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     if args.resume == 'auto' and state is None:
         for name, epochs in runs_of_other_epochs(args).items():
             print(f'{name}, the run with these options and --epochs {epochs}, is not resumed: a run of another '
-                  'length is another run, for learning rates can depend on it')
+                  'length is another run, since learning rates can depend on it')
     if state == {}:
         print(f'{files.checkpoint} is finished: nothing to resume')
         return None
@@ -124,7 +124,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
           + f' images of {data.name}, {where_and_how(args, device)}\n'
           f'Split {args.split_file or args.split}, hash {training.writer.split_hash}: {files.log / "split.csv"}')
     if training.evaluation.head != len(model.heads) - 1:
-        print(f'The head that is scored is {model.heads[training.evaluation.head]!r}, for --beta leaves '
+        print(f'The head that is scored is {model.heads[training.evaluation.head]!r}, since --beta leaves '
               f'{model.heads[-1]!r} untrained')
     performance = training.train(loader, state)
     if is_main() and args.summary is not False:
@@ -133,7 +133,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
 
 
 def try_on(model: Network, device: str, size: tuple[int, int]) -> None:
-    """Score a black image of a size (h, w); raise UserError if the network does not take it, or memory is short."""
+    """Score a black image of size (h, w); raise UserError if the network does not accept it, or memory is short."""
     images = [torch.zeros(1, 3, *size, device=device)] * model.inputs
     with torch.no_grad(), limits_explained(model, lambda: images):
         model.eval()(*images)
@@ -180,7 +180,7 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
 
 
 def where_and_how(args: Options, device: str) -> str:
-    """Return the device, the precision and the processes, in words."""
+    """Describe the device, the precision and the processes."""
     dtype, world = autocast_dtype(args.opt_level, device), idist.get_world_size()
     precision = 'float32' if dtype is None else f'{dtype} autocast'.removeprefix('torch.')
     if args.amp_backend == 'apex':
@@ -189,7 +189,7 @@ def where_and_how(args: Options, device: str) -> str:
         precision += f' (-optl {args.opt_level} means O1 here)'
     elif args.opt_level == 'O1' and dtype is None:
         precision += ' (-optl O1 is float16, which needs a GPU)'
-    share = '' if world == 1 else f', by {world} processes: a batch of {args.batch_size} is all theirs together'
+    share = '' if world == 1 else f', by {world} processes, which share a batch of {args.batch_size}'
     return f'on {device}, in {precision}{share}'
 
 

@@ -46,7 +46,8 @@ def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Pe
 
     Args:
         args: the options of test_dataset.py or main.py.
-        part: 'test', 'all', or 'auto': the test part of the set that the model was trained on, and all of another.
+        part: 'test', 'all', or 'auto': the test part of the data set that the model was trained on, or all images of
+            another data set.
         trained_on: the data set of the training run, to find its checkpoint.
     """
     keep_freed_memory(device_of(args.device))
@@ -56,7 +57,7 @@ def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Pe
 
 
 class Test:
-    """The test of a checkpoint on a data set, or of the mean scores of several; the first says on which images."""
+    """Tests a checkpoint, or the mean score of several, on a data set; the first checkpoint decides on which images."""
 
     def __init__(self, args: Options, files: list[Path], checkpoints: list[dict], device: str):
         own, checkpoints = checkpoints, [as_asked(args, *one) for one in zip(checkpoints, files, strict=True)]
@@ -70,7 +71,7 @@ class Test:
         self.same = self.name == dataset_name(self.trained_on)
         of_the_set = {'dataset'} if self.same else args.command.names(data_group, split_group)
         may_differ = {*of_the_set, *CROPPING, 'batch_size'}
-        args.adopting(options, (args.given & trained) - may_differ, file)  # nothing contradicts it
+        args.adopting(options, (args.given & trained) - may_differ, file)  # raises if one contradicts it
         info = args.adopting(options, {'data_info'}, file).data_info if self.same else args.data_info
         self.source = named_source(self.tested, args.im_dir, info if self.tested in DATASETS else None,
                                    args.ref_dir)
@@ -109,7 +110,7 @@ class Test:
         return 'test' if not split or 'test' in split else 'val'
 
     def scorer(self) -> Scorer:
-        """Return the scorer of the one checkpoint, or of the mean of several, or of several views."""
+        """Return the scorer of a single checkpoint, or of the mean over several checkpoints or views."""
         given = given_network(self.args)
         scorers = [Scorer(restore(checkpoint, file, **given), checkpoint, self.preprocess(checkpoint), self.device)
                    for checkpoint, file in zip(self.checkpoints, self.files, strict=True)]
@@ -122,7 +123,7 @@ class Test:
         metric = IQAPerformance('test', self.checkpoint['k'], self.checkpoint['b'], scored=scorer.head)
         performance = evaluate(scorer.network, loader, metric, self.name if self.args.pbar else '', scorer.crops)
         linear = scorer.mapping.name == 'linear'
-        return performance if linear else performance.mapped(scorer.mapping)  # a curve, which k and b do not hold
+        return performance if linear else performance.mapped(scorer.mapping)  # a curve, which k and b cannot describe
 
     def write(self, part: str, names: list[str], performance: Performance, scorer: Scorer, seen: int) -> None:
         """Write the results, and print them."""
@@ -144,19 +145,19 @@ class Test:
         return self.run_name if own else f'{self.run_name}-on-{self.name}-{part}'
 
     def outputs_of(self, part: str) -> dict[str, Paths]:
-        """Return the files that the test of a part writes, by the option that names their place."""
+        """Return {option that sets their place: files} that the test of a part writes."""
         results = [Path(self.args.result_dir, f'{self.result_name(part)}.{kind}') for kind in ('csv', 'json')]
         return {'--result_dir': results, '--report': self.args.values.get('report')}
 
     def preprocess(self, checkpoint: dict) -> Preprocess:
-        """Return the checkpoint's preprocessing with the first resize of the tested set, or that of the options."""
+        """Return the checkpoint's preprocessing with the first resize of the tested set, or else the options' one."""
         if 'input' not in checkpoint:
             return preprocess_of(self.args, self.source)
         stored = {**checkpoint['input']['preprocessing'], 'first_resize': self.source.first_resize}
         return Preprocess(**stored)
 
     def rows_of(self, part: str) -> Callable[[Info], dict[str, np.ndarray]]:
-        """Return the function that chooses images: all, or a part as the checkpoint says or the options split it."""
+        """Return the function that chooses images: all, or a part by the checkpoint's split, or else by the options."""
         split = self.checkpoint.get('split') if self.same else None
 
         def rows(info: Info) -> dict[str, np.ndarray]:
@@ -170,13 +171,13 @@ class Test:
             missing = [name for name in split[part] if name not in there]
             if missing:
                 raise UserError(f'the info file lacks {len(missing)} images of the {part} part of the checkpoint, as '
-                                f'{missing[0]}: it is not the one of the training run')
+                                f'{missing[0]}: it is not the info file of the training run')
             return {part: np.array([i for i, name in enumerate(info.names) if name in tested])}
         return rows
 
 
 def cropping(checkpoint: dict) -> str:
-    """Return the end of the name of results whose crops are not those of the run: -crops25-224x224-grid."""
+    """Return the suffix of the name of results whose crops differ from those of the run: -crops25-224x224-grid."""
     if 'crops' not in checkpoint:
         return '-whole'
     crops = checkpoint['crops']
@@ -184,19 +185,19 @@ def cropping(checkpoint: dict) -> str:
 
 
 def warn_of_trained_images(names: list[str], checkpoint: dict, file: Path) -> int:
-    """Count the images that the checkpoint was trained on, and warn of them on stderr: they flatter the result."""
+    """Count the images that the checkpoint was trained on, and warn on stderr: they make the result too good."""
     seen = sorted(set(names) & set(checkpoint.get('split', {}).get('train', ())))
     if seen and is_main():
         examples = one_line(', '.join(seen[:3])) + (', ...' if len(seen) > 3 else '')
         print(f'WARNING: {file} was trained on {len(seen)} of the {len(names)} images tested ({examples}): this '
-              'result does not tell how good it is on new images',
+              'result does not show how good it is on new images',
               file=sys.stderr)
     return len(seen)
 
 
 def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ...]], performance: Performance,
            title: str) -> None:
-    """Write the report of a labelled set: its images are read again for thumbnails and quality maps."""
+    """Write the report of a labelled set; its images are read again for thumbnails and quality maps."""
     read = Reader(scorer.preprocess, MAX_PIXELS, THUMBNAIL)
     items = [tuple(map(str, item)) if len(item) == 2 else str(item[0]) for item in paths]
     samples = score_files(scorer, items, read, args.batch_size, args.num_workers,

@@ -37,14 +37,14 @@ from iqa_training.card import about, write_card
 from iqa_training.naming import card_file, find_checkpoints
 from IQAperformance import CRITERIA
 
-PATIENCE = timedelta(days=1)  # of processes that share a list: the last may be done long after the first
+PATIENCE = timedelta(days=1)  # how long processes that share a list wait for the slowest of them
 
 
 @command
 def main(argv: list[str] | None = None) -> float | int | None:
-    """Parse the options and score. Returns the score of one image alone, or else how many images were scored.
+    """Parse the options and score; return the score of a single image, or else the number of images scored.
 
-    With --calibrate, the leave-one-out RMSE of the ratings; with --about, nothing.
+    With --calibrate, returns the leave-one-out RMSE of the ratings; with --about, None.
     """
     args = SCORE.parse(argv)
     if args.about:
@@ -70,7 +70,7 @@ def model_of(files: list[Path], views: str) -> str:
 
 
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
-    """Return the files that are written, by option; `file` is the checkpoint that scores."""
+    """Return {option: files} of the files to write; `file` is the checkpoint that scores."""
     other = Path(args.out) if args.out else file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')
     out = other if args.calibrate else None
     return {'--csv': args.csv, '--json': args.json, '--report': args.report,
@@ -80,7 +80,7 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
 
 
 def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sink]:
-    """Return where scores go besides tables, parts and maps: the picture, the screen, and the report."""
+    """Return the sinks besides tables, parts and maps: the picture, the screen, and the report."""
     scale, sinks = scorer.scale, []
     if args.picture:
         sinks.append(Picture(args.picture, scale))
@@ -94,23 +94,23 @@ def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sin
 
 
 def tables_of(args: Options) -> dict[str, str]:
-    """Return the tables that are written, kind -> path."""
+    """Return {kind: path} of the tables to write."""
     return {kind: getattr(args, kind) for kind in ('csv', 'json') if getattr(args, kind)}
 
 
 def on_screen(args: Options, alone: bool) -> bool:
-    """Return whether each score is printed: of several images, without a table or parts."""
+    """Return whether each score is printed: for several images, without a table or parts."""
     return not (tables_of(args) or args.parquet or alone)
 
 
 def messages_of(args: Options, alone: bool) -> TextIO:
-    """Return the stream of messages: stderr if scores go to stdout, or to a device that may be it."""
+    """Return the stream of messages: stderr if scores go to stdout, or to a device, which may be stdout."""
     files = filter(None, [*tables_of(args).values(), args.report])
     return sys.stderr if on_screen(args, alone) or any(map(is_device, files)) else sys.stdout
 
 
 def check_images(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> None:
-    """Refuse options that do not go with these images."""
+    """Raise UserError if an option does not fit these images."""
     if args.picture and not alone:
         raise UserError('--picture draws one image: give one --img')
     if args.map:
@@ -122,11 +122,11 @@ def check_images(args: Options, scorer: Scorer, shards: list[str], alone: bool) 
     folder = os.path.realpath(args.parquet) if args.parquet else ''
     for shard in shards if folder else ():
         if os.path.dirname(os.path.realpath(shard)) == folder:
-            raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another one')
+            raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another folder')
 
 
 def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: list[dict]) -> float | int:
-    """Score the images that the options name; return the score of one alone, else how many this process scored."""
+    """Score the images that the options name; return a single image's score, or else the number scored here."""
     items, repeated = find_items(args.img, args.ref, scorer.inputs, args.recursive,
                                  sys.stdin.buffer if '-' in args.img else ())
     check_outputs(outputs_of(args, files[0]), {'--img': files_of(items)})
@@ -135,7 +135,7 @@ def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: li
     alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])] and not shards and not args.parquet
     check_images(args, scorer, shards, alone)
     if repeated and is_main():
-        print(f'{repeated} came more than once, and are scored once', file=sys.stderr)
+        print(f'{repeated} repeated images are left out: each is scored once', file=sys.stderr)
     model, tables = model_of(files, args.views), tables_of(args)
     digest = digest_of(checkpoints, views=args.views, clamp=args.clamp) if tables or args.parquet else ''
     return Scoring(args, scorer, model, items, Tables(tables, args.resume, digest),
@@ -143,14 +143,14 @@ def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: li
 
 
 class Scoring:
-    """The scoring of a list of images, whose results go to sinks (iqa_scoring/sinks.py).
+    """Scores a list of images and sends the results to sinks (iqa_scoring/sinks.py).
 
     Args:
-        args, scorer: the options, and what scores.
+        args, scorer: the options and the scorer.
         model: its name in the tables.
         items: the images and shards.
-        tables, parts: the files of scores; what they hold already is not scored again.
-        alone: whether it is one image, whose score is returned.
+        tables, parts: the files of scores; images that they hold already are not scored again.
+        alone: whether the list is a single image, whose score is returned.
     """
 
     def __init__(self, args: Options, scorer: Scorer, model: str, items: list[Item], tables: Tables,
@@ -169,7 +169,7 @@ class Scoring:
                       *([self.maps] if self.maps else []), *sinks_of(args, scorer, model, alone)]
 
     def run(self) -> float | int:
-        """Score all; return the score of one image alone, else how many images this process scored."""
+        """Score all images; return the score of a single image, or else the number that this process scored."""
         counted = not self.args.parquet and not any(is_shard(path_of(item)) for item in self.work)
         with signals_wait() as stop, tqdm(total=len(self.work) if counted else None, desc='Scoring', unit='image',
                                           leave=False, disable=not self.args.pbar or self.alone) as bar:
@@ -179,7 +179,7 @@ class Scoring:
         return self.finish(stop.signal)
 
     def samples(self, stop: Callable[[], bool]) -> Iterator[Sample]:
-        """Yield the scored images; while their pixels are in memory, the sinks see them."""
+        """Yield the scored images; each is passed to the sinks while its pixels are in memory."""
         args = self.args
         read = Reader(self.scorer.preprocess, args.max_pixels, THUMBNAIL if args.report else 0)
         in_report = args.report and args.report_maps and self.scorer.has_maps
@@ -192,9 +192,9 @@ class Scoring:
                            keep, stop)
 
     def images(self, stop: Callable[[], bool]) -> Iterator[Work]:
-        """Yield the items, and of shards the images that the tables lack, and their ends."""
+        """Yield the items; instead of a shard, its images that the tables lack, and its end."""
         for item in open_shards(self.work, self.args.image_column, self.args.max_bytes):
-            if stop():  # a shard may have no image that is to be scored
+            if stop():  # a shard may have no image left to score
                 return
             if isinstance(item, Packed) and not self.tables.lack(text(item.path)):
                 self.there += 1
@@ -220,7 +220,7 @@ class Scoring:
             self.score = row['score']
 
     def finish(self, signal: int | None) -> float | int:
-        """Finish the sinks, print the counts of all processes, and end with the status that fits."""
+        """Finish the sinks, print the counts of all processes, and exit with the status of a signal or an error."""
         for sink in self.sinks:
             sink.close()
         scored, failed, broken = map(sum, zip(*gather_objects((self.scored, self.failed, self.broken)), strict=True))
@@ -232,7 +232,8 @@ class Scoring:
         idist.barrier()  # torchrun ends all processes when one ends with an error
         if signal:
             again = self.tables.files or self.args.parquet
-            print('Interrupted' + ('; with --resume, the same command does the rest' if again else ''), file=sys.stderr)
+            print('Interrupted' + ('; with --resume, the same command scores the rest' if again else ''),
+                  file=sys.stderr)
             raise SystemExit(128 + signal)
         if failed or broken:
             raise SystemExit(1)
@@ -243,20 +244,20 @@ class Scoring:
         args = self.args
         paths = filter(None, [*self.tables.files.values(), args.report, args.parquet, args.map])
         written = ', '.join(map(text, paths))
-        print(f'{scored} images scored' + (f', {self.there} were there already' if self.there else '')
-              + (f', {failed} could not be' if failed else '') + (f', broken shards: {broken}' if broken else '')
+        print(f'{scored} images scored' + (f', {self.there} were scored before' if self.there else '')
+              + (f', {failed} could not be scored' if failed else '') + (f', broken shards: {broken}' if broken else '')
               + (f': {written}' if written else ''), file=messages_of(args, self.alone))
 
 
 def whole(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:
-    """Return the checkpoint; one of the original package is completed by the options."""
+    """Return the checkpoint, completed from the options if it is of the original package."""
     name, options = network_of(checkpoint, file, given_network(args))
     return {'network': {'name': name, 'options': options}, 'head': scorer.head,
             'input': {'preprocessing': scorer.preprocess.stored(), 'normalise': scorer.network.normalise}, **checkpoint}
 
 
 def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> float:
-    """Fit the scores to ratings, say how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
+    """Fit the scores to ratings, print how well they agree, write a new checkpoint; return the leave-one-out RMSE."""
     outputs = outputs_of(args, file)
     paths, ratings = read_ratings(args.calibrate, args.im_dir)
     items = with_references(paths, args.ref, scorer.inputs, args.recursive)
@@ -278,7 +279,7 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     if against:
         worse = f'the calibration makes things worse: {"; ".join(against)}'
         if not args.force:
-            raise UserError(f'--calibrate {args.calibrate}: {worse}; nothing is written, --force writes it')
+            raise UserError(f'--calibrate {args.calibrate}: {worse}; nothing is written without --force')
         print(f'WARNING: {worse}')
     out = outputs['--out'][0]
     write_card(out, new)

@@ -31,12 +31,12 @@ def write_page(path: str | Path, template: Path, **values) -> None:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Return bytes of a media type as an address that holds them itself."""
+    """Return bytes of a media type as a data URI."""
     return f'data:{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def svg_uri(figure: 'Figure') -> str:
-    """Return a figure as an address that holds it as SVG; the same each time."""
+    """Return a figure as a data URI of its SVG; the same each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='svg', metadata={'Date': None})
     return data_uri('image/svg+xml', buffer.getvalue())

@@ -15,7 +15,7 @@ HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
 
 
 class Predictions(NamedTuple):
-    """Scores of N images on the MOS scale: `mos`, `std`, `pq` are (N,) float64; `names` is None for a .npy file."""
+    """Predictions for N images in MOS units: `mos`, `std`, `pq` are (N,) float64; `names` is None for a .npy file."""
 
     names: list[str] | None
     mos: np.ndarray
@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A NAME.json: the metrics, the training options, the data set and its part."""
+    """The content of a NAME.json: the metrics, the training options, the data set and its part."""
 
     path: Path
     metrics: dict
@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows numpy's own constructors of arrays and numbers, and nothing else."""
+    """An unpickler that allows only numpy's own constructors of arrays and numbers."""
 
     ALLOWED = frozenset({('numpy', 'ndarray'), ('numpy', 'dtype'),
                          *((f'numpy.{core}.{module}', name) for core in ('core', '_core') for module, name in
@@ -49,7 +49,7 @@ class _ArraysOnly(pickle.Unpickler):
 def read_npy(path: str | Path) -> dict:
     """Read the dictionary of numbers and numeric arrays that the original saved with numpy.save.
 
-    Nothing in the file is executed: UserError if it holds anything but numbers, lists and numeric arrays, is
+    Nothing in the file is executed. Raises UserError if it holds anything but numbers, lists and numeric arrays, is
     damaged, or is not such a dictionary.
     """
     path = Path(path)
@@ -81,9 +81,9 @@ def _numeric(value) -> bool:
 
 
 def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
-    """Read predictions from NAME.csv (columns name, mos, `head`, and perhaps std) or an .npy file of the original.
+    """Read predictions from NAME.csv (columns name, mos, `head`, optionally std) or an .npy file of the original.
 
-    UserError: a missing column, no rows, a number that is not finite (std may be missing: NaN), a name twice.
+    Raises UserError for a missing column, no rows, a number that is not finite (a missing std is NaN), a name twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -140,12 +140,12 @@ def read_summary(path: Path) -> dict:
 
 
 def metrics_of(path: Path) -> dict[str, float]:
-    """Return the metrics in a NAME.json, by name; empty if it is not there."""
+    """Return the metrics in a NAME.json, by name; empty if the file does not exist."""
     return read_summary(path)['metrics'] if path.exists() else {}
 
 
 def read_results(result_dir: str | Path) -> list[Result]:
-    """Read every NAME.json of a folder, the newest first; a folder that is not there holds none."""
+    """Read every NAME.json of a folder, the newest first; a folder that does not exist has none."""
     files = (path for path in Path(result_dir).glob('*.json') if path.is_file())
     paths = sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
     found = [(path, read_summary(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""Statistics that reviewers ask for: logistic mappings, values over splits, tests between models, mean ranks."""
+"""Compute statistics that reviewers ask for: logistic mappings, spread over splits, tests of models, mean ranks."""
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import expit
 
-STD_SHARE = .02  # of the range of the MOS: a std of ratings below it is on another scale
+STD_SHARE = .02  # share of the range of the MOS: ratings with a smaller std are on another scale
 
 
 class NoFitError(ValueError):
-    """A mapping that did not converge, or cannot."""
+    """A mapping that cannot be fitted, or whose fit did not converge."""
 
 
 def outlier_ratio(x: np.ndarray, y: np.ndarray, std: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -23,7 +23,7 @@ def outlier_ratio(x: np.ndarray, y: np.ndarray, std: np.ndarray, axis: int = -1)
 
 
 def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
-    """Return why the std cannot be held against errors in MOS units, or None if it can.
+    """Return why the std cannot be compared with errors in MOS units, or None if it can.
 
     The ratings of an image spread over a tenth of the scale or more; a std far below that is on a shorter scale, as
     KonIQ-10k's of 1..5 beside its MOS of 0..100, and would call nearly every image an outlier.
@@ -57,10 +57,10 @@ QUARTILES = 1.349  # standard deviations between the quartiles of a normal distr
 
 
 def standardised(x: np.ndarray) -> list[np.ndarray]:
-    """Return x less its mean over its standard deviation, and less its median over what the quartiles say of that.
+    """Return (x - mean) / std and (x - median) / std, in the latter with the std estimated from the quartiles.
 
-    One prediction that is far off moves the first so that all others are alike, but not the second, which is left out
-    if the quartiles are equal.
+    A single outlier makes all other values of the first nearly equal, but not those of the second, which is left out if
+    the quartiles are equal.
     """
     low, middle, high = np.quantile(x, [.25, .5, .75])
     scales = [(x.mean(), x.std()), (middle, (high - low) / QUARTILES)]
@@ -147,7 +147,7 @@ def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) 
     """Return {'williams': (t, p), 'steiger': (Z, p)} of two models' scores a, b of the same images with the MOS y.
 
     All (N,). `criterion` is a correlation: the tests suppose normally distributed scores, so that with SROCC they are
-    an approximation. Models that agree in all images differ in nothing: statistic 0, p 1.
+    an approximation. Models that agree on all images give statistic 0 and p 1.
     """
     correlations = [float(criterion(x, z)) for x, z in ((a, y), (b, y), (a, b))]
     if correlations[2] > 1 - 1e-12:
@@ -157,8 +157,8 @@ def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) 
 
 # Over splits
 
-FEWEST = 3  # values of which an interval says something: of two it is 13 times as wide as they are apart
-SCALES: dict[str, tuple[Callable, Callable]] = {  # on which an interval is symmetric, and the way back
+FEWEST = 3  # values for a useful interval: that of two values is 13 times as wide as their distance
+SCALES: dict[str, tuple[Callable, Callable]] = {  # (to the scale on which an interval is symmetric, and back)
     'linear': (np.positive, np.positive),
     'correlation': (np.arctanh, np.tanh),  # Fisher's z
     'error': (np.log, np.exp),
@@ -166,9 +166,9 @@ SCALES: dict[str, tuple[Callable, Callable]] = {  # on which an interval is symm
 
 
 class Spread(NamedTuple):
-    """Values over splits; `low` and `high` end the interval of the mean. What is not defined is nan."""
+    """Values over splits; `low` and `high` are the ends of the interval of the mean. Undefined numbers are nan."""
 
-    defined: int  # values that are finite, of all that there are
+    defined: int  # number of finite values, of `count` in all
     count: int
     median: float = math.nan
     mean: float = math.nan
@@ -181,9 +181,9 @@ def spread(values: Sequence[float], scale: str = 'linear', level: float = .95) -
     """Return the spread of values over splits: std with n - 1, Student's t interval of the mean.
 
     The interval is computed on `scale`, a name in SCALES: 'correlation' keeps it in -1..1, 'error' above 0. Values that
-    are not finite are left out and counted. One value has no std; fewer than FEWEST, or any at the end of the scale,
-    as a correlation of 1, have no interval. Splits of one data set share training images, so that their values are not
-    independent, and the interval is rather too short.
+    are not finite are left out and counted. A single value has no std. There is no interval for fewer than FEWEST
+    values, or if one is at the end of the scale, such as a correlation of 1. Splits of one data set share training
+    images, so that their values are not independent, and the interval tends to be too short.
     """
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
@@ -215,15 +215,15 @@ def signed_rank(a: np.ndarray, b: np.ndarray) -> float:
     if not difference.any():
         return 1. if len(difference) else math.nan
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of few pairs: the docstring has what they can show
+        warnings.simplefilter('ignore')  # about few pairs: see the docstring
         return float(stats.wilcoxon(difference).pvalue)
 
 
 def over_splits(p: Sequence[float]) -> float:
-    """Return one p of a test that was done on several splits, whose images overlap: twice the median, at most 1.
+    """Combine the p values of a test on several splits, whose images overlap, into one: twice the median, at most 1.
 
-    It holds its level however the p depend on each other (Rueschendorf 1982; Meinshausen, Meier and Buehlmann 2009,
-    with gamma 1/2). A single p is returned as it is; nan if none is defined.
+    It keeps its level however the p values depend on each other (Rueschendorf 1982; Meinshausen, Meier and Buehlmann
+    2009, with gamma 1/2). A single p is returned unchanged; nan if none is defined.
     """
     finite = [value for value in p if math.isfinite(value)]
     if len(finite) < 2:
@@ -241,7 +241,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 class Ranking(NamedTuple):
-    """Mean ranks of settings (1 is best), the p that they are alike, and how far apart two must be to differ."""
+    """Mean ranks of settings (1 is best), the p value of equal ranks, and the critical difference of two ranks."""
 
     ranks: np.ndarray
     p: float

@@ -1,6 +1,7 @@
-"""The mean score of several trained networks over views of an image (ASNA: 4 networks, 22 views), in MOS units.
+"""Average the scores of several trained networks over views of an image (ASNA: 4 networks, 22 views), in MOS units.
 
-One view of a batch is made, scored by every network, and forgotten before the next: memory does not grow with views.
+One view of a batch is made, scored by every network and released before the next, so that memory does not grow with the
+number of views.
 """
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +18,14 @@ from IQAperformance import IQAPerformance, Performance
 
 
 class Average(Scorer):
-    """Scores as a Scorer does: the mean of the scores of `scorers`, each of all views of an image.
+    """A Scorer whose score is the mean of the scores of `scorers` over all views of an image.
 
-    Its raw output is the mean of theirs. There are no quality maps of it.
+    Its raw output is the mean of theirs. It has no quality maps.
 
     Args:
         scorers: they must preprocess alike, and agree on the number of images and on the direction of MOS.
         views: a name in VIEWS.
-        names: of the checkpoints, for the error.
+        names: names of the checkpoints, for the error message.
     """
 
     def __init__(self, scorers: Sequence[Scorer], views: str = 'none', names: Sequence[str | Path] = ()):
@@ -37,12 +38,12 @@ class Average(Scorer):
             if one.inputs != first.inputs or one.preprocess != first.preprocess:
                 names = names or range(len(scorers))
                 raise UserError(f'{names[i]} takes other images than {names[0]} (size, preprocessing, references): '
-                                'score with each alone, and iqa_scoring/ensemble.py puts the tables together')
+                                'score with each alone, and combine the tables by iqa_scoring/ensemble.py')
 
     has_maps, title = False, 'a mean of networks or views'
 
     def score(self, image, reference=None, as_loss: bool = False):
-        """Return the score of one image, or of each of a batch, as Scorer.score; float tensors without views alone."""
+        """Return the score of an image, or of each in a batch, as Scorer.score does; no views of float tensors."""
         if not isinstance(image, Tensor):
             return super().score(image, reference, as_loss)
         if self.views is not VIEWS['none']:
@@ -62,12 +63,12 @@ class Average(Scorer):
 
 
 def average_of(scorers: list[Scorer], views: str, files: list[Path]) -> Scorer:
-    """Return the scorer of one image with one network, or the mean of several."""
+    """Return the scorer itself if there is one network and one view, or else the mean."""
     return scorers[0] if len(scorers) == 1 and views == 'none' else Average(scorers, views, files)
 
 
 def common_scale(scales: Sequence[Scale]) -> Scale:
-    """Return the scale of all, unknown if they differ; UserError if higher is better in some only."""
+    """Return the common scale, unknown if they differ; raise UserError if higher is better in some of them only."""
     first = scales[0]
     if len({scale.higher_is_better for scale in scales} - {None}) > 1:
         raise UserError('higher is better for some of the checkpoints, lower for others: their mean has no meaning')

@@ -1,4 +1,4 @@
-"""Fit the scores to ratings of one's own: a new line, or a logistic curve, from the same network."""
+"""Fit the scores of a network to your own ratings, by a line or a logistic curve."""
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from iqa_runtime.tables import Table
 from iqa_scoring.scorer import Mapping
 from IQAperformance import agreement, fit_line
 
-WORSE = .05  # loss of SROCC that is no noise: a line that ranks well loses less when each image is left out
-FEWEST = 20  # images; a line through fewer says little, and its error less
+WORSE = .05  # loss of SROCC beyond noise: a line that ranks well loses less when each image is left out
+FEWEST = 20  # images: a line through fewer is unreliable, and its estimated error even more so
 IMAGE_COLUMNS = ('image', 'name', 'file', 'filename', 'file_name', 'image_name', 'path', 'img')
 RATING_COLUMNS = ('mos', 'rating', 'ratings', 'score', 'dmos', 'opinion', 'value')
 
@@ -22,9 +22,9 @@ RATING_COLUMNS = ('mos', 'rating', 'ratings', 'score', 'dmos', 'opinion', 'value
 def read_ratings(path: str | Path, im_dir: str | Path | None = None) -> tuple[list[str], np.ndarray]:
     """Return images and their ratings (N,) from a CSV with a header; several ratings of one image are averaged.
 
-    The columns are those named as in IMAGE_COLUMNS and RATING_COLUMNS, or else the first of text and the first of
-    numbers. Image paths are relative to `im_dir` (default: the CSV's folder), or else to the working directory.
-    Raises UserError if there are no such columns, or a rating is no number.
+    The columns are the first with a name in IMAGE_COLUMNS and in RATING_COLUMNS, or else the first text column and the
+    first numeric column. Image paths are relative to `im_dir` (default: the CSV's folder), or else to the working
+    directory. Raises UserError if there are no such columns, or if a rating is not a number.
     """
     table = Table.read(path)
     numeric = [name for name, cells in table.columns.items() if any(table.number(cell) is not None for cell in cells)]
@@ -51,8 +51,8 @@ def fit_logistic(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float, float,
     """Return the least-squares top, bottom, centre, width of scorer.logistic; both (N,) float64.
 
     top and bottom stay within one range of `mos` of its ends, and width within 1/20 to 20 times the spread of `raw`,
-    so that a nearly straight relation does not send them to infinity. The spread is that of most scores: one that is
-    far off changes it little. Raises UserError if there is no fit.
+    so that a nearly linear relation does not send them to infinity. The spread is robust: one score that is far off
+    changes it little. Raises UserError if the fit fails.
     """
     low, high = mos.min(), mos.max()
     if np.ptp(raw) == 0 or low == high:
@@ -77,26 +77,26 @@ FITS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {'linea
 
 
 def leave_one_out(kind: str, raw: np.ndarray, mos: np.ndarray) -> np.ndarray:
-    """Return the prediction of the mapping of each image (N,) when it is fitted to all the others."""
+    """Return the prediction for each image (N,) of a mapping that is fitted to all the others."""
     fit, n = FITS[pick(FITS, kind, 'calibration')], len(raw)
     others = ~np.eye(n, dtype=bool)
     return np.array([Mapping(kind, fit(raw[others[i]], mos[others[i]]))(raw[i]) for i in range(n)])
 
 
 def objections(report: dict, mos: np.ndarray, turned: bool) -> list[str]:
-    """Return in words why a calibration should not be used; `turned`: its scores fall where the old ones rise.
+    """Return the reasons against a calibration as text; `turned`: its scores fall as the old ones rise.
 
     `report`, `mos`: see `calibrated`.
     """
     found = []
     left_out = report['leave-one-out']
     if turned:
-        found.append('it turns the ranking over: what the old scores call better has the lower ratings (expected of '
-                     'ratings that fall with quality, as DMOS)')
+        found.append('it reverses the ranking: images with better old scores have lower ratings (as expected of '
+                     'ratings that fall with quality, such as DMOS)')
     if not left_out['SROCC'] >= report['before']['SROCC'] - WORSE:
         found.append('the SROCC of images that are left out of the fit is '
                      f'{left_out["SROCC"]:.3f}, uncalibrated {report["before"]["SROCC"]:.3f}')
-    of_mean = mos.std() * len(mos) / (len(mos) - 1)  # each image's rating held against the mean of all others
+    of_mean = mos.std() * len(mos) / (len(mos) - 1)  # each rating is compared with the mean of all others
     if not left_out['RMSE'] < of_mean:
         found.append(f'the RMSE of images that are left out of the fit is {left_out["RMSE"]:.4g}, no better than '
                      f'{of_mean:.4g} of the mean of the other ratings')
@@ -104,10 +104,10 @@ def objections(report: dict, mos: np.ndarray, turned: bool) -> list[str]:
 
 
 def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) -> tuple[dict, dict, list[str]]:
-    """Return a checkpoint whose scores are in the unit of the ratings, how well they agree, and what speaks against it.
+    """Return a checkpoint whose scores are in the unit of the ratings, their agreement, and reasons against it.
 
     Args:
-        checkpoint: the old one, left as it is.
+        checkpoint: the old checkpoint, which is not changed.
         heads: raw outputs (N, heads), the scored head first.
         mos: ratings (N,).
         kind: 'linear' (all heads get a line), or 'logistic' (the final head gets a curve, 'mapping', besides).

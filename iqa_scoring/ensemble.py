@@ -1,9 +1,10 @@
-"""Put the predictions of several models together: one score for each image, without a model's outliers.
+"""Combine the predictions of several models into one score for each image, without outliers.
 
     python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
 
-Tables are those of test_demo.py (--csv, with either --columns) and of test_dataset.py, or any others with such columns.
-Images come in the order in which they are first seen; what fell outside the fences is counted for each model.
+Tables are those of test_demo.py (--csv, with --columns full or challenge) and of test_dataset.py, or any others with
+such columns. Images come in the order in which they are first seen; values outside the fences are counted for each
+model.
 """
 import sys
 from pathlib import Path
@@ -22,12 +23,12 @@ from iqa_runtime.names import cell, without_suffix
 from iqa_runtime.tables import Table, digits, write_columns
 from iqa_scoring.options import ENSEMBLE
 
-REACH = 1.5  # of the fences beyond the quartiles, in interquartile ranges
+REACH = 1.5  # distance of the fences from the quartiles, in interquartile ranges
 FORMS = (('img_name', 'mos'), ('name', 'score'), ('name', 'pq'))  # columns of the image and of the prediction
 
 
 def inside(values: np.ndarray) -> np.ndarray:
-    """Return which of the values (N,) lie between Q1 - 1.5 IQR and Q3 + 1.5 IQR, (N,) bool.
+    """Return whether each of the values (N,) lies between Q1 - 1.5 IQR and Q3 + 1.5 IQR, (N,) bool.
 
     Quartiles are interpolated linearly. A value on a fence is outside, unless no value is strictly inside.
     """
@@ -64,7 +65,7 @@ class Predictions:
 
     @property
     def there(self) -> np.ndarray:
-        """Return whether each value is there, (images, models) bool."""
+        """Return whether each value exists, (images, models) bool."""
         return ~np.isnan(self.values)
 
     def combined(self, how: str = 'iqr') -> np.ndarray:
@@ -72,7 +73,7 @@ class Predictions:
         return np.array([HOW[how](row[there]) for row, there in zip(self.values, self.there, strict=True)])
 
     def outside(self) -> np.ndarray:
-        """Return how many values of each model lie outside the fences of their images, (models,)."""
+        """Return the number of values of each model outside the fences of their images, (models,)."""
         found = np.zeros(self.values.shape, bool)
         for row, there, out in zip(self.values, self.there, found, strict=True):
             out[there] = ~inside(row[there])
@@ -84,7 +85,7 @@ def read_predictions(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str
     table = Table.read(path)
     form = next((form for form in FORMS if set(form) <= set(table.columns)), None)
     if form is None:
-        raise UserError(f'{path}: no table of predictions: it has the columns {", ".join(table.columns) or "none"}; '
+        raise UserError(f'{path}: not a table of predictions: it has the columns {", ".join(table.columns) or "none"}; '
                         f'expected {" or ".join(" and ".join(form) for form in FORMS)}')
     if not table.rows:
         raise UserError(f'{path}: it holds no images')
@@ -96,7 +97,7 @@ def read_predictions(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str
 def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predictions, tuple[str, str]]:
     """Read the tables of several models; return their predictions and the columns of the first table.
 
-    UserError if a table lacks images of the others, unless `partial`.
+    Raises UserError if a table lacks images of the others, unless `partial`.
     """
     read = [read_predictions(path) for path in paths]
     images = list(dict.fromkeys(name for names, _, _ in read for name in names))
@@ -107,7 +108,7 @@ def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predicti
     for path, lacking in zip(paths, np.isnan(values).T, strict=True):
         if lacking.any() and not partial:
             raise UserError(f'{path}: lacks {lacking.sum()} of {len(images)} images, as {images[lacking.argmax()]} '
-                            '(--partial takes those that are there)')
+                            '(--partial takes images that some tables lack)')
     models = [without_suffix(Path(path).name, ('.csv', '.txt')) for path in paths]
     return Predictions(images, models, values), read[0][2]
 
@@ -122,9 +123,9 @@ def main(argv: list[str] | None = None) -> np.ndarray:
     write(args.out, image, score, predictions.images, combined)
     print(f'{len(args.tables)} tables, {len(combined)} images, --how {args.how}: {args.out}')
     if args.how == 'iqr':
-        told = [f'{model} {count}' for model, count in zip(predictions.models, predictions.outside(), strict=True)
-                if count]
-        print(f'Outside the fences: {", ".join(told) or "nothing"}')
+        counts = [f'{model} {count}' for model, count in zip(predictions.models, predictions.outside(), strict=True)
+                  if count]
+        print(f'Outside the fences: {", ".join(counts) or "nothing"}')
     return combined
 
 

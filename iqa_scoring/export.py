@@ -1,11 +1,11 @@
 """Export a trained model, with its preprocessing and its mapping to MOS inside: uint8 (N, H, W, 3) in, MOS (N,) out.
 
-The batch and, where the pooling allows, the height and width of the images are free. Where the checkpoint resizes, any
-size is taken and resized inside by the like filter of torch in floating point, which is not the original's to the last
-bit: by how much the scores differ from test_demo.py's is printed. Without --resize, pyramids (--P6 or --P7 above 1)
-need --size. Each file is read again after writing and compared with PyTorch on random images; a difference above 1e-3
-MOS units is an error (exit status 1). Packages older than requirements-export.txt asks for do fail: onnxscript before
-0.7.1 leaves out the antialiasing, torch 2.11 ties free sizes to one parity.
+The batch size and, if the pooling allows it, the height and width of the images are free. If the checkpoint resizes,
+images of any size are resized inside by torch's equivalent filter in floating point, which does not match PIL's to the
+last bit: the difference from test_demo.py's scores is printed. Without --resize, pyramids (--P6 or --P7 above 1) need
+--size. Each file is read again after writing and compared with PyTorch on random images; a difference above 1e-3 MOS
+units is an error (exit status 1). Packages older than those in requirements-export.txt fail: onnxscript before 0.7.1
+leaves out the antialiasing, and torch 2.11 restricts free sizes to one parity.
 """
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ INSTALL = 'pip install -r requirements-export.txt'
 
 
 class Exported(nn.Module):
-    """What is exported: uint8 (N, H, W, 3) -> float32 (N,) in MOS units."""
+    """The module that is exported: uint8 (N, H, W, 3) -> float32 (N,) in MOS units."""
 
     def __init__(self, scorer: Scorer):
         super().__init__()
@@ -69,12 +69,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     checkpoint = as_asked(args, load_checkpoint(file), file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
     if scorer.inputs == 2:
-        raise UserError(f'{file}: the network compares an image with its reference, and an exported file takes one '
+        raise UserError(f'{file}: the network compares an image with its reference, but an exported file takes one '
                         'image: score pairs with test_demo.py --ref')
     preprocess, fixed = scorer.preprocess, (args.size and tuple(args.size)) or None
     if scorer.crops and not scorer.crops.fixed:
-        raise UserError(f'--crop_places {scorer.crops.places}: the places follow from what an image shows, which an '
-                        'exported file does not compute: give --crop_places grid')
+        raise UserError(f'--crop_places {scorer.crops.places}: the places depend on the content of an image, which an '
+                        'exported file does not examine: give --crop_places grid')
     enlarges = preprocess.fit == 'enlarge'
     one_size = preprocess.first_resize or preprocess.resize if not enlarges else preprocess.first_resize
     any_size = scorer.network.any_size and not scorer.crops and not enlarges
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def metadata(scorer: Scorer, checkpoint: dict, size: tuple[int, int] | None) -> dict[str, str]:
-    """Return the description that the file carries, as text (JSON where it is not text)."""
+    """Return the metadata of the file as text, values other than text as JSON."""
     network = checkpoint.get('network', {'name': type(scorer.network).__name__, 'options': {}})
     about = {'architecture': network['name'], **network['options'], 'resize': scorer.preprocess.resize,
              'first_resize': scorer.preprocess.first_resize, 'size': size,
@@ -133,7 +133,7 @@ def export(kind: str, path: str, scorer: Scorer, about: dict[str, str], size: tu
 
 
 def random_images(shape: tuple[int, ...]) -> np.ndarray:
-    """Return uint8 (N, H, W, 3): coarse random patterns with noise, the same ones every time."""
+    """Return uint8 (N, H, W, 3): coarse random patterns with noise, the same each time."""
     n, height, width = shape
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (n, height // 16 + 1, width // 16 + 1, 3))
@@ -142,7 +142,7 @@ def random_images(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pil_difference(scorer: Scorer) -> float:
-    """Return how far the graph's own resizing moves the scores of random images, in MOS units."""
+    """Return the largest change of the scores of random images by the graph's own resizing, in MOS units."""
     images = random_images((4, 600, 800))
     with torch.no_grad():
         return float(np.abs(Exported(scorer)(torch.from_numpy(images)).numpy() - scorer.score(images)).max())
@@ -150,15 +150,15 @@ def pil_difference(scorer: Scorer) -> float:
 
 def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
                path: Path) -> None:
-    """Write an ONNX file; UserError if the packages are not there."""
+    """Write an ONNX file; raise UserError if its packages are not installed."""
     try:
         import onnx
-        import onnxruntime  # noqa: F401 (for the check: better told now than after the export)
+        import onnxruntime  # noqa: F401 (for the check: better to fail now than after the export)
         import onnxscript  # noqa: F401 (torch needs it)
     except ImportError as error:
         raise UserError(f'--onnx needs {error.name}: {INSTALL}') from None
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of torch about itself
+        warnings.simplefilter('ignore')  # torch's warnings about itself
         program = torch.onnx.export(model, example, dynamo=True, dynamic_shapes={'images': dynamic},
                                     input_names=['images'], output_names=['mos'], verbose=False)
     proto = program.model_proto
@@ -194,7 +194,7 @@ def read_torch(path: str) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-# option -> how the format is written and read
+# option -> functions that write and read the format
 FORMATS = {'onnx': (write_onnx, read_onnx), 'torch_export': (write_torch, read_torch)}
 logging.getLogger('torch.onnx').setLevel(logging.ERROR)
 

@@ -1,8 +1,8 @@
-"""Which images and shards are meant, and how their names are written.
+"""Find the images and shards that the words of --img stand for.
 
 A file name is written as valid UTF-8 on one line: bytes that are not UTF-8 become \\xNN, control characters and other
-invisible ones their escapes (see `text`). It is the path as it was given (or found below a folder that was given),
-without a leading ./; --resume recognises images by it.
+invisible ones their escapes (see `text`). It is the path as given (or as found below a given folder), without a leading
+./; --resume recognises images by it.
 """
 import glob
 import os
@@ -14,19 +14,19 @@ from iqa_runtime.errors import UserError, needed
 from iqa_runtime.names import nearest, text
 from iqa_scoring.shards import is_shard
 
-MOST = 1_000_000  # names that braces may mean
+MOST = 1_000_000  # names that a pattern of braces may expand to
 LONGEST = 1 << 28    # characters of all of them
 RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?')
 LETTERS = re.compile(r'([A-Za-z])\.\.([A-Za-z])(?:\.\.-?\d+)?')
 
 
 def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[bytes] = ()) -> tuple[list[str], int]:
-    """Return the files that `words` mean, each once, in the order of `words`; and how often one came again.
+    """Return the files that `words` stand for, each once, in the order of `words`, and the number of repeats.
 
-    A word is a file (whatever its suffix), a folder (its images, sorted, hidden ones left out; `recursive`: below it
-    too), a glob pattern (** crosses folders), a pattern of braces ({00..99}, {a,b}), or - for a list on stdin, one path
-    a line. A file that is named but not there is kept: whoever reads it reports it. Raises UserError if a folder or a
-    pattern has no images, or a shard that is named is not there.
+    A word is a file (with any suffix), a folder (its images, sorted, without hidden ones; with `recursive`, also those
+    in folders below it), a glob pattern (** crosses folders), a pattern of braces ({00..99}, {a,b}), or - for a list on
+    stdin, one path a line. A file that does not exist is kept: its reader reports it. Raises UserError if a folder or a
+    pattern has no images, or if a shard does not exist.
     """
     found: dict[str, str] = {}
     count = 0
@@ -66,22 +66,23 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
 
 
 def path_in(line: bytes) -> str:
-    """Return a line of a list as text, in which bytes that are no UTF-8 stay; UserError if no path can be like it."""
+    """Return a line of a list as a path, which keeps bytes that are not UTF-8; UserError if it cannot be a path."""
     if b'\0' in line:
         raise UserError('--img -: a null byte in the list, as find -print0 writes them; expected one path a line')
     return os.fsdecode(line.rstrip(b'\r\n'))
 
 
 def expanded(word: str) -> list[str]:
-    """Return the names that braces mean, as in a shell: {08..10} is 08, 09, 10; {a,b} is a, b; others stay as they are.
+    """Expand braces as a shell does: {08..10} is 08, 09, 10; {a,b} is a, b; others are not changed.
 
-    Raises UserError if there are more than MOST, or if they have more than LONGEST characters.
+    Raises UserError if there are more than MOST names, or if they have more than LONGEST characters.
     """
     braceexpand = needed('braceexpand', 'braceexpand', f'--img {text(word)}: a pattern of braces').braceexpand
     try:
         count = names_in(word)
         if count > MOST or count * len(word) > LONGEST:
-            raise UserError(f'--img {text(word[:200])}: the braces mean more than {MOST} names or {LONGEST} characters')
+            raise UserError(f'--img {text(word[:200])}: the braces expand to more than {MOST} names or {LONGEST} '
+                            'characters')
         return list(braceexpand(word, escape=False))
     except UserError:
         raise
@@ -90,7 +91,7 @@ def expanded(word: str) -> list[str]:
 
 
 def names_in(word: str) -> int:
-    """Return how many names the braces in a word mean, or somewhat more, without making them."""
+    """Return the number of names that the braces in a word expand to, or slightly more, without making them."""
     count, depth, start = 1, 0, 0
     for i, character in enumerate(word):
         if character == '{':
@@ -103,7 +104,7 @@ def names_in(word: str) -> int:
 
 
 def _choices(inside: str) -> int:
-    """Return how many names a pair of braces means, by what is in it."""
+    """Return the number of names that a pair of braces expands to, given the text inside it."""
     if match := RANGE.fullmatch(inside):
         return abs(int(match[2]) - int(match[1])) // max(1, int(match[3] or 1)) + 1
     if LETTERS.fullmatch(inside):
@@ -117,7 +118,7 @@ def _choices(inside: str) -> int:
 
 
 def _others(folder: str, recursive: bool) -> str:
-    """Return words that say what else may be meant by a folder without images."""
+    """Return a hint for a folder without images: its shards, or --recursive."""
     shards = sorted({os.path.splitext(name)[1].lower() for name in os.listdir(folder) if is_shard(name)})
     if shards:
         return ''.join(f'; its shards are {text(os.path.join(folder, "*" + suffix))}' for suffix in shards)

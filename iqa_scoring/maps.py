@@ -1,10 +1,10 @@
-"""Draw quality maps: the places in an image at which quality is lost, as far as the network's features can tell.
+"""Draw quality maps: the places in an image at which quality is lost, as far as the network's features show.
 
 A map is made of the scores of local windows: the features of each window are pooled and sent through the heads that
-were trained on whole images (see IQAModel.local). It is not trained on local ratings, for there are none: it shows
-what the score is made of, not what people would mark. Its cells are 32 pixels apart in a ResNet, but each sees some
-hundred pixels around it; the mean of the map is near the score of the image, but is not it. MANIQA scores each patch by
-itself and weighs it: its map is made of these scores, their weights say how opaque it is, and their weighted mean is
+were trained on whole images (see IQAModel.local). It is not trained on local ratings, since there are none: it shows
+how the score is composed, not what people would mark. Its cells are 32 pixels apart in a ResNet, but each sees some
+hundred pixels around it; the mean of the map is close to the score of the image, but not equal to it. MANIQA scores
+and weighs each patch by itself: its map shows these scores with an opacity by their weights, and their weighted mean is
 the score of the image.
 """
 import io
@@ -25,12 +25,12 @@ if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
     from matplotlib.colors import Colormap, Normalize
 
 OPACITY = .5
-OPACITY_OF_WEIGHT = .8  # of the cell that weighs most
-COLOURS = 'RdYlBu'  # bad to good, told apart by the colour-blind too
+OPACITY_OF_WEIGHT = .8  # of the cell with the largest weight
+COLOURS = 'RdYlBu'  # bad to good, distinct for colour-blind readers too
 
 
 def check_maps(scorer: Scorer) -> None:
-    """Raise UserError if the networks of this scorer have no quality maps."""
+    """Raise UserError if this scorer has no quality maps."""
     if not scorer.has_maps:
         raise UserError(f'no quality maps: {scorer.title} has no local features of an image')
 
@@ -39,9 +39,9 @@ def quality_maps(scorer: Scorer, pixels: Tensor, window: int = WINDOW) -> np.nda
     """Return local scores in MOS units, float64, of preprocessed uint8 images (N, 3, H, W).
 
     (N, h, w), the size of level 7 of a LinearityIQA (a 32nd of the image in a ResNet); `window` is the side of the
-    windows in its cells. The same size of a network without local features that scores crops: the mean score of the
-    crops that cover a cell. (N, 2, h, w) of a network that gives each cell a weight in the score of the image, as
-    MANIQA does: scores and weights. Raises UserError if the network has no `local` and scores whole images.
+    windows in cells. A network without local features that scores crops gives a map of the same size: the mean score of
+    the crops that cover a cell. A network that gives each cell a weight in the score of the image, as MANIQA does,
+    gives scores and weights, (N, 2, h, w). Raises UserError if the network has no `local` and scores whole images.
     """
     check_maps(scorer)
     local = scorer.local(pixels, window)
@@ -69,8 +69,8 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple['Normalize', 'Colormap']:
 def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
     """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale.
 
-    If cells have weights, the lighter ones let more of the image through. The size of the picture does not follow that
-    of the image: it is 800 pixels wide, and at most some 2600 high.
+    If cells have weights, those with lower weights let more of the image through. The size of the picture does not
+    depend on that of the image: it is 800 pixels wide, and at most about 2600 high.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

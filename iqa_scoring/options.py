@@ -21,24 +21,25 @@ WINDOW = 3                # side of the windows of a quality map, in cells of th
 @group('testing', 'the images that are tested')
 def testing(add) -> None:
     add('--part', type=choice(TESTED, 'part'), metavar=among(TESTED), default='auto',
-        help='auto: the test part of the data set that the model was trained on, val if it has none; all of another')
+        help='auto: the test part of the data set that the model was trained on, val if it has none; or all images of '
+             'another data set')
     add('--trained_on', type=dataset, metavar='DATASET',
         help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
 
 
 def launched() -> int:
-    """Return how many processes torchrun started, of which this is one; 1 if it did not start it."""
+    """Return the number of processes that torchrun started; 1 without torchrun."""
     return int(os.environ['WORLD_SIZE']) if 'TORCHELASTIC_RUN_ID' in os.environ else 1
 
 
 def check_input(args: Options) -> None:
-    """Refuse options of scoring that do not go together."""
+    """Raise UserError if options of scoring cannot be combined."""
     if args.calibrate and (args.views != 'none' or len(args.trained_model_file or ()) > 1):
         raise UserError('--calibrate fits the scores of one checkpoint, without --views')
     if sum(map(bool, (args.img, args.calibrate, args.about))) != 1:
-        raise UserError('give either --img (what to score), --calibrate (ratings to fit the scores to), or --about')
+        raise UserError('give either --img (images to score), --calibrate (ratings to fit the scores to), or --about')
     if args.resume and not (args.csv or args.json or args.parquet):
-        raise UserError('--resume needs --csv, --json or --parquet, which it goes on with')
+        raise UserError('--resume needs --csv, --json or --parquet, which it continues')
     if args.parquet and (args.csv or args.json or args.sort):
         raise UserError('--parquet is the only table, in the order of the images: leave out --csv, --json and --sort')
     if args.resume and args.report:
@@ -57,11 +58,11 @@ def images(add) -> None:
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
         help='files, folders, glob patterns, patterns of braces, shards (.tar, .parquet), or - for a list on stdin')
     add('--ref', metavar='REFERENCE',
-        help='for a full-reference network: the reference image, or a folder of them, of the name of an image or of '
-             'the part before an underscore; without it, --img - reads a table image,reference')
+        help='for a full-reference network: the reference image, or a folder of references, named like the image or '
+             'like the part of its name before an underscore; without it, --img - reads a table image,reference')
     add('--recursive', action='store_true', help='look into the folders below a folder too')
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
-    add('--max_bytes', type=count, default=MAX_BYTES, help='pass over larger images in shards')
+    add('--max_bytes', type=count, default=MAX_BYTES, help='skip larger images in shards')
     add('--image_column', metavar='NAME',
         help='column of the images in a Parquet, or their extension in a tar (default: image, jpg, jpeg, png, webp or '
              'bytes; all images of a tar)')
@@ -70,14 +71,14 @@ def images(add) -> None:
 @group('views', 'the views of an image whose scores are averaged')
 def views(add) -> None:
     add('--views', type=choice('iqa_scoring.views:VIEWS', 'views'), default='none',
-        help='none: the image alone; asna: 22 variants, turned, flipped, of other lightness; crops20: 20 crops of '
+        help='none: the image alone; asna: 22 variants (rotated, flipped, of other lightness); crops20: 20 crops of '
              '224x224, for maniqa_224')
 
 
 def check_output(args: Options) -> None:
-    """Refuse the form of a challenge if there is no table, or if it is to be gone on with."""
+    """Raise UserError if the form of a challenge is asked for without --csv or with --resume."""
     if args.columns != 'full' and (args.resume or not args.csv):
-        raise UserError(f'--columns {args.columns} needs --csv, and the table cannot be gone on with (--resume)')
+        raise UserError(f'--columns {args.columns} needs --csv, and --resume cannot continue the table')
 
 
 @group('output', 'tables and pictures of the scores', check=check_output)
@@ -85,14 +86,14 @@ def output(add) -> None:
     add('--about', metavar='CHECKPOINT', help='no scoring: print the model card of a checkpoint')
     add('--csv', metavar='FILE', help='write a table')
     add('--json', metavar='FILE', help='write JSON lines')
-    add('--parquet', metavar='DIR', help='write a folder of Parquet files, one of each shard')
+    add('--parquet', metavar='DIR', help='write a folder of Parquet files, one for each shard')
     add('--columns', type=choice('iqa_scoring.tables:FORMS', 'form of the table'), default='full',
         help="form of the finished --csv: full; ntire: that challenge's output.txt, lines FILE,SCORE in its order; "
-             "challenge: the 2023 Samsung AI Challenge's, img_name,mos,comments, the scores cut to 0..10")
+             "challenge: the 2023 Samsung AI Challenge's, img_name,mos,comments, scores clipped to 0..10")
     add('--resume', action='store_true', help='score only what --csv, --json or --parquet lack')
-    add('--sort', action='store_true', help='best first')
+    add('--sort', action='store_true', help='sort the scores, best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
-    add('--picture', metavar='FILE', help='draw the one image, its reference and its score, as PNG')
+    add('--picture', metavar='FILE', help='draw a single image, its reference and its score, as PNG')
     add('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
 
 
@@ -101,19 +102,19 @@ def report(add) -> None:
     from argparse import BooleanOptionalAction
     add('--report', metavar='FILE', help='write a self-contained HTML page')
     add('--report_maps', action=BooleanOptionalAction, default=True,
-        help='with a quality map of each image in the report')
+        help='show a quality map of each image in the report')
     add('--map_window', type=number(int, 1, 1024), default=WINDOW,
         help='side of the windows of a quality map, in cells (32 pixels in a ResNet)')
 
 
-@group('calibration', 'scores fitted to your own ratings')
+@group('calibration', 'fitting scores to your own ratings')
 def calibration(add) -> None:
     add('--calibrate', metavar='CSV', help='fit the scores to these ratings; write a new checkpoint')
     add('--calibration', type=choice(CURVES, 'calibration'), metavar=among(CURVES), default='linear',
-        help='what is fitted')
+        help='curve that is fitted')
     add('--force', action='store_true',
-        help='write it also if it ranks worse or the other way round, or is no better than the mean')
-    add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old)')
+        help='write it even if it ranks worse or in reverse, or is no better than the mean')
+    add('--out', metavar='FILE', help='the new checkpoint (default: NAME-calibrated.pth beside the old one)')
 
 
 @group('export', 'the files to write')
@@ -124,19 +125,19 @@ def export(add) -> None:
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
-@group('ensemble', 'the tables of several models, and how their predictions become one')
+@group('ensemble', 'the tables of several models, and how their predictions are combined')
 def ensemble(add) -> None:
     add('tables', nargs='+', metavar='TABLE', help='tables of predictions of the same images')
     add('--how', type=choice(HOW, 'combination'), metavar=among(HOW), default='iqr',
-        help='iqr: the mean without what lies 1.5 interquartile ranges or more beyond the quartiles; mean; median')
+        help='iqr: the mean without values 1.5 interquartile ranges or more beyond the quartiles; mean; median')
     add('--out', metavar='FILE', default='final.csv', help='the table to write')
-    add('--partial', action='store_true', help='take images that some of the tables lack')
+    add('--partial', action='store_true', help='accept images that some of the tables lack')
 
 
 def check_prediction(args: Options) -> None:
-    """Refuse to predict without models or images."""
+    """Raise UserError if there are no models or no images."""
     if not args.models or not args.img:
-        raise UserError('give --models, a folder of checkpoints, and --img, what to score')
+        raise UserError('give --models, a folder of checkpoints, and --img, the images to score')
 
 
 @group('prediction', 'the models, the images, and the folder of the tables', check=check_prediction)
@@ -144,10 +145,10 @@ def prediction(add) -> None:
     add('--models', metavar='DIR', help='folder of checkpoints')
     add('--img', nargs='+', default=[], metavar='IMAGE', help='files, folders, glob patterns, or - for a list on stdin')
     add('--recursive', action='store_true', help='look into the folders below a folder too')
-    add('--out', metavar='DIR', default='result_csv', help='folder of the tables, one of each model and final.csv')
+    add('--out', metavar='DIR', default='result_csv', help='folder of the tables, one for each model and final.csv')
     add('--columns', type=choice(READABLE, 'form of the table'), metavar=among(READABLE), default='challenge',
-        help='form of the tables, as of test_demo.py')
-    add('--how', type=choice(HOW, 'way'), metavar=among(HOW), default='iqr', help='how predictions become one')
+        help="form of the tables, as test_demo.py's")
+    add('--how', type=choice(HOW, 'way'), metavar=among(HOW), default='iqr', help='how predictions are combined')
     add('--batch_size', type=count, default=8, help='images in a batch')
     add('--num_workers', type=count, default=min(8, os.cpu_count() or 1), help='threads that decode images')
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images')
@@ -174,7 +175,7 @@ SCORE = Command("""Score images.
     python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
 
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
-MOS is a line without ends, and an image can be worse or better than all that were rated. The output marks it.
+MOS is an unbounded line, and an image can be worse or better than all that were rated. The output marks such scores.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
 """, [images, views, of_data.crops, output, report, machine_of_several], [calibration, of_data.places], OF_TRAINING)
 
@@ -184,12 +185,12 @@ EXPORT = Command("""Export a trained model with its preprocessing and mapping in
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
 """, [export, of_data.crops, machine], accepted=OF_TRAINING)
 
-ENSEMBLE = Command("""Put the predictions of several models together: one score for each image.
+ENSEMBLE = Command("""Combine the predictions of several models into one score for each image.
 
     python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
 """, [ensemble])
 
-PREDICT = Command("""Score images with every checkpoint in a folder, and put the predictions together.
+PREDICT = Command("""Score images with every checkpoint in a folder, and combine the predictions.
 
     python iqa_scoring/predict_all.py --models weight --img test --out result_csv
 """, [prediction, machine])

@@ -1,7 +1,7 @@
-"""Sizes of the pages of a Parquet file, read from their headers without unpacking them.
+"""Read the sizes of the pages of a Parquet file from their headers, without unpacking them.
 
-A page is the unit that a Parquet reader unpacks into memory at once. How large it becomes is in its own header, in
-Thrift's compact protocol (apache/parquet-format, PageHeader), and not in the footer.
+A page is the unit that a Parquet reader unpacks at once. Its unpacked size is in its own header, in Thrift's
+compact protocol (apache/parquet-format, PageHeader), and not in the footer.
 """
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -9,11 +9,11 @@ from typing import BinaryIO
 SIMPLE = {1: 0, 2: 0, 3: 1, 7: 8}    # types of one size in bytes: true, false, byte, double
 NUMBERS, BINARY, STRUCT = (4, 5, 6), 8, 12
 UNPACKED, PACKED = 2, 3              # fields of a page's header
-DEEPEST = 8                          # structs in one another
+DEEPEST = 8                          # levels of nested structs
 
 
 def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the bytes of each page in start..end of a file, unpacked and packed; ValueError if a header is broken."""
+    """Yield the sizes of each page in start..end of a file, unpacked and packed; ValueError if a header is damaged."""
     while start < end:
         file.seek(start)
         fields = _struct(file)
@@ -24,7 +24,7 @@ def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int]
 
 
 def chunk_range(chunk) -> tuple[int, int]:
-    """Return where the pages of a column chunk (pyarrow's ColumnChunkMetaData) begin and end in the file."""
+    """Return the first byte and the end of the pages of a column chunk (pyarrow's ColumnChunkMetaData) in the file."""
     first = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < first:
         first = chunk.dictionary_page_offset
@@ -32,7 +32,7 @@ def chunk_range(chunk) -> tuple[int, int]:
 
 
 def _struct(file: BinaryIO, depth: int = 0) -> dict[int, int]:
-    """Read a struct; return its numbers by field, and pass over all else."""
+    """Read a struct; return its numbers by field, and skip all other values."""
     fields, field = {}, 0
     if depth == DEEPEST:
         raise ValueError('a header of a page that is nested too deeply')
@@ -46,7 +46,7 @@ def _struct(file: BinaryIO, depth: int = 0) -> dict[int, int]:
 
 
 def _value(file: BinaryIO, kind: int, depth: int) -> int | None:
-    """Return a number, or pass over a value of another type."""
+    """Return a number, or skip a value of another type."""
     if kind in NUMBERS:
         return _number(file)
     if kind in SIMPLE:

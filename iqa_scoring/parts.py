@@ -1,16 +1,16 @@
-"""Write scores as a folder of Parquet files: a part for each shard, and for each FILES files of a list.
+"""Write scores as a folder of Parquet files: one part for each shard, and one for every FILES files of a list.
 
-A part is written whole or not at all, when the last of its images is done, so that a run that was interrupted goes on
-at the first shard that has no part, and with the files that are in none: the list may have become longer. Its columns
-are those of a CSV (see iqa_scoring/tables.py), and
+A part is written whole or not at all, after the last of its images, so that an interrupted run resumes at the first
+shard without a part, and with the files that are in no part: the list may have become longer. Its columns are those of
+a CSV (see iqa_scoring/tables.py), and
 
     shard  the shard that the image is in, if it is in one
-    key    the image's name in there
+    key    the image's name in the shard
     error  why the image has no score; its score is then null
 
-What a part holds is in its footer, under KEY: JSON with the model, the digest of what makes its scores, the size of the
-shard in bytes, the number of images with a score (`scored`) and without (`failed`), and why the shard is broken, if it
-is (`broken`). With --resume, the part of a broken shard, or of one that has another size now, is made again.
+The footer describes the part under KEY, as JSON with the model, the digest of everything that determines its scores,
+the size of the shard in bytes, the number of images with a score (`scored`) and without (`failed`), and why the shard
+is broken, if it is (`broken`). With --resume, the part of a shard that is broken or has changed its size is made again.
 """
 import hashlib
 import json
@@ -35,8 +35,8 @@ from iqa_scoring.shards import End, is_shard
 from iqa_scoring.tables import COLUMNS, check_reference, others
 
 KEY = b'linearity_iqa'
-FILES = 4096  # of a list, in a part
-ROWS = 8192   # that are in memory: a row group
+FILES = 4096  # files of a list in a part
+ROWS = 8192   # rows in memory, which make a row group
 NUMBERS = ('score', 'raw', 'percentile', 'mos_min', 'mos_max', 'spread')
 
 
@@ -51,7 +51,7 @@ class Unit:
 
 def units_of(items: Iterable[Item], files: int = FILES,
              lack: Callable[[Item], bool] = lambda item: True) -> Iterator[Unit]:
-    """Yield the units of a list, in its order, of all shards and of those files that are lacking."""
+    """Yield the units of a list, in its order: all shards, and the files that `lack` a score."""
     waiting, first = [], 0
     for number, item in enumerate(items):
         shard = isinstance(item, str) and is_shard(item)
@@ -91,31 +91,31 @@ class Parts:
     """The folder of parts that a run writes, which several processes may share: each takes whole units.
 
     Args:
-        folder: it may hold parts only with `resume`.
-        items: all of the run.
-        resume: shards that have a part, and files that are in one, are left out.
-        model, digest: of the scores; with `resume`, a part of another digest is a UserError.
+        folder: folder of the parts; without `resume`, it must not hold any.
+        items: all items of the run.
+        resume: leave out shards that have a part, and files that are in one.
+        model, digest: of the scores; with `resume`, a part with another digest is a UserError.
 
     Attributes:
-        mine: the units that this process does.
-        scored, failed: images of the run with and without a score in parts that were there already.
+        mine: the units that this process scores.
+        scored, failed: number of images of the run with and without a score in existing parts.
     """
 
     def __init__(self, folder: str, items: Sequence[Item], resume: bool, model: str, digest: str):
         self.folder, self.model, self.digest, self.part = Path(folder), model, digest, Part()
         if is_main() and not resume and next(self.folder.glob('*.parquet'), None):
-            raise UserError(f'--parquet {text(folder)} holds Parquet files already: --resume goes on with it; or name '
+            raise UserError(f'--parquet {text(folder)} holds Parquet files already: --resume continues it; or name '
                             'another folder')
         self.scored = self.failed = 0
         self.there = self._read() if resume else {}
         self.files = self._files()
         todo = [unit for unit in units_of(items, FILES, self._lack) if not self._done(unit)]
-        idist.barrier()  # no part is new to one process and not to another
+        idist.barrier()  # all processes see the same parts before one writes
         self.mine = todo[idist.get_rank()::idist.get_world_size()]
         self.units = deque(self.mine)
 
     def _read(self) -> dict[str, dict]:
-        """Return what each part in the folder states about itself, by file name."""
+        """Return the description of each part in the folder, by file name."""
         found = {path.name: about_part(path) for path in sorted(self.folder.glob('*.parquet'))}
         for name, about in found.items():
             if about['digest'] != self.digest:
@@ -131,7 +131,7 @@ class Parts:
         return found
 
     def _lack(self, item: Item) -> bool:
-        """Return whether no part has a file; count one that is there."""
+        """Return whether a file is in no part; count it if it is in one."""
         name = text(path_of(item))
         if name not in self.files:
             return True
@@ -141,7 +141,7 @@ class Parts:
         return False
 
     def _done(self, unit: Unit) -> bool:
-        """Return whether the part of a shard is there and need not be made again; count its images."""
+        """Return whether the part of a shard exists and need not be made again; count its images."""
         about = self.there.get(unit.part)
         if not about or about['broken'] or about['bytes'] != unit.size:
             return False
@@ -152,7 +152,7 @@ class Parts:
         self.scored, self.failed = self.scored + scored, self.failed + failed
 
     def write(self, row: dict) -> None:
-        """Add a row of the unit that is being done, with the digest; one without a score has an `error`."""
+        """Add a row of the current unit, with the digest; a row without a score has an `error`."""
         self.part.write({**row, 'digest': self.digest})
 
     def end(self, broken: str = '') -> None:
@@ -165,11 +165,11 @@ class Parts:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a reader raises on a file that is no part into a UserError that names it."""
+    """Turn any error of reading a file that is not a part into a UserError that names the file."""
     try:
         yield
     except Exception:
-        raise UserError(f'{text(path)} is no part of scores, as --parquet writes them (an older version wrote no '
+        raise UserError(f'{text(path)} is not a part of scores, as --parquet writes them (an older version wrote no '
                         'digest): leave out --resume and name another folder, or remove the file') from None
 
 
@@ -178,7 +178,7 @@ ABOUT = fields(model=checks.text, digest=checks.text, bytes=optional(whole), sco
 
 
 def about_part(path: Path) -> dict:
-    """Return what a part states about itself; UserError if the file is no part."""
+    """Return the description of a part in its footer; UserError if the file is not a part."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     with reading(path):
@@ -203,7 +203,7 @@ def schema():
 
 
 class Part:
-    """The rows of a part, compressed in memory (some 60 bytes each) until it is finished."""
+    """The rows of a part, compressed in memory (about 60 bytes each) until it is finished."""
 
     def __init__(self):
         import pyarrow as pa

@@ -1,11 +1,11 @@
-"""Score images with every checkpoint in a folder, and put the predictions together.
+"""Score images with every checkpoint in a folder, and combine the predictions.
 
     python iqa_scoring/predict_all.py --models weight --img test --out result_csv
 
-writes result_csv/NAME.csv for each weight/NAME.pth or NAME.ckpt, and their ensemble, result_csv/final.csv. A table that
-is there is not made again; NAME.csv.digest beside it is a digest of what it was made of. Checkpoints are those of
-main.py; a state dict of MANIQA, plain or as Lightning wraps it, is taken too if its name begins with the size, as
-384_fold0.ckpt does: its scores are ten times its outputs.
+writes result_csv/NAME.csv for each weight/NAME.pth or NAME.ckpt, and their ensemble, result_csv/final.csv. An existing
+table is not made again; NAME.csv.digest beside it holds a digest of its checkpoint, images and columns. Checkpoints are
+those of main.py; a state dict of MANIQA, plain or wrapped by Lightning, is accepted too if its name begins with the
+size, as 384_fold0.ckpt does: its scores are ten times its outputs.
 """
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = read_checkpoint(file)
         digest = digest_of([checkpoint], images=[text(path) for path in paths], columns=args.columns)
         if made_already(table, digest):
-            print(f'[{i}/{len(files)}] {table} is there')
+            print(f'[{i}/{len(files)}] {table} exists')
             continue
         scorer = load_scorer(checkpoint, device_of(args.device))
         write_text(_digest_file(table), f'{digest}\n')
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def checkpoints_in(folder: str) -> list[Path]:
-    """Return the checkpoints in a folder, by name; UserError if there are none, or two of one name."""
+    """Return the checkpoints in a folder, sorted by name; UserError if there are none, or two with one name."""
     try:
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
     except OSError as error:
@@ -83,7 +83,7 @@ def _digest_file(table: Path) -> Path:
 
 
 def made_already(table: Path, digest: str) -> bool:
-    """Return whether a table is there; UserError if it was made of something else."""
+    """Return whether a table exists; UserError if it was made from other inputs."""
     if not table.exists():
         return False
     beside = _digest_file(table)
@@ -94,14 +94,14 @@ def made_already(table: Path, digest: str) -> bool:
 
 
 def read_checkpoint(file: Path) -> dict:
-    """Return a checkpoint of this project, or make one of a published MANIQA, by the size in its name."""
+    """Return a checkpoint of this project, or make one from a published MANIQA, by the size in its name."""
     content = read_tensors(file)
     if isinstance(content, dict) and {'model', 'k', 'b'} <= set(content):
         return check_checkpoint(content, file)
     size = re.match(r'(\d+)_', file.name)
     name = f'maniqa_{size[1]}' if size else ''
     if name not in list_models('maniqa_*'):
-        raise UserError(f'{file}: no checkpoint of this project, and its name does not begin with the size of a '
+        raise UserError(f'{file}: not a checkpoint of this project, and its name does not begin with the size of a '
                         'MANIQA, as 384_fold0 does')
     side = int(size[1])
     preprocessing = {'resize': (side, side), 'filter': 'cubic'}

@@ -1,4 +1,4 @@
-"""Which reference an image is compared with: files and folders of references, tables of pairs."""
+"""Find the reference that each image is compared with: in files, folders of references, and tables of pairs."""
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ def files_of(items: Iterable[Item]) -> list[str]:
 
 def find_items(words: Sequence[str], reference: str | None, inputs: int, recursive: bool = False,
                stdin: Iterable[bytes] = ()) -> tuple[list[Item], int]:
-    """Return the items that a network of 1 or 2 `inputs` scores, each once, and how often an image came again.
+    """Return the items that a network of 1 or 2 `inputs` scores, each once, and the number of repeated images.
 
     Args:
         words: see `find_images`; for pairs without `reference`, - alone: a table of pairs on stdin.
@@ -38,13 +38,13 @@ def find_items(words: Sequence[str], reference: str | None, inputs: int, recursi
     """
     if inputs == 2 and not reference and list(words) == ['-']:
         return table_of_pairs(stdin)
-    with_references((), reference, inputs)  # a mistake is told before anything is read
+    with_references((), reference, inputs)  # report a mistake before anything is read
     paths, repeated = find_images(words, recursive, stdin)
     return with_references(paths, reference, inputs, recursive), repeated
 
 
 def with_references(paths: Sequence[str], reference: str | None, inputs: int, recursive: bool = False) -> list[Item]:
-    """Return the items that a network of 1 or 2 `inputs` scores; UserError if --ref is missing or too much."""
+    """Return the items that a network of 1 or 2 `inputs` scores; UserError if --ref is missing or not wanted."""
     if inputs == 1 and reference:
         raise UserError(f'--ref {text(reference)}: this network scores images without a reference')
     if inputs == 2 and not reference:
@@ -58,10 +58,10 @@ def with_references(paths: Sequence[str], reference: str | None, inputs: int, re
 
 
 def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list[tuple[str, str]]:
-    """Return (reference, image) for each image; UserError if a folder has no reference of one, or has the images alone.
+    """Return (reference, image) for each image; UserError if a reference is missing, or is the image itself for all.
 
-    Of a folder, the reference of an image is the file of its name; or of its name without the suffix; or of the part of
-    its name before an underscore, the longest there is: A0001.bmp of A0001_02_14.bmp. Case does not matter.
+    In a folder, the reference of an image is the file with its name; or with its name without the suffix; or with the
+    longest part of its name before an underscore, as A0001.bmp for A0001_02_14.bmp. Case does not matter.
     """
     if not os.path.isdir(reference):
         return [(os.path.normpath(reference), path) for path in paths]
@@ -73,7 +73,7 @@ def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list
     found = [_reference_of(os.path.basename(path).lower(), named, stems) for path in paths]
     missing = [path for path, file in zip(paths, found, strict=True) if file is None]
     if missing:
-        raise UserError(f'--ref {text(reference)}: it has no reference of {len(missing)} of {len(paths)} images, as '
+        raise UserError(f'--ref {text(reference)}: it has no reference for {len(missing)} of {len(paths)} images, as '
                         f'{text(missing[0])}; expected a file of that name, or of the part before an underscore')
     if paths and all(map(same_file, found, paths)):
         raise UserError(f'--ref {text(reference)}: the reference of each image is the image itself; expected a folder '
@@ -95,12 +95,12 @@ def _reference_of(name: str, named: dict[str, str], stems: dict[str, list[str]])
 
 
 def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
-    """Return the pairs in a table, and how often one came again.
+    """Return the pairs in a table, and the number of repeated pairs.
 
     A row is the path of an image and that of its reference, with a comma between them and quotes where a path has one;
-    a first row `image,reference` is a header. UserError if a row is no pair, or an image has two references.
+    a first row `image,reference` is a header. Raises UserError if a row is not a pair, or an image has two references.
 
-    It is not read by iqa_runtime.tables, which takes UTF-8: paths may hold any bytes.
+    The table is not read by iqa_runtime.tables, which accepts UTF-8 only: paths may hold any bytes.
     """
     found: dict[str, str] = {}
     count = 0
@@ -119,9 +119,9 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
 
 
 def _rows(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """Yield the cells of each row; UserError if a line is no row."""
+    """Yield the cells of each row; UserError if a line is not a row."""
     rows = csv.reader(map(path_in, lines), skipinitialspace=True)
     try:
         yield from rows
     except csv.Error as error:
-        raise UserError(f'--img -: line {rows.line_num} is no row image,reference ({error})') from None
+        raise UserError(f'--img -: line {rows.line_num} is not a row image,reference ({error})') from None

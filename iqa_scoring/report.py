@@ -1,6 +1,6 @@
-"""A report of scored images: one HTML file that needs no network, from templates/report.html and templates/report.js.
+"""Write a report of scored images: one HTML file that works offline, from templates/report.html and report.js.
 
-Every name is escaped by Jinja2; the only script that may run is the report's own, whose hash is in the page's policy.
+Jinja2 escapes every name; the only script that may run is the report's own, whose hash is in the page's policy.
 """
 import io
 import math
@@ -32,7 +32,7 @@ class ReportEntry:
     row: dict                 # name, score, raw, percentile, outside, note: see iqa_scoring/tables.py
     thumbnail: bytes          # JPEG
     small_map: bytes = b''    # see maps.small_map
-    mos: float | None = None  # its rating, where the set is labelled
+    mos: float | None = None  # its rating, if the set is labelled
     reference: bytes = b''    # JPEG of the image that it is compared with, and of the difference
     difference: bytes = b''
 

@@ -1,7 +1,7 @@
-"""Scores with a meaning: from the network's raw output to the MOS scale, its range and its percentiles.
+"""Score images with a trained network: map its raw output to the MOS scale, with range and percentiles.
 
-`IQAmodel.load(checkpoint)` makes a Scorer. A score is not clamped: k raw + b is a line without ends, so that an image
-worse than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` says so.
+`IQAmodel.load(checkpoint)` returns a Scorer. A score is not clamped: k raw + b is unbounded, so that an image worse
+than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` reports it.
 """
 import inspect
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ MAPPINGS = {'linear': linear, 'logistic': logistic}  # name -> function of raw (
 
 @dataclass(frozen=True)
 class Mapping:
-    """From raw outputs of the final head to MOS; called with a tensor, an array or a number, it returns the same."""
+    """The mapping from raw outputs of the final head to MOS; takes and returns a tensor, an array or a number."""
 
     name: str
     parameters: tuple[float, ...]
@@ -57,7 +57,7 @@ class Mapping:
     def __post_init__(self):
         wanted = list(inspect.signature(MAPPINGS[pick(MAPPINGS, self.name, 'mapping')]).parameters)[1:]
         if len(self.parameters) != len(wanted) or dict(zip(wanted, self.parameters, strict=True)).get('width') == 0:
-            raise UserError(f'{self.name} with {", ".join(wanted)}, of which a width is not 0')
+            raise UserError(f'{self.name} with {", ".join(wanted)}; a width must not be 0')
 
     def __call__(self, raw):
         return MAPPINGS[self.name](raw, *self.parameters)
@@ -72,7 +72,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Scale:
-    """The MOS of the training images, which scores are held against; all unknown in a checkpoint of the original."""
+    """The MOS of the training images, for comparison with scores; unknown in a checkpoint of the original package."""
 
     values: np.ndarray  # (N,) float64, sorted; empty if unknown
     low: float | None = None
@@ -101,7 +101,7 @@ class Scale:
         return 'below' if score < self.low else 'above' if score > self.high else ''
 
     def clamp(self, score: float) -> float:
-        """Return the score, brought into the range of the training MOS."""
+        """Return the score, clipped to the range of the training MOS."""
         return score if self.low is None else min(max(score, self.low), self.high)
 
     def __str__(self) -> str:
@@ -112,10 +112,10 @@ class Scale:
 
 
 def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, dict]:
-    """Return the name and the options of a checkpoint's network, each checked as if it were typed.
+    """Return the name and the options of a checkpoint's network, each checked as on the command line.
 
-    `given` are the options of the user: for a checkpoint of the original package, which holds none, the others are the
-    defaults; for any other, UserError if they contradict it.
+    `given` are the user's options. A checkpoint of the original package holds no options: those not given are the
+    defaults. Raises UserError if `given` contradicts any other checkpoint.
     """
     command = Command('', NETWORK)
     given = command.stored(given, 'options of the network')
@@ -145,7 +145,8 @@ CROPPING = frozenset({'test_crops', 'crop_places', 'crop_size_h', 'crop_size_w',
 def as_asked(args: Options, checkpoint: dict, file: str | Path) -> dict:
     """Return a checkpoint that scores by the crops that the user asks for, and enlarges small images if asked.
 
-    What the user does not give is the checkpoint's own. UserError if the checkpoint resizes all images.
+    Options that the user does not give are the checkpoint's own. Raises UserError for --enlarge if the checkpoint
+    resizes all images.
     """
     if not args.given & CROPPING:
         return checkpoint
@@ -166,7 +167,7 @@ def as_asked(args: Options, checkpoint: dict, file: str | Path) -> dict:
 
 
 def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) -> 'Scorer':
-    """Return the scorer of a checkpoint; UserError if the user gave an option of training that contradicts it.
+    """Return the scorer of a checkpoint; UserError if the user gave a training option that contradicts it.
 
     A checkpoint of the original package gets its network and its preprocessing from the options.
     """
@@ -208,21 +209,21 @@ def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: 
 
 
 class Scorer:
-    """A trained network with all that is needed to score an image in MOS units.
+    """A trained network with everything needed to score an image in MOS units.
 
     Args:
         network: x (N, 3, H, W) normalised float -> heads. Set to eval mode, its weights fixed; adapted layers are
             merged into plain ones.
         checkpoint: as `load_checkpoint` returns it; it holds k, b (or the mapping), the input, the crops, the training
             MOS.
-        preprocess: instead of the checkpoint's.
-        device: where the network runs.
+        preprocess: replaces the checkpoint's preprocessing.
+        device: device of the network.
 
     Attributes:
         mapping, scale: see Mapping and Scale. `scale.higher_is_better` is the sign of a gain in quality.
-        preprocess: what is done to paths, PIL images and arrays first, by PIL.
-        head: position of the head that is scored, among the network's outputs.
-        crops: the crops that an image is scored by; None: by the whole image.
+        preprocess: preprocessing of paths, PIL images and arrays, by PIL.
+        head: position of the scored head among the network's outputs.
+        crops: the crops that an image is scored by; None: the whole image.
     """
 
     def __init__(self, network: Network, checkpoint: dict, preprocess: Preprocess | None = None, device: str = 'cpu'):
@@ -243,7 +244,7 @@ class Scorer:
 
     @property
     def has_maps(self) -> bool:
-        """Return whether quality maps of one image can be drawn: of the network's local features, or of crops."""
+        """Return whether quality maps of an image can be drawn: from the network's local features, or from crops."""
         return self.inputs == 1 and (hasattr(self.network, 'local') or self.crops is not None)
 
     @property
@@ -252,22 +253,22 @@ class Scorer:
         return type(self.network).__name__
 
     def score(self, image, reference=None, as_loss: bool = False):
-        """Return the score of one image, or of each of a batch, in MOS units.
+        """Return the score of an image, or of each image in a batch, in MOS units.
 
         Args:
             image: one of
                 a path, a PIL image, or a uint8 array (H, W, 3): a float is returned;
                 a uint8 array (N, H, W, 3), or a list of the above: a float64 array (N,);
                 a float tensor (3, H, W) or (N, 3, H, W) in 0..1: a tensor () or (N,) on the network's device. Pixels
-                may leave 0..1 a little (iqa_data.images.SLACK), as restored images do.
-            reference: for a full-reference network, what the image is compared with: of the same kind and size.
-            as_loss: keep the gradient, from the score back to the pixels (float tensors only). The score itself is
-                returned, so where higher is better, what is minimised is -score.
+                may exceed 0..1 slightly (iqa_data.images.SLACK), as those of restored images do.
+            reference: for a full-reference network, the reference image, of the same kind and size.
+            as_loss: keep the gradient from the score to the pixels (float tensors only). The score itself is returned:
+                if higher is better, minimise -score.
 
-        Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and where
-        the checkpoint resizes, it is resized by torch's nearest filter: close to PIL's, but not bit for bit. Tensors of
-        half precision are computed in float32, under autocast too. ValueError for arrays and tensors that are no
-        images, as of NaN or in -1..1; TypeError for other objects.
+        Paths, PIL images and arrays are preprocessed as in testing. A float tensor is not rounded to 8 bits, and if the
+        checkpoint resizes, it is resized by torch's closest filter, which does not equal PIL's bit for bit. Tensors of
+        half precision are computed in float32, under autocast too. Raises ValueError for arrays and tensors that are
+        not images, as with NaN or values in -1..1, and TypeError for other objects.
         """
         images = self._inputs(reference, image)
         if isinstance(image, Tensor) and image.is_floating_point():
@@ -297,7 +298,7 @@ class Scorer:
         return reference, image
 
     def _chunk(self, *lists) -> np.ndarray:
-        """Score lists of paths, PIL images or arrays, reference first: as one batch if their sizes allow."""
+        """Score lists of paths, PIL images or arrays, references first: as one batch if their sizes are equal."""
         inputs = [[pil_to_tensor(self.preprocess(image) if isinstance(image, (str, Path))
                                  else self.preprocess.of(_as_pil(image))) for image in images] for images in lists]
         same = len({tuple(one.shape) for images in inputs for one in images}) == 1
@@ -341,7 +342,7 @@ class Scorer:
     def local(self, pixels: Tensor, window: int) -> Tensor | tuple[Tensor, Tensor]:
         """Return the raw local scores of preprocessed uint8 images, or scores and weights (see iqa_scoring/maps.py).
 
-        Of the network's own features, if it has any of the whole image; else of crops.
+        They come from the network's own features if it has local features of the whole image, or else from crops.
         """
         with torch.inference_mode(), self.scoring() as network:
             if self.crops and (network.side or not hasattr(network, 'local')):
@@ -352,7 +353,7 @@ class Scorer:
     def scoring(self) -> Iterator[Network]:
         """Yield the network as it scores: in eval mode and without autocast, whatever its own mode and the caller's.
 
-        Nothing of the network is written: other threads may score with it.
+        The network itself is not changed: other threads may score with it.
         """
         training = any(module.training for module in self.network.modules())
         with torch.autocast(torch.device(self.device).type, enabled=False):
@@ -360,7 +361,7 @@ class Scorer:
 
 
 def _of_one_size(images: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the images; ValueError if the reference is of another size than the distorted image."""
+    """Return the images; ValueError if the reference and the distorted image differ in size."""
     if len({image.shape for image in images}) > 1:
         (h, w), (height, width) = (image.shape[-2:] for image in images)
         raise ValueError(f'the reference has {w}x{h} pixels, the distorted image {width}x{height}')
@@ -371,12 +372,12 @@ def resized(x: Tensor, preprocess: Preprocess) -> Tensor:
     """Bring float (N, 3, H, W) in 0..1 to the sizes of `preprocess`, by torch's filters (INTERPOLATIONS)."""
     def resize(x: Tensor, size: tuple[int, int], name: str) -> Tensor:
         x = F.interpolate(x, tuple(size), align_corners=False, **INTERPOLATIONS[name])
-        return x if name == 'bilinear' else x.clamp(0, 1)  # the others overshoot, and 8-bit images are cut
+        return x if name == 'bilinear' else x.clamp(0, 1)  # the others overshoot, which 8-bit images clip
     return preprocess.sized(x, resize)
 
 
 def _in_range(image: Tensor) -> Tensor:
-    """Return a float image as a batch, in float32 at least; ValueError if it is no image of 3 channels in 0..1."""
+    """Return a float image as a batch, in float32 at least; ValueError if it is not an image (3, H, W) in 0..1."""
     x = image if image.ndim == 4 else image[None]
     if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape[2:] or not x.is_floating_point():
         raise ValueError(f'expected a float tensor (3, H, W) or (N, 3, H, W), got {tuple(image.shape)} {image.dtype}')

@@ -1,15 +1,15 @@
-"""Images inside shards: tar files as WebDataset writes them, and Parquet with the bytes of images in a column.
+"""Read images in shards: tar files as WebDataset writes them, and Parquet files with images' bytes in a column.
 
-A shard may come from anywhere. It is read forward, one image after the other, and nothing of it is written, executed,
-unpickled or followed (links, paths beside the bytes). Sizes are known before bytes are read, so that memory does not
-depend on what a header claims: a tar's image of more than `max_bytes` is passed over, and a page of a Parquet that
-unpacks to more than that is not unpacked, unless it takes a good part of it in the file. An image in a shard has the
-name SHARD/KEY, of which KEY is the member's path in a tar; in a Parquet it is the value in the first of the columns
-NAMES, else the path beside the bytes, else the number of the row, from 0 on. A name is that of one image: a member
-whose name came before is an error of its own, and a row gets #ROW after it.
+A shard may come from an untrusted source. It is read forward, one image after the other, and nothing in it is written,
+executed, unpickled or followed (links, paths beside the bytes). Sizes are checked before bytes are read, so that memory
+does not depend on the claims of a header: an image of more than `max_bytes` in a tar is skipped, and a page of a
+Parquet file that unpacks to more than that is refused, unless its packed size is a large share of it. An image in a
+shard has the name SHARD/KEY. In a tar, KEY is the member's path; in a Parquet file, it is the value in the first of the
+columns NAMES, else the path beside the bytes, else the number of the row, from 0 on. Names are unique: a member with a
+repeated name is an error of that image, and a row with one gets #ROW appended.
 
-WebDataset's own reader is not used: it reads members whole before their size can be asked for, and takes
-`pipe:COMMAND` for a name.
+WebDataset's own reader is not used: it reads whole members before their size can be checked, and accepts
+`pipe:COMMAND` as a name.
 """
 import os
 import stat
@@ -29,11 +29,11 @@ from iqa_scoring.parquet_pages import chunk_range, page_sizes
 T = TypeVar('T')
 HEADER = 1 << 20   # bytes of a tar's extended header
 BLOCK = tarfile.BLOCKSIZE
-PADDING = 1 << 16  # bytes of zeros behind a tar's end, which fill its last record: of 10 KiB, if nobody asks for more
-LONGEST = 1024     # bytes of a name in a Parquet
-BUFFER = 1 << 20   # bytes of a Parquet that are in memory whatever `max_bytes` is
-PACKED = 8         # times the bytes that a page takes in the file, which it may unpack to whatever `max_bytes` is
-AHEAD = 4          # images that are read before they are asked for
+PADDING = 1 << 16  # bytes of zeros after a tar's end, which fill its last record, of 10 KiB by default
+LONGEST = 1024     # bytes of a name in a Parquet file
+BUFFER = 1 << 20   # bytes of a Parquet file that may be in memory, even if `max_bytes` is less
+PACKED = 8         # factor by which a page may grow when unpacked, even above `max_bytes`
+AHEAD = 4          # images that are read ahead
 IMAGES = ('image', 'jpg', 'jpeg', 'png', 'webp', 'bytes')  # columns of bytes, or of {bytes, path} as Hugging Face's
 NAMES = ('path', 'key', '__key__', 'id')
 
@@ -61,14 +61,14 @@ class Packed:
 
 @dataclass(frozen=True)
 class End:
-    """The end of a shard, or of files that are scored as one; `error` says what is wrong with the shard."""
+    """The end of a shard, or of files that are scored as one unit; `error`: why the shard is broken."""
 
     path: str
     error: str = ''
 
 
 def is_shard(path: str) -> bool:
-    """Return whether a path is that of a shard, by its suffix."""
+    """Return whether a path has the suffix of a shard."""
     return path.lower().endswith(tuple(READERS))
 
 
@@ -87,10 +87,10 @@ def open_shards(items: Iterable[T], column: str | None = None,
 
 
 def images_in(shard: str, column: str | None = None, max_bytes: int = MAX_BYTES) -> Iterator[Packed | End]:
-    """Yield the images in a shard, then its end. Never raises: what cannot be read is an error of the image or the end.
+    """Yield the images in a shard, then its end. Never raises: errors are reported in the image or in the end.
 
     Args:
-        column: name of the column of a Parquet, or the images' extension in a tar (jpg; left.png of 0001.left.png).
+        column: column of a Parquet file, or extension of the images in a tar (jpg; left.png of 0001.left.png).
         max_bytes: larger images are not read.
     """
     count, error = 0, ''
@@ -117,7 +117,7 @@ def _reason(error: Exception) -> str:
 
 
 def prefetched(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
-    """Yield the items, which a thread takes from their iterator, at most `ahead` before they are asked for."""
+    """Yield the items, which a thread takes from their iterator, at most `ahead` of the consumer."""
     iterator = iter(items)
     end = object()
     with ThreadPoolExecutor(1) as pool:
@@ -133,7 +133,7 @@ def prefetched(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
 # Tar
 
 class _Forward:
-    """A tar as tarfile reads its headers: never back, and never much at once, whatever sizes they claim."""
+    """A file for tarfile's reading of headers: forward only, and in bounded pieces, whatever sizes they claim."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.last = file, b''
@@ -146,28 +146,28 @@ class _Forward:
         return self.last
 
     def seek(self, position: int) -> None:
-        """Pass over the rest of a member."""
+        """Skip the rest of a member."""
         if position < self.tell():
             raise ValueError(f'a member before byte {self.tell()} again: no tar, or damaged')
         self.file.seek(position)
 
     def tell(self) -> int:
-        """Return the place in the file."""
+        """Return the position in the file."""
         return self.file.tell()
 
 
 def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
     """Yield the images of a tar: the members with a suffix of images, or with the extension `column`.
 
-    Folders, hidden members and other kinds (labels, tars) are passed over. Raises an error if it is damaged, or does
-    not end as every tar does: with two blocks of zeros and nothing but padding behind them.
+    Folders, hidden members and other kinds (labels, tars) are skipped. Raises an error if the tar is damaged, or does
+    not end as every tar does, with two blocks of zeros followed by padding only.
     """
     with open(shard, 'rb') as file:
         source, size = _Forward(file), os.fstat(file.fileno()).st_size
         with closing(tarfile.TarFile(fileobj=source, encoding='utf-8', errors='surrogateescape')) as tar:
             while member := tar.next():
-                tar.members.clear()      # they would be kept,
-                tar.pax_headers.clear()  # as would be headers for all members
+                tar.members.clear()      # tarfile would keep all members,
+                tar.pax_headers.clear()  # and the headers for all of them
                 if member.size < 0:
                     raise ValueError(f'{member.name} has {member.size} bytes: no tar, or damaged')
                 if member.offset_data + member.size > size:
@@ -179,7 +179,7 @@ def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]
 
 
 def _check_end(file: BinaryIO, end: int, size: int) -> None:
-    """Raise ValueError if a tar of `size` bytes does not end at byte `end`, where no header is."""
+    """Raise ValueError if a tar of `size` bytes does not end at byte `end`, where its headers end."""
     file.seek(end)
     rest = file.read(PADDING + 2 * BLOCK)
     zeros = len(rest) - len(rest.lstrip(b'\0'))
@@ -202,7 +202,7 @@ def _is_image(member: tarfile.TarInfo, column: str | None) -> bool:
 
 
 def _member(shard: str, member: tarfile.TarInfo, file: BinaryIO, max_bytes: int) -> Packed:
-    """Return a member's image; one that is not a plain file or too large is not read."""
+    """Return a member's image; a member that is not a plain file, or is too large, is not read."""
     if member.issym() or member.islnk():
         return Packed(shard, member.name, error='a link, which is not followed')
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
@@ -221,12 +221,12 @@ def too_large(size: int, max_bytes: int) -> str:
 # Parquet
 
 def read_parquet(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
-    """Yield the images of a Parquet's rows; one row is in memory at a time.
+    """Yield the images in the rows of a Parquet file; one row is in memory at a time.
 
     Args:
-        column: of bytes or of {bytes, path}; None: the first in IMAGES that is.
+        column: a column of bytes or of {bytes, path}; None: the first such column in IMAGES.
 
-    Raises an error if there is no such column, or a row group cannot be read, after all the others.
+    Raises an error if there is no such column, or, after all other rows, if a row group cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -251,7 +251,7 @@ def read_parquet(shard: str, column: str | None, max_bytes: int) -> Iterator[Pac
 
 
 def _check_pages(file: BinaryIO, group, columns: list[str], max_bytes: int) -> None:
-    """Raise ValueError if a page of these columns of a row group unpacks to much more than its bytes and max_bytes."""
+    """Raise ValueError if a page of these columns of a row group unpacks to too many bytes (see PACKED)."""
     for chunk in map(group.column, range(group.num_columns)):
         if chunk.path_in_schema.startswith(tuple(f'{name}.' for name in columns)) or chunk.path_in_schema in columns:
             for unpacked, packed in page_sizes(file, *chunk_range(chunk)):
@@ -303,14 +303,14 @@ def _row(shard: str, batch, column: str, name: str | None, number: int, max_byte
 
 
 def _text(value) -> str:
-    """Return a text or number of a Parquet, '' if it is null; a text may be no UTF-8, as a path may."""
+    """Return a text or number as str, '' if it is null; as in a path, the text need not be UTF-8."""
     if value is None or not value.is_valid:
         return ''
     return os.fsdecode(value.as_buffer()[:LONGEST].to_pybytes()) if hasattr(value, 'as_buffer') else str(value.as_py())
 
 
 def read_compressed(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
-    """Refuse a compressed tar: to pass over a member, all of it would have to be unpacked."""
+    """Refuse a compressed tar: to skip a member, all of it would have to be unpacked."""
     raise ValueError('a compressed tar: unpack it to a .tar first, as gunzip does; its images are compressed already')
 
 

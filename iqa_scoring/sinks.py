@@ -1,4 +1,4 @@
-"""Pass scores on as they come: to tables, Parquet parts, the screen, a report, maps, a picture. Each is a sink."""
+"""Write scores as they come, each to a sink: tables, Parquet parts, the screen, a report, maps, a picture."""
 import hashlib
 import os
 import sys
@@ -20,11 +20,11 @@ from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
 
-Place = Callable[[dict], float]  # a row -> its place among the sorted ones
+Place = Callable[[dict], float]  # a row -> its sort key
 
 
 class Sink:
-    """Base class of the sinks: what a sink has no use for, it ignores."""
+    """Base class of the sinks, whose methods do nothing: a sink overrides those that it needs."""
 
     def pixels(self, sample: Sample) -> None:
         """Take a scored image while its pixels and its map are in memory."""
@@ -42,7 +42,7 @@ class Sink:
         """Close what is open; every process does so before the first one finishes."""
 
     def finish(self, place: Place | None) -> None:
-        """Finish, on every process; `place` sorts the rows, None leaves them as they came."""
+        """Finish, on every process; `place` sorts the rows, None keeps their order."""
 
 
 class TableSink(Sink):
@@ -66,7 +66,7 @@ class TableSink(Sink):
 
 
 class PartSink(Sink):
-    """The parts of --parquet, with a row for images without a score too."""
+    """The parts of --parquet, which also have a row for each image without a score."""
 
     def __init__(self, parts: Parts):
         self.parts = parts
@@ -108,7 +108,7 @@ class Screen(Sink):
 
 
 class Alone(Sink):
-    """One image alone, described in sentences on `stream`; UserError if it has no score."""
+    """The description of a single image in sentences on `stream`; UserError if it has no score."""
 
     def __init__(self, scale: Scale, stream: TextIO):
         self.scale, self.stream, self.found = scale, stream, {}
@@ -180,14 +180,14 @@ class Picture(Sink):
 
 
 def sentence(row: dict, scale: Scale) -> str:
-    """Return the text that describes one image alone."""
+    """Return the text that describes a single image."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     lines = [f'The image quality score is {row["score"]}',
              f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
     if row['spread'] is not None:
         lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')
     if row['outside']:
-        lines.append(f'The score lies {row["outside"]} that range: the image is unlike what was rated in training')
+        lines.append(f'The score lies {row["outside"]} that range: the image is unlike those rated for training')
     lines += [f'Note: {row["note"]}'] if row['note'] else []
     lines += [f'Quality map: {row["map"]}'] if row['map'] else []
     return '\n'.join(lines)

@@ -1,7 +1,7 @@
-"""Scoring any number of image files: decoded in parallel, batched by size, in the order of the list, in bounded memory.
+"""Score any number of image files: decoded in parallel, batched by size, in the order of the list, in bounded memory.
 
-At most `workers + batch_size` images are decoded ahead, at most WAITING bytes wait to be decoded, and as many decoded
-ones for others of their size.
+At most `workers + batch_size` images are decoded ahead. At most WAITING bytes wait to be decoded, and at most WAITING
+bytes of decoded images wait for others of the same size.
 """
 import io
 from collections import deque
@@ -33,11 +33,11 @@ LAG = 16            # batches that may be scored before an image of a rare size 
 
 @dataclass
 class Sample:
-    """One image on its way: what is known so far."""
+    """An image that is being scored, with the results so far."""
 
     index: int
     path: str
-    pixels: torch.Tensor | None = None   # (3, H, W) uint8, preprocessed; let go once it is scored
+    pixels: torch.Tensor | None = None   # (3, H, W) uint8, preprocessed; None once it is scored
     heads: np.ndarray | None = None      # raw outputs, the final head first
     grid: np.ndarray | None = None       # the quality map, in MOS units
     thumbnail: bytes = b''               # JPEG
@@ -74,15 +74,14 @@ class Sample:
         return sum(image.nbytes for image in self.inputs)
 
     def let_go(self) -> None:
-        """Forget the pixels."""
+        """Release the pixels."""
         self.pixels = self.reference_pixels = None
 
 
 class Reader:
-    """Reads images into samples; `index, path -> Sample`, whose `error` says what is wrong. Never raises.
+    """Reads images into samples: `index, path -> Sample`, whose `error` describes any problem. Never raises.
 
-    Instead of a path, a pair of paths, (reference, distorted), gives a sample of both; an image in a shard and the end
-    of a shard give theirs.
+    Instead of a path, it takes a pair of paths (reference, distorted), an image in a shard, or the end of a shard.
 
     Args:
         preprocess: path -> PIL image (see iqa_data.transforms.Preprocess).
@@ -141,7 +140,7 @@ def difference(reference: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
-    """Return a small JPEG with the proportions of the file's image, (h, w) as shown, made of what the network sees."""
+    """Return a small JPEG of the network's input, with the proportions of the file's image, (h, w) as shown."""
     height, width = shown
     scale = side / max(width, height)
     small = ready.resize((max(1, round(width * scale)), max(1, round(height * scale))),
@@ -154,7 +153,7 @@ def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
 def decode(items: Iterable[Work], read: Callable[[int, Work], Sample], workers: int, ahead: int) -> Iterator[Sample]:
     """Yield read(index, item) of every item, in order, by `workers` threads, at most `ahead` of the consumer.
 
-    At most WAITING bytes of images in shards are held, or one image.
+    At most WAITING bytes of images in shards are held, or a single larger image.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
@@ -174,9 +173,9 @@ def decode(items: Iterable[Work], read: Callable[[int, Work], Sample], workers: 
 
 
 def batches(samples: Iterable[Sample], batch_size: int, waiting: int = WAITING) -> Iterator[list[Sample]]:
-    """Yield batches of samples that can be stacked; a sample without pixels comes at once, by itself.
+    """Yield batches of samples of one size; a sample without pixels is yielded at once, by itself.
 
-    A batch is not filled if its first sample would fall LAG batches behind, or more than `waiting` bytes wait.
+    A batch is yielded unfilled if its first sample would fall LAG batches behind, or if more than `waiting` bytes wait.
     """
     groups: dict[tuple[int, ...], list[Sample]] = {}  # in the order of their first samples
     held = 0
@@ -200,7 +199,7 @@ def batches(samples: Iterable[Sample], batch_size: int, waiting: int = WAITING) 
 def score_files(scorer: Scorer, paths: Iterable[Work], read: Callable[[int, Work], Sample], batch_size: int = 8,
                 workers: int = 2, window: int = 0, keep: Callable[[Sample], None] = lambda sample: None,
                 stop: Callable[[], bool] = lambda: False) -> Iterator[Sample]:
-    """Score files; yields their samples, without pixels, in the order of `paths`.
+    """Score files; yield their samples, without pixels, in the order of `paths`.
 
     Args:
         paths: files, pairs of files (reference, distorted), or images in shards and ends of shards (see shards.py);
@@ -208,7 +207,7 @@ def score_files(scorer: Scorer, paths: Iterable[Work], read: Callable[[int, Work
         read: see Reader.
         window: side of the windows of a quality map (see iqa_scoring/maps.py); 0 makes none.
         keep: called with each scored sample while it still has its pixels.
-        stop: asked after each batch; once true, what is scored is still yielded, and nothing else is begun.
+        stop: called after each batch; once it returns true, scored samples are still yielded, and no others are begun.
     """
     done: dict[int, Sample] = {}
     place = 0
@@ -229,9 +228,9 @@ def score_files(scorer: Scorer, paths: Iterable[Work], read: Callable[[int, Work
 
 
 def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
-    """Put the heads and the map into each sample; what the network cannot take (too small a map) is its error.
+    """Put the heads and the map into each sample, or an error if the network does not accept its size.
 
-    An output that is not finite is an error of the sample, too.
+    An output that is not finite is an error of the sample too.
     """
     inputs = [torch.stack(images) for images in zip(*(sample.inputs for sample in batch), strict=True)]
     pixels = inputs[-1]
@@ -247,7 +246,7 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
         return
     for sample, score, raw, spread, grid in zip(batch, scores, heads, spreads, grids, strict=True):
         if not np.isfinite(raw).all():
-            sample.error = f"the network's output for it is {raw[~np.isfinite(raw)][0]:g}, which is no score"
+            sample.error = f"the network's output for it is {raw[~np.isfinite(raw)][0]:g}, which is not a score"
         elif grid is not None and not np.isfinite(grid).all():
             sample.error = 'its quality map holds numbers that are not finite'
         else:

@@ -1,4 +1,4 @@
-"""Write scores: CSV and JSON lines that grow row by row, can be gone on with, merged and sorted; the screen.
+"""Write scores as CSV or JSON lines, row by row, resume, merge and sort such tables, and format rows for the screen.
 
 The columns of a CSV and the keys of a JSON line:
 
@@ -11,18 +11,18 @@ The columns of a CSV and the keys of a JSON line:
     higher_is_better  whether a higher MOS is better
     model             the checkpoint's file name
     map               the PNG of the quality map, if one was asked for
-    note              what to know, as that only the first frame was scored
-    reference         what a full-reference network compared the image with
-    digest            of the weights and of all else that makes a score (see parts.digest_of)
+    note              a remark, such as that only the first frame was scored
+    reference         the reference that a full-reference network compared the image with
+    digest            of the weights and everything else that determines a score (see parts.digest_of)
     spread            standard deviation of the scores of an image's crops, if it is scored by crops
 
-Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all of them in JSON. What is not known (the
-training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is always a finite
-number: an image for which the network gives none has no row. In a CSV, a name that a spreadsheet would compute has ./
-before it (see iqa_runtime/names.py).
+Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all digits in JSON. An unknown value (such as
+the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is always a finite
+number: an image without one has no row. In a CSV, a name that a spreadsheet would take for a formula has ./ before it
+(see iqa_runtime/names.py).
 
 Lines are written and read here one by one, not by iqa_runtime.tables: a table grows while images are scored, may end in
-a line that was cut, and --resume needs the length of each line to go on after the last whole one.
+an incomplete line, and --resume needs the length of each line to continue after the last complete one.
 """
 import csv
 import glob
@@ -64,7 +64,7 @@ def _json_line(row: dict) -> str:
 
 
 def _check_row(row) -> None:
-    """Raise an error, as parsing does, if a line of a file is no row of scores."""
+    """Raise an error, as parsing does, if a line of a file is not a row of scores."""
     if not isinstance(row, dict) or not set(COLUMNS) <= set(row) or not isinstance(row['name'], str):
         raise ValueError('no row of scores')
     for name in ('score', 'raw'):
@@ -77,7 +77,7 @@ KINDS = {'csv': (','.join(COLUMNS) + '\n', _csv_line, _csv_row), 'json': ('', _j
 
 
 def ntire(rows: list[dict]) -> list[str]:
-    """Return the lines FILE,SCORE of the challenge's output.txt, by the number that the digits of the names make."""
+    """Return the lines FILE,SCORE of the challenge's output.txt, sorted by the number formed by each name's digits."""
     names = [PurePath(row['name']).name for row in rows]
     numbers = [int(''.join(filter(str.isdecimal, PurePath(name).stem)) or 0) for name in names]
     order = sorted(range(len(rows)), key=lambda i: (numbers[i], names[i]))
@@ -85,8 +85,9 @@ def ntire(rows: list[dict]) -> list[str]:
 
 
 def challenge(rows: list[dict]) -> list[str]:
-    """Return the lines img_name,mos,comments of the 2023 Samsung AI Challenge: names without folder and suffix, scores
-    cut to 0..10.
+    """Return the lines img_name,mos,comments of the 2023 Samsung AI Challenge.
+
+    Names are without folder and suffix, scores are clipped to 0..10.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
@@ -97,17 +98,17 @@ def challenge(rows: list[dict]) -> list[str]:
     return buffer.getvalue().splitlines()
 
 
-# --columns -> rows of the full table -> the lines of another one; None: the full table stays
+# --columns -> function from the rows of the full table to the lines of another form; None: the full table is kept
 FORMS: dict[str, Callable[[list[dict]], list[str]] | None] = {'full': None, 'ntire': ntire, 'challenge': challenge}
 
 
 class TableFile:
-    """A file that rows are added to; what is written is on its way to the disk after each `write`.
+    """A file that rows are added to, and which is flushed after each `write`.
 
     Args:
         path, kind: the file, and a name in KINDS.
-        resume: keep what is there, but for a last line that was cut; else begin anew. Not for a device or a pipe.
-        digest: of the rows; with `resume`, rows of another one are a UserError.
+        resume: keep the existing rows without an incomplete last line; else start again. Not for a device or a pipe.
+        digest: digest of the rows; with `resume`, rows with another digest are a UserError.
     """
 
     def __init__(self, path: str | Path, kind: str, resume: bool = False, digest: str = ''):
@@ -121,7 +122,7 @@ class TableFile:
             self.file.flush()
 
     def _open(self, end: int) -> BinaryIO:
-        """Open the file to go on after `end` bytes."""
+        """Open the file to continue after `end` bytes."""
         file = open(self.path, 'r+b' if end else 'wb')  # noqa: SIM115 (open as long as rows come)
         file.truncate(end)
         file.seek(end)
@@ -140,9 +141,9 @@ class TableFile:
 
 
 def rows_of(path: str | Path, kind: str, digest: str | None = None) -> Iterator[tuple[dict, int]]:
-    """Return the rows of a table's whole lines, each with its line's length in bytes; an empty row is the CSV's header.
+    """Yield the rows of complete lines, each with the length of its line in bytes; an empty row is the CSV's header.
 
-    UserError if the file is no such table, or (if `digest` is given) if what made its scores has another digest.
+    Raises UserError if the file is not such a table, or if a row has another digest than `digest` (if given).
     """
     header, _, parse = KINDS[kind]
     with open(path, 'rb') as file:
@@ -164,7 +165,7 @@ def rows_of(path: str | Path, kind: str, digest: str | None = None) -> Iterator[
 
 
 def others(model: str) -> str:
-    """Return words for an error about scores that something else than this run's model and options has made."""
+    """Return words for an error about scores that another model, or this one with other options, has made."""
     return f'of {str(model)[:100]} with other weights, calibration, --views or --clamp: name another output'
 
 
@@ -182,7 +183,7 @@ class Tables:
 
     Args:
         files: kind -> path.
-        resume, digest: see TableFile. What is left of an interrupted shared run is merged first.
+        resume, digest: see TableFile. The files of an interrupted shared run are merged first.
     """
 
     def __init__(self, files: dict[str, str], resume: bool, digest: str):
@@ -198,9 +199,9 @@ class Tables:
                      else TableFile(f'{path}.rank{idist.get_rank()}', kind) for kind, path in files.items()]
 
     def lack(self, name: str, reference: str = '') -> bool:
-        """Return whether one of the files has no row of this image, or there are no files.
+        """Return whether one of the files has no row for this image, or there are no files.
 
-        UserError if one has a row of it with another reference.
+        Raises UserError if a file has a row for it with another reference.
         """
         for there in self.references:
             if name in there:
@@ -219,9 +220,9 @@ class Tables:
             table.close()
 
     def finish(self, sort: Callable[[dict], float] | None = None, form: str = 'full') -> None:
-        """Make one file of all processes', sorted where `sort` gives a row's place. For the first process alone.
+        """Merge the files of all processes, on the first process only, and sort the rows by `sort`, if given.
 
-        The CSV gets a form in FORMS.
+        `form`: the form of the CSV, a name in FORMS.
         """
         for kind, path in self.files.items():
             if idist.get_world_size() > 1:
@@ -237,14 +238,14 @@ class Tables:
 
 
 def references_in(path: str | Path, kind: str, digest: str) -> dict[str, str | None]:
-    """Return the names in a table, if it is there, and the reference of each; see TableFile."""
+    """Return {name: reference} of the rows in a table, empty if it does not exist; see TableFile."""
     if not Path(path).exists():
         return {}
     return {row['name']: row['reference'] for row, _ in rows_of(path, kind, digest) if row}
 
 
 def _merge(path: str | Path, kind: str, resume: bool, digest: str) -> None:
-    """Add the rows that processes wrote beside `path` to it, in turn one of each, which is the order of the images."""
+    """Add the rows that processes wrote beside `path` to it, one of each in turn, which is the order of the images."""
     parts = parts_of(path)
     if not parts and resume:
         return
@@ -275,8 +276,9 @@ def screen_line(row: dict) -> str:
     """Return a row for the screen: score, raw output, percentile, name, and remarks."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
     marks = [f'{row["outside"]} the range' if row['outside'] else '', row['note'], row['map'] or '']
-    said = ', '.join(filter(None, marks))
-    return f'{row["score"]:10.4f} {row["raw"]:10.4f} {percentile:>10}  {row["name"]}' + (f'  ({said})' if said else '')
+    remarks = ', '.join(filter(None, marks))
+    line = f'{row["score"]:10.4f} {row["raw"]:10.4f} {percentile:>10}  {row["name"]}'
+    return f'{line}  ({remarks})' if remarks else line
 
 
 SCREEN_HEADER = f'{"score":>10} {"raw":>10} {"percentile":>10}  image'

@@ -1,4 +1,4 @@
-"""Views of an image at test time: variants whose scores are averaged, by name (--views)."""
+"""Make views of an image at test time: variants whose scores are averaged, by name (--views)."""
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,8 +19,8 @@ def none(image: np.ndarray) -> Iterator[np.ndarray]:
 def asna(image: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the 22 variants of ASNA's evaluation, in its order.
 
-    Four quarter turns, counter-clockwise from none; flipped top to bottom, left to right, both; the lightness times
-    .1, .2, ... 1.5.
+    The image rotated counter-clockwise by 0, 90, 180 and 270 degrees; flipped top to bottom, left to right, both; with
+    its lightness times .1, .2, ... 1.5.
     """
     yield from (np.rot90(image, turns) for turns in range(4))
     yield from (image[::-1], image[:, ::-1], image[::-1, ::-1])
@@ -28,7 +28,7 @@ def asna(image: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def crops20(image: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield 20 random crops of 224x224, MANIQA's evaluation; the same places in all images of one size.
+    """Yield 20 random crops of 224x224, MANIQA's evaluation; the places are the same in all images of one size.
 
     Raises UserError if the image is smaller.
     """

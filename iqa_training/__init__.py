@@ -1,7 +1,7 @@
-"""The training run: logs, curves and their figures, states, schedules, optimizers, names.
+"""Train a network: the run, its log, states, schedules, optimizers and names.
 
-A schedule is a function under the decorator `schedule` in schedules.py, an optimizer one under `optimizer` in
-optimizers.py; those of their parameters that are options (see iqa_runtime/variants.py) are flags of the command line.
+A schedule is a function with the decorator `schedule` in schedules.py, an optimizer one with the decorator `optimizer`
+in optimizers.py. Their parameters that are options (see iqa_runtime/variants.py) become command-line flags.
 """
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from iqa_runtime.variants import Row, Variants
 
 @dataclass(frozen=True)
 class Schedule(Row):
-    """A row of SCHEDULES: (Extent, options) -> factor, or two: of all else, and of the backbone.
+    """A row of SCHEDULES: (Extent, options) -> one factor, or two: for the other parameters, and for the backbone.
 
-    `unit` is what is counted as a step: 'epoch' or 'iteration'.
+    `unit` is the unit of a step: 'epoch' or 'iteration'.
     """
 
     unit: str = 'epoch'
@@ -22,7 +22,7 @@ class Schedule(Row):
 class Optimizer(Row):
     """A row of OPTIMIZERS: (groups of parameters, lr, weight_decay, options) -> torch's optimizer.
 
-    `decays`: the weight decay of a user who gives none.
+    `decays` is the default weight decay.
     """
 
     decays: float = 0.

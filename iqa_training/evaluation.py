@@ -1,4 +1,4 @@
-"""Tests of the network while it is trained and in the end: on which images, by which line to MOS, for which head."""
+"""Evaluate the network during and after training: on which images, with which line to MOS, for which head."""
 from collections.abc import Callable
 
 from iqa_networks.network import Network
@@ -18,7 +18,7 @@ class Evaluation:
         model, data: the network and the images.
         head: position of the scored head among the network's outputs.
         line: how raw outputs become MOS: 'fitted' by least squares, or 'target', the way back from the target.
-        loss_fn: (outputs, (target, std)) -> loss; with it, a performance holds the loss.
+        loss_fn: (outputs, (target, std)) -> loss; if given, a performance holds the loss.
         pbar: show progress bars.
     """
 
@@ -38,7 +38,7 @@ class Evaluation:
 
     def validate(self) -> dict[str, Performance]:
         """Return {'val': performance}, with the line of the target or one fitted on the validation images."""
-        broadcast_weights(self.model)  # of the processes' own running statistics, rank 0's count
+        broadcast_weights(self.model)  # running statistics differ between processes: take rank 0's
         return {'val': self.of('val', self.line)}
 
     def all_parts(self) -> dict[str, Performance]:
@@ -49,7 +49,7 @@ class Evaluation:
                                    if part != 'train'}}
 
     def of(self, part: str, line: tuple[list[float], list[float]] | None) -> Performance:
-        """Return the performance on a part with a line (k, b of each head), or without one with a line fitted there."""
+        """Return the performance on a part with the line (k, b of each head); None: with a line fitted on the part."""
         status, (k, b) = ('test', line) if line else ('train', ((), ()))
         metric = IQAPerformance(status, k, b, scored=self.head, loss_fn=self.loss_fn)
         return evaluate(self.scored, self.loaders[part], metric, part if self.pbar else '', self.crops)

@@ -1,4 +1,4 @@
-"""Freeze parts of a network: parameters that training leaves as they are."""
+"""Freeze parts of a network: training leaves their parameters unchanged."""
 import difflib
 import fnmatch
 from collections.abc import Collection, Sequence
@@ -13,16 +13,18 @@ if TYPE_CHECKING:  # torch is slow to import, and options are checked without it
 
 
 def freeze(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
-    """Freeze the parameters that patterns name, in place; return them.
+    """Freeze the parameters whose names match the patterns, in place; return them.
 
-    A batch normalisation of which every parameter is frozen stays in eval mode: it normalises with its running
-    statistics and leaves them as they are, so that a frozen layer computes the same in training as in a test. (With a
-    --ft_lr_ratio of 0, running statistics follow the training images, as in the original package.)
+    A batch normalisation whose parameters are all frozen stays in eval mode: it normalises with its running statistics
+    and does not update them, so that a frozen layer computes the same in training and in testing. (With --ft_lr_ratio
+    0, running statistics follow the training images, as in the original package.)
 
     Args:
         network: the network, before DistributedDataParallel wraps it.
-        patterns: of names of parameters, as 'features.0.weight', or of modules with all that they hold, as
-            'features.[0-4]'; UserError for a pattern that matches neither.
+        patterns: glob patterns of parameter names, such as 'features.0.weight', or of module names, such as
+            'features.[0-4]', for all parameters in the module.
+
+    Raises UserError if a pattern matches neither.
     """
     frozen = named_by(network, patterns)
     for parameter in frozen:
@@ -46,7 +48,7 @@ def named_by(network: 'Network', patterns: Sequence[str]) -> 'set[Tensor]':
 
 
 def frozen_summary(network: 'Network', frozen: 'Collection[Tensor]') -> str:
-    """Return a line that counts the frozen parameters, and the numbers that are left to train."""
+    """Return a line with the counts of frozen parameters and of numbers that are still trained."""
     from iqa_networks.adapted_layers import count_parameters  # it imports torch
     count = count_parameters(network)
     return (f'{len(frozen)} of {len(list(network.parameters()))} parameters and {len(network.frozen)} batch '
@@ -54,7 +56,7 @@ def frozen_summary(network: 'Network', frozen: 'Collection[Tensor]') -> str:
 
 
 def _holders(name: str) -> list[str]:
-    """Return the names of the modules that hold a parameter, the outermost first, and its own."""
+    """Return the names of the modules that contain a parameter, the outermost first, then its own name."""
     parts = name.split('.')
     return ['.'.join(parts[:end]) for end in range(1, len(parts) + 1)]
 

@@ -1,4 +1,4 @@
-"""The log of a run: its scalars, for loggers and in memory for the state; its options and its split."""
+"""Log a run: its scalars, to loggers and in memory for the state; its options and its split."""
 import json
 import threading
 import time
@@ -16,7 +16,7 @@ from iqa_training.loggers import LOGGERS, open_loggers
 
 @contextmanager
 def _thread_errors_once() -> Iterator[None]:
-    """Do not print a thread's OSError within the context: that of TensorBoard's writer is raised by the next call."""
+    """Do not print OSErrors of threads in the context: TensorBoard's writer raises its own again in the next call."""
     before = threading.excepthook
 
     def hook(arguments) -> None:
@@ -31,10 +31,10 @@ def _thread_errors_once() -> Iterator[None]:
 
 
 class Log:
-    """The scalars of a run, `history`: tag -> [step, value, time] of each.
+    """Keeps the scalars of a run in `history`, tag -> [step, value, time] of each, and sends them to loggers.
 
     Args:
-        folder: where the log is written, by the first process alone; its name is the run's.
+        folder: folder of the log, named after the run; only the first process writes to it.
         loggers: names in LOGGERS.
     """
 
@@ -48,9 +48,10 @@ class Log:
 
     @contextmanager
     def open(self, options: dict, split: dict[str, list[str]]) -> Iterator[None]:
-        """Write options.json and split.csv, and the scalars as they come as long as the context lasts.
+        """Write options.json and split.csv; within the context, write scalars as they come.
 
-        A log that was there is written anew from `history`: no step is doubled. UserError if another process writes it.
+        An existing log is rewritten from `history`, so that no step appears twice. Raises UserError if another process
+        is writing to the log.
         """
         if not is_main():
             yield
@@ -62,7 +63,7 @@ class Log:
                 yield
             finally:
                 for logger in self.loggers:
-                    with suppress(OSError):  # what could not be written has been an error before
+                    with suppress(OSError):  # a failed write has been reported before
                         logger.close()
 
     def _begin(self, options: dict, split: dict[str, list[str]]) -> None:
@@ -85,7 +86,7 @@ class Log:
             logger.write(tag, value, step, seconds)
 
     def values(self, tag: str, last: int = 0) -> list[float]:
-        """Return the values of a tag, or the last ones."""
+        """Return the values of a tag, all or the `last` ones."""
         return [value for _, value, _ in self.history[tag][-last:]]
 
     def flush(self) -> None:
@@ -95,7 +96,7 @@ class Log:
                 logger.flush()
 
     def write_bhat(self, epoch_length: int) -> None:
-        """Write bhat.csv, the norm of the centred predictions of each head in each iteration, if it was logged."""
+        """Write bhat.csv, the norm of each head's centred predictions in each iteration, if it was logged."""
         tags = [tag for tag in self.history if tag.startswith('train/bhat')]
         if not tags or not self.loggers:
             return

@@ -1,7 +1,7 @@
-"""Loggers: where the scalars of a run are written as they come.
+"""Send the scalars of a run to loggers as they come: TensorBoard, CSV, Weights & Biases, MLflow.
 
-A run that is resumed gives its loggers its history first, so that a log is always that of a whole run: files are
-written anew, and a service gets a new run of the same name.
+A resumed run sends its history first, so that a log always covers the whole run: files are rewritten, and a service
+gets a new run of the same name.
 """
 import csv
 import importlib.util
@@ -15,21 +15,21 @@ from typing import Protocol
 from iqa_results.curves import SCALARS_CSV
 from iqa_runtime.errors import UserError, first_line
 
-PROJECT = 'LinearityIQA'  # of Weights & Biases, unless WANDB_PROJECT names another one
+PROJECT = 'LinearityIQA'  # default project in Weights & Biases, which WANDB_PROJECT overrides
 MOST_METRICS, MOST_PARAMETERS = 1000, 100  # in a request to MLflow
 
 
 class Logger(Protocol):
-    """What a run calls of a logger."""
+    """The methods of a logger that a run calls."""
 
     def write(self, tag: str, value: float, step: int, seconds: float) -> None:
         """Log a scalar; `step` is an iteration or an epoch, `seconds` the time since 1970."""
 
     def flush(self) -> None:
-        """Hand over what was written."""
+        """Pass on all scalars logged so far."""
 
     def close(self) -> None:
-        """Hand over what was written, and end the log."""
+        """Pass on all scalars logged so far, and end the log."""
 
 
 class TensorBoard:
@@ -74,14 +74,14 @@ class WandB:
         self.logger.log({tag: value, 'step': step})
 
     def flush(self) -> None:
-        """Do nothing: wandb's own process sends what it was given."""
+        """Do nothing: wandb's own process sends the scalars."""
 
 
 class MLflow:
-    """A run of MLflow, through ignite's MLflowLogger, where MLFLOW_TRACKING_URI says.
+    """A run of MLflow at MLFLOW_TRACKING_URI, through ignite's MLflowLogger.
 
-    Scalars are sent by `flush`, many in a request. A server that does not answer then is asked again by the next one:
-    it ends no training.
+    Scalars are sent by `flush`, many in a request. If the server does not answer, the training continues and the next
+    flush tries again.
     """
 
     def __init__(self, folder: Path, name: str, options: dict):
@@ -98,17 +98,18 @@ class MLflow:
         self.waiting.append(self.logger.entities.Metric(allowed, value, int(seconds * 1000), step))
 
     def flush(self) -> None:
-        """Send the scalars that wait."""
+        """Send the pending scalars."""
         client, run = self.logger.MlflowClient(), self.logger.active_run.info.run_id
         try:
             while self.waiting:
                 client.log_batch(run, self.waiting[:MOST_METRICS])
                 del self.waiting[:MOST_METRICS]
-        except Exception as error:  # of mlflow and of what carries its requests
-            print(f'WARNING: --logger mlflow: {first_line(error)[:200]}: {len(self.waiting)} scalars wait', flush=True)
+        except Exception as error:  # mlflow and its HTTP libraries raise many kinds
+            print(f'WARNING: --logger mlflow: {first_line(error)[:200]}: {len(self.waiting)} scalars are pending',
+                  flush=True)
 
     def close(self) -> None:
-        """Send the scalars that wait, and end the run."""
+        """Send the pending scalars, and end the run."""
         self.flush()
         self.logger.close()
 
@@ -120,7 +121,7 @@ class Row:
     Attributes:
         title: name on the screen.
         build: (folder of the run's log, name of the run, its options) -> logger.
-        package: what a service needs besides the requirements; None for a logger that writes files.
+        package: package that a service needs besides the requirements; None for a logger that writes files.
     """
 
     title: str
@@ -137,7 +138,7 @@ LOGGERS = {
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise UserError if a logger's package is not installed, or if it is named twice."""
+    """Raise UserError if a logger's package is not installed, or if a logger is named twice."""
     for name in names:
         package = LOGGERS[name].package
         if package and importlib.util.find_spec(package) is None:
@@ -154,7 +155,7 @@ def open_loggers(names: Sequence[str], folder: Path, name: str, options: dict) -
     for logger in names:
         try:
             opened.append(LOGGERS[logger].build(folder, name, options))
-        except Exception as error:  # each service has its own
+        except Exception as error:  # each service raises kinds of its own
             if not LOGGERS[logger].package:
                 raise
             raise UserError(f'--logger {logger}: {first_line(error)[:200]}') from error

@@ -1,4 +1,4 @@
-"""Names of runs and of their files."""
+"""Name runs and their files, and find the checkpoint of a run."""
 import hashlib
 import json
 import re
@@ -12,14 +12,14 @@ from iqa_runtime.files import Paths
 from iqa_runtime.options import Options, shown
 from iqa_runtime.recipes import options_of_run
 
-# files of a log, beside its events
+# files of a log, besides TensorBoard's event files
 LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
-LONGEST = 120  # characters of a name, its digest aside
+LONGEST = 120  # characters of a name without its digest
 ALWAYS = ('architecture', 'loss_type', 'dataset')
-# options whose defaults once were those of the chosen row, so that a former digest holds them whenever they were given
+# options whose defaults once depended on the chosen row: a former digest includes them whenever they were given
 HAD_NO_DEFAULT = ('dense_num', 'num_resblocks', 'attention', 'tile_size', 'lstm_units', 'momentum',
                   'warmup_steps', 'cycle_mult', 'min_lr')
-# options that a reader looks for first, in this order, and the words for them; '' if the value is enough
+# options in the order in which a name lists them -> their words in a name; '' if the value is enough
 SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size': 'bs', 'epochs': 'e',
          'ft_lr_ratio': 'ft', 'schedule': '', 'split': '', 'exp_id': 'exp', 'fold': 'fold', 'seed': 'seed',
          'weights': 'weights', 'pretrained': 'pretrained', 'use_bn_end': 'bn_end', 'pool': '', 'opt_level': '',
@@ -28,9 +28,9 @@ SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size
 
 
 def run_name(args: Options) -> str:
-    """Return the name of a run's files: its main options and those that are not the defaults, and a digest.
+    """Return the name of a run's files: its main options, those that differ from the defaults, and a digest.
 
-    Of many options, those are left out that a name has no room for.
+    Options that would make the name longer than LONGEST are left out.
     """
     changed = args.changed()
     head = '-'.join(_file_name(word)[:40] for word in (args.architecture, args.loss_type, dataset_name(args.dataset)))
@@ -42,15 +42,15 @@ def run_name(args: Options) -> str:
 
 
 def digest_of(args: Options) -> str:
-    """Return the digest by which a run is known: of the options of training that differ from their defaults.
+    """Return the digest that identifies a run: that of the training options that differ from their defaults.
 
-    So a new option with a default renames no run, and neither does an option without effect.
+    A new option with a default therefore renames no run, nor does an option without effect.
     """
     return _digest(args.changed())
 
 
 def former_digest_of(args: Options) -> str:
-    """Return the digest of a run of former versions, in which options without effect counted too."""
+    """Return the digest of a run in former versions, in which options without effect counted too."""
     values = {name: args.values[name] for name in args.command.names()}
     return _digest({name: value for name, value in values.items() if value != args.command.defaults[name]
                     or (name in HAD_NO_DEFAULT and name in args.given)})
@@ -61,7 +61,7 @@ def _digest(options: Mapping[str, object]) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Return a name of several models together: theirs with + between them, its end a digest if it is too long."""
+    """Return one name for several models: their names joined by +, or cut and ended by a digest if it is too long."""
     name = '+'.join(names)
     if len(names) == 1 or len(name) <= LONGEST:
         return name
@@ -83,10 +83,10 @@ def _file_name(text: str) -> str:
 
 
 def checkpoint_file(args: Options) -> Path:
-    """Return the file of a run's checkpoint: the one named, or that of the run in --checkpoint_dir.
+    """Return the checkpoint file of a run: --trained_model_file, or the file of the run in --checkpoint_dir.
 
-    A run is known by the digest of its options: one of this digest that has another name is found too, as of a version
-    that put the options into other words; and so is one of its former digest.
+    A run is identified by the digest of its options. A file with this digest under another name, as written by another
+    version, is found too, and so is one with the run's former digest.
     """
     if args.trained_model_file:
         return Path(args.trained_model_file)
@@ -105,13 +105,13 @@ def name_of(args: Options) -> str:
 
 
 def runs_of_other_epochs(args: Options) -> dict[str, int]:
-    """Return name -> epochs of the runs in --log_dir whose options of training differ in nothing but the epochs."""
+    """Return {name: epochs} of the runs in --log_dir whose training options differ only in the number of epochs."""
     own, runs = args.of_training(), {}
     for file in sorted(Path(args.log_dir).glob('*/options.json')):
         try:
             stored = {**args.command.defaults, **options_of_run(file)}
         except UserError:
-            continue  # no run's options
+            continue  # not the options of a run
         others = [name for name in own if own[name] != stored[name]]
         if others == ['epochs'] and isinstance(stored['epochs'], int):
             runs[file.parent.name] = stored['epochs']
@@ -125,7 +125,7 @@ def card_file(checkpoint: Path) -> Path:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files that a run writes; the name of its checkpoint, without the suffix, is the name of all."""
+    """The files that a run writes, all named after its checkpoint, without the suffix."""
 
     checkpoint: Path
     log_dir: Path
@@ -141,14 +141,14 @@ class RunFiles:
     log = property(lambda self: self.log_dir / self.name)
 
     def outputs(self, named: bool) -> dict[str, Paths]:
-        """Return the files by the option that names their place; `named`: the user named the checkpoint's file."""
+        """Return {option that sets their place: files}; `named`: whether the user named the checkpoint file."""
         return {'--trained_model_file' if named else '--checkpoint_dir': [self.checkpoint, self.card],
                 '--result_dir': [self.result_dir / f'{self.name}.{kind}' for kind in ('csv', 'json')],
                 '--log_dir': [self.log / file for file in LOGGED]}
 
 
 def inputs_of(args: Options) -> dict[str, Paths]:
-    """Return the files that a run reads, without the images, by option."""
+    """Return {option: files} of the files that a run reads, without the images."""
     info = named_source(args.dataset, args.im_dir, args.data_info).info
     return {'--data_info' if args.data_info else '--dataset': info, '--split_file': args.split_file,
             '--weights': args.weights, '--pretrained': args.pretrained, '--ranker': args.ranker,
@@ -156,12 +156,12 @@ def inputs_of(args: Options) -> dict[str, Paths]:
 
 
 def on_dataset(args: Options, dataset: str) -> Options:
-    """Return the options with another data set, and without the info file, which is the first one's."""
+    """Return the options with another data set, without --data_info, which describes the first one."""
     return args if dataset == args.dataset else args.having(dataset=dataset, data_info=None)
 
 
 def find_checkpoints(args: Options, trained_on: str | None = None) -> list[Path]:
-    """Return the checkpoints that the options name, or the one of `find_checkpoint`."""
+    """Return the checkpoints that the options name, or else the one that `find_checkpoint` returns."""
     if not args.trained_model_file:
         return [find_checkpoint(args, trained_on)]
     named = args.trained_model_file
@@ -169,10 +169,10 @@ def find_checkpoints(args: Options, trained_on: str | None = None) -> list[Path]
 
 
 def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
-    """Return the checkpoint that the options name, or that main.py wrote for them.
+    """Return the checkpoint that the options name, or the one that main.py wrote for these options.
 
-    It was trained on `trained_on`, or else on the data set of the options or on KonIQ-10k; if there are several, they
-    are named on the screen. UserError if there is none.
+    The latter was trained on `trained_on`, or if that is None, on --dataset or else on KonIQ-10k; if both exist, the
+    other one is printed. Raises UserError if there is none.
     """
     if args.trained_model_file:
         return Path(args.trained_model_file)
@@ -185,5 +185,5 @@ def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
         raise UserError(f'no checkpoint of a run with these options: {wanted} (in the folder: {there}); '
                         'train it with main.py, or give --trained_model_file')
     for other in found[1:]:
-        print(f'Trained on {found[0]}; there is one trained on {other} too: --trained_on {other}')
+        print(f'The checkpoint trained on {found[0]} is used; for the one trained on {other}: --trained_on {other}')
     return paths[found[0]]

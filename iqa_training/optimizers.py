@@ -20,7 +20,7 @@ def adam(groups: list[dict], lr: float, weight_decay: float, adam_eps: Positive 
     """Build torch's Adam.
 
     Args:
-        adam_eps: epsilon of adam, adamw and adam-keras (default: 1e-8; of adam-keras 1e-7).
+        adam_eps: epsilon of adam, adamw and adam-keras (default: 1e-8; adam-keras: 1e-7).
     """
     from torch.optim import Adam
     return Adam(groups, lr=lr, weight_decay=weight_decay, eps=adam_eps)
@@ -45,7 +45,7 @@ def sgd(groups: list[dict], lr: float, weight_decay: float, momentum: Share = 0.
     """Build torch's SGD.
 
     Args:
-        momentum: share of the last step in the next one.
+        momentum: momentum of sgd.
     """
     from torch.optim import SGD
     return SGD(groups, lr=lr, weight_decay=weight_decay, momentum=momentum)
@@ -64,12 +64,12 @@ def check_optimizer(args: Options) -> Options:
     if not own or args.weight_decay:
         return args
     if 'weight_decay' in args.given:
-        raise UserError(f'--optimizer {args.optimizer} --weight_decay 0 is what --optimizer adam does: give that')
+        raise UserError(f'--optimizer {args.optimizer} --weight_decay 0 is the same as --optimizer adam: give that')
     return args.having(weight_decay=own)
 
 
 def build_optimizer(args: Options, model: 'Network') -> 'Optimizer':
-    """Return the optimizer of a network that the options ask for; freeze what --freeze names."""
+    """Return the optimizer of a network by the options, after freezing the parameters that --freeze names."""
     frozen = freeze(model, args.freeze) if args.freeze else ()
     groups = parameter_groups(model, args.learning_rate, args.ft_lr_ratio, frozen)
     if frozen:
@@ -82,9 +82,9 @@ def build_optimizer(args: Options, model: 'Network') -> 'Optimizer':
 
 
 def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'Collection[Tensor]' = ()) -> list[dict]:
-    """Return the backbone's parameters at `ft_lr_ratio` times `lr`, all others at `lr`, without the `frozen` ones.
+    """Return groups of the backbone's parameters at `ft_lr_ratio` times `lr` and of all others at `lr`.
 
-    A ratio of 0 freezes the backbone.
+    Parameters in `frozen` are left out; a ratio of 0 freezes the backbone. Raises UserError if no parameter is left.
     """
     others, backbone = ([p for p in part if p not in frozen] for part in parts_of(model))
     if ft_lr_ratio == 0:
@@ -93,7 +93,7 @@ def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'C
         backbone = []
     groups = [{'params': others, 'lr': lr}, {'params': backbone, 'lr': lr * ft_lr_ratio}]
     if not any(parameter.requires_grad for group in groups for parameter in group['params']):
-        raise UserError('--freeze, --ft_lr_ratio: nothing is left to train')
+        raise UserError('--freeze, --ft_lr_ratio: no parameter is left to train')
     return [group for group in groups if group['params']]
 
 
@@ -113,10 +113,10 @@ def hyperiqa_groups(net: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
 
 
 def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:
-    """Shorten the gradient to the norm, if it is longer, before each step of the optimizer.
+    """Clip the gradient to a norm before each step of the optimizer.
 
-    The norm is that of all parameters' gradients together. Before its own step, the gradient is whole: accumulated over
-    its batches, averaged over the processes, and unscaled, for GradScaler unscales it before it calls the optimizer.
+    The norm is that of the gradients of all parameters together. At that point the gradient is complete: accumulated
+    over its batches, averaged over the processes, and unscaled, since GradScaler does so before it calls the optimizer.
     """
     from torch.nn.utils import clip_grad_norm_
 
@@ -126,7 +126,7 @@ def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:
 
 
 def forget(optimizer: 'Optimizer') -> None:
-    """Forget all that the optimizer keeps of its parameters, as moments and steps: it goes on like a new one."""
+    """Clear the optimizer's state, such as moments and step counts, so that it continues like a new one."""
     optimizer.state.clear()
 
 
@@ -135,23 +135,24 @@ def forget(optimizer: 'Optimizer') -> None:
 def l2_penalty(net: 'Network', dense: float, conv: float) -> 'Tensor':
     """Return dense sum(W^2) + conv sum(W^2), over the weights of the network's `l2_layers`; a scalar >= 0.
 
-    Without a factor of 1/2, without biases, and a layer that sees two images is counted once, as Keras does.
+    As in Keras, there is no factor of 1/2, biases are not included, and a layer that sees two images is counted once.
     """
     weights = dict(net.named_parameters())
     return sum(decay / 2 * weights[name].square().sum() for name, decay in weight_decays(net, dense, conv).items())
 
 
 def weight_decays(net: 'Network', dense: float, conv: float) -> dict[str, float]:
-    """Return the weight decay, by name of a parameter, whose gradient is that of `l2_penalty`: twice its factor."""
+    """Return {parameter name: weight decay} with the gradient of `l2_penalty`: twice its factor."""
     factors = {'dense': dense, 'conv': conv}
     return {f'{layer}.weight': 2 * factors[kind] for kind, layers in net.l2_layers.items() for layer in layers}
 
 
 def build_penalty(args: Options, net: 'Network') -> 'Callable[[], Tensor] | None':
-    """Return the penalty that --l2 asks for, as the term that IQALoss adds; None without it."""
+    """Return the penalty of --l2 as a term for IQALoss; None without --l2."""
     if not any(args.l2):
         return None
     if not net.l2_layers:
-        raise UserError(f'--l2: {args.architecture} does not say which layers; --weight_decay holds for all of them')
+        raise UserError(f'--l2: {args.architecture} declares no layers for this penalty; --weight_decay applies to all '
+                        'layers')
     from iqa_runtime.distributed import shared_gradient  # it imports torch
     return lambda: shared_gradient(l2_penalty(net, *args.l2))

@@ -1,4 +1,4 @@
-"""Options of main.py in a file that holds several runs: as a text of words, or as a mapping, option: value."""
+"""Read options of main.py from a file that describes several runs: as a string of words, or as option: value."""
 import shlex
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
@@ -8,33 +8,33 @@ from iqa_runtime.errors import UserError, pick
 from iqa_runtime.options import Options, words_of
 from iqa_training.options import TRAIN
 
-OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)  # what a recipe gives to runs whose data are set
+OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)  # given by a recipe if the data are set
 SPELLINGS = {word.lstrip('-'): name for name, action in TRAIN.actions.items() for word in action.option_strings}
 TYPED = {'--architecture': '-arch', '--learning_rate': '-lr', '--batch_size': '-bs', '--epochs': '-e'}
 Given = Mapping[str, object]  # options, name -> value
 
 
 def mapping(value, where: str) -> dict[str, object]:
-    """Return a mapping whose keys are texts or numbers; UserError otherwise, or if two are the same as texts."""
+    """Return a mapping with its keys as strings; UserError if it is none, or if two keys are the same string."""
     if not isinstance(value, dict) or not all(isinstance(key, (str, int, float)) for key in value):
         raise UserError(f'{where}: expected name: value')
     found = {str(key): one for key, one in value.items()}
     if len(found) < len(value):
         twice = next(key for key in map(str, value) if list(map(str, value)).count(key) > 1)
-        raise UserError(f'{where}: the name {twice!r} twice')
+        raise UserError(f'{where}: the name {twice!r} appears twice')
     return found
 
 
 def a_list(value, where: str) -> list:
-    """Return a list, or a single value as a list; UserError if one of them is null."""
+    """Return a list, or a single value as a list; UserError if a value is null."""
     values = value if isinstance(value, list) else [value]
     if None in values:
-        raise UserError(f'{where}: expected one or several')
+        raise UserError(f'{where}: expected a value or a list of values')
     return values
 
 
 def options_in(value, where: str, allowed: Collection[str]) -> dict[str, object]:
-    """Return the options in a text of words, or in a mapping, each as checked by the command line; `recipe`: a list."""
+    """Return the options in a string of words or a mapping, each checked as on the command line; `recipe` is a list."""
     if isinstance(value, str):
         with TRAIN.blaming(where):
             try:
@@ -51,12 +51,12 @@ def options_in(value, where: str, allowed: Collection[str]) -> dict[str, object]
                 raise UserError(f'{where}: the option {key!r}: {error}') from None
     for name in given:
         if name not in allowed:
-            raise UserError(f'{where}: {name}: it is chosen for each run')
+            raise UserError(f'{where}: {name}: it is set for each run, and cannot be given here')
     return given
 
 
 def merged(*layers: Given) -> dict[str, object]:
-    """Return the options of layers, later ones winning, over those of their recipes that have an effect."""
+    """Merge layers of options, later ones winning, over those options of their recipes that have an effect."""
     of_recipes, given = {}, {}
     for recipe in (name for layer in layers for name in layer.get('recipe', ())):
         of_recipes |= {name: value for name, value in TRAIN.of_recipe(str(recipe)).items() if name in OF_RECIPES}
@@ -68,7 +68,7 @@ def merged(*layers: Given) -> dict[str, object]:
 
 
 def words_for(*layers: Given) -> list[str]:
-    """Return options as words, later layers winning, without those that are off or at no value."""
+    """Return options as words, later layers winning, without flags that are off and options without a value."""
     values = {name: value for layer in layers for name, value in layer.items()}
     off = {name for name, value in values.items() if value is None or value is TRAIN.defaults.get(name) is False}
     return words_of({name: value for name, value in values.items() if name not in off})

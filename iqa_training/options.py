@@ -27,7 +27,7 @@ def weights(text: str) -> str:
 
 
 def own_network(words: Sequence[str]) -> None:
-    """Import the class of the user's own that the words of a command line name, as -arch my.py:MyNet."""
+    """Import the user's own class that the words of a command line name, as in -arch my.py:MyNet."""
     for option, value in pairwise([part for word in words for part in word.split('=', 1)]):
         if option in ('-arch', '--arch', '--architecture') and value.rpartition(':')[0].endswith('.py'):
             look_up('IQAmodel:register_own')(value)
@@ -40,11 +40,11 @@ def network(add) -> None:
         help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of '
              'timm; FILE.py:CLASS: a class of your own')
     add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
-        help='start from ImageNet weights (downloaded), from nothing, or from a state dict of the backbone')
+        help='initial weights of the backbone: ImageNet (downloaded), random, or a state dict')
     add('--probe', type=choice(PROBES, 'probe'), metavar=among(PROBES),
         help='one linear layer on the features of a frozen backbone, fitted by ridge regression; --epochs penalties '
              'are tried, and validation chooses')
-    add('--pretrained', metavar='FILE', help='start from the weights in a file: a checkpoint, or a state dict of '
+    add('--pretrained', metavar='FILE', help='initial weights of the network: a checkpoint, or a state dict of '
                                              'torchvision or pyiqa')
 
 
@@ -54,31 +54,31 @@ networks = options_of('networks', 'options that some networks take', NETWORKS, p
 
 @group('svd', 'SVD-CNNIQA: factored layers', trained=True)
 def svd(add) -> None:
-    add('--svd', metavar='PATTERN', help="factor the linear layers and convolutions of such names, as 'fc*' or "
-                                         "'features.*conv*', and train only the singular values of each")
-    add('--svd_scale', type=positive, help='factor of what is added to the singular values (default: 1)')
+    add('--svd', metavar='PATTERN', help="factor the linear layers and convolutions whose names match, such as 'fc*' "
+                                         "or 'features.*conv*', and train only their singular values")
+    add('--svd_scale', type=positive, help='factor of the change of the singular values (default: 1)')
     add('--svd_bias', action='store_true', default=None, help='train the biases of factored layers too')
-    add('--svd_legacy_init', action='store_true', help='as the published SVD-CNNIQA: load neither the biases of '
+    add('--svd_legacy_init', action='store_true', help='as in the published SVD-CNNIQA, load neither the biases of '
                                                        'factored layers nor the weight of fc3')
 
 
 def check_lora(args: Options) -> None:
-    """Refuse a rank without layers."""
+    """Raise UserError if an option of LoRA is given without --lora."""
     for option in sorted({'rank', 'lora_alpha'} & args.given):
         if not args.lora:
-            raise UserError(f'--{option} needs --lora PATTERN, which names the layers')
+            raise UserError(f'--{option} needs --lora PATTERN, which selects the layers')
 
 
 @group('lora', 'LoRA: products of low rank beside the weights of layers', trained=True, check=check_lora)
 def lora(add) -> None:
-    add('--lora', metavar='PATTERN', help="add a product of low rank to the linear layers and convolutions of such "
-                                          "names, as 'features.*', and train only this of each")
+    add('--lora', metavar='PATTERN', help="add a product of low rank to the linear layers and convolutions whose "
+                                          "names match, such as 'features.*', and train only the products")
     add('--rank', type=number(int, 1, 1 << 14), help='rank of the products (default: 4)')
     add('--lora_alpha', type=positive, help='the products are multiplied by this over the rank (default: the rank)')
 
 
 def check_loss(args: Options) -> None:
-    """Refuse weights that leave nothing to minimise."""
+    """Raise UserError if all weights of --alpha or --beta are 0, which leaves nothing to minimise."""
     if sum(args.alpha) == 0 or sum(args.beta) == 0:
         raise UserError('--alpha and --beta each need a weight above 0')
 
@@ -91,11 +91,11 @@ def loss(add) -> None:
              'thurstone-bce, thurstone-bce-std; soft-srocc, neuralsort (docs/losses.md); or a sum with weights: '
              'mse+plcc:.5; Lp is an old name of norm-in-norm')
     add('-b', '--beta', type=weight, nargs='+', default=[.1, .1, 1.], metavar='B',
-        help='weights of the heads: level 6, level 7, both; a network of one head has the last')
-    add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise wrong order')
+        help='weights of the heads: level 6, level 7, both; a network with one head uses the last')
+    add('-monoreg', '--monotonicity_regularization', action='store_true', help='penalise pairs in the wrong order')
     add('-g', '--gamma', type=weight, default=.1, help='weight of that penalty')
     add('--l2', type=weight, nargs=2, default=[0., 0.], metavar=('DENSE', 'CONV'),
-        help='add the squared weights of dense layers and of convolutions to the loss, times these; for ASNA')
+        help='add the squared weights of dense layers and of convolutions to the loss, times these factors; for ASNA')
 
 
 losses = options_of('losses', 'options that some losses take', LOSSES, alpha='-a', p='-p', q='-q', detach='-detach')
@@ -143,54 +143,54 @@ def training(add) -> None:
     add('--optimizer', type=choice(OPTIMIZERS, 'optimizer'), default='adam',
         help='adam, adam-keras, adamw, sgd, adadelta')
     add('--freeze', nargs='+', metavar='PATTERN',
-        help="leave parameters and layers of such names, as 'features.0*', as they are")
+        help="do not train parameters and layers whose names match, such as 'features.0*'")
     add('--features', type=choice(FEATURES, 'way'), metavar=among(FEATURES), default='computed',
         help='of a frozen backbone, compute the pooled features of each image once, for all epochs and later runs')
     add('--seed', type=seed, default=19920517, help='seed of all random numbers')
-    add('-debug', '--debug', action='store_true', help='5 training batches, 5 val and 5 test images')
+    add('-debug', '--debug', action='store_true', help='use 5 training batches, 5 val and 5 test images')
 
 
 @group('validation', 'choosing the best epoch', trained=True)
 def validation(add) -> None:
     add('-valc', '--val_criterion', type=choice('iqa_training.record:VAL_CRITERIA', 'criterion'), default='SROCC',
-        help='chooses the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
-    add('--later_wins', action='store_true', help='of validations that are equally good, keep the later one')
+        help='criterion of the best epoch: SROCC, PLCC, KROCC, RMSE (suffix 1, 2: other heads), SROCC+PLCC or loss')
+    add('--later_wins', action='store_true', help='if validations are equally good, keep the later one')
     add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
-    add('--patience', type=count, help='end after so many validations in a row without a better one')
+    add('--patience', type=count, help='end after this many validations in a row without improvement')
     add('--line', type=choice(LINES, 'line'), metavar=among(LINES), default='fitted',
-        help='how predictions become MOS: by least squares, or as --target says')
+        help='how predictions are mapped to MOS: by least squares, or by the inverse of --target')
 
 
 @group('optimizer', 'the steps of the optimizer', trained=True)
 def optimizer(add) -> None:
-    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; of adamw .01)')
+    add('-wd', '--weight_decay', type=weight, default=0., help='weight decay (default: 0; adamw: .01)')
     add('-accum', '--accumulation_steps', type=count, default=1, help='batches per optimizer step')
     add('--renew_optimizer', action=BooleanOptionalAction, default=False,
         help="forget the optimizer's moments after each epoch, as HyperIQA's published code")
-    add('--clip_grad', type=positive, metavar='NORM', help='shorten a longer gradient to this norm before a step')
+    add('--clip_grad', type=positive, metavar='NORM', help='clip the gradient to this norm before each step')
     add('--ema', type=number(float, 0, 1, open_low=True, open_high=True), metavar='DECAY',
-        help='validate and save an exponential moving average of the weights, as of .999')
+        help='validate and save an exponential moving average of the weights with this decay, such as .999')
 
 
 @group('computing', 'precision and processes', trained=True)
 def computing(add) -> None:
     add('-optl', '--opt_level', type=choice(OPT_LEVELS, 'opt level'), default='O1',
-        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 mean the same); bf16 bfloat16 autocast')
+        help='O0 float32; O1 float16 autocast on a GPU (O2, O3 act the same); bf16 bfloat16 autocast')
     add('--amp_backend', type=choice(AMP_BACKENDS, 'backend'), metavar=among(AMP_BACKENDS), default='torch',
-        help="whose mixed precision: apex's own is for an old apex that still has it")
+        help='implementation of mixed precision; apex needs an old version of it that still has its own')
     add('--sync_bn', action='store_true',
         help='batch normalisation over the whole batch if several processes share it')
     add('--compile', action='store_true', help='compile the training step: slow to start, then faster')
-    add('-rn', '--randomness', action='store_true', help='no seed, and the fastest GPU kernels')
+    add('-rn', '--randomness', action='store_true', help='set no seed, and use the fastest GPU kernels')
 
 
 @group('schedule', 'the schedule of the learning rate', trained=True)
 def schedule(add) -> None:
     add('--schedule', type=choice(SCHEDULES, 'schedule'), default='step',
-        help='step: a decay every so many epochs; multistep: after the epochs of --milestones; step_decay: every '
+        help='step: a decay at regular intervals; multistep: after the epochs of --milestones; step_decay: every '
              '--decay_every epochs, the first an epoch early; cosine: half a cosine over the run; '
              'cosine_warmup_restarts: cycles of a rise and half a cosine, by iteration; constant; hyperiqa: the rates '
-             'published for its backbone and for the rest')
+             'published for its backbone and for its other parameters')
     add('--warmup', type=whole, default=0, help='iterations of a linear rise before the schedule')
     add('--warmup_epochs', type=whole, default=0, help='the same in epochs')
 
@@ -201,11 +201,11 @@ optimizers = options_of('optimizers', 'options that some optimizers take', OPTIM
 
 
 def check_recording(args: Options) -> None:
-    """Refuse what cannot be written to or is not installed, and two things at once instead of training."""
+    """Check the loggers and the name of --log_dir, and that --summary and --evaluate are not given together."""
     from iqa_training.loggers import check_loggers
     check_loggers(args.logger)
     if args.summary and args.evaluate:
-        raise UserError('--summary and --evaluate are two things: give one')
+        raise UserError('--summary and --evaluate cannot be combined: give one')
     try:
         args.log_dir.encode()
     except UnicodeEncodeError:
@@ -221,11 +221,11 @@ def recording(add) -> None:
         help='evaluate the training and test images after each epoch too')
     add('--log_bhat', action='store_true', help='record the norm of the centred predictions')
     add('--resume', metavar='{auto,PATH}',
-        help='go on from a state, or with auto from the last one of the run with these options, if any')
-    add('--keep', type=count, default=1, help='how many of the last states are kept')
+        help='resume from a state file, or with auto from the last state of the run with these options, if any')
+    add('--keep', type=count, default=1, help='number of latest states to keep')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
     add('--summary', action=BooleanOptionalAction,
-        help='no training: make summary.html and curves.png in the log of a run anew; --no-summary trains without them')
+        help='no training: write summary.html and curves.png of a run again; --no-summary trains without them')
     add('--list_models', nargs='?', const='*', metavar='PATTERN',
         help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 

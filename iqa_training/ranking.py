@@ -1,4 +1,4 @@
-"""Training of the ranker, on numbers at random and their ranks, and the test of it."""
+"""Train the ranker on random numbers and their ranks, and test it."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from iqa_runtime.options import Options
 from iqa_training.schedules import step_decay
 from iqa_training.updates import KerasAdam
 
-NAME = 'asna_ranker'  # of its files
-MOMENTUM = .1  # Keras's .01 needs hundreds of steps before the running statistics mean anything; training is the same
+NAME = 'asna_ranker'  # of the ranker's files
+MOMENTUM = .1  # Keras's .01 needs hundreds of steps before the running statistics are usable; training is the same
 VALIDATED_AT_ONCE = 8192  # rows
 
 
@@ -31,8 +31,8 @@ class RankerPlan:
     """How a ranker is trained; the defaults are those of the published one.
 
     Attributes:
-        size: numbers that it ranks.
-        rows: sets of so many numbers, a fifth of them for validation.
+        size: numbers in a set, which are ranked together.
+        rows: sets of numbers, a fifth of them for validation.
         epochs, batch_size, learning_rate: of Adam.
         decay_every: epochs between decays of the learning rate to a tenth, the first an epoch early.
         seed: of the numbers, the weights, and the order of the batches.
@@ -47,7 +47,7 @@ class RankerPlan:
     seed: int = 42
 
 
-# of a ranker that is trained because it is missing
+# the plan of a ranker that is trained because its file is missing
 SHORT = RankerPlan(rows=512_000, epochs=5, batch_size=256, decay_every=4)
 
 
@@ -60,7 +60,7 @@ def numbers_to_rank(rows: int, size: int, seed: int) -> Tensor:
 
 
 def exact_ranks(values: Tensor) -> Tensor:
-    """Return the ranks 1..n along the last dimension, 1 the smallest; equal numbers share the mean of theirs."""
+    """Return the ranks 1..n along the last dimension, 1 the smallest; equal numbers share their mean rank."""
     one, other = values[..., :, None], values[..., None, :]
     below, equal = (other < one).sum(-1), (other == one).sum(-1)
     return (below + (equal + 1) / 2).to(torch.promote_types(values.dtype, torch.float32))
@@ -75,12 +75,12 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 # Training
 
 class Training:
-    """A ranker in training, whose state lies beside its file.
+    """Trains a ranker, and keeps a state beside its file.
 
     Args:
         plan: see RankerPlan.
-        file: where the best ranker is written in the end.
-        device: where it is trained.
+        file: file of the best ranker, written at the end.
+        device: device of the training.
     """
 
     def __init__(self, plan: RankerPlan, file: Path, device: str = 'cpu'):
@@ -88,7 +88,7 @@ class Training:
         rows = numbers_to_rank(plan.rows, plan.size, plan.seed)[self._permutation(0, plan.rows)].to(device)
         validated = max(1, plan.rows // 5)
         self.validation, self.rows = rows[:validated], rows[validated:]
-        with torch.random.fork_rng():  # the caller's own draws stay as they are
+        with torch.random.fork_rng():  # do not change the caller's random numbers
             torch.manual_seed(plan.seed)
             self.ranker = Ranker(plan.size, MOMENTUM).to(device)
         self.optimizer = KerasAdam(self.ranker.parameters(), plan.learning_rate)
@@ -100,7 +100,7 @@ class Training:
         return torch.randperm(count, generator=torch.Generator().manual_seed(self.plan.seed * 10 ** 6 + part))
 
     def run(self, stop: SimpleNamespace, pbar: bool = False) -> None:
-        """Train to the end, and write the ranker; end the process if `stop.signal` is set, after writing the state."""
+        """Train to the end and write the ranker; if `stop.signal` is set, write the state and end the process."""
         total = self.plan.epochs * self.steps
         with tqdm(desc='Training the ranker', total=total, initial=self.iteration, disable=not pbar) as bar:
             while self.iteration < total:
@@ -148,13 +148,13 @@ class Training:
         write_tensors(self.state_file, {**state, 'checksum': checksum(state)})
 
     def resume(self) -> None:
-        """Go on from the state, if there is one; UserError if it is broken, or of another plan."""
+        """Resume from the state, if there is one; raise UserError if it is damaged or of another plan."""
         if not self.state_file.exists():
             return
         content, path = read_tensors(self.state_file), self.state_file
         state = checked_value(path, 'state', fields(**CHECKS), content)
         if checksum({key: value for key, value in content.items() if key != 'checksum'}) != content.get('checksum'):
-            raise UserError(f'{path}: the state is damaged (its checksum is another one)')
+            raise UserError(f'{path}: the state is damaged (its checksum does not match)')
         if state['plan'] != asdict(self.plan):
             raise UserError(f'{path}: the training had other options, {state["plan"]}: give them, or remove the file')
         try:
@@ -202,7 +202,7 @@ PAIRS = {
 
 @torch.no_grad()
 def correlations(ranker: Ranker, pairs: int = 1000, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return, for each row of PAIRS, the true and the surrogate Spearman correlations of so many pairs of sets."""
+    """Return, for each row of PAIRS, the true and the surrogate Spearman correlations of `pairs` pairs of sets."""
     generator, device = torch.Generator().manual_seed(seed), next(ranker.parameters()).device
     ranker.eval()
     found = {}
@@ -214,18 +214,18 @@ def correlations(ranker: Ranker, pairs: int = 1000, seed: int = 0) -> dict[str, 
 
 
 def find_ranker(args: Options, device: str, stop: SimpleNamespace) -> Ranker | None:
-    """Return the ranker that the loss of the options needs, in inference mode; None if it needs none.
+    """Return the ranker that the loss needs, in inference mode; None if it needs none.
 
-    It is that of --ranker, or else the one in the folder of checkpoints, which is trained if it is missing.
+    The ranker is read from --ranker, or else from the folder of checkpoints; there it is trained if it is missing.
     """
     if 'ranker' not in LOSSES.taken(args.values) or not args.spearman_factor:
         return None
     file = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth'))
     if not args.ranker and not file.exists():
-        with locked(file.with_suffix('.lock'), wait=True):  # of other processes, one trains it
+        with locked(file.with_suffix('.lock'), wait=True):  # one of several processes trains it
             if not file.exists():
-                print(f'There is no {file}, the ranker of --loss_type macs: it is trained now, in a short way '
-                      '(iqa_training/train_ranker.py trains it in the published way)', flush=True)
+                print(f'There is no {file}, the ranker of --loss_type macs: a short training makes it now '
+                      '(iqa_training/train_ranker.py trains it as published)', flush=True)
                 training = Training(SHORT, file, device)
                 training.resume()
                 training.run(stop, args.pbar)
@@ -233,11 +233,11 @@ def find_ranker(args: Options, device: str, stop: SimpleNamespace) -> Ranker | N
 
 
 def warn_of_ranker(ranker: Ranker, args: Options, images: int) -> None:
-    """Say on the screen how many of an epoch's images the ranker leaves out, and if their scores are foreign to it."""
+    """Print how many of an epoch's scores the ranker leaves out, and warn if scores are not those it was trained on."""
     batch = args.batch_size
     left = images // batch * unranked(batch, ranker) + unranked(images % batch, ranker)
     if left:
         print(f'The ranker takes {ranker.n} scores of a batch at a time: with --batch_size {batch}, {left} of the '
-              f'{images} scores in an epoch have no part in the rank term')
+              f'{images} scores in an epoch are left out of the rank term')
     if args.target[0] != 'zscore':
-        print('WARNING: the ranker knows z-scores, numbers of about -10 to 10: give --target zscore')
+        print('WARNING: the ranker was trained on numbers like z-scores, -10 to 10: give --target zscore')

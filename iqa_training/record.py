@@ -1,4 +1,4 @@
-"""The record of a run's validations: which was the best so far, and whether to go on."""
+"""Record a run's validations: the best one so far, and whether to continue."""
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ VAL_CRITERIA: dict[str, Callable[[Criteria], float]] = {
 
 
 def name_printed(name: str) -> str:
-    """Return the name of a criterion as it is printed: correlations between bars, for their magnitude counts.
+    """Return the name of a criterion as it is printed: correlations between bars, since their magnitude counts.
 
     >>> name_printed('SROCC+PLCC')
     '|SROCC|+|PLCC|'
@@ -38,7 +38,7 @@ def name_printed(name: str) -> str:
 
 
 def value_printed(name: str, value: float | None) -> str:
-    """Return the value of a criterion as it is printed: 'none' if there is none, errors and losses not negated."""
+    """Return the value of a criterion as it is printed: 'none' for None, errors and losses with their own sign."""
     if value is None:
         return 'none'
     criterion = CRITERIA.get(name.rstrip('12'))
@@ -47,14 +47,14 @@ def value_printed(name: str, value: float | None) -> str:
 
 @dataclass
 class Record:
-    """The best validation so far; a later one takes its place if it is better, or with `later_wins` as good.
+    """The best validation so far; a later one replaces it if it is better, or with `later_wins` if it is as good.
 
     Attributes:
         criterion: the criteria of a validation -> a number, higher is better (see VAL_CRITERIA).
-        patience: validations in a row without a better one after which the run stops; None: never.
-        best: the criterion of the best one; None before the first.
+        patience: validations in a row without improvement after which the run stops; None: never.
+        best: the criterion of the best validation; None before the first.
         at, epoch: its iteration and epoch.
-        since: validations since.
+        since: validations since then.
     """
 
     criterion: Callable[[Criteria], float]
@@ -66,7 +66,7 @@ class Record:
     since: int = 0
 
     def update(self, criteria: Criteria, iteration: int, epoch: int) -> bool:
-        """Take the criteria of a validation; return whether it is the best so far."""
+        """Record the criteria of a validation; return whether it is the best so far."""
         value = self.criterion(criteria)
         if not self.improves(value):
             self.since += 1
@@ -88,7 +88,7 @@ class Record:
         return self.patience is not None and self.since >= self.patience
 
     def state(self) -> dict:
-        """Return the record as a state holds it."""
+        """Return the record as plain values for a state."""
         return {'best': self.best, 'at': self.at, 'epoch': self.epoch, 'since': self.since}
 
     def restore(self, state: dict) -> None:

@@ -1,4 +1,4 @@
-"""Run a training: validations and messages around the steps, and the test at the end."""
+"""Run a training: validations, messages and states around the steps, and the test at the end."""
 import math
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from IQAloss import NotFiniteError, bhat
 from IQAperformance import Performance, results_table
 from modified_ignite_engine import batch_of, limits_explained
 
-MOST_SKIPPED = 10  # steps in a row without a finite gradient
+MOST_SKIPPED = 10  # consecutive steps without a finite gradient
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Plan:
     """How long a run trains, when it validates, and what it keeps.
 
     Attributes:
-        epochs: how many at most.
+        epochs: largest number of epochs.
         val_every: iterations between validations; None: one after each epoch.
         val_criterion: name of the criterion of the best validation.
         everywhere: evaluate the training and test images at each validation too.
-        bhat: the exponent q of the norm of the centred predictions that is logged; None: not logged.
+        bhat: exponent q of the norm of the centred predictions that is logged; None: none is.
         accumulation: batches in an optimizer step.
-        keep: how many of the last states are kept.
+        keep: number of latest states to keep.
         loggers: where scalars are logged (see iqa_training/loggers.py).
         pbar: show progress bars.
     """
@@ -56,15 +56,15 @@ class Plan:
 
 
 class Run:
-    """The loop of one training run: what happens around the steps, and the test at the end.
+    """One training run: the handlers around the steps, and the test at the end.
 
     Args:
         model: the network that trains.
         trainer: the engine, `trainer.scaler` its gradient scaler or None.
-        parts: the optimizer and what belongs to it.
-        evaluation: the tests on the images. `evaluation.model`, which is tested and saved, is the network, or its
+        parts: the optimizer, its schedule, the gradient scaler and the average of the weights.
+        evaluation: evaluates on the images. `evaluation.model`, which is tested and saved, is the network or its
             average.
-        record: which validation was the best.
+        record: the best validation so far.
         writer: writes the files.
         plan: see Plan.
         stop: `stop.signal` is the number of the signal that asks the run to stop, or None.
@@ -82,10 +82,7 @@ class Run:
         self._attach(trainer)
 
     def _attach(self, trainer: Engine) -> None:
-        """Attach the handlers: weights are averaged before a validation, which is before the learning rate is set.
-
-        The state is written last.
-        """
+        """Attach the handlers in this order: average the weights, validate, set the learning rate, write the state."""
         if self.plan.pbar and is_main():
             bar = ProgressBar(desc='Training', persist=False)
             bar.attach(trainer, output_transform=lambda output: {'loss': output['loss'], 'run ends in': self.left()})
@@ -111,8 +108,8 @@ class Run:
         """Train, from a state or from the beginning, and test; return the performance of the best weights."""
         total, self.order = self.plan.epochs * len(loader), loader.generator
         if total < self.plan.accumulation:
-            raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, so that '
-                            'no step would be done')
+            raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, too few '
+                            'for one step')
         if state:
             if state['iteration'] > total:
                 raise UserError(f'--resume {state["path"]}: iteration {state["iteration"]} of a run of {total}')
@@ -136,7 +133,7 @@ class Run:
             raise self._broken(str(error)) from None
 
     def resume(self, state: dict) -> None:
-        """Restore the run from a state; UserError if the images are no longer split as they were."""
+        """Restore the run from a state; raise UserError if the split of the images has changed."""
         if state['split_hash'] != self.writer.split_hash:
             raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
                             f'{self.writer.split_hash}): the info file or the split file was changed')
@@ -147,12 +144,12 @@ class Run:
     # The handlers
 
     def begin_epoch(self, engine: Engine) -> None:
-        """Keep what the order of images comes from, and the loss's scale; start the clock."""
+        """Keep the state of the order's generator and the scale of the loss; start timing the epoch."""
         self.epoch_order, self.epoch_started = self.order.get_state(), time.perf_counter()
         self.scale = engine.scaler.get_scale() if engine.scaler else 1
 
     def log_loss(self, engine: Engine) -> None:
-        """Log the loss, each loss of a sum, and b-hat if asked; stop at a loss that is not finite."""
+        """Log the loss, each term of a sum, and b-hat if asked; raise UserError if the loss is not finite."""
         loss, self.iteration = engine.state.output['loss'], engine.state.iteration
         if not math.isfinite(loss):
             raise self._broken(f'the loss is {loss}')
@@ -170,7 +167,7 @@ class Run:
                          f'stopped, {kept}; a smaller --learning_rate or -optl O0 may help')
 
     def watch_scale(self, engine: Engine) -> None:
-        """Count the steps that were skipped for infinite gradients, after which the scale of the loss is smaller."""
+        """Count the steps in a row that were skipped for infinite gradients, each of which lowers the loss scale."""
         if not engine.scaler or self.iteration % self.plan.accumulation:
             return
         scale = engine.scaler.get_scale()
@@ -184,11 +181,11 @@ class Run:
                             f'{self.iteration}): -optl bf16 or O0, or a smaller --learning_rate, may help')
 
     def average(self, engine: Engine) -> None:
-        """Take the weights after an optimizer step into their average."""
+        """Update the average of the weights after an optimizer step."""
         self.parts.ema.update_parameters(self.model)
 
     def validate(self, engine: Engine) -> None:
-        """Validate, log, and keep these weights if they are the best so far; end the run if its patience is over."""
+        """Validate, log, and save the weights if they are the best so far; end the run if its patience is exhausted."""
         step, epoch = (self.iteration if self.plan.val_every else engine.state.epoch), engine.state.epoch
         results = self.evaluation.all_parts() if self.plan.everywhere else self.evaluation.validate()
         for part, performance in results.items():
@@ -200,7 +197,7 @@ class Run:
             self.writer.checkpoint(val, epoch, {'val': val.criteria})
         self._tell(engine, val)
         if self.record.exhausted:
-            print(f'No better validation in {self.record.since} (--patience): training ends', flush=True)
+            print(f'No improvement in {self.record.since} validations (--patience): training ends', flush=True)
             engine.terminate()
 
     def validate_the_rest(self, engine: Engine) -> None:
@@ -219,13 +216,13 @@ class Run:
               f'{time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
 
     def left(self) -> str:
-        """Return the time that the run still takes, in words."""
+        """Return the remaining time of the run as text."""
         return in_words(self.clock.left(self.trainer.state.iteration))
 
     def keep_state(self, engine: Engine) -> None:
-        """Write the state after an epoch, once the learning rate is set for the next one; leave if a signal asks.
+        """Write the state after an epoch, once the learning rate is set for the next one; stop if a signal asks for it.
 
-        The state comes last: an epoch that it holds is not run again, and what the epoch leaves must be there by then.
+        The state comes last: an epoch that it includes is not run again, so its other files must be written before.
         """
         self.log.flush()
         self.log.write_bhat(engine.state.epoch_length)
@@ -241,13 +238,13 @@ class Run:
             self._leave()
 
     def _leave(self) -> None:
-        """End the process as the signal asks, saying how to go on."""
-        print(f'Stopped after iteration {self.iteration}; the same command with --resume auto goes on from there',
+        """Print how to resume, and end the process with the status of the signal."""
+        print(f'Stopped after iteration {self.iteration}; the same command with --resume auto continues from there',
               flush=True)
         raise SystemExit(128 + (self.stop.signal or 15))
 
     def save_state(self, order: torch.Tensor) -> None:
-        """Write the state of this iteration; `order` is that of the order's generator when its epoch began."""
+        """Write the state of this iteration; `order`: the state of the order's generator when the epoch began."""
         waiting = self.iteration % self.plan.accumulation > 0
         self.writer.state(self.parts, self.record, self.log, iteration=self.iteration, order=order,
                           waiting=waiting, keep=self.plan.keep)
@@ -255,7 +252,7 @@ class Run:
     # The end
 
     def finish(self) -> Performance | None:
-        """Take the best weights, fit k, b on the training images, test, and write what the run leaves.
+        """Load the best weights, fit k, b on the training images, test, and write the results.
 
         Returns the performance on the tested part; None if there is none.
         """
@@ -284,7 +281,7 @@ class Run:
 
 
 def warn_of_constant(raw: np.ndarray, part: str) -> None:
-    """Warn on the screen if the network predicts the same for all images of a part, but for rounding in float32."""
+    """Print a warning if the predictions for all images of a part are equal up to rounding in float32."""
     if len(raw) > 1 and np.ptp(raw) <= 4 * np.finfo(np.float32).eps * np.abs(raw).max():
         print(f'WARNING: the network predicts {raw[0]:g} for all {len(raw)} {part} images: the output has collapsed '
               'to a constant; try a smaller --learning_rate', flush=True)

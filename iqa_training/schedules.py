@@ -30,7 +30,7 @@ def step(drop: float, every: int) -> Factor:
 
 
 def step_decay(drop: float, every: int) -> Factor:
-    """Return drop^floor((1 + e) / every): `step`, an epoch early; the schedule of ASNA.
+    """Return drop^floor((1 + e) / every): `step`, one epoch early; the schedule of ASNA.
 
     >>> [step_decay(.5, 10)(epoch) for epoch in (0, 8, 9, 18, 19)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
@@ -55,13 +55,13 @@ def cosine_warmup_restarts(first_cycle_steps: int, max_lr: float, min_lr: float 
 
     Args:
         first_cycle_steps: steps of the first cycle, more than `warmup_steps`.
-        max_lr: the peak of the first cycle; the factor is the learning rate over it.
-        min_lr: where a cycle begins and ends; from the peak on if there is no warm-up.
+        max_lr: the peak of the first cycle; the factor is the learning rate divided by it.
+        min_lr: the learning rate at the beginning and end of a cycle; without warm-up, a cycle begins at its peak.
         warmup_steps: steps of the rise.
-        cycle_mult: the part after the rise is that many times as long in the next cycle, rounded down.
+        cycle_mult: factor of the length of the fall from cycle to cycle; the product is rounded down.
         gamma: factor of the peak from cycle to cycle.
 
-    Raises ValueError if the rise leaves no room in the first cycle.
+    Raises ValueError if the rise is as long as the first cycle or longer.
     """
     if not 0 <= warmup_steps < first_cycle_steps:
         raise ValueError(f'{warmup_steps} steps of warm-up in a first cycle of {first_cycle_steps}: expected fewer')
@@ -94,9 +94,9 @@ def hyperiqa_rates(variant: str, epoch: int) -> tuple[float | None, float]:
     ((0.0002, 2e-05), (None, 2e-05))
 
     Args:
-        variant: published_intended: of the authors' code, 16 epochs; published_as_run: of the same code as it runs,
-            which by a slip gives the hyper network to its first optimizer alone, so that it is not trained after the
-            first epoch (None); paper: of the paper, 15 epochs.
+        variant: published_intended: the rates of the authors' code, 16 epochs; published_as_run: the rates of that code
+            as it runs, which by mistake passes the hyper network to the first epoch's optimizer only, so that it is not
+            trained afterwards (None); paper: the rates in the paper, 15 epochs.
         epoch: from 0.
     """
     return HYPERIQA_RATES[pick(HYPERIQA_RATES, variant, 'variant of rates')](epoch)
@@ -109,13 +109,13 @@ def _published_hyper_rate(epoch: int) -> float:
 
 
 def warmed(factor: Factor, steps: int) -> Factor:
-    """Return the factor with a linear rise in front: (t + 1) / steps of it in step t of the first `steps`."""
+    """Return the factor with a linear warm-up: it is multiplied by (t + 1) / steps in step t of the first `steps`."""
     return lambda done: factor(done) * min(1., (done + 1) / steps)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How long a run is: its epochs, and its iterations (batches); `learning_rate` is that of the heads."""
+    """The length of a run in epochs and in iterations (batches), and the `learning_rate` of the heads."""
 
     epochs: int
     iterations: int
@@ -124,19 +124,19 @@ class Extent:
 
 @schedule('step')
 def _step(run: Extent, lr_decay: Decay = .1, overall_lr_decay: Decay = .01, decay_every: Count | None = None) -> Factor:
-    """Decay every so many epochs.
+    """Decay at regular intervals.
 
     Args:
         lr_decay: factor of the learning rate at each decay.
         overall_lr_decay: factor of the learning rate over all epochs.
-        decay_every: epochs between decays (default: step: as --overall_lr_decay says; step_decay: 10).
+        decay_every: epochs between decays (default: step: from --overall_lr_decay; step_decay: 10).
     """
     return step(lr_decay, decay_every or lr_decay_step(run.epochs, lr_decay, overall_lr_decay))
 
 
 @schedule('multistep')
 def _multistep(run: Extent, milestones: Epochs = (), sched_gamma: Positive = .1) -> Factor:
-    """Decay after certain epochs.
+    """Decay after the epochs of --milestones.
 
     Args:
         milestones: epochs after which the learning rate decays.
@@ -147,7 +147,7 @@ def _multistep(run: Extent, milestones: Epochs = (), sched_gamma: Positive = .1)
 
 @schedule('step_decay')
 def _step_decay(run: Extent, lr_decay: Decay = .1, decay_every: Count = 10) -> Factor:
-    """Decay every so many epochs, the first an epoch early."""
+    """Decay at regular intervals, the first one epoch early."""
     return step_decay(lr_decay, decay_every)
 
 
@@ -174,17 +174,17 @@ def _cosine(run: Extent, min_lr: Weight = 0.) -> Factor:
 
 @schedule('constant')
 def _constant(run: Extent) -> Factor:
-    """Leave the learning rate as it is."""
+    """Keep the learning rate constant."""
     return lambda done: 1.
 
 
 @schedule('hyperiqa')
 def _hyperiqa(run: Extent, rates: RatesName = 'published_intended') -> tuple[Factor, Factor]:
-    """Follow the rates published for HyperIQA's backbone and for the rest.
+    """Follow the rates published for HyperIQA's backbone and for its other parameters.
 
     Args:
-        rates: published_intended; published_as_run, where only the backbone is trained after the first epoch; or paper;
-            relative to those of the first epoch, -lr 2e-4 -flr .1.
+        rates: published_intended; published_as_run, which trains only the backbone after the first epoch; or paper;
+            relative to the rates of the first epoch, -lr 2e-4 -flr .1.
     """
     first = hyperiqa_rates(rates, 0)
     return tuple(lambda done, part=part: (hyperiqa_rates(rates, done)[part] or 0.) / first[part] for part in (0, 1))
@@ -195,7 +195,7 @@ def check_schedule(args: Options) -> None:
     if args.schedule == 'multistep' and not args.milestones:
         raise UserError('--schedule multistep needs --milestones, the epochs after which the learning rate falls')
     if args.first_cycle_steps and args.warmup_steps >= args.first_cycle_steps:
-        raise UserError(f'--warmup_steps {args.warmup_steps} leaves no room in --first_cycle_steps '
+        raise UserError(f'--warmup_steps {args.warmup_steps}: expected fewer than --first_cycle_steps '
                         f'{args.first_cycle_steps}')
     if args.warmup and args.warmup_epochs:
         raise UserError('--warmup counts iterations and --warmup_epochs epochs: give one of them')
@@ -204,7 +204,7 @@ def check_schedule(args: Options) -> None:
 
 
 def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 'LambdaLR':
-    """Return the schedule that the options ask for; its `unit` says when it steps: after each epoch or iteration.
+    """Return the schedule by the options; its `unit` says whether it steps after each epoch or each iteration.
 
     `epoch_length`: iterations in an epoch. With a warm-up, every schedule steps by iteration.
     """
@@ -218,7 +218,7 @@ def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 
     groups = len(optimizer.param_groups)
     factors = made if isinstance(made, tuple) else (made,) * groups
     if len(factors) != groups:
-        raise UserError(f'--schedule {args.schedule} sets one learning rate for the backbone and one for all else: '
+        raise UserError(f'--schedule {args.schedule} sets one learning rate for the backbone and one for the rest: '
                         f'{args.architecture} needs a backbone, and neither part may be frozen')
     unit = row.unit
     warmup = args.warmup or args.warmup_epochs * epoch_length

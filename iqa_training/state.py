@@ -1,19 +1,19 @@
-"""Write and read states, from which a run that was stopped goes on.
+"""Write and read states, from which a stopped run resumes.
 
-Beside the checkpoint NAME.pth, a run keeps NAME.pth.ITERATION.state: that of the last finished epoch or validation, or
-of the iteration at which it was asked to stop. It holds tensors and plain Python values only:
+Beside the checkpoint NAME.pth, a run keeps NAME.pth.ITERATION.state: the state after the last finished epoch, or after
+the iteration at which the run was asked to stop. It holds tensors and plain Python values only:
 
     options         every option of training, by name
-    split_hash      of the split that it trains with
-    iteration       how many are done
+    split_hash      hash of the split that it trains with
+    iteration       number of iterations done
     model, optimizer, scheduler, scaler     their state dicts
     ema             the state dict of the average of the weights, with --ema
-    gradients       name of a parameter -> its gradient, if batches of an optimizer step are still to come
-    order           the state of the generator of the order of images, when the unfinished epoch began
-    random          of each process, the states of all its other random number generators
-    record          which validation was the best so far (see iqa_training/record.py)
+    gradients       parameter name -> gradient, if the current optimizer step needs more batches
+    order           state of the generator that orders the images, at the beginning of the unfinished epoch
+    random          states of all other random number generators, for each process
+    record          the best validation so far (see iqa_training/record.py)
     history         tag -> (n, 3) float64: step, value, time of every scalar in the log
-    checksum        CRC-32 of all this
+    checksum        CRC-32 of all of the above
 """
 import random
 import re
@@ -39,7 +39,7 @@ def state_file(checkpoint: Path, iteration: int) -> Path:
 
 
 def states_of(checkpoint: Path) -> list[Path]:
-    """Return the states beside a checkpoint's file, the latest last; not those of a run whose name begins alike."""
+    """Return the states of a run beside its checkpoint, the latest last; not those of runs with a similar name."""
     return sorted(path for path in checkpoint.parent.glob('*.state') if _is_state(path.name, checkpoint))
 
 
@@ -53,7 +53,7 @@ def remove_unfinished(checkpoint: Path) -> None:
 
 
 def write_state(checkpoint: Path, state: dict, keep: int) -> None:
-    """Write a state; then remove all but the last `keep` of the run, and those of a former run that went further."""
+    """Write a state; then remove all but the last `keep` of the run, and those of a former run that got further."""
     file = state_file(checkpoint, state['iteration'])
     write_tensors(file, {**state, 'checksum': checksum(state)})
     states = states_of(checkpoint)
@@ -65,14 +65,14 @@ def write_state(checkpoint: Path, state: dict, keep: int) -> None:
 def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
     """Return the state that --resume names, or with 'auto' the latest of the run, if any; {} if the run is finished.
 
-    Raises UserError if the state is of a run with other options, which it lists; or if the checkpoint, which holds the
-    best weights so far, is gone.
+    Raises UserError if the state is of a run with other options, which the message lists, or if the checkpoint with
+    the best weights so far is missing.
     """
     path = resume
     if resume == 'auto':
         stored = load_checkpoint(checkpoint) if checkpoint.exists() else {}
         if stored.get('finished'):
-            if options.trained_model_file:  # else the file's name says the options
+            if options.trained_model_file:  # otherwise its name identifies the options
                 known = options.of_training()
                 _check_options(checkpoint, {key: stored['options'].get(key, known[key]) for key in known}, options)
             return {}
@@ -84,12 +84,12 @@ def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
     _check_options(path, state['options'], options)
     if state['record']['epoch'] and not checkpoint.exists():
         raise UserError(f'--resume {path}: {checkpoint} is gone, which holds the best weights so far, of epoch '
-                        f'{state["record"]["epoch"]}: put it back, or begin anew without --resume')
+                        f'{state["record"]["epoch"]}: put it back, or start again without --resume')
     return {'path': str(path), **state}
 
 
 def _check_options(path: str | Path, stored: Mapping, options: Options) -> None:
-    """Raise UserError that lists the options of training which are not those stored in the file."""
+    """Raise UserError that lists the training options that differ from those stored in the file."""
     own, defaults = options.of_training(), options.command.defaults
     stored = {name: defaults.get(name) if stored.get(name) is None else stored[name] for name in {*own, *stored}}
     unused = {name for one in options.command.groups if one.table for name in one.table.unused(own)}
@@ -100,18 +100,18 @@ def _check_options(path: str | Path, stored: Mapping, options: Options) -> None:
 
 
 def read_state(path: str | Path) -> dict:
-    """Read a state, and check its values and its checksum; UserError that names the file and the key."""
+    """Read a state and check its values and checksum; raise UserError that names the file and the key."""
     state = read_tensors(path)
     if not isinstance(state, dict) or not {'iteration', 'random'} <= set(state):
         raise UserError(f'--resume {path}: not the state of a run (checkpoints/NAME.pth.ITERATION.state)')
     if 'gradients' not in state:
-        raise UserError(f'--resume {path}: the state of an older version, which this one cannot go on from')
+        raise UserError(f'--resume {path}: the state of an older version, which this version cannot resume')
     content = {key: value for key, value in state.items() if key != 'checksum'}
     lacks = sorted({*CHECKS, 'checksum'} - set(state))
     if lacks:
         raise UserError(f'--resume {path}: the state lacks {", ".join(lacks)}')
     if checksum(content) != state['checksum']:
-        raise UserError(f'--resume {path}: the state is damaged (its checksum is another one)')
+        raise UserError(f'--resume {path}: the state is damaged (its checksum does not match)')
     return {key: checked_value(f'--resume {path}', key, check, content[key]) if key in content else None
             for key, check in {**CHECKS, **OPTIONAL}.items()}
 
@@ -135,7 +135,7 @@ def _scalars(value) -> dict[str, list]:
 
 
 def _random(value) -> list[dict]:
-    """Return `random_states` of each process; older states hold those of one."""
+    """Return `random_states` of each process; older states hold those of one process."""
     states = fields(python=list, numpy=list, torch=lambda x: x, cuda=list)
     return list_of(states)([value] if isinstance(value, Mapping) else value)
 
@@ -149,9 +149,9 @@ OPTIONAL = {'scaler': optional(_dictionary), 'ema': optional(tensors), 'order': 
 
 
 class Skipping:
-    """A loader whose first epoch begins after `count` batches, which are drawn and thrown away.
+    """A loader whose first epoch begins after `count` batches, which are drawn and discarded.
 
-    Their augmentation has been drawn before: torch's global generator stays as it is.
+    Their augmentation was drawn before the run stopped, so torch's global generator is not changed.
     """
 
     def __init__(self, loader: DataLoader, count: int):
@@ -171,12 +171,12 @@ class Skipping:
 
 
 def gradients_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the gradients that the parameters have, by name."""
+    """Return {parameter name: gradient} of the parameters that have a gradient."""
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def restore_gradients(model: nn.Module, gradients: Mapping[str, torch.Tensor]) -> None:
-    """Give parameters the gradients that `gradients_of` returned."""
+    """Restore the gradients that `gradients_of` returned; all other parameters have none."""
     for name, parameter in model.named_parameters():
         parameter.grad = gradients[name].to(parameter.device) if name in gradients else None
 
@@ -190,7 +190,7 @@ def random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Restore all generators from a value of `random_states`; a GPU that is not there any more is left out."""
+    """Restore all generators from a value of `random_states`; states of GPUs that no longer exist are ignored."""
     version, internal, gauss = states['python']
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(tuple(states['numpy']))
@@ -221,12 +221,12 @@ def restore(model: nn.Module, parts: Mapping, order: torch.Generator, state: dic
 
 
 def _settings(state_dict: dict):
-    """Return the part of a state dict that has the same form at any time: of an optimizer's, its groups."""
+    """Return the part of a state dict that always has the same form: for an optimizer, its groups."""
     return state_dict.get('param_groups', state_dict)
 
 
 def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if a tensor that the optimizer keeps of a parameter, as its moments, has another shape."""
+    """Raise ValueError if a tensor of the optimizer's state, such as a moment, has another shape than its parameter."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if not isinstance(value, torch.Tensor) and not (value is None and name == 'momentum_buffer'):
@@ -236,7 +236,7 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _check_alike(own, stored, name: str) -> None:
-    """Raise ValueError if a stored state dict has other keys or types than that of the part which is to load it."""
+    """Raise ValueError if a stored state dict has other keys or types than that of the object that loads it."""
     if isinstance(own, dict) and isinstance(stored, dict) and set(own) == set(stored):
         for key, value in own.items():
             _check_alike(value, stored[key], f'{key}')

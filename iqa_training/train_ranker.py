@@ -1,11 +1,11 @@
-"""Train the ranker of --loss_type macs: a network that ranks numbers, through which ranks have a gradient.
+"""Train the ranker of --loss_type macs: a network that computes ranks of numbers, which then have a gradient.
 
     python iqa_training/train_ranker.py                                        -> checkpoints/asna_ranker.pth
     python iqa_training/train_ranker.py --rows 240000 -e 1 -bs 256             750 steps: minutes on a CPU
     python iqa_training/train_ranker.py --ranker_size 32 --ranker ranker32.pth for batches of 32
 
-The defaults are those of the published ranker of ASNA. In the end, Spearman's correlation through the ranker is
-compared with the true one: a table on the screen and in RESULT_DIR, with a figure beside it.
+The defaults are those of the published ranker of ASNA. At the end, Spearman's correlation computed through the ranker
+is compared with the true one, in a table on the screen and in RESULT_DIR, with a figure beside it.
 """
 import sys
 from pathlib import Path
@@ -21,15 +21,15 @@ SIZE = number(int, 2, 1024)
 
 
 def check_files(args: Options) -> None:
-    """Refuse the option of other scripts that names their checkpoint."""
+    """Refuse --trained_model_file, which names the checkpoint of other scripts."""
     if args.trained_model_file:
         raise UserError(f'--trained_model_file {args.trained_model_file}: the file of a ranker is --ranker')
 
 
 @group('ranker', 'the ranker and its training', check=check_files)
 def ranker(add) -> None:
-    add('--ranker', metavar='FILE', help='where the ranker is written (default: CHECKPOINT_DIR/asna_ranker.pth)')
-    add('--ranker_size', type=SIZE, default=16, help='numbers that it ranks; a batch is cut into groups of so many')
+    add('--ranker', metavar='FILE', help='file of the ranker (default: CHECKPOINT_DIR/asna_ranker.pth)')
+    add('--ranker_size', type=SIZE, default=16, help='numbers ranked at once; a batch is cut into groups of this size')
     add('--rows', type=number(int, 10, 10 ** 8), default=2_000_000,
         help='sets of numbers, half of them normal, half uniform; a fifth is for validation')
     add('-e', '--epochs', type=count, default=100, help='epochs')
@@ -37,7 +37,7 @@ def ranker(add) -> None:
     add('-lr', '--learning_rate', type=positive, default=1e-3, help='learning rate')
     add('--decay_every', type=count, default=30, help='epochs between decays of the learning rate to a tenth')
     add('--seed', type=number(int, 0, 2 ** 32 - 1), default=42, help='seed of the numbers, the weights and the order')
-    add('--resume', action='store_true', help='go on from the state of the training that was stopped, if any')
+    add('--resume', action='store_true', help='resume a stopped training from its state, if any')
 
 
 TRAIN_RANKER = Command(__doc__, [ranker, machine])
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
 
 
 def table(rows: dict[str, tuple[float, float]]) -> str:
-    """Return the rows as text: how far the surrogate is from Spearman's correlation, and how both correlate."""
+    """Return the rows as text: the mean error of the surrogate correlation, and its correlation with Spearman's."""
     lines = [f'{COLUMNS[0]:28}{COLUMNS[1]:>12}{COLUMNS[2]:>14}']
     lines += [f'{name:28}{error:12.4f}{correlation:14.4f}' for name, (error, correlation) in rows.items()]
     return '\n'.join(lines) + '\n'

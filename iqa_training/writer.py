@@ -1,4 +1,4 @@
-"""Write what a run leaves: checkpoint, model card, results, and the state that a stopped run resumes from."""
+"""Write the files of a run: checkpoint, model card, results, and the state that a stopped run resumes from."""
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from IQAperformance import Performance, intervals, write_results
 
 @dataclass(frozen=True)
 class About:
-    """How a run trains, by the keys under which its checkpoint holds it (see iqa_runtime/checkpoint.py).
+    """The description of a run, with the keys of its checkpoint (see iqa_runtime/checkpoint.py).
 
     Attributes:
         options: every option of training.
@@ -37,13 +37,13 @@ class About:
     crops: dict | None = None
 
     def stored(self) -> dict:
-        """Return what a checkpoint holds, without what is None."""
+        """Return the values for a checkpoint, without those that are None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a state holds besides the network: objects with state dicts.
+    """The objects with state dicts that a state holds besides the network.
 
     Attributes:
         optimizer, scheduler: of the run.
@@ -62,10 +62,10 @@ class Parts:
 
 
 class RunWriter:
-    """Writes the files of a run; of several processes, the first one writes.
+    """Writes the files of a run; only the first of several processes writes.
 
     Args:
-        files: where they lie.
+        files: their paths.
         about: how the run trains.
         data: the images.
         model: the network that trains.
@@ -81,12 +81,12 @@ class RunWriter:
         return {'run_name': self.files.name, 'split_hash': self.split_hash, **self.about.options}
 
     def checkpoint(self, line: Performance, epoch: int, metrics: dict) -> None:
-        """Write the checkpoint of an epoch: the weights of now, with the line k, b of a performance."""
+        """Write the checkpoint of an epoch: the current weights, with the line k, b of a performance."""
         if is_main():
             save_checkpoint(self.files.checkpoint, self.content(line, epoch, metrics, finished=False))
 
     def content(self, line: Performance, epoch: int, metrics: dict, finished: bool) -> dict:
-        """Return what the checkpoint holds."""
+        """Return the content of the checkpoint."""
         mos = self.data.datasets['train'].mos.flatten().sort().values
         return {
             **self.about.stored(), 'model': self.saved.state_dict(), 'k': line.k, 'b': line.b,
@@ -100,8 +100,8 @@ class RunWriter:
         """Write the results, the model card, and last the finished checkpoint; return the files of the results.
 
         Args:
-            line: the performance on the training images, with the line that scores get.
-            performance: that on the tested part, if there is one.
+            line: the performance on the training images, with the line from outputs to MOS.
+            performance: the performance on the tested part, if there is one.
             best: the checkpoint of the best epoch.
         """
         part = self.data.tested
@@ -126,8 +126,8 @@ class RunWriter:
               keep: int) -> None:
         """Write the state of an iteration.
 
-        `order` is that of the order's generator when its epoch began; `waiting` says whether gradients wait for more
-        batches; `keep` is how many states are kept.
+        `order` is the state of the order's generator when the epoch began, `waiting` whether the gradients need more
+        batches, `keep` the number of states to keep.
         """
         random = gather_objects(random_states())
         if not is_main():

@@ -150,7 +150,7 @@ def test_worse_is_what_leave_one_out_ranks_worse(noise, worse):
 def test_a_ranking_that_is_turned_over_is_objected_to(kind, slope):
     for checkpoint in (CHECKPOINT, {**CHECKPOINT, 'k': [-2.]}):
         against = calibrate(RAW, 50 + slope * RAW, kind, checkpoint)[2]
-        assert any('turns the ranking over' in one for one in against) == (slope * checkpoint['k'][0] < 0)
+        assert any('reverses the ranking' in one for one in against) == (slope * checkpoint['k'][0] < 0)
         assert len(against) <= 1
 
 

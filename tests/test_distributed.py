@@ -188,7 +188,7 @@ def test_a_run_of_two_processes_is_a_run_of_one(tiny):
         assert run.returncode == 0, out
         (table,) = Path(name).glob('*.csv')
         runs[name] = pd.read_csv(table)
-    assert 'by 2 processes: a batch of 7 is all theirs together' in out
+    assert 'by 2 processes, which share a batch of 7' in out
     assert out.count('Best epoch') == 1
     assert runs['one']['name'].tolist() == runs['two']['name'].tolist()
     np.testing.assert_allclose(runs['one'].pq, runs['two'].pq, atol=.5)

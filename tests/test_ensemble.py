@@ -114,12 +114,12 @@ def test_images_that_a_table_lacks(tables, fails):
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    ('img_name,quality\nx,1\n', 'no table of predictions: it has the columns img_name, quality; expected img_name and'),
+    ('img_name,quality\nx,1\n', 'not a table of predictions: it has the columns img_name, quality; expected img_name'),
     ('img_name,mos\n', 'it holds no images'),
     ('img_name,mos\nx,good\n', "row 2: the mos 'good' is not a finite number"),
     ('img_name,mos\nx,nan\n', "row 2: the mos 'nan' is not a finite number"),
     ('img_name,mos\nx,1\nx,2\n', 'row 3: x again, first in row 2'),
-    ('', 'no table of predictions: it has the columns none'),
+    ('', 'not a table of predictions: it has the columns none'),
 ])
 def test_tables_with_mistakes(tables, fails, tmp_path, content, message):
     files, _ = tables

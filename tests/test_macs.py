@@ -290,7 +290,7 @@ def test_mistakes_in_the_loss_of_a_run(tiny, fails):
     error = fails(main, *tiny, *DEMO, '--mse_factor', '.3')
     assert '--mse_factor: --loss_type norm-in-norm takes no such option' in error
     assert 'no.pth: no such file' in fails(main, *tiny, *DEMO, '--loss_type', 'macs', '--ranker', 'no.pth')
-    assert '--l2: resnet18 does not say which layers' in fails(main, *tiny, *DEMO, '--l2', '0', '.1')
+    assert '--l2: resnet18 declares no layers for this penalty' in fails(main, *tiny, *DEMO, '--l2', '0', '.1')
 
 
 # The original's numbers

@@ -109,4 +109,4 @@ def test_images_of_several_sizes(tiny, fails, tmp_path):
 
 def test_more_accumulation_steps_than_iterations(tiny, fails):
     error = fails(main.main, *tiny, *SMALL, *MINI, '-e', '2', '-accum', '5')
-    assert '--accumulation_steps 5: the run has 4 iterations, so that no step would be done' in error
+    assert '--accumulation_steps 5: the run has 4 iterations, too few for one step' in error

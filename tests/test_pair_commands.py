@@ -54,7 +54,7 @@ def test_one_file_is_the_reference_of_all(tmp_path):
 
 def test_references_that_are_not_there_or_not_clear(tmp_path):
     touched(tmp_path, 'refs/a.png', 'refs/a.bmp')
-    with pytest.raises(UserError, match='no reference of 1 of 2 images, as b.png'):
+    with pytest.raises(UserError, match='no reference for 1 of 2 images, as b.png'):
         match(['a.png', 'b.png'], str(tmp_path / 'refs'))
     with pytest.raises(UserError, match='the reference of a_1.png may be .*a.bmp or .*a.png'):
         match(['a_1.png'], str(tmp_path / 'refs'))

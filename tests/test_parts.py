@@ -78,7 +78,7 @@ def test_resume_goes_on_at_the_shard(shards, capsys):
     kept = files[0].stat().st_mtime_ns
     capsys.readouterr()
     assert test_demo.main(words) == 4
-    assert '4 images scored, 8 were there already: out' in capsys.readouterr().out
+    assert '4 images scored, 8 were scored before: out' in capsys.readouterr().out
     assert files[0].stat().st_mtime_ns == kept
     assert scores(parts()) == scores(whole)
     assert test_demo.main(words) == 0
@@ -99,7 +99,7 @@ def test_an_image_is_in_one_part_however_the_list_grows(shards, capsys, monkeypa
         there = [row['name'] for row in parts()]
         assert len(there) == len(set(there))
         assert {f'images/{name}.png' for name in files} < set(there)
-    assert '1 images scored, 5 were there already, 1 could not be: out' in capsys.readouterr().out
+    assert '1 images scored, 5 were scored before, 1 could not be scored: out' in capsys.readouterr().out
 
 
 def test_a_broken_shard_is_named_and_the_rest_is_scored(shards, capsys):
@@ -112,7 +112,7 @@ def test_a_broken_shard_is_named_and_the_rest_is_scored(shards, capsys):
     for output in (['--csv', 'out.csv'], ['--parquet', 'out']):
         ends_with(1, [*words, *output])
         out, err = capsys.readouterr()
-        assert '10 images scored, 1 could not be, broken shards: 4: out' in out
+        assert '10 images scored, 1 could not be scored, broken shards: 4: out' in out
         for line in ('s/1.tar: cut off in 06.png', 's/1.tar/text.png: cannot identify', 's/3.tar: ', 's/4.tar: no such',
                      's/4.parquet: '):
             assert err.count(line) == 1
@@ -122,12 +122,12 @@ def test_a_broken_shard_is_named_and_the_rest_is_scored(shards, capsys):
         ('text.png', None, 'cannot identify image file')]
     Path('s/1.tar').write_bytes(whole)  # mended: it alone is scored again, and what stays broken
     ends_with(1, [*words, '--parquet', 'out', '--resume'])
-    assert '3 images scored, 8 were there already, 1 could not be, broken shards: 3' in capsys.readouterr().out
+    assert '3 images scored, 8 were scored before, 1 could not be scored, broken shards: 3' in capsys.readouterr().out
     ends_with(1, [*words[:2], *shards, '--parquet', 'out', '--resume'])
     for path in ('s/3.tar', 's/4.tar', 's/4.parquet'):
         Path(path).unlink(missing_ok=True)
     ends_with(1, ['--img', 's/*.tar', *shards, '--parquet', 'out', '--resume'])  # an image without a score is still one
-    assert '0 images scored, 11 were there already, 1 could not be: out' in capsys.readouterr().out
+    assert '0 images scored, 11 were scored before, 1 could not be scored: out' in capsys.readouterr().out
 
 
 def test_an_interrupted_run_leaves_whole_parts(shards, monkeypatch, foreground):
@@ -168,7 +168,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
         Parts('out', ['s/0.tar'], True, 'other', 'digest')
     for content in (b'', b'PAR1', Path('p/0.parquet').read_bytes()):
         path.write_bytes(content)
-        assert 'is no part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')
+        assert 'is not a part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')
 
 
 @pytest.mark.parametrize('about', [b'[]', b'{}', b'1', b'{"model": 1}', b'\xff', b'[' * 9999,
@@ -179,7 +179,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
 def test_a_footer_of_a_stranger(tmp_path, about):
     table = pa.table({'name': ['a']}).replace_schema_metadata({KEY: about})
     pq.write_table(table, tmp_path / '0.parquet')
-    with pytest.raises(UserError, match=r'0\.parquet is no part of scores'):
+    with pytest.raises(UserError, match=r'0\.parquet is not a part of scores'):
         about_part(tmp_path / '0.parquet')
 
 
@@ -194,7 +194,7 @@ def test_reports_maps_and_the_screen_take_shards(shards, capsys):
     Path('out.csv').write_bytes(b''.join(lines[:3]))
     capsys.readouterr()
     assert test_demo.main(['--img', 's/0.tar', 'images', *shards, '--csv', 'out.csv', '--resume']) == 14
-    assert '14 images scored, 2 were there already' in capsys.readouterr().out
+    assert '14 images scored, 2 were scored before' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('line', COMMANDS)

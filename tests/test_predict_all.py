@@ -59,7 +59,7 @@ def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
 
     Path('result_csv/ours.csv').unlink()
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu', '--how', 'median'])
-    assert capsys.readouterr().out.count(' is there\n') == 2
+    assert capsys.readouterr().out.count(' exists\n') == 2
 
 
 @pytest.mark.parametrize('change', ['weights', 'images', 'columns', 'no digest'])
@@ -102,4 +102,4 @@ def test_mistakes(here, fails):
     assert not list(Path('result_csv').glob('*.csv'))
     torch.save({'a': torch.zeros(1)}, 'weight/100_fold0.pth')
     Path('images/bad.png').unlink()
-    assert '100_fold0.pth: no checkpoint of this project' in fails(predict_all.main, *words)
+    assert '100_fold0.pth: not a checkpoint of this project' in fails(predict_all.main, *words)

@@ -122,7 +122,7 @@ def test_tables_of_any_bytes(results, content):
 
 def test_a_row_that_is_none_is_named():
     for content in (b'a.png,r.png\n' + b'x' * 140_000 + b',r\n', b'a.png,r.png\nb\rc.png,r.png\n'):
-        with pytest.raises(UserError, match='--img -: line 2 is no row image,reference'):
+        with pytest.raises(UserError, match='--img -: line 2 is not a row image,reference'):
             table_of_pairs(io.BytesIO(content))
 
 

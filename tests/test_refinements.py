@@ -193,7 +193,7 @@ def test_a_pattern_that_matches_nothing_names_the_nearest(tiny, fails, patterns,
 
 @pytest.mark.parametrize('options', [['--freeze', '*'], ['--ft_lr_ratio', '0', '--freeze', 'dr*', 'reg*']])
 def test_something_is_left_to_train(tiny, fails, options):
-    assert 'nothing is left to train' in fails(main.main, *tiny, *WORDS, *options)
+    assert 'no parameter is left to train' in fails(main.main, *tiny, *WORDS, *options)
 
 
 # Clipped gradients

@@ -177,7 +177,7 @@ def test_asked_to_stop(whole, folder, number, status):
     process.join()
     out = (folder / 'stdout').read_text()
     assert process.exitcode == status, out
-    assert 'the same command with --resume auto goes on from there' in out
+    assert 'the same command with --resume auto continues from there' in out
     process = start(folder, '--resume', 'auto')
     process.join()
     assert process.exitcode == 0
@@ -288,7 +288,7 @@ def test_a_checkpoint_that_is_gone_is_noticed_at_once(finished, fails):
     checkpoint.unlink()
     error = fails(main.main, *finished, '--resume', 'auto')
     assert f'{checkpoint} is gone, which holds the best weights so far, of epoch' in error
-    assert 'put it back, or begin anew without --resume' in error
+    assert 'put it back, or start again without --resume' in error
 
 
 def test_more_epochs_are_another_run(finished, tiny, fails, capsys):

@@ -135,11 +135,11 @@ def test_settings_of_optimizers(line, settings):
 @pytest.mark.parametrize(('line', 'message'), [
     ('--schedule cosine --milestones 3', '--milestones: --schedule cosine takes no such option; it takes: min_lr'),
     ('--schedule multistep', 'needs --milestones'),
-    ('--schedule cosine_warmup_restarts --first_cycle_steps 5 --warmup_steps 5', 'leaves no room'),
+    ('--schedule cosine_warmup_restarts --first_cycle_steps 5 --warmup_steps 5', 'expected fewer than'),
     ('--schedule cosine --min_lr 1', '--min_lr 1 is above --learning_rate 0.0001'),
     ('--schedule steps', 'did you mean step?'),
     ('--momentum .9', '--momentum: --optimizer adam takes no such option; it takes: adam_eps'),
-    ('--optimizer adamw -wd 0', 'is what --optimizer adam does')])
+    ('--optimizer adamw -wd 0', 'is the same as --optimizer adam')])
 def test_mistakes(line, message, fails):
     assert message in fails(TRAIN.parse, *line.split())
 

@@ -33,7 +33,7 @@ def test_the_final_head_if_it_is_trained_else_that_of_the_largest_weight(beta, h
 def test_everywhere(beta, head, tiny, capsys):
     main.main([*tiny, *SMALL, *MINI, '-e', '2', '--beta', *beta.split(), '-modelfile', 'c.pth'])
     out = capsys.readouterr().out
-    assert f"The head that is scored is '{HEADS[head]}', for --beta leaves 'both levels' untrained" in out
+    assert f"The head that is scored is '{HEADS[head]}', since --beta leaves 'both levels' untrained" in out
     rows = [line.split('  ')[0] for line in out.splitlines() if line.startswith(HEADS)]
     assert rows == [HEADS[head], *(name for i, name in enumerate(HEADS) if i != head)]
 

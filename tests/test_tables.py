@@ -80,8 +80,8 @@ def test_unreadable_images_are_counted_and_the_rest_go_on(scored, capsys):
     out, err = capsys.readouterr()
     assert 'text.png: cannot identify image file' in err
     assert 'gone.png: no such file' in err
-    assert '1 came more than once, and are scored once' in err
-    assert '2 images scored, 2 could not be: out.csv' in out
+    assert '1 repeated images are left out' in err
+    assert '2 images scored, 2 could not be scored: out.csv' in out
     assert names() == ['images/00.png', 'images/01.png']
 
 
@@ -93,7 +93,7 @@ def test_resume_does_only_what_is_missing(scored, capsys, monkeypatch):
     Path('out.csv').write_bytes(b''.join(lines[:4]) + lines[4][:20])  # cut in the fourth row
     capsys.readouterr()
     assert test_demo.main(words) == 9
-    assert '9 images scored, 3 were there already' in capsys.readouterr().out
+    assert '9 images scored, 3 were scored before' in capsys.readouterr().out
     assert names() == [f'images/{i:02d}.png' for i in range(12)]
     assert test_demo.main(words) == 0
     test_demo.main([*words, '--json', 'out.jsonl', '--sort'])
@@ -186,7 +186,7 @@ def test_the_first_ctrl_c_keeps_what_is_done(scored, capsys, monkeypatch, foregr
     words = ['--img', 'images', *scored, '--csv', 'out.csv', '-bs', '2', '--resume']
     ends_with(130, words)
     assert signal.getsignal(signal.SIGINT) is before
-    assert 'Interrupted; with --resume, the same command does the rest' in capsys.readouterr().err
+    assert 'Interrupted; with --resume, the same command scores the rest' in capsys.readouterr().err
     assert names() == ['images/00.png', 'images/01.png']
     monkeypatch.setattr(test_demo.Scoring, 'take', take)
     assert test_demo.main(words) == 10
@@ -250,7 +250,7 @@ def test_two_processes_share_a_list(scored, tmp_path):
     done = subprocess.run([*command, '--csv', 'out.csv', '--report', 'out.html'], env=environment, capture_output=True,
                           text=True, timeout=300)
     assert names() == [f'images/{i:02d}.png' for i in range(12)], done.stderr
-    assert '12 images scored, 1 could not be: out.csv, out.html' in done.stdout
+    assert '12 images scored, 1 could not be scored: out.csv, out.html' in done.stdout
     assert done.returncode == 1
     assert Path('out.html').read_text().count('<figure') == 12
     assert sorted(path.name for path in Path().iterdir()) == ['images', 'out.csv', 'out.html', 'text.png']
