@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iqa_losses import ALIASES, LOSSES, loss, terms_of
 from iqa_losses.correlation import ccc, pearson, plcc
+from iqa_losses.distribution import consistency, coral, emd, nll, soft_label
 from iqa_losses.pairs import (
     fidelity,
     fidelity_of_raters,
@@ -33,12 +34,11 @@ from iqa_runtime.labels import Labels
 from iqa_runtime.option_types import Exponent, TwoWeights
 
 __all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss', 'ccc', 'charbonnier', 'columns',
-           'epsilon', 'fidelity', 'fidelity_of_raters', 'huber', 'linearity_induced_loss', 'logcosh', 'macs_loss',
-           'mae', 'mixed',
-           'monotonicity_regularization', 'mse', 'neuralsort', 'norm_loss_with_mean_normalization',
-           'norm_loss_with_min_max_normalization', 'norm_loss_with_normalization', 'norm_loss_with_scaling', 'pearson',
-           'plcc', 'rank_hinge', 'ranknet', 'ranks', 'soft_srocc', 'thurstone_bce',
-           'thurstone_bce_of_raters', 'tres', 'unranked']
+           'consistency', 'coral', 'emd', 'epsilon', 'fidelity', 'fidelity_of_raters', 'huber',
+           'linearity_induced_loss', 'logcosh', 'macs_loss', 'mae', 'mixed', 'monotonicity_regularization', 'mse',
+           'neuralsort', 'nll', 'norm_loss_with_mean_normalization', 'norm_loss_with_min_max_normalization',
+           'norm_loss_with_normalization', 'norm_loss_with_scaling', 'pearson', 'plcc', 'rank_hinge', 'ranknet',
+           'ranks', 'soft_label', 'soft_srocc', 'thurstone_bce', 'thurstone_bce_of_raters', 'tres', 'unranked']
 
 EPS = 1e-8
 
@@ -339,6 +339,7 @@ class IQALoss(nn.Module):
         beta: weight of each head, in the order of the outputs.
         monotonicity_regularization: add `gamma` times the loss monotonicity.
         gamma: weight of the monotonicity regularization.
+        distribution: what the heads predict, Network.distribution, of outputs (N, C); None: a score (N, 1).
         penalty: function whose value is added to the loss, such as a penalty on the network's weights.
         options: alpha, p, q, detach ... Each loss of the sum gets the options that it takes, so that one set of options
             fits all losses; an option that no loss takes is an error.
@@ -349,7 +350,7 @@ class IQALoss(nn.Module):
 
     def __init__(self, loss_type: str = 'norm-in-norm', beta: Sequence[float] = (.1, .1, 1),
                  monotonicity_regularization: bool = False, gamma: float = .1,
-                 penalty: Callable[[], Tensor] | None = None, **options):
+                 penalty: Callable[[], Tensor] | None = None, distribution: nn.Module | None = None, **options):
         super().__init__()
         _check_weights('beta', beta)
         if unknown := sorted(set(options) - set(LOSSES.parameters)):
@@ -358,7 +359,7 @@ class IQALoss(nn.Module):
         if monotonicity_regularization and gamma:
             self.weights['monotonicity'] = self.weights.get('monotonicity', 0) + gamma
         self.functions = {name: _with_options(name, options) for name in self.weights}
-        self.beta, self.penalty, self.parts = tuple(beta), penalty, {}
+        self.beta, self.penalty, self.parts, self.distribution = tuple(beta), penalty, {}, distribution
 
     @property
     def scored_head(self) -> int:
@@ -374,19 +375,22 @@ class IQALoss(nn.Module):
         """Return the total loss, a float32 scalar.
 
         Args:
-            outputs: predictions of each head, (N, 1) or (N,).
+            outputs: predictions of each head, (N, 1) or (N,), or the parameters (N, C) of its distribution; for the
+                loss consistency, followed by those of the mirror images.
             scores: Labels, or the pair of MOS and standard deviations, (N, 1) or (N,) each.
         """
         if isinstance(outputs, Tensor):
             raise ValueError(f'outputs: expected a sequence of heads, got one tensor {tuple(outputs.shape)}')
-        if len(outputs) != len(self.beta):
-            raise ValueError(f'beta has {len(self.beta)} weights, the network {len(outputs)} heads; expected as many')
+        heads = len(outputs) // (1 + ('flipped' in self.needs))
+        if heads != len(self.beta):
+            raise ValueError(f'beta has {len(self.beta)} weights, the network {heads} heads; expected as many')
         self.parts = dict.fromkeys(self.weights if len(self.weights) > 1 else (), 0.)
         with torch.autocast(outputs[0].device.type, enabled=False):
             labels = Labels.of(scores).map(lambda values: values.to(outputs[0].device).float())
-            y = labels.mos
-            total = sum(weight * self._head(output.float(), labels, weight)
-                        for output, weight in zip(outputs, self.beta, strict=True) if weight)
+            y, mirrored = labels.mos, [*outputs[len(self.beta):], *[None] * len(outputs)]
+            outputs = outputs[:len(self.beta)]
+            total = sum(weight * self._head(output.float(), mirror, labels, weight)
+                        for output, mirror, weight in zip(outputs, mirrored, self.beta, strict=False) if weight)
             if self.penalty:
                 total = total + self.penalty()
             total = total + 0 * (y.sum() + sum(head.detach().sum() for head in self._trained(outputs)))  # NaN in: NaN
@@ -394,9 +398,20 @@ class IQALoss(nn.Module):
             self._explain(outputs, y)
         return total
 
-    def _head(self, y_pred: Tensor, labels: Labels, beta: float) -> Tensor:
+    def means(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the predictions (N, 1) of the heads, of the outputs that `forward` takes."""
+        return [self._mean(output) for output in outputs[:len(self.beta)]]
+
+    def _mean(self, output: Tensor) -> Tensor:
+        return output if self.distribution is None else self.distribution.mean(output)
+
+    def _head(self, output: Tensor, mirrored: Tensor | None, labels: Labels, beta: float) -> Tensor:
         """Return the sum of the losses of a head, and add each loss, times the head's weight, to `parts`."""
-        known = {'y_pred': y_pred, 'y': labels.mos, 'std': labels.std, **labels.more}
+        known = {'y_pred': self._mean(output), 'y': labels.mos, 'std': labels.std, **labels.more}
+        if self.distribution is not None:
+            known |= {'logits': output, 'log_variance': output[:, 1:]}
+        if mirrored is not None:
+            known['flipped'] = self._mean(mirrored.float())
         values = {name: function(**{need: known[need] for need in LOSSES[name].needs()})
                   for name, function in self.functions.items()}
         for name in self.parts:
@@ -422,19 +437,19 @@ def _with_options(name: str, options: Mapping[str, object]) -> Callable[..., Ten
 
 
 def build_loss(args, heads: int, ranker: Ranker | None = None,
-               penalty: Callable[[], Tensor] | None = None) -> IQALoss:
+               penalty: Callable[[], Tensor] | None = None, distribution: nn.Module | None = None) -> IQALoss:
     """Return the loss that the options describe; UserError if --beta does not fit the number of heads.
 
     Args:
         args: the options of a command.
         heads: number of heads of the network; with fewer heads than the default --beta, its last weights are used.
         ranker: ranker of the loss macs (see macs_loss).
-        penalty: see IQALoss.
+        penalty, distribution: see IQALoss.
     """
     beta = args.beta if len(args.beta) == heads or 'beta' in args.given else args.beta[-heads:]
     if len(beta) != heads:
         raise UserError(f'--beta has {len(beta)} weights, the network {heads} heads; expected one weight for each head')
     options = {name: getattr(args, name) for name in LOSSES.parameters} | {'ranker': ranker}
     return IQALoss(args.loss_type, beta=beta, monotonicity_regularization=args.monotonicity_regularization,
-                   gamma=args.gamma, penalty=penalty,
+                   gamma=args.gamma, penalty=penalty, distribution=distribution,
                    **{name: value for name, value in options.items() if value is not None})

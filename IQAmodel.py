@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iqa_networks import NETWORKS, Entry, register_model
+from iqa_networks import HEADS, NETWORKS, Entry, register_model
 from iqa_networks.adapted_layers import adapted_summary
 from iqa_networks.backbone import Backbone
 from iqa_networks.lora_layers import RANK, LowRank, add_low_rank
@@ -106,6 +106,7 @@ class LinearityIQA(Network):
 
     heads = ('level 6', 'level 7', 'both levels')
     trunk = 'features'
+    last = ('regr6', 'regr7', 'regression')
 
     def __init__(self, arch: str = 'resnext101_32x8d', pool: PoolName = 'avg', use_bn_end: bool = False,
                  P6: Levels = 1, P7: Levels = 1, weights: str | Path | None = None):
@@ -165,7 +166,8 @@ class LinearityIQA(Network):
         pooled6, pooled7 = (torch.cat([SPSP(level[:, :, rows[i], columns[i]], P, self.pool)
                                        for rows, columns in itertools.product(*spans)])
                             for i, (level, P) in enumerate(((level6, self.P6), (level7, self.P7))))
-        return self.regress(pooled6, pooled7)[head].view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
+        scores = self.mean(self.regress(pooled6, pooled7)[head])
+        return scores.view(len(spans[0]), len(spans[1]), len(x)).permute(2, 0, 1)
 
 
 def _reduction(size: int) -> nn.Sequential:
@@ -190,7 +192,7 @@ OTHER_NAMES = {'myiqa': 'svd_cnniqa_fc', 'myiqa2': 'svd_cnniqa_conv', 'ResNeXt-1
 
 def create_model(name: str, weights: str | Path | None = None, svd: str | None = None, svd_scale: float = 1.,
                  svd_bias: bool = False, lora: str | None = None, rank: int = RANK, lora_alpha: float | None = None,
-                 probe: str | None = None, **options) -> Network:
+                 probe: str | None = None, head: str = 'score', **options) -> Network:
     """Build a network by its name, as timm does.
 
     >>> create_model('resnet18', pool='mean_std', P7=2).heads
@@ -205,10 +207,12 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
             instead of their weights: pattern, rank and alpha of iqa_networks.lora_layers.add_low_rank.
         probe: replace all layers behind the trunk by one linear layer, whatever the name of its fit (see
             iqa_networks/probe.py).
-        options: those of the network; UserError for one that it does not take.
+        head: what the heads predict, a name in HEADS: a score alone, or a distribution.
+        options: those of the network and of the head; UserError for one that they do not take.
     """
     name = network_name(name, RANKERS)
-    entry = entry_of(name)
+    entry, row = entry_of(name), HEADS[pick(HEADS, head, 'head')]
+    of_head = {option: options.pop(option) for option in row.options() if option in options}
     known, pattern = entry.options(), svd or entry.svd
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -220,6 +224,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         if changed:
             check_memory(partial(entry.build, **options))
         network = entry.build(**options, **({'weights': weights} if entry.has_weights() else {}))
+        if distribution := row.build(**of_head):
+            network.predict(distribution)
         network = factor(network, pattern, svd_scale, svd_bias) if pattern else network
         network = add_low_rank(network, lora, rank, lora_alpha) if lora else network
         return probed(network) if probe else network
@@ -292,7 +298,8 @@ def network_options(args) -> dict:
     if not (args.svd or entry.svd) and args.given & {*SVD_OPTIONS, 'svd_legacy_init'}:
         raise UserError(f'{args.architecture} has no factored layers: --svd PATTERN factors those of such names')
     layers = {option: getattr(args, option) for option in OF_LAYERS}
-    return NETWORKS.arguments(args.architecture, args.values) | {
+    of_head = {} if args.head == 'score' else {'head': args.head, **HEADS.arguments(args.head, args.values)}
+    return NETWORKS.arguments(args.architecture, args.values) | of_head | {
         option: value for option, value in layers.items() if value is not None}
 
 

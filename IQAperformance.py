@@ -21,7 +21,9 @@ from iqa_networks.network import Network, scored_first
 from iqa_runtime.checks import json_text
 from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import cell
+from iqa_runtime.reliability import reliability
 
+MORE = ('spread', 'uncertainty')  # what a Performance may know of each image besides, (N,) in MOS units
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
     """Return the least-squares k, b of mos ~ k raw + b; both (N,) float64. A constant `raw` gives k = 0, b = mean.
@@ -177,6 +179,7 @@ class Performance:
         loss: the loss of all images as one batch, if one was given.
         spread: (N,) standard deviation of the scored head's predictions over the crops of an image, in MOS units, if
             images are scored by crops.
+        uncertainty: (N,) the standard deviation that a network which predicts distributions gives, in MOS units.
     """
 
     sq: np.ndarray
@@ -184,6 +187,7 @@ class Performance:
     heads: tuple[HeadPerformance, ...]
     loss: float | None = None
     spread: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
 
     srocc = property(lambda self: self.heads[0].criteria['SROCC'])
     plcc = property(lambda self: self.heads[0].criteria['PLCC'])
@@ -202,9 +206,13 @@ class Performance:
 
     @property
     def criteria(self) -> dict[str, float]:
-        """Return all criteria, as they are stored: SROCC ... of the scored head, SROCC1 ... of the others, loss."""
+        """Return all criteria, as they are stored: SROCC ... of the scored head, SROCC1 ... of the others, loss.
+
+        And, of an uncertainty, what iqa_runtime.reliability.reliability returns.
+        """
         values = {f'{name}{i or ""}': value for i, head in enumerate(self.heads)
                   for name, value in head.criteria.items()}
+        values |= {} if self.uncertainty is None else reliability(self.pq, self.sq, self.uncertainty)
         return values if self.loss is None else values | {'loss': self.loss}
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -212,31 +220,37 @@ class Performance:
         return {'mos': self.sq, 'std': self.sq_std,
                 **{f'pq{i or ""}': head.pq for i, head in enumerate(self.heads)},
                 **{f'pq{i or ""}_before': head.raw for i, head in enumerate(self.heads)},
-                **({} if self.spread is None else {'spread': self.spread})}
+                **{name: values for name in MORE if (values := getattr(self, name)) is not None}}
 
     def mapped(self, mapping: Callable[[np.ndarray], np.ndarray]) -> 'Performance':
         """Return the performance with the scored head's outputs mapped by a curve instead of the line k, b.
 
-        It has no `spread`, which a curve does not map.
+        Without `spread`, which the curve of a mean does not give; the uncertainty is half the way that the curve goes
+        from one standard deviation below to one above.
         """
         first, *others = self.heads
-        pq = mapping(first.raw)
-        return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others), spread=None)
+        pq, uncertainty = mapping(first.raw), None
+        if self.uncertainty is not None and first.k:
+            deviation = self.uncertainty / abs(first.k)
+            uncertainty = np.abs(mapping(first.raw + deviation) - mapping(first.raw - deviation)) / 2
+        return replace(self, heads=(replace(first, pq=pq, criteria=agreement(pq, self.sq)), *others), spread=None,
+                       uncertainty=uncertainty)
 
     def in_order(self, order: Sequence[int]) -> 'Performance':
         """Return the performance with the images put back in order; `order`: the position of each image as it came."""
         place = np.argsort(order)
         heads = tuple(replace(head, raw=head.raw[place], pq=head.pq[place]) for head in self.heads)
-        spread = None if self.spread is None else self.spread[place]
-        return replace(self, sq=self.sq[place], sq_std=self.sq_std[place], heads=heads, spread=spread)
+        more = {name: values[place] for name in MORE if (values := getattr(self, name)) is not None}
+        return replace(self, sq=self.sq[place], sq_std=self.sq_std[place], heads=heads, **more)
 
 
 class IQAPerformance(Metric):
     """Ignite's metric of all criteria of all heads, computed once at the end in float64.
 
     `update((outputs, (mos, std)))` takes the (N, 1) or (N,) predictions of each head, and the scores; a tensor alone is
-    one head, or the MOS. A third item is the standard deviation (N,) of the scored head's outputs over crops, of which
-    the predictions are the means. `compute()` takes the images of all processes and returns a Performance. It can be
+    one head, or the MOS. A third item is a dictionary: `spread`, the standard deviation (N,) of the scored head's
+    outputs over crops, of which the predictions are the means, and `uncertainty` (N,), that of its distribution.
+    `compute()` takes the images of all processes and returns a Performance. It can be
     attached to any engine of ignite's whose output, or the `output_transform` of it, is this pair:
 
     >>> from ignite.engine import create_supervised_evaluator
@@ -269,11 +283,11 @@ class IQAPerformance(Metric):
 
     def reset(self) -> None:
         """Forget all images."""
-        self._heads, self._scores, self._spreads = [], [], []
+        self._heads, self._scores, self._more = [], [], []
 
     def update(self, output: tuple) -> None:
         """Add a batch (see the class)."""
-        outputs, scores, *spread = output
+        outputs, scores, *more = output
         if isinstance(scores, Tensor):
             scores = scores, torch.full_like(scores, math.nan, dtype=torch.float32)
         heads, scores = _columns(outputs), _columns(scores)
@@ -281,11 +295,11 @@ class IQAPerformance(Metric):
             raise ValueError(f'predictions of {len(heads)} images, scores of {len(scores)}')
         self._heads.append(heads)
         self._scores.append(scores)
-        self._spreads += map(_columns, spread)
+        self._more += [{name: _columns(values) for name, values in more[0].items()} if more else {}]
 
     def compute(self) -> Performance:
         """Return the performance on the images of all processes; NotComputableError if there are none."""
-        heads, scores, spreads = (everywhere(batches) for batches in (self._heads, self._scores, self._spreads))
+        heads, scores, more = (everywhere(batches) for batches in (self._heads, self._scores, self._more))
         if not heads:
             raise NotComputableError('IQAPerformance needs at least one image')
         outputs, scores = torch.cat(heads), torch.cat(scores)
@@ -293,8 +307,9 @@ class IQAPerformance(Metric):
         performances = [HeadPerformance.of(raw, sq, *self._line(i, raw, sq))
                         for i, raw in enumerate(scored_first(outputs.numpy().T, self.scored))]
         loss = float(self.loss_fn(outputs.split(1, 1), scores.split(1, 1)).detach()) if self.loss_fn else None
-        spread = abs(performances[0].k) * torch.cat(spreads)[:, 0].numpy() if spreads else None
-        result = Performance(sq, sq_std, tuple(performances), loss, spread)
+        deviations = {name: abs(performances[0].k) * torch.cat([batch[name] for batch in more])[:, 0].numpy()
+                      for name in more[0]}
+        result = Performance(sq, sq_std, tuple(performances), loss, **deviations)
         _warn_of_nan(result)
         return result
 
@@ -320,7 +335,7 @@ def _warn_of_nan(performance: Performance) -> None:
                       f'{len(performance)} images): reported as nan', RuntimeWarning, stacklevel=3)
 
 
-def everywhere(batches: list[Tensor]) -> list[Tensor]:
+def everywhere(batches: list) -> list:
     """Return the batches of all processes, those of rank 0 first; a process may have none."""
     if idist.get_world_size() == 1:
         return batches
@@ -366,8 +381,8 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
-    others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops.
-    All digits are kept, so that iqa_studies/check.py can compute the metrics again. A metric that is not defined is
+    others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops;
+    uncertainty, of a predicted distribution. All digits are kept, so that iqa_studies/check.py can compute the metrics again. A metric that is not defined is
     null in the JSON file.
     """
     table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})

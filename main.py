@@ -24,7 +24,7 @@ from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.card import models_table
 from iqa_training.evaluation import Evaluation
 from iqa_training.features import OnFeatures, check_frozen, with_features
-from iqa_training.labels import check_labels
+from iqa_training.labels import check_labels, fit_distribution
 from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
@@ -115,6 +115,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     model.to(memory_format=memory_format(data.sizes['train'][0]))
     if data.crops:
         data.crops.check_side(model.side)
+    fit_distribution(model, data)
     check_labels(args.values, data)
     if args.features == 'cached':
         data = with_features(args, data, model)
@@ -152,7 +153,8 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
     ranker = find_ranker(args, device, stop)
     if ranker is not None:
         warn_of_ranker(ranker, args, len(data.datasets['train']))
-    loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model))
+    loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model),
+                      model.distribution)
     average = averaged(model, args.ema) if args.ema else None
     trained = OnFeatures(model, data.pooled) if data.pooled else model
     if args.probe:

@@ -123,12 +123,15 @@ def create_supervised_trainer(model: nn.Module, optimizer: torch.optim.Optimizer
 
     def forward(model: nn.Module, images: tuple[Tensor, ...]):
         with torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None):
-            return network(*images)
+            if 'flipped' not in getattr(loss_fn, 'needs', ()):
+                return network(*images)
+            heads = network(*(torch.cat([image, image.flip(3)]) for image in images))
+            return [half for halves in zip(*(head.chunk(2) for head in heads), strict=True) for half in halves]
 
     def output(x, y, y_pred, loss: Tensor) -> dict:
         parts = {name: value.item() for name, value in getattr(loss_fn, 'parts', {}).items()}
         return {'loss': loss.item() / idist.get_world_size(), 'parts': parts,
-                'outputs': [head.detach() for head in y_pred]}
+                'outputs': [head.detach() for head in getattr(loss_fn, 'means', list)(y_pred)]}
 
     options = {'device': device, 'non_blocking': True, 'prepare_batch': prepare, 'output_transform': output,
                'gradient_accumulation_steps': accumulation_steps, 'model_fn': forward}
@@ -157,20 +160,23 @@ def initialize_apex(model: nn.Module, optimizer: torch.optim.Optimizer, opt_leve
 def create_supervised_evaluator(model: Network, metric: Metric, crops: Crops | None = None) -> Engine:
     """Return an engine that computes the model's outputs in eval mode, in float32, and updates the metric.
 
-    With `crops`, the metric gets the mean over the crops of an image, and their standard deviation. The engine does not
+    With `crops`, the metric gets the mean over the crops of an image, and their standard deviation; if the network
+    predicts distributions, their standard deviation (the root of the mean variance of the crops), too. It does not
     compute the metric's result: IQAperformance.evaluate does, for all processes at once, even if this process has no
     images.
     """
     def scores(model: Network, images: Sequence[Tensor]) -> Sequence[Tensor]:
         def score(*images: Tensor) -> Sequence[Tensor]:
-            return model(*model.prepare(images))
+            return model.measure(*model.prepare(images))
         return crops(score, *images[-model.inputs:]) if crops else score(*images)
 
-    def output(images, scores, heads: Sequence[Tensor]) -> tuple:
-        if not crops:
-            return heads, scores
-        heads = [head.cpu().double() for head in heads]
-        return [head.mean(1) for head in heads], scores, heads[metric.scored].std(1, correction=0)
+    def output(images, scores, outputs: Sequence[Tensor]) -> tuple:
+        outputs = [output.cpu().double() for output in outputs]
+        heads, deviations = outputs[:len(model.heads)], outputs[len(model.heads):]
+        more = {'spread': heads[metric.scored].std(1, correction=0)} if crops else {}
+        if deviations:
+            more['uncertainty'] = deviations[metric.scored].square().mean(1).sqrt()
+        return [head.mean(1) for head in heads], scores, more
     step = supervised_evaluation_step(model, prepare_batch=lambda batch, **_: batch, model_fn=scores,
                                       output_transform=output)
     engine = Engine(step)

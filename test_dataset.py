@@ -18,12 +18,14 @@ from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
 from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_networks.network import scored_first
+from iqa_results.charts import Panel, png
 from iqa_runtime.checkpoint import load_checkpoint, versions
 from iqa_runtime.distributed import device_of, is_main, processes
 from iqa_runtime.errors import UserError, command, one_line
-from iqa_runtime.files import Paths, check_outputs
+from iqa_runtime.files import Paths, check_outputs, replacing
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
+from iqa_runtime.reliability import NOMINAL, coverage
 from iqa_scoring.average import Average, average_of, performance_of
 from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
@@ -135,9 +137,28 @@ class Test:
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
                 'versions': versions(), 'mapping': scorer.mapping.name})
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
+        if performance.uncertainty is not None:
+            written.append(self.write_reliability(part, performance))
+            criteria = performance.criteria
+            print(f'Uncertainty: sharpness {criteria["sharpness"]:.4g} MOS units (mean standard deviation), coverage '
+                  f'error {criteria["coverage_error"]:.3f}')
         main_score = abs(performance.srocc) + abs(performance.plcc)
         print(f'{results_table(performance, heads)}\n|SROCC| + |PLCC| {main_score:.4f}\n'
               f'Predictions and metrics: {", ".join(map(str, written))}')
+
+    def write_reliability(self, part: str, performance: Performance) -> Path:
+        """Draw the share of the MOS inside intervals of the uncertainty over the nominal one; return the picture."""
+        seen = coverage(performance.pq, performance.sq, performance.uncertainty)
+        curves = {'seen': (100 * NOMINAL, 100 * seen), 'ideal': (100 * NOMINAL, 100 * NOMINAL)}
+        path = self.picture(part)
+        with replacing(path) as temporary:
+            temporary.write_bytes(png([Panel('Reliability of the uncertainty', 'nominal coverage, %',
+                                             '% of the MOS inside', curves)], 4, 4))
+        return path
+
+    def picture(self, part: str) -> Path:
+        """Return the file of the reliability plot."""
+        return Path(self.args.result_dir, f'{self.result_name(part)}-reliability.png')
 
     def result_name(self, part: str) -> str:
         """Return the name of the results: the run's, with the data set and the part if these are not its own."""
@@ -147,7 +168,7 @@ class Test:
     def outputs_of(self, part: str) -> dict[str, Paths]:
         """Return {option that sets their place: files} that the test of a part writes."""
         results = [Path(self.args.result_dir, f'{self.result_name(part)}.{kind}') for kind in ('csv', 'json')]
-        return {'--result_dir': results, '--report': self.args.values.get('report')}
+        return {'--result_dir': [*results, self.picture(part)], '--report': self.args.values.get('report')}
 
     def preprocess(self, checkpoint: dict) -> Preprocess:
         """Return the checkpoint's preprocessing with the first resize of the tested set, or else the options' one."""

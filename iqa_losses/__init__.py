@@ -12,9 +12,12 @@ from iqa_runtime.errors import UserError, pick
 from iqa_runtime.variants import Row, Variants
 
 ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
-INPUTS = {  # what losses are made of, by the name of the parameter: (N, 1), but for the last two
+INPUTS = {  # what losses are made of, by the name of the parameter: (N, 1), but for TABLES
     'y_pred': 'the predictions', 'y': 'the MOS', 'std': 'the standard deviations of the ratings (column std)',
-    'interval': 'the confidence intervals of the MOS (columns std and votes, of 2 votes or more)'}
+    'interval': 'the confidence intervals of the MOS (columns std and votes, of 2 votes or more)',
+    'flipped': 'the predictions of the mirrored images', 'log_variance': 'the output of a gaussian head',
+    'logits': 'the outputs of a histogram head', 'ratings': 'the share of the ratings at each level'}
+TABLES = {'logits', 'ratings'}  # (N, K)
 
 
 def terms_of(loss_type: str) -> dict[str, float]:

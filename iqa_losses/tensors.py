@@ -6,7 +6,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-from iqa_losses import INPUTS
+from iqa_losses import INPUTS, TABLES
 
 SHORT = {'y': 'MOS'}  # names of inputs in messages
 
@@ -55,7 +55,8 @@ def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tensors = {name: value for name, value in given.items() if name in INPUTS}
         first, *others = tensors
         for name in others:
-            given[first], given[name] = columns(tensors[first], tensors[name], SHORT.get(name, name))
+            shaped = tables if name in TABLES else columns
+            given[first], given[name] = shaped(tensors[first], tensors[name], SHORT.get(name, name))
         return in_float32(loss)(**given)
     return computed
 
@@ -77,3 +78,19 @@ def columns(y_pred: Tensor, y: Tensor, what: str = 'MOS') -> tuple[Tensor, Tenso
         raise ValueError(f'predictions {shapes[0]} and {what} {shapes[1]}: expected (N, 1) or (N,), of the same N, at '
                          'least 1')
     return y_pred.reshape(-1, 1), y.reshape(-1, 1)
+
+
+def tables(logits: Tensor, ratings: Tensor, what: str = 'ratings') -> tuple[Tensor, Tensor]:
+    """Return outputs and ratings as they are; ValueError that names both shapes if they are not (N, K), alike.
+
+    >>> [table.shape for table in tables(torch.ones(3, 5), torch.ones(3, 5))]
+    [torch.Size([3, 5]), torch.Size([3, 5])]
+
+    Args:
+        logits: outputs of a histogram head, (N, K).
+        ratings: shares of the ratings, (N, K).
+        what: name of `ratings` in the error.
+    """
+    if logits.shape != ratings.shape or logits.ndim != 2 or not logits.numel():
+        raise ValueError(f'logits {tuple(logits.shape)} and {what} {tuple(ratings.shape)}: expected (N, K), alike')
+    return logits, ratings

@@ -42,3 +42,5 @@ class Entry(Row):
 NETWORKS = Variants('architecture', 'register_model', ['IQAmodel.py', 'iqa_networks/*.py'], Entry,
                     find=lambda name: look_up('IQAmodel:entry_of')(name))
 register_model = NETWORKS.register
+HEADS = Variants('head', 'head', ['iqa_networks/distribution.py'])  # what a network predicts, beside or as the score
+head = HEADS.register

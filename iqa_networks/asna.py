@@ -51,6 +51,7 @@ class ASNA(Network):
     """
 
     inputs, normalise, any_size = 2, 'half-bgr', False
+    last = ('dense3',)
     l2_layers = MappingProxyType({'dense': ('dense1',), 'conv': ('stem', *ENCODER, *DECODER, *DOWN)})
 
     def __init__(self, nfs: Sequence[int], kss: Sequence[int], leaky_slope: float, dense_num: int, dropout: float,

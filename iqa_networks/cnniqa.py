@@ -33,6 +33,7 @@ class CNNIQA(Network):
     normalise = 'none'
     trunk = 'conv1'
     width = 100
+    last = ('fc3',)
 
     def __init__(self, dropout: Share = .5):
         super().__init__()
@@ -101,7 +102,7 @@ class CNNIQA(Network):
                     ((w, inside.shape[3]), (h, inside.shape[2])) for rest in (0, 1)]
             pooled.append(F.pad(inside, more, 'replicate'))
         extremes = torch.cat([pooled[0], -pooled[1]], 1)
-        return self.regress(extremes.permute(0, 2, 3, 1))[head][..., 0]
+        return self.mean(self.regress(extremes.permute(0, 2, 3, 1))[head])[..., 0]
 
     def other_names(self) -> dict[str, dict[str, str]]:
         """Return the names in checkpoints of the code published with SVD-CNNIQA, if layers are factored.

@@ -58,6 +58,7 @@ class HyperIQA(Network):
     side = SIDE
     any_size = False
     trunk = 'res'
+    last = ('fc5w_fc', 'fc5b_fc')
 
     def __init__(self, backbone: BackboneName = 'resnet50', weights: str | Path | None = None):
         super().__init__()
@@ -112,7 +113,7 @@ class HyperIQA(Network):
         for i, (inputs, outputs) in enumerate(pairwise(SIZES), start=1):
             matrix = self.get_submodule(f'fc{i}w_conv')(maps).reshape(-1, outputs, inputs)
             layers.append((matrix, self.get_submodule(f'fc{i}b_fc')(mean)))
-        return [*layers, (self.fc5w_fc(mean)[:, None], self.fc5b_fc(mean))]
+        return [*layers, (self.fc5w_fc(mean).unflatten(1, (-1, SIZES[-1])), self.fc5b_fc(mean))]
 
     @staticmethod
     def target(described: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

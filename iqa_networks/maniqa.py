@@ -52,6 +52,7 @@ class MANIQA(Network):
 
     normalise = 'half'
     any_size = False
+    last = ('fc_score.3',)
 
     def __init__(self, vit: str, hidden: int, dropout: Share, img_size: Side, checkpoint_activations: bool = False,
                  weights: str | Path | None = None):
@@ -80,17 +81,27 @@ class MANIQA(Network):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return (score,), (N, 1) (see the class)."""
-        f, w = self.patches(x)
-        return ((f * w).sum((1, 2)) / w.sum((1, 2)))[:, None],
+        f, w = self.weighed(x)
+        return ((f * w).sum((2, 3)) / w.sum((1, 2))).T,
+
+    def predict(self, distribution: nn.Module) -> None:
+        """Let the patches predict distributions, whose outputs have no ReLU at their end."""
+        super().predict(distribution)
+        self.fc_score[-1] = nn.Identity()
 
     def patches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the score f and the weight w of every patch, each (N, grid, grid), in float32 or float64."""
+        f, w = self.weighed(x)
+        return self.mean(f.movedim(0, -1))[..., 0], w
+
+    def weighed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs (C, N, grid, grid) and weights (N, grid, grid) of all patches, in float32 or float64."""
         check_side(x, self.side, ', or another --img_size')
         x = self.features(x)
         x = self.conv1(self._attend(self.tablock1, x).unflatten(2, (self.grid, self.grid)))
         x = self._attend(self.tablock2, self.swintransformer1(x).flatten(2))
         x = self.swintransformer2(self.conv2(x.unflatten(2, (self.grid, self.grid)))).permute(0, 2, 3, 1)
-        f, w = (head(x)[..., 0] for head in (self.fc_score, self.fc_weight))
+        f, w = self.fc_score(x).movedim(-1, 0), self.fc_weight(x)[..., 0]
         wide = torch.promote_types(f.dtype, torch.float32)  # sums over patches are inaccurate in half precision
         return f.to(wide), w.to(wide)
 

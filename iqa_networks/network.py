@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iqa_networks.normalise import NORMALISATIONS, memory_format
+from iqa_runtime.errors import UserError
 
 
 class Network(nn.Module):
@@ -31,6 +32,9 @@ class Network(nn.Module):
             network has no such halves.
         width: count of the numbers in `described(*pooled)` of an image; for networks with a trunk.
         frozen: names of the modules that stay in eval mode in training: frozen batch normalisations.
+        last: names of the layers whose outputs are those of the heads.
+        distribution: what each head predicts (iqa_networks/distribution.py), from outputs (N, C) instead of (N, 1);
+            None: a score alone.
     """
 
     inputs: int = 1
@@ -42,6 +46,37 @@ class Network(nn.Module):
     trunk: str | None = None
     width: int = 0
     frozen: Sequence[str] = ()
+    last: Sequence[str] = ()
+
+    def __init__(self):
+        super().__init__()
+        self.distribution: nn.Module | None = None
+
+    def predict(self, distribution: nn.Module) -> None:
+        """Let the heads predict a distribution: the last layers, drawn anew, have as many outputs as it needs of each.
+
+        Args:
+            distribution: a row of HEADS (iqa_networks/distribution.py).
+        """
+        if not self.last:
+            raise UserError(f'--head: {type(self).__name__} does not say which layers are its last (Network.last)')
+        for name in self.last:
+            for path, layer in list(self.get_submodule(name).named_modules(prefix=name)):
+                if isinstance(layer, nn.Linear):
+                    self.set_submodule(path, type(layer)(layer.in_features, layer.out_features * distribution.outputs))
+                elif isinstance(layer, nn.BatchNorm1d):
+                    self.set_submodule(path, nn.BatchNorm1d(layer.num_features * distribution.outputs))
+        self.distribution = distribution
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """Return the scores (..., 1) of a head's outputs (..., C)."""
+        return raw if self.distribution is None else self.distribution.mean(raw)
+
+    def measure(self, *images: Tensor) -> list[Tensor]:
+        """Return the scores (N, 1) of the heads and, of distributions, the standard deviation (N, 1) of each head."""
+        heads = self(*images)
+        deviations = [] if self.distribution is None else [self.distribution.deviation(head) for head in heads]
+        return [*map(self.mean, heads), *deviations]
 
     @property
     def backbone(self) -> nn.Module | None:

@@ -214,7 +214,9 @@ def decorated(source: str, decorator: str) -> Iterator[tuple[ast.FunctionDef | a
 def parameters_of(node: ast.FunctionDef | ast.ClassDef, given: Mapping[str, object]) -> Iterator[Parameter]:
     """Yield the options of a function or class; `given`: defaults that replace those of its signature."""
     function = node if isinstance(node, ast.FunctionDef) else next(
-        one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__')
+        (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == '__init__'), None)
+    if function is None:  # a class without options
+        return
     arguments = [*function.args.args, *function.args.kwonlyargs]
     defaults = [*[None] * (len(function.args.args) - len(function.args.defaults)), *function.args.defaults,
                 *function.args.kw_defaults]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from iqa_runtime.errors import UserError
 from iqa_scoring.scorer import Mapping, Scale, Scorer
 from iqa_scoring.views import VIEWS
-from IQAperformance import IQAPerformance, Performance
+from IQAperformance import MORE, IQAPerformance, Performance
 
 
 class Average(Scorer):
@@ -50,16 +50,19 @@ class Average(Scorer):
             raise TypeError('views are of 8-bit images: give a path, a PIL image or a uint8 array')
         return torch.stack([scorer.score(image, reference, as_loss) for scorer in self.scorers]).mean(0)
 
-    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the mean scores (N,) in MOS units, the mean raw outputs (N, 1) and the mean spread over crops (N,)."""
-        total, count = np.zeros((len(pixels[0]), 3)), 0
+    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mean scores (N,) in MOS units, the mean raw outputs (N, 1), spreads over crops, and uncertainties.
+
+        Of spreads (N,) the mean is returned, of uncertainties (N,) the root of the mean square.
+        """
+        total, count = np.zeros((len(pixels[0]), 4)), 0
         for view in views_of(pixels, self.views):
             for scorer in self.scorers:
-                scores, heads, spread = scorer.measure_crops(*view)
-                total += np.stack([scores, heads[:, 0], spread], 1)
+                scores, heads, spread, uncertainty = scorer.measure_crops(*view)
+                total += np.stack([scores, heads[:, 0], spread, uncertainty ** 2], 1)
                 count += 1
-        scores, raw, spread = (total / count).T
-        return scores, raw[:, None], spread
+        scores, raw, spread, variance = (total / count).T
+        return scores, raw[:, None], spread, np.sqrt(variance)
 
 
 def average_of(scorers: list[Scorer], views: str, files: list[Path]) -> Scorer:
@@ -88,6 +91,7 @@ def performance_of(average: Average, loader: DataLoader) -> Performance:
     """Return the performance of the mean scores on a loader's images, its arrays in the data set's order."""
     metric = IQAPerformance('test', (1.,), (0.,))
     for images, (mos, std) in loader:
-        scores, _, spread = map(torch.from_numpy, average.measure_crops(*images[-average.inputs:]))
-        metric.update((scores, (mos, std), *([] if spread.isnan().all() else [spread])))
+        scores, _, *more = map(torch.from_numpy, average.measure_crops(*images[-average.inputs:]))
+        known = {name: values for name, values in zip(MORE, more, strict=True) if not values.isnan().all()}
+        metric.update((scores, (mos, std), known))
     return metric.compute().in_order(loader.batch_sampler.order)

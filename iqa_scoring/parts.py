@@ -37,7 +37,7 @@ from iqa_scoring.tables import COLUMNS, check_reference, others
 KEY = b'linearity_iqa'
 FILES = 4096  # files of a list in a part
 ROWS = 8192   # rows in memory, which make a row group
-NUMBERS = ('score', 'raw', 'percentile', 'mos_min', 'mos_max', 'spread')
+NUMBERS = ('score', 'raw', 'percentile', 'mos_min', 'mos_max', 'spread', 'uncertainty')
 
 
 @dataclass(frozen=True)

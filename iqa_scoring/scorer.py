@@ -314,29 +314,36 @@ class Scorer:
         """Return raw outputs (N, heads) float64, the scored head first; see `measure_crops`."""
         return self.measure_crops(*pixels)[1]
 
-    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return scores, raw outputs and the spread over crops, all float64, of preprocessed uint8 (N, 3, H, W).
+    def measure_crops(self, *pixels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return scores, raw outputs, spread over crops and uncertainty, float64, of preprocessed uint8 (N, 3, H, W).
 
         A full-reference network takes two: reference and distorted.
 
         Returns:
-            scores (N,) in MOS units, raw outputs (N, heads), the scored head first, and the standard deviation (N,) of
-            the scores of the crops, nan if whole images are scored. With crops, a raw output is the mean over them.
+            scores (N,) in MOS units, raw outputs (N, heads), the scored head first, and two standard deviations (N,) in
+            MOS units, nan if there are none: of the scores of the crops, and of the distribution that the network
+            predicts. With crops, a raw output is the mean over them, and a variance too.
         """
         with torch.inference_mode(), self.scoring() as network:
-            outputs = scored_first(self.outputs(network, *_of_one_size(pixels)), self.head)
-            heads = [head.cpu().double().numpy() for head in outputs]
+            outputs = [output.cpu().double().numpy() for output in self.outputs(network, *_of_one_size(pixels))]
+        count = len(self.network.heads)
+        heads, deviations = scored_first(outputs[:count], self.head), outputs[count:]
         raw = np.stack([head.mean(1) for head in heads], 1)
-        spread = self.mapping(heads[0]).std(1) if self.crops else np.full(len(raw), np.nan)
-        return self.mapping(raw[:, 0]), raw, spread
+        unknown = np.full(len(raw), np.nan)
+        spread = self.mapping(heads[0]).std(1) if self.crops else unknown
+        deviation = np.sqrt(np.square(deviations[self.head]).mean(1)) if deviations else unknown
+        uncertainty = np.abs(self.mapping(raw[:, 0] + deviation) - self.mapping(raw[:, 0] - deviation)) / 2
+        return self.mapping(raw[:, 0]), raw, spread, uncertainty
 
     def outputs(self, network: Network, *images: Tensor) -> Sequence[Tensor]:
-        """Return the raw outputs of each head, (N, 1), or (N, crops) if images are scored by crops.
+        """Return the raw scores of each head, (N, 1), or (N, crops) if images are scored by crops.
+
+        Of a network that predicts distributions, their standard deviations follow.
 
         Images are as in `Network.prepare`, and keep their gradient; `network` is that of `scoring`.
         """
         def score(*images: Tensor) -> Sequence[Tensor]:
-            return network(*network.prepare(images))
+            return network.measure(*network.prepare(images))
         return self.crops(score, *images) if self.crops else score(*images)
 
     def local(self, pixels: Tensor, window: int) -> Tensor | tuple[Tensor, Tensor]:
@@ -346,7 +353,7 @@ class Scorer:
         """
         with torch.inference_mode(), self.scoring() as network:
             if self.crops and (network.side or not hasattr(network, 'local')):
-                return self.crops.local(lambda crops: network(*network.prepare(crops)), pixels, self.head)
+                return self.crops.local(lambda crops: network.measure(*network.prepare(crops)), pixels, self.head)
             return network.local(*network.prepare(pixels), window, self.head)
 
     @contextmanager

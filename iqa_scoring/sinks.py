@@ -186,6 +186,8 @@ def sentence(row: dict, scale: Scale) -> str:
              f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
     if row['spread'] is not None:
         lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')
+    if row['uncertainty'] is not None:
+        lines.append(f'The uncertainty of the score is {row["uncertainty"]:.4g}, a standard deviation')
     if row['outside']:
         lines.append(f'The score lies {row["outside"]} that range: the image is unlike those rated for training')
     lines += [f'Note: {row["note"]}'] if row['note'] else []

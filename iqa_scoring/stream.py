@@ -45,6 +45,7 @@ class Sample:
     error: str = ''                      # why there is no score
     score: float | None = None           # in MOS units
     spread: float | None = None          # standard deviation over the crops, in MOS units; None without crops
+    uncertainty: float | None = None     # that of the predicted distribution; None of a network that predicts a score
     reference: str = ''                  # of a pair: the path of the reference, its pixels, thumbnails of both
     reference_pixels: torch.Tensor | None = None
     reference_thumbnail: bytes = b''
@@ -235,7 +236,7 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
     inputs = [torch.stack(images) for images in zip(*(sample.inputs for sample in batch), strict=True)]
     pixels = inputs[-1]
     try:
-        scores, heads, spreads = scorer.measure_crops(*inputs)
+        scores, heads, *deviations = scorer.measure_crops(*inputs)
         grids = quality_maps(scorer, pixels, window) if window else [None] * len(batch)
     except torch.OutOfMemoryError:
         raise UserError(f'not enough memory on {scorer.device} for {len(batch)} images of {pixels.shape[3]}x'
@@ -244,14 +245,14 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
         for sample in batch:
             sample.error = f'{pixels.shape[3]}x{pixels.shape[2]} pixels: ' + str(error).strip().splitlines()[0]
         return
-    for sample, score, raw, spread, grid in zip(batch, scores, heads, spreads, grids, strict=True):
+    for sample, score, raw, grid, *known in zip(batch, scores, heads, grids, *deviations, strict=True):
         if not np.isfinite(raw).all():
             sample.error = f"the network's output for it is {raw[~np.isfinite(raw)][0]:g}, which is not a score"
         elif grid is not None and not np.isfinite(grid).all():
             sample.error = 'its quality map holds numbers that are not finite'
         else:
             sample.score, sample.heads, sample.grid = float(score), raw, grid
-            sample.spread = float(spread) if np.isfinite(spread) else None
+            sample.spread, sample.uncertainty = (float(one) if np.isfinite(one) else None for one in known)
 
 
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
@@ -261,4 +262,5 @@ def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
             'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
             'map': text(map_path) if map_path else None, 'note': sample.note, 'reference': text(sample.reference),
-            'spread': sample.spread, 'shard': text(sample.shard), 'key': text(sample.key)}
+            'spread': sample.spread, 'uncertainty': sample.uncertainty, 'shard': text(sample.shard),
+            'key': text(sample.key)}

@@ -15,6 +15,7 @@ The columns of a CSV and the keys of a JSON line:
     reference         the reference that a full-reference network compared the image with
     digest            of the weights and everything else that determines a score (see parts.digest_of)
     spread            standard deviation of the scores of an image's crops, if it is scored by crops
+    uncertainty       standard deviation of the distribution that the network predicts, if it predicts one, in MOS units
 
 Scores have 6 significant digits in a CSV (iqa_runtime.tables.digits), and all digits in JSON. An unknown value (such as
 the training MOS in a checkpoint of the original package) is empty in a CSV, null in JSON. A score is always a finite
@@ -44,7 +45,7 @@ from iqa_runtime.names import cell, from_cell, text
 from iqa_runtime.tables import digits
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
-           'note', 'reference', 'digest', 'spread')
+           'note', 'reference', 'digest', 'spread', 'uncertainty')
 
 
 def _csv_line(row: dict) -> str:

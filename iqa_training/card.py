@@ -124,7 +124,16 @@ def metrics(checkpoint: Mapping) -> list[str]:
     titles = [criterion_title(name).replace('|', r'\|') for name in CRITERIA]
     return [f'| | {" | ".join(titles)} |', '|---' * (len(CRITERIA) + 1) + '|', *rows, '',
             'Criteria of the scored head; RMSE in MOS units. Brackets: 95 % bootstrap intervals over images. The epoch '
-            'was chosen on val; the line to MOS comes from train.']
+            'was chosen on val; the line to MOS comes from train.', *_uncertainty(checkpoint)]
+
+
+def _uncertainty(checkpoint: Mapping) -> list[str]:
+    """Return the line on the uncertainty of a network that predicts distributions."""
+    parts = [f'{part} {_criterion(checkpoint, part, "sharpness")} (coverage error '
+             f'{_criterion(checkpoint, part, "coverage_error")})' for part in PARTS
+             if 'sharpness' in checkpoint['metrics'].get(part, {})]
+    return ['', f'Uncertainty: the mean standard deviation of the predictions, in MOS units: {", ".join(parts)}.'
+            ] if parts else []
 
 
 def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
@@ -132,7 +141,7 @@ def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
         return '-'
     low, high = checkpoint.get('intervals', {}).get(part, {}).get(name, (None, None))
-    if value < 0 and CRITERIA[name].correlation:
+    if value < 0 and name in CRITERIA and CRITERIA[name].correlation:
         value, low, high = -value, high and -high, low and -low
     return f'{value:.4f}' if low is None else f'{value:.4f} [{low:.4f}, {high:.4f}]'
 

@@ -36,7 +36,7 @@ class OnFeatures(Network):
 
     def __init__(self, network: Network, inputs: int):
         super().__init__()
-        self.network, self.inputs, self.heads = network, inputs, network.heads
+        self.network, self.inputs, self.heads, self.distribution = network, inputs, network.heads, network.distribution
 
     def prepare(self, pooled: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the features on the network's device."""

@@ -1,7 +1,9 @@
-"""Labels that losses need beside the MOS: check before the training that the data set has them."""
+"""Labels that losses and heads need beside the MOS: check before the training that the data set has them."""
 from collections.abc import Mapping
+from dataclasses import replace
 
 from iqa_losses import INPUTS, LOSSES, chosen
+from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
 from IQAdataset import Data
 
@@ -11,9 +13,28 @@ def check_labels(options: Mapping, data: Data) -> None:
     labels = data.datasets['train'].labels
     known = {'std': labels.std, **labels.more}
     for name in chosen(options):
-        for need in set(LOSSES[name].needs()) - {'y_pred', 'y'}:
+        for need in set(LOSSES[name].needs()) & {'std', 'interval', 'ratings'}:
             images = len(labels.mos)
             missing = int(known[need].isnan().any(1).sum()) if need in known else images
             if missing:
                 of = '' if missing == images else f' of {missing} of its {images} training images'
                 raise UserError(f'--loss_type {name} needs {INPUTS[need]}: {data.name} does not have them{of}')
+
+
+def fit_distribution(network: Network, data: Data) -> None:
+    """Place the levels of a network's histograms on the MOS, and add the training images' own histograms to the labels.
+
+    Raises UserError if the data set has neither ratings nor std, or ratings at another number of levels.
+    """
+    if not hasattr(network.distribution, 'fit'):
+        return
+    dataset, levels = data.datasets['train'], network.distribution.outputs
+    labels = dataset.labels.onto(data.target, data.target.scale)
+    ratings = labels.more.get('ratings')
+    if ratings is not None and ratings.shape[1] != levels:
+        raise UserError(f'--levels {levels}: {data.name} has ratings at {ratings.shape[1]} levels')
+    if ratings is None and labels.std.isnan().any():
+        raise UserError('--head histogram needs counts of the ratings (columns c1 ... cK) or their standard deviations '
+                        f'(column std): {data.name} does not have them of all its training images')
+    ratings = network.distribution.fit(labels.mos, labels.std, ratings)
+    dataset.labels = replace(dataset.labels, more={**dataset.labels.more, 'ratings': ratings})

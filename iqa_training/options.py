@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from iqa_data import options as of_data
-from iqa_losses import LOSSES
-from iqa_networks import NETWORKS
+from iqa_losses import LOSSES, chosen
+from iqa_networks import HEADS, NETWORKS
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, look_up, named, number, positive, seed, weight, whole
 from iqa_runtime.options import Command, Options, group, machine, options_of
@@ -46,10 +46,16 @@ def network(add) -> None:
              'are tried, and validation chooses')
     add('--pretrained', metavar='FILE', help='initial weights of the network: a checkpoint, or a state dict of '
                                              'torchvision or pyiqa')
+    add('--head', type=choice('iqa_networks:HEADS', 'head'), metavar='{score,histogram,gaussian}', default='score',
+        help='what is predicted: a score, or a distribution of ratings, whose mean is the score and whose spread its '
+             'uncertainty: a histogram over --levels, or a normal distribution')
 
 
 networks = options_of('networks', 'options that some networks take', NETWORKS, pool='-pl', use_bn_end='-ubne', P6='-P6',
                       P7='-P7')
+
+
+heads = options_of('heads', 'options that some heads take', HEADS)
 
 
 @group('svd', 'SVD-CNNIQA: factored layers', trained=True)
@@ -81,6 +87,23 @@ def check_loss(args: Options) -> None:
     """Raise UserError if all weights of --alpha or --beta are 0, which leaves nothing to minimise."""
     if sum(args.alpha) == 0 or sum(args.beta) == 0:
         raise UserError('--alpha and --beta each need a weight above 0')
+    needs = {need: name for name in chosen(args.values) for need in LOSSES[name].needs()}
+    for head, row in HEADS.items():
+        need = getattr(row.build, 'needs', None)
+        if need in needs and args.head != head:
+            raise UserError(f'--loss_type {needs[need]} needs --head {head}')
+        if need and need not in needs and args.head == head:
+            able = [name for name, loss in LOSSES.items() if need in loss.needs()]
+            raise UserError(f'--head {head} needs a loss that trains its distribution, alone or in a sum: --loss_type '
+                            f'{" or ".join(able)}')
+    if args.features == 'cached' and 'flipped' in needs:
+        raise UserError(f'--features cached: {needs["flipped"]} needs mirror images in each step: leave one out')
+    if args.probe and args.head != 'score':
+        raise UserError(f'--probe {args.probe} fits a score: leave out --head {args.head}')
+    others = set(needs) - {'y_pred', 'y', 'std'}
+    if args.val_criterion == 'loss' and others:
+        raise UserError(f'--val_criterion loss: {needs[min(others)]} is not computed in validation; expected another '
+                        'criterion')
 
 
 @group('loss', 'the loss', trained=True, check=check_loss)
@@ -88,7 +111,8 @@ def loss(add) -> None:
     add('-lt', '--loss_type', type=named('iqa_losses:loss_type'), default='norm-in-norm',
         help='norm-in-norm, min-max-norm, mean-norm, scaling, linearity; mae, mse, huber, charbonnier, logcosh, '
              'epsilon; plcc, ccc; monotonicity, macs; rank-hinge, ranknet, tres, mixed; fidelity, fidelity-std, '
-             'thurstone-bce, thurstone-bce-std; soft-srocc, neuralsort (docs/losses.md); or a sum with weights: '
+             'thurstone-bce, thurstone-bce-std; soft-srocc, neuralsort; consistency; emd, soft-label, coral of '
+             '--head histogram, nll of --head gaussian (docs/losses.md); or a sum with weights: '
              'mse+plcc:.5; Lp is an old name of norm-in-norm')
     add('-b', '--beta', type=weight, nargs='+', default=[.1, .1, 1.], metavar='B',
         help='weights of the heads: level 6, level 7, both; a network with one head uses the last')
@@ -230,7 +254,7 @@ def recording(add) -> None:
         help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 
 
-NETWORK = (network, networks, svd, lora)
+NETWORK = (network, networks, heads, svd, lora)
 LOSS = (loss, losses)
 TRAINING = (training, validation, optimizer, optimizers, computing, schedule, schedules)
 

@@ -111,6 +111,12 @@ def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
     return [(part, [cell(found[part], name) for name in CRITERIA]) for part in PARTS if part in found]
 
 
+def uncertainty_of(checkpoint: Mapping) -> str:
+    """Return the sharpness of each part in words, of a network that predicts distributions; '' for others."""
+    found = {part: metrics.get('sharpness') for part, metrics in checkpoint.get('metrics', {}).items()}
+    return ', '.join(f'{part} {value:.4g}' for part, value in found.items() if isinstance(value, float))
+
+
 def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
     """Return the page; Jinja2 escapes all text in it."""
     from markupsafe import Markup
@@ -120,7 +126,8 @@ def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel
         marked=any(panel.mark is not None for panel in panels),
         scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
         criteria=list(map(criterion_title, CRITERIA)),
-        metrics=metrics_of(checkpoint), epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
+        metrics=metrics_of(checkpoint), uncertainty=uncertainty_of(checkpoint),
+        epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
         epochs=options.get('epochs'), dataset=checkpoint.get('dataset', options.get('dataset')),
         split={part: len(names) for part, names in checkpoint.get('split', {}).items()},
         split_hash=checkpoint.get('split_hash'), mos=checkpoint.get('mos'),

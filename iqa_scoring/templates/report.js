@@ -40,7 +40,7 @@ function named(name) {
 }
 
 function table() {
-  const columns = ['name', 'score', 'raw', 'percentile', 'outside', 'mos'].filter(
+  const columns = ['name', 'score', 'raw', 'percentile', 'outside', 'uncertainty', 'mos'].filter(
     name => cards.length && name in cards[0].dataset);
   const cell = (card, name) => quoted(name === 'name' ? named(card.dataset.name) : card.dataset[name]);
   return [columns, ...shown().map(card => columns.map(name => cell(card, name)))]
