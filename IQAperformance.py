@@ -382,8 +382,8 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
     others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops;
-    uncertainty, of a predicted distribution. All digits are kept, so that iqa_studies/check.py can compute the metrics again. A metric that is not defined is
-    null in the JSON file.
+    uncertainty, of a predicted distribution. All digits are kept, so that iqa_studies/check.py can compute the metrics
+    again. A metric that is not defined is null in the JSON file.
     """
     table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
