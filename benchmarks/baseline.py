@@ -1,4 +1,4 @@
-"""What the paper's package does, written here to be measured against; and what the benchmarks share.
+"""Provide the baseline of the benchmarks, which works as the paper's package does, and their shared functions.
 
 Decode all images up front in one thread and keep them as PIL images; convert and normalise each in float on the CPU;
 evaluate one image at a time without workers; contiguous memory format.
@@ -74,14 +74,14 @@ def write_labels(path: Path, images: list[Path]) -> None:
 
 
 def forward_flops(architecture: str, size: tuple[int, int]) -> int:
-    """Count the floating-point operations of an image's way through the network."""
+    """Count the floating-point operations of a forward pass of one image."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         IQAModel(architecture).eval()(torch.zeros(1, 3, *size))
     return counter.get_total_flops()
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Return the least time of several runs: that of the machine when nothing else uses it."""
+    """Return the least time of several runs, which other work on the machine disturbs least."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -90,7 +90,7 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     return min(times)
 
 
-work: dict[str, Callable[[], object]] = {}  # what this process can measure, by name
+work: dict[str, Callable[[], object]] = {}  # name -> work that this process can measure
 
 
 def measure(what: str) -> float:

@@ -1,4 +1,4 @@
-"""Training steps on a GPU, one improvement after the other: images/s, memory, and what is left to the floor.
+"""Measure training steps on a GPU, one improvement after the other: images/s, memory, and the share of the floor.
 
     python benchmarks/gpu.py [--architecture resnext101_32x8d] [--batch_sizes 8 64] [--steps 20]
 
@@ -66,7 +66,7 @@ def step_of(way: Way, args: argparse.Namespace, batch_size: int) -> Callable[[],
 
 
 def finish(device: str) -> None:
-    """Wait until the device has done all that it was asked."""
+    """Wait until the device has finished all its work."""
     if device.startswith('cuda'):
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""Whole runs of main.py on more and more images: the time to the first step, the time of an epoch, and memory.
+"""Measure whole runs of main.py on growing data sets: time to the first step, time of an epoch, and memory.
 
     python benchmarks/growth.py [--images 200] [--doublings 3] [--start 400]
 
@@ -52,7 +52,7 @@ def run(folder: Path, paths: list[Path], size: tuple[int, int], epochs: int) -> 
 
 
 def starts(args: argparse.Namespace, folder: Path) -> None:
-    """Seconds to the first step of a first and of a second start, and what the baseline's decoding alone takes."""
+    """Print the seconds to the first step of a first and a second start, and of the baseline's decoding alone."""
     paths = photographs(args.folder / 'photographs', args.start)
     started = time.perf_counter()
     Baseline(paths)
@@ -63,7 +63,7 @@ def starts(args: argparse.Namespace, folder: Path) -> None:
 
 
 def growth(args: argparse.Namespace, folder: Path) -> None:
-    """The table of runs, each on twice as many images as the one before."""
+    """Print the table of runs, each on twice as many images as the one before."""
     print('\n| images | first step after | an epoch | per image | own memory at most |\n|---|---|---|---|---|')
     for count in (args.images * 2 ** i for i in range(args.doublings + 1)):
         paths = photographs(args.folder / 'small', count, (48, 64))

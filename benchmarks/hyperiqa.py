@@ -1,10 +1,10 @@
-"""HyperIQA's training on the CPU: epochs of 25 crops an image, and steps with each image's own layers.
+"""Measure HyperIQA's training on the CPU: epochs of 25 crops per image, and steps with layers for each image.
 
     python benchmarks/hyperiqa.py [--images 8] [--batch 4] [--rounds 3]
 
-An epoch is what reaches the network: JPEGs of 1024x768 resized to 512x384, flipped and cropped to 224x224, 25 times
-each. The baseline decodes an image for every crop; ours decodes it once, which is in its time. The baseline's step
-sends the target network through grouped convolutions, with a group for each image, as the published code does.
+An epoch is the data without the network: JPEGs of 1024x768, resized to 512x384, flipped and cropped to 224x224, 25
+times each. The baseline decodes an image for every crop; ours decodes it once, which its time includes. The baseline's
+step computes the target network by grouped convolutions, with a group for each image, as the published code does.
 """
 import os
 from pathlib import Path

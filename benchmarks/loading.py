@@ -1,4 +1,4 @@
-"""How fast images come, how long a start takes, and how memory grows: ours against the baseline.
+"""Measure the loading of images, the time of a start, and the growth of memory, against the baseline.
 
     python benchmarks/loading.py
 """
@@ -24,7 +24,7 @@ BATCH = 8
 
 
 def starts(paths: list[Path], cache: Path) -> None:
-    """Milliseconds an image until the images are there: decoded by the baseline, by us, and opened by us later."""
+    """Print milliseconds per image of decoding, by the baseline and by us, and of opening the decoded images later."""
     started = time.perf_counter()
     Baseline(paths)
     baseline = time.perf_counter() - started
@@ -60,7 +60,7 @@ def as_data(paths: list[Path], cache: Path, size: tuple[int, int] = SIZE):
 
 
 def large_set(folder: Path, count: int) -> None:
-    """A second start on as many images as KonIQ-10k has, and this process's memory with few and with all."""
+    """Print the time of a second start on as many images as KonIQ-10k has, and memory with a tenth and with all."""
     small = (32, 32)
     paths = photographs(folder / 'many', count, small)
     few = as_data(paths[:count // 10], folder / 'cache', small)

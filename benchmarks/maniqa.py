@@ -1,10 +1,10 @@
-"""MANIQA's forward pass over the plain way, and the memory of a training step with and without kept activations.
+"""Measure MANIQA's forward pass against a plain one, and a training step's memory with and without kept activations.
 
     python benchmarks/maniqa.py [--network maniqa_384] [--img_size 384] [--rounds 5] [--device cuda]
 
-The plain way computes all blocks of the vision transformer, and attention as two products with a softmax between. The
-two are measured in turn and the medians compared. A training step (forward, backward; batch 1) runs in a process of its
-own for each way, whose peak of memory is read at its end.
+The plain pass computes all blocks of the vision transformer, and attention as two products with a softmax in between.
+The two are measured in turn, and their medians are compared. For each setting, a training step (forward, backward;
+batch 1) runs in a process of its own, whose peak memory is read at its end.
 """
 import argparse
 import time
@@ -22,13 +22,13 @@ from IQAmodel import create_model, list_models
 
 
 def plain_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False):
-    """Attention with its matrix: softmax(q k^T / sqrt(d) + mask) v."""
+    """Compute attention by its matrix: softmax(q k^T / sqrt(d) + mask) v."""
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -.5
     return (logits if attn_mask is None else logits + attn_mask).softmax(-1) @ v
 
 
 def plain(network, x):
-    """The network's score by all blocks and plain attention."""
+    """Return the network's score, computed by all blocks and plain attention."""
     def all_blocks(images):
         taps = network.vit.forward_intermediates(images, indices=list(maniqa.TAPS), output_fmt='NLC')[1]
         return torch.cat(taps, 2).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Pairs of reference and distorted image: loading from the cache over decoding, and memory and speed of 22 views.
+"""Measure pairs of reference and distorted image: the cache against decoding, and memory and speed of 22 views.
 
     python benchmarks/pairs.py [--architecture asna_simple] [--pairs 1024] [--device cuda]
 
@@ -7,7 +7,7 @@ Writes pairs of BMP files of 288x288, eight distorted images to a reference, to 
     loading   pairs/s of the training loader from the cache, and decoding both files each time, and their ratio
     step      pairs/s of a training step, MSE and Adam, batch 16
     views     pairs x views/s of test_demo.py's scoring, batches over one pair at a time
-    memory    the most that a process holds which scores an eighth of the pairs, and all of them, 22 views each
+    memory    peak memory of a process that scores an eighth of the pairs, and of one that scores all, 22 views each
 """
 import argparse
 import multiprocessing
@@ -63,7 +63,7 @@ def data_of(folder: Path, cache: str) -> Data:
 
 
 def rate(work: Callable[[], int], rounds: int) -> float:
-    """Return how many things a second the work does, the median of the rounds after a first one."""
+    """Return the items that the work completes per second, the median of the rounds after a first one."""
     work()
     rates = []
     for _ in range(rounds):
@@ -100,7 +100,7 @@ def step(folder: Path, architecture: str, device: str, rounds: int) -> float:
 
 
 def scored(architecture: str, device: str, pairs: list[tuple[str, str]], batch_size: int) -> int:
-    """Score the pairs, 22 views each; return how many views."""
+    """Score the pairs, 22 views each; return the number of views."""
     keep_freed_memory(device)
     scorer = Average([Scorer(create_model(architecture), {'k': [1.], 'b': [0.]}, Preprocess(), device)], 'asna')
     samples = list(score_files(scorer, pairs, Reader(Preprocess()), batch_size))
@@ -109,7 +109,7 @@ def scored(architecture: str, device: str, pairs: list[tuple[str, str]], batch_s
 
 
 def peak(*arguments) -> float:
-    """Return the most memory in MB of a process of its own that scores."""
+    """Return the peak memory in MB of a separate process that scores."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_peak, arguments)
 

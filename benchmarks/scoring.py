@@ -1,4 +1,4 @@
-"""How fast test_demo.py scores files, over how fast the network alone is, in one run on this machine.
+"""Measure the speed at which test_demo.py scores files, relative to the network alone, in one run.
 
     python benchmarks/scoring.py [--images 64] [--architecture resnet18] [--device cuda] [--resize]
 

@@ -1,4 +1,4 @@
-"""How fast test_demo.py scores images in shards, over how fast the network alone is, and the memory that it takes.
+"""Measure the speed at which test_demo.py scores images in shards, relative to the network alone, and its memory.
 
     python benchmarks/shards.py [--images 64] [--architecture resnet18] [--device cuda] [--resize] [--large 100000]
 

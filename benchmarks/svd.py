@@ -1,10 +1,10 @@
-"""Training and evaluating CNNIQA on 512x512 JPEGs, crop 224, batch 80, and what factored layers cost, on the CPU.
+"""Measure CNNIQA's training and evaluation on 512x512 JPEGs, crop 224, batch 80, and the cost of factored layers.
 
     python benchmarks/svd.py [--batches 2] [--rounds 3]
 
-The baseline does what the field's toolboxes do: two workers decode every image in every epoch, crop and convert it, the
-convolution's whole maps are kept for the gradient, and whole images are evaluated one at a time. A factored step is
-held against one of the plain network in the same code.
+All runs are on the CPU. The baseline does what the field's toolboxes do: two workers decode every image in every epoch,
+crop and convert it, the convolution's whole maps are kept for the gradient, and whole images are evaluated one at a
+time. A factored step is compared with a step of the plain network in the same code.
 """
 import os
 from multiprocessing import set_start_method
@@ -34,7 +34,7 @@ FACTORED = ('svd_cnniqa_fc', 'svd_cnniqa_conv')
 
 
 class Decoded(Dataset):
-    """Images that are decoded whenever they are wanted; item i is (float (3, H, W), MOS)."""
+    """Images that are decoded at each access; item i is (float (3, H, W), MOS)."""
 
     def __init__(self, paths: list[Path], training: bool):
         crop = [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()] if training else []

@@ -1,4 +1,4 @@
-"""Training steps of LinearityIQA on networks of timm, relative to resnet18's in the same run.
+"""Measure training steps of LinearityIQA on networks of timm, relative to resnet18's in the same run.
 
     python benchmarks/timm_backbones.py [--networks convnext_tiny ...] [--side 224] [--batch 8] [--rounds 5]
                                         [--device cuda]
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
                         help="timm's names (default: one of each family)")
     parser.add_argument('--side', type=int, default=224, help='of the images, in pixels (default: 224)')
     parser.add_argument('--batch', type=int, default=8, help='images in a batch (default: 8)')
-    parser.add_argument('--rounds', type=int, default=5, help='steps of each that are timed (default: 5)')
+    parser.add_argument('--rounds', type=int, default=5, help='timed steps of each network (default: 5)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args(argv)
     keep_freed_memory(args.device)

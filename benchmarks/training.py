@@ -1,9 +1,9 @@
-"""A training step and evaluation, resnet18 at 664x498 on the CPU, and the loss's share: ours against the baseline.
+"""Measure a training step, evaluation and the loss, resnet18 at 664x498 on the CPU, against the baseline.
 
     python benchmarks/training.py [--batches 3] [--rounds 5]
 
-Below the table stands the rate of the arithmetic over that of a product of two matrices: what is near 1 cannot become
-faster on this machine in float32.
+Below the table is the rate of the arithmetic divided by that of a product of two matrices: near 1, the work cannot
+become faster on this machine in float32.
 """
 import os
 from pathlib import Path

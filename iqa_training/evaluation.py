@@ -12,7 +12,7 @@ from IQAperformance import IQAPerformance, Performance, evaluate
 class Evaluation:
     """Evaluates a network on the parts of a data set.
 
-    Images are scored by crops as `scored_crops` says.
+    Images are scored by the crops of `scored_crops`.
 
     Args:
         model, data: the network and the images.

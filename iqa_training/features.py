@@ -86,7 +86,7 @@ def item_name(path: Path, variant: int) -> str:
 def scored_crops(network: Network, data: Data) -> Crops | None:
     """Return the crops that images are scored by in a run: those of the data.
 
-    Without, a network of one size that is trained on random crops is evaluated on the middle of the images.
+    Without crops, a network of fixed input size that is trained on random crops is evaluated on the centre crops.
     """
     augment = data.augment
     middle = Crops(1, augment.crop) if network.side and augment and 'crop' in augment.parts else None
