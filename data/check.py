@@ -93,7 +93,7 @@ def images(case: Case) -> Iterator[Finding]:
         near = nearest_to_first([Path(case.source.im_dir, name) for name in case.info.names])
         yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}{near}'
     if twice:
-        yield 'error', f'{len(twice)} names come more than once: {some(twice)}'
+        yield 'error', f'{len(twice)} names occur more than once: {some(twice)}'
     if not bad and not twice:
         yield 'ok', f'all {len(case.seen)} can be read'
 
@@ -113,7 +113,7 @@ def sizes(case: Case) -> Iterator[Finding]:
 
 
 def duplicates(case: Case) -> Iterator[Finding]:
-    """Find images of the same bytes."""
+    """Find images whose files are identical."""
     groups: dict[bytes, list[int]] = {}
     for i, seen in enumerate(case.seen):
         if not seen.error:
@@ -123,15 +123,15 @@ def duplicates(case: Case) -> Iterator[Finding]:
     differ = [rows for rows in same if np.ptp(case.info.mos[rows])]
     for level, what, found in (('error', 'in more than one part', across), ('warning', 'with different MOS', differ)):
         if found:
-            yield level, f'{len(found)} images come more than once, {what}: {pairs(case, found)}'
+            yield level, f'{len(found)} images occur more than once, {what}: {pairs(case, found)}'
     if same and not across:
-        yield 'warning', f'{len(same)} images come more than once: {pairs(case, same)}'
+        yield 'warning', f'{len(same)} images occur more than once: {pairs(case, same)}'
     if not same:
         yield 'ok', 'no two files are the same'
 
 
 def near_duplicates(case: Case) -> Iterator[Finding]:
-    """Find different files that show nearly the same and are not versions of one content."""
+    """Find different images that look nearly the same but have different contents."""
     rows = np.array([i for i, seen in enumerate(case.seen) if seen.bits is not None], int)
     if len(rows) < 2:
         return
@@ -163,7 +163,7 @@ def near_duplicates(case: Case) -> Iterator[Finding]:
 def scores(case: Case) -> Iterator[Finding]:
     """Check that the MOS differ."""
     mos = case.info.mos
-    level, more = ('error', ': all the same, nothing can be learnt') if np.ptp(mos) == 0 else ('ok', '')
+    level, more = ('error', ': all the same, nothing can be learned') if np.ptp(mos) == 0 else ('ok', '')
     yield level, (f'{mos.min():.4g} to {mos.max():.4g}, mean {mos.mean():.4g}, {len(np.unique(mos))} different'
                   f'{more}')
 
@@ -173,23 +173,23 @@ def direction(case: Case) -> Iterator[Finding]:
     good = [i for i, seen in enumerate(case.seen) if not seen.error]
     mos = case.info.mos[good]
     higher = case.info.higher_is_better and not case.args.lower_is_better
-    told = f'higher is {"better" if higher else "worse"}, as the info file or --lower_is_better says'
+    stated = f'higher is {"better" if higher else "worse"}, as the info file or --lower_is_better says'
     if len(good) < 20 or np.ptp(mos) == 0:
-        yield 'note', f'{told}; too little to guess from'
+        yield 'note', f'{stated}; too little to guess from'
         return
     rho = guess_direction([case.seen[i] for i in good], mos)
     guess = f'rank correlation {rho:+.2f} of MOS with sharpness less half the noise'
     if abs(rho) < weakest(len(good)):
-        yield 'note', f'{told}; too weak to guess from: {guess}'
+        yield 'note', f'{stated}; too weak to guess from: {guess}'
     elif (rho > 0) == higher:
-        yield 'ok', f'{told}; so does a guess: {guess}'
+        yield 'ok', f'{stated}; so does a guess: {guess}'
     else:
-        yield 'warning', (f'{told}, but a guess says the opposite: {guess}; look at the best and the worst images'
-                          f'{", or say --lower_is_better" if higher else ""}')
+        yield 'warning', (f'{stated}, but a guess says the opposite: {guess}; look at the best and the worst images'
+                          f'{", or give --lower_is_better" if higher else ""}')
 
 
 def opinions(case: Case) -> Iterator[Finding]:
-    """Check that the std is on the scale of MOS."""
+    """Check that the standard deviations of the opinions are on the scale of the MOS."""
     std, span = case.info.std[np.isfinite(case.info.std)], np.ptp(case.info.mos)
     if len(std) < len(case.info.std):
         yield 'note', f'{len(case.info.std) - len(std)} images have none'
@@ -203,7 +203,7 @@ def opinions(case: Case) -> Iterator[Finding]:
 
 
 def split(case: Case) -> Iterator[Finding]:
-    """Check that there are parts to train, validate and test on, without contents in common."""
+    """Check that the set can be split into train, val and test without shared contents."""
     if case.trouble:
         yield 'error', case.trouble
         return
@@ -225,12 +225,12 @@ def split(case: Case) -> Iterator[Finding]:
 
 
 def references(case: Case) -> Iterator[Finding]:
-    """Find reference images that are missing, with which full-reference networks compare."""
+    """Find missing reference images, which full-reference networks need."""
     folder = case.source.ref_dir or case.source.im_dir
     names = dict.fromkeys(case.info.references or ())
     missing = [name for name in names if not name or not Path(folder, name).is_file()]
     if len(missing) == len(names):
-        yield 'ok', 'none: for networks that score an image alone'
+        yield 'ok', 'none: for no-reference networks only'
     else:
         told = f'{len(names) - len(missing)} of {len(names)} reference images are in {folder}'
         yield ('warning', f'{told}, not {some(list(map(repr, missing)))}') if missing else ('ok', told)
@@ -271,7 +271,7 @@ CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
 
 
 def check(args: Options) -> list[tuple[str, str, str]]:
-    """Examine a data set: (check, level, text) of every finding. UserError if there is nothing to examine."""
+    """Examine a data set; return (check, level, text) of every finding. UserError if its files are missing."""
     source = named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
     require(source, dataset_name(args.dataset))
     try:

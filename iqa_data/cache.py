@@ -58,12 +58,12 @@ def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title:
 
 
 def nearest_to_first(paths: Sequence[Path]) -> str:
-    """Return words that name the files nearest to the first path that is not there; '' if all are."""
+    """Return a hint that names the files nearest to the first missing path; '' if no path is missing."""
     return next((nearest(path) for path in paths if not path.exists()), '')
 
 
 class DecodedImages:
-    """N decoded images; `images(path)` is the (H, W, 3) uint8 array of one, a view of the whole."""
+    """N decoded images in one array; `images(path)` returns a view of it, the (H, W, 3) uint8 array of an image."""
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], pixels: np.ndarray):
         ends = np.cumsum([h * w * 3 for h, w in sizes])
@@ -76,7 +76,7 @@ class DecodedImages:
         return self._pixels[start:start + h * w * 3].reshape(h, w, 3)
 
     def __getstate__(self) -> dict:
-        """Return the state for a worker that is not forked: a memory map is opened there, not sent."""
+        """Return the state for a worker that is not forked, with the file of a memory map instead of its content."""
         mapped = isinstance(self._pixels, np.memmap)
         return {**vars(self), '_pixels': self._pixels.filename if mapped else self._pixels}
 
@@ -91,16 +91,16 @@ class DecodedImages:
 
 
 class CachedImages(DecodedImages):
-    """Decoded images in a memory map; each is held against its CRC-32 when it is first read in a run.
+    """Decoded images in a memory map, each of which is checked against its CRC-32 when it is first read in a run.
 
-    A damaged one is decoded again, and written to its place in the file if that is possible.
+    A damaged image is decoded again, and replaced in the file if possible.
     """
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], pixels: np.memmap, crcs: Sequence[int],
                  preprocess):
         super().__init__(paths, sizes, pixels)
         self._crcs = {str(path): (i, crc) for i, (path, crc) in enumerate(zip(paths, crcs, strict=True))}
-        self._right = np.frombuffer(mmap(-1, len(self._crcs)), bool)  # shared with the workers, new ones each epoch
+        self._right = np.frombuffer(mmap(-1, len(self._crcs)), bool)  # shared with workers, which are new each epoch
         self._preprocess = preprocess
 
     def __call__(self, path: Path) -> np.ndarray:
@@ -122,7 +122,7 @@ class CachedImages(DecodedImages):
 
 
 def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, pixels: np.ndarray) -> list[int]:
-    """Fill `pixels`, flat uint8, with the preprocessed images, with all cores; return the CRC-32 of each."""
+    """Fill `pixels`, flat uint8, with the preprocessed images, on all cores; return the CRC-32 of each image."""
     images = DecodedImages(paths, sizes, pixels)
 
     def work(path: Path) -> int:
@@ -135,7 +135,8 @@ def decode(paths: Sequence[Path], sizes: Sequence[tuple[int, int]], preprocess, 
 
 
 def _sizes(paths: Sequence[Path], preprocess) -> list[tuple[int, int]]:
-    """Return the (h, w) of all images. A bad image has all decoded, so that the error counts all bad ones."""
+    """Return the (h, w) of all images; if one cannot be read, decode all, so that the error counts all unreadable ones.
+    """
     try:
         return for_each_image(paths, preprocess.size, 'Reading sizes')
     except UserError:
@@ -154,10 +155,10 @@ def in_memory(paths: Sequence[Path], preprocess) -> DecodedImages:
 
 
 def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedImages:
-    """Open the cache of these images, made now if there is none or it is not right (see the module).
+    """Open the cache of these images; write it first if it is missing or not valid (see the module).
 
-    Of several processes that need the same one, the first makes it and the others wait. One that is whole is only read,
-    so that it may lie in a folder that cannot be written.
+    If several processes need the same cache, the first writes it and the others wait. A valid cache is only read, so
+    that its folder may be read-only.
     """
     paths = sorted(set(paths))
     names = [str(path.absolute()) for path in paths]

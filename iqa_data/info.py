@@ -1,6 +1,6 @@
 """Read and write a data set's info file, a table (.csv, .tsv, .txt) or MATLAB v7.3 (.mat); list the known data sets.
 
-The table is the project's own format: CSV in UTF-8 with a row per image, which pandas.read_csv(path) reads as it is.
+The table is the project's own format: CSV in UTF-8 with a row per image, which plain pandas.read_csv(path) reads.
 
     image      the file, relative to the folder of the images, with / between folders
     mos        mean opinion score, finite
@@ -58,7 +58,7 @@ FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'i
 
 @dataclass(frozen=True)
 class Source:
-    """The places of a data set, the way to get it, and the facts that the paper fixes for it."""
+    """The files of a data set, instructions to get it, and the settings that the paper fixes for it."""
 
     im_dir: str
     info: str
@@ -99,7 +99,7 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> str:
-    """Return the name in DATASETS that `name` stands for, or the path of an info file; UserError for any other."""
+    """Return the canonical name of a data set in DATASETS, or the path of an info file; UserError for any other."""
     path = Path(name)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return os.path.normpath(name)
@@ -107,18 +107,18 @@ def find_dataset(name: str) -> str:
     try:
         return pick([*DATASETS, *sorted(beside)[:10]], name, 'data set')
     except UserError as error:
-        raise UserError(f'{error}, or an info file ({", ".join(SUFFIXES)}) that is there') from None
+        raise UserError(f'{error}, or an existing info file ({", ".join(SUFFIXES)})') from None
 
 
 def source_of(dataset: str) -> Source:
-    """Return the row of DATASETS, or a row made for an info file, whose images lie beside it."""
+    """Return the row of DATASETS, or for an info file a new row, with the images in the same folder."""
     if dataset in DATASETS:
         return DATASETS[dataset]
     return Source(str(Path(dataset).parent), dataset, '--dataset is an info file, --im_dir the folder of its images')
 
 
 def named_source(dataset: str, im_dir: str | None, data_info: str | None, ref_dir: str | None = None) -> Source:
-    """Return the source of a data set, with the places that the user gave instead of its own."""
+    """Return the source of a data set, with the folders and the info file that the user gave instead of its own."""
     source = source_of(dataset)
     info = data_info if data_info and dataset in DATASETS else source.info
     own = None if im_dir else source.ref_dir
@@ -126,7 +126,7 @@ def named_source(dataset: str, im_dir: str | None, data_info: str | None, ref_di
 
 
 def require(source: Source, name: str) -> None:
-    """Raise UserError if the info file or the folder of a data set is not there: it says how to get them."""
+    """Raise UserError, with instructions to get the data set, if its info file or its folder is missing."""
     for path in (source.info, source.im_dir):
         if not Path(path).exists():
             raise UserError(f'{path} not found, which {name} needs: {source.how_to_get} '
@@ -229,7 +229,7 @@ class Info:
 
     @property
     def units(self) -> str:
-        """Return what a split deals out: 'contents', or 'images' if no two of them are known to show the same."""
+        """Return the units of a split: 'contents', or 'images' if no two images are known to share a content."""
         return 'contents' if len(set(self.ref_ids.tolist())) < len(set(self.names)) else 'images'
 
 
@@ -266,7 +266,7 @@ def info_of(table: Table, **more) -> Info:
 def ratings_of(table: Table) -> np.ndarray | None:
     """Return the columns c1 ... cK of a table, (N, K), K at least 2; None if it has none. UserError if one is missing.
 
-    A table of which c1 alone, or other columns of such names alone, are there has none of them.
+    A table without both c1 and c2 has no ratings, even if it has other columns of such names.
     """
     found = {int(name[1:]) for name in table.columns if re.fullmatch(r'c[1-9]\d{0,2}', name)}
     if not {1, 2} <= found:

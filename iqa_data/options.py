@@ -15,7 +15,7 @@ CACHES = ('disk', 'ram', 'none')
 
 
 def dataset(text: str) -> str:
-    """Return a name in DATASETS, or the path of an info file that is there: an argparse type."""
+    """Return a name in DATASETS, or the path of an existing info file: an argparse type."""
     try:
         return find_dataset(text)
     except UserError as error:
@@ -32,7 +32,7 @@ def check_data(args: Options) -> None:
 def data(add) -> None:
     add('-ds', '--dataset', type=dataset, default='KonIQ-10k',
         help=f'{", ".join(DATASETS)}; or an info file, .csv, .tsv, .txt or .mat, its images beside it or in --im_dir')
-    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
+    add('--data_info', metavar='FILE', help='info file to use instead of the named data set\'s own')
 
 
 @group('images', 'the folder of the images, and the cache of decoded images')
@@ -43,7 +43,7 @@ def places(add) -> None:
     add('--allow_outside', action='store_true',
         help='read images that the info file names outside their folder (.., absolute, symbolic links)')
     add('--cache', type=choice(CACHES, 'cache'), metavar=among(CACHES), default='disk',
-        help='keep decoded images in files, for later runs too; in memory; or decode as they are used')
+        help='disk: keep decoded images in files, also for later runs; ram: in memory; none: decode images when used')
     add('--cache_dir', metavar='DIR', default='cache', help='folder of the decoded images')
     add('--num_workers', type=number(int, 0, 1024), default=min(8, os.cpu_count() or 1),
         help='processes or threads that decode or augment images')
@@ -72,31 +72,31 @@ def check_split(args: Options) -> None:
 def split(add) -> None:
     add('--split', type=choice(SPLITS, 'split'), default='official',
         help="official: the info file's own, and if it has none, reference; random: by image; reference: by content; "
-             'all: the whole set by content, train and val alone; kfold: by content, kfold-sorted: images by MOS, '
-             "dealt to --folds, of which --fold is val; pyiqa: the --split_index'th of that toolbox's splits, train "
-             'and val alone')
-    add('-eid', '--exp_id', type=whole, default=0, help="which of the info file's permutations; another random split")
+             'all: the whole set by content, only train and val; kfold: by content, kfold-sorted: images by MOS, dealt '
+             "to --folds, of which --fold is val; pyiqa: split --split_index of that toolbox's, only train and val")
+    add('-eid', '--exp_id', type=whole, default=0,
+        help="number of the info file's permutation; also changes random splits")
     add('-tr', '--train_ratio', type=share, default=.6,
         help='share of training contents; of images with --split random')
     add('-tvr', '--train_and_val_ratio', type=share, default=.8,
         help="share of training and validation contents; KonIQ-10k's official split has its own shares")
     add('--split_seed', type=number(int, 0, 2 ** 32 - 1), default=0, help='seed of random splits')
     add('--folds', type=number(int, 2, 10 ** 6), default=5, help='folds of the k-fold splits')
-    add('--fold', type=whole, default=0, help='which fold is val')
+    add('--fold', type=whole, default=0, help='number of the validation fold')
     add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
         help='the test part of a k-fold split: the next fold, none, or val itself; val tests splits without one on val')
     add('--fold_order', type=choice(FOLD_ORDERS, 'fold order'), default='slides',
         help='how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first')
-    add('--split_index', type=count, default=1, help="which of pyiqa's splits")
+    add('--split_index', type=count, default=1, help="number of pyiqa's split")
     add('--split_file', metavar='FILE',
-        help="a split as main.py writes it, RUN/split.csv: columns image and part; or pyiqa's, .pkl")
+        help="file of a split: RUN/split.csv, as main.py writes it, with columns image and part; or pyiqa's, .pkl")
 
 
 SIDE = number(int, 1, 1 << 15)
 
 
 def target_word(text: str) -> str:
-    """Return a word of --target, in small letters: an argparse type."""
+    """Return a word of --target in lower case: an argparse type."""
     return text.casefold()
 
 
@@ -125,35 +125,35 @@ def preprocessing(add) -> None:
         help='how --resize brings an image to the size: resize; pad: black around the whole image; crop: its middle, '
              'with black where a side is too short')
     add('--normalise', type=choice('iqa_networks.normalise:NORMALISATIONS', 'normalisation'),
-        help='imagenet; none: 0..1; half: -1..1; half-bgr: blue first (default: what the network was designed for)')
+        help='imagenet; none: 0..1; half: -1..1; half-bgr: the same, blue first (default: the network\'s own)')
     add('--target', nargs='+', type=target_word, default=['none'], metavar='WORD',
-        help='what the loss compares with: none: MOS; LOW HIGH: MOS in that range as 0..1; zscore [MEAN STD]: MOS less '
-             'its mean over its standard deviation')
+        help='scale of the MOS in the loss: none: unchanged; LOW HIGH: this range mapped to 0..1; zscore [MEAN STD]: '
+             'z-scores, by default with the mean and standard deviation of the training set')
     add('-augment', '--augmentation', nargs='*', type=choice(AUGMENTATIONS, 'augmentation'),
         metavar='PART', help='change training images at random: rotate hflip vflip crop rot90 lightness, in the '
                              "order given; without parts the paper's, rotate hflip crop")
     add('--fixed_augmentations', type=count, metavar='K',
         help='draw the random changes of each training image K times, once for all; an epoch takes one of them')
     add('--enlarge', action='store_true',
-        help='enlarge images that are smaller than --crop_size_h and --crop_size_w, whatever else is done to them')
+        help='enlarge images that are smaller than --crop_size_h x --crop_size_w, in proportion')
 
 
 def check_crops(args: Options) -> None:
     """Refuse several crops of a training image that is not cropped."""
     parts = args.augmentation is not None and (args.augmentation or ['crop'])  # without parts, the paper's
     if args.train_crops > 1 and 'crop' not in (parts or ()):
-        raise UserError(f'--train_crops {args.train_crops} needs --augmentation with crop: without, an epoch would see '
-                        'each image that often')
+        raise UserError(f'--train_crops {args.train_crops} needs --augmentation with crop: without it, an epoch would '
+                        'repeat each whole image')
 
 
 @group('crops', 'crops of an image, which are trained with and scored', trained=True, check=check_crops)
 def crops(add) -> None:
     add('--test_crops', type=number(int, 0, 10_000), default=0,
-        help='score an image by the mean of so many crops of --crop_size_h x --crop_size_w; 0: the whole image')
+        help='score an image by the mean over this number of crops of --crop_size_h x --crop_size_w; 0: whole image')
     add('--crop_places', type=choice('iqa_data.crops:PLACES', 'places of crops'), default='grid',
-        help="where they are cut: grid, which reaches all edges; toolbox: pyiqa's grid; random, the same ones for the "
-             'same image')
-    add('--train_crops', type=count, default=1, help='crops of a training image in an epoch, from one decoded image')
+        help="places of these crops: grid, which reaches all edges; toolbox: pyiqa's grid; random, but always the same "
+             'for the same image')
+    add('--train_crops', type=count, default=1, help='crops of each training image in an epoch; it is decoded once')
 
 
 augmentation = options_of('augmentation', 'options that some augmentations take', AUGMENTATIONS, angle='-ag',

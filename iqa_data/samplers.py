@@ -1,4 +1,4 @@
-"""Samplers: a random order, batches of images of one size, and the share of each process."""
+"""Samplers: a reproducible random order, batches of images of one size, and the share of each process."""
 from collections.abc import Iterator, Sequence
 
 import ignite.distributed as idist
@@ -7,12 +7,12 @@ from torch.utils.data import BatchSampler, Sampler
 
 
 class Shuffled(Sampler[int]):
-    """Positions 0..count - 1 in another random order each epoch, drawn with a generator of their own.
+    """Positions 0..count - 1 in a new random order each epoch, drawn from a generator of their own.
 
-    `generator` starts as torch's global one is now, and nothing else draws from it, so that the orders depend on the
-    seed and the epoch alone: not on dropout, augmentation or validations, nor on the number of processes. An epoch
-    takes three numbers: the DataLoader, which has the same generator, the first, the order the second, and the third
-    is not used. The original package took them from the global generator, the third in its validation, so that its
+    `generator` starts in the current state of torch's global generator, and nothing else draws from it. The orders thus
+    depend only on the seed and the epoch, not on dropout, augmentation, validations or the number of processes. An
+    epoch takes three numbers: the first for the DataLoader, which has the same generator, the second for the order; the
+    third is unused. The original package took them from the global generator, the third in its validation, so that its
     orders are the same.
 
     With several `variants` of each image, a position is image + count * variant, of a variant drawn for each image and
@@ -34,11 +34,11 @@ class Shuffled(Sampler[int]):
 
 
 class SameSize(Sampler[list[int]]):
-    """Batches of positions whose images share one size, so that they can be stacked; every position comes once.
+    """Batches of positions whose images have the same size, so that they can be stacked; every position occurs once.
 
-    No batch has more than `batch_size` images, nor more than `most` pixels unless it is one image. Several processes
-    take turns. `order` is the sequence of positions, those of rank 0 first, to put gathered predictions back in the
-    data set's order.
+    A batch has at most `batch_size` images, and at most `most` pixels unless it is a single image. Several processes
+    take batches in turn. `order` is the sequence of all positions, those of rank 0 first, by which gathered predictions
+    are put back into the data set's order.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, most: int | None = None):

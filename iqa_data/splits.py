@@ -1,15 +1,15 @@
-"""Splits of a data set into train, val and test: made by the options, or read from a small table (image, part).
+"""Split a data set into train, val and test, by the options or by a table with columns image and part.
 
-Parts are disjoint and cover the set, and every part holds images in the data set's order. `reference` and `kfold` keep
-images of one content together; `random` and `kfold-sorted` do not, and the log says so if contents are shared. If the
-info file names no contents, every image is one, and the log warns if the names look as if scenes were shared.
+Parts are disjoint and cover the set, and the images of a part are in the data set's order. `reference` and `kfold` keep
+images of one content together; `random` and `kfold-sorted` do not, and the log reports shared contents. If the info
+file names no contents, every image is its own content, and the log warns if the names suggest shared scenes.
 
 The k-fold splits have K folds, of which fold i is val, fold i + 1 (after the last, the first) is test, and the others
 are train: over the K runs every image is validated once and tested once, never both in one run. A split may also have
 no test part.
 
-`pyiqa` makes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part;
-a table of that toolbox may have splits of its own.
+`pyiqa` computes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part;
+tables of that toolbox may contain their own splits.
 """
 import hashlib
 import re
@@ -45,7 +45,7 @@ class SplitPlan:
     file: str | None = None
     test_fold: str = 'next'  # a name in TEST_FOLDS
     fold_order: str = 'slides'  # a name in FOLD_ORDERS
-    index: int = 1  # which of the toolbox's splits
+    index: int = 1  # number of the toolbox's split
 
     def order(self, n: int) -> np.ndarray:
         """Return a permutation of 0..n-1 that depends on the seed and on exp_id."""
@@ -54,9 +54,9 @@ class SplitPlan:
 
 def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float,
              units: str = 'contents') -> Parts:
-    """Split images (N,) by their labels: `train_ratio` of `order` is train, up to `train_and_val_ratio` val.
+    """Split images by their labels (N,): the first `train_ratio` of `order` is train, up to `train_and_val_ratio` val.
 
-    Raises UserError, in which the labels are called `units`, if train or val is empty.
+    Raises UserError, which calls the labels `units`, if train or val is empty.
     """
     ends = [int(ratio * len(order) + 1e-9) for ratio in (train_ratio, train_and_val_ratio)]
     parts = {part: np.flatnonzero(np.isin(labels, chosen))
@@ -75,7 +75,7 @@ def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: floa
 
 
 def official(info: Info, plan: SplitPlan) -> Parts:
-    """Return the info file's parts, else its permutations, else by reference."""
+    """Return the info file's parts, or split by its permutations, or by reference if it has neither."""
     if info.part is not None:
         return {part: np.flatnonzero(info.part == part) for part in PARTS}
     if info.index.shape[1]:
@@ -86,7 +86,7 @@ def official(info: Info, plan: SplitPlan) -> Parts:
 
 
 def by_image(info: Info, plan: SplitPlan) -> Parts:
-    """Split images at random, whatever they show; all rows of an image stay together."""
+    """Split images at random, regardless of their content; all rows of an image stay together."""
     number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
     images = np.array([number[name] for name in info.names])
     return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio, 'images')
@@ -100,13 +100,13 @@ def by_reference(info: Info, plan: SplitPlan) -> Parts:
 
 
 def everything(info: Info, plan: SplitPlan) -> Parts:
-    """Split contents at random into train and val alone, which keep the proportion that --train_ratio gives them."""
+    """Split contents at random into train and val only; the share of train is train_ratio / train_and_val_ratio."""
     return by_reference(info, replace(plan, train_ratio=plan.train_ratio / (plan.train_and_val_ratio or 1),
                                       train_and_val_ratio=1.))
 
 
 def kfold(info: Info, plan: SplitPlan) -> Parts:
-    """Split contents at random, dealt to the folds in turn."""
+    """Deal contents, in random order, to the folds in turn."""
     contents, content = np.unique(info.ref_ids, return_inverse=True)
     fold = np.empty(len(contents), int)
     fold[plan.order(len(contents))] = np.arange(len(contents)) % plan.folds
@@ -134,7 +134,7 @@ def kfold_sorted(info: Info, plan: SplitPlan) -> Parts:
 
 
 def by_pyiqa(info: Info, plan: SplitPlan) -> Parts:
-    """Take the numbered split of the info file, or if it has none, split images at random as the pyiqa toolbox does."""
+    """Return the numbered split of the info file; if it has none, split images at random as the pyiqa toolbox does."""
     if info.numbered:
         if plan.index not in info.numbered:
             raise UserError(f'--split_index {plan.index}: the info file has the splits '
@@ -150,7 +150,7 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> Parts:
     if not 0 <= plan.fold < plan.folds:
         raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
     if plan.folds > len(set(fold.tolist())):
-        raise UserError(f'--folds {plan.folds} is more than there are to deal out: {dealt}')
+        raise UserError(f'--folds {plan.folds}: expected at most one fold for each of the {dealt}')
     val = fold == plan.fold
     test = fold == (plan.fold + 1) % plan.folds if plan.test_fold == 'next' else np.zeros(len(fold), bool)
     return {'train': np.flatnonzero(~val & ~test), 'val': np.flatnonzero(val), 'test': np.flatnonzero(test)}
@@ -165,7 +165,7 @@ SPLITS: dict[str, Callable[[Info, SplitPlan], Parts]] = {
 
 
 def choose(info: Info, plan: SplitPlan) -> Parts:
-    """Split as planned, and print a note if parts share contents, or seem to; the test part may be absent.
+    """Split as planned, and print a note if parts share contents or seem to; the test part may be absent.
 
     Raises UserError if train or val is empty.
     """
@@ -190,18 +190,19 @@ def choose(info: Info, plan: SplitPlan) -> Parts:
 
 
 def shared_contents(info: Info, parts: Parts) -> list[int]:
-    """Return the contents of which more than one part has images."""
+    """Return the contents whose images are in more than one part."""
     return _in_several(info.ref_ids.tolist(), parts)
 
 
 def _in_several(groups: Sequence, parts: Parts) -> list:
-    """Return the groups of images (N labels) of which more than one part has images, in ascending order."""
+    """Return the groups, given by N labels, whose images are in more than one part, in ascending order."""
     found = [{groups[i] for i in rows} for rows in parts.values()]
     return sorted({group for i, some in enumerate(found) for others in found[:i] for group in some & others})
 
 
 def shared_scenes(info: Info, parts: Parts) -> str:
-    """Describe the scenes, as far as names tell them, of which several parts have images; '' if contents are known."""
+    """Describe scenes, guessed from file names, that are in several parts; '' if there are none or contents are known.
+    """
     scenes = scenes_by_name(info.names) if info.units == 'images' else []
     shared = _in_several(scenes, parts) if scenes else []
     if not shared:
@@ -211,10 +212,10 @@ def shared_scenes(info: Info, parts: Parts) -> str:
 
 
 def scenes_by_name(names: Sequence[str]) -> list[str]:
-    """Return the beginning of each file name, up to its first - _ or dot, if those look like scenes; else nothing.
+    """Return the beginning of each file name, up to the first - _ or dot, if these look like scenes; else nothing.
 
-    They do if there are at least three of them, nearly all images share theirs with others, and none has more images
-    than a third of the set or MOST_VERSIONS.
+    They look like scenes if at least three differ, nearly all images share theirs with another image, and none has more
+    images than a third of the set or MOST_VERSIONS.
 
     >>> scenes_by_name(['i01_1.bmp', 'i01_2.bmp', 'i02_1.bmp', 'i02_2.bmp', 'I03_1.bmp', 'i03_2.bmp'])
     ['i01', 'i01', 'i02', 'i02', 'i03', 'i03']
@@ -229,22 +230,22 @@ def scenes_by_name(names: Sequence[str]) -> list[str]:
 
 
 def split_hash(names: dict[str, list[str]]) -> str:
-    """Return 16 hexadecimal digits that tell splits apart, whatever the order of {part: file names}."""
+    """Return a hash of a split {part: file names}, 16 hexadecimal digits, which does not depend on the order."""
     lines = sorted(f'{name}\t{part}\n' for part, some in names.items() for name in some)
     return hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]
 
 
 def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
-    """Write a split as a table of the columns image and part."""
+    """Write a split as a table with the columns image and part."""
     rows = [(cell(name), part) for part, some in names.items() for name in dict.fromkeys(some)]
     with replacing(path) as temporary:
         write_columns(temporary, {'image': [name for name, _ in rows], 'part': [part for _, part in rows]})
 
 
 def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:
-    """Read a split of the images `names`; UserError if it names others, one twice, or not all of them.
+    """Read a split of the images `names`; UserError if it names other images, an image twice, or not all images.
 
-    Of pickled splits of the pyiqa toolbox, `index` says which.
+    `index`: number of the split in a file of pickled splits of the pyiqa toolbox.
     """
     if Path(path).suffix.lower() in PICKLES:
         return split_of(path, index, len(names))

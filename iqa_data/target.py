@@ -1,4 +1,4 @@
-"""The scale on which a network is trained: the values that the loss compares predictions with."""
+"""The target scale: convert MOS to the values with which the loss compares predictions, and back."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from iqa_runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Target:
-    """The line between MOS and the values that the loss compares with: target = (mos - shift) / scale.
+    """The linear map from MOS to the values with which the loss compares predictions: target = (mos - shift) / scale.
 
-    Its way back is MOS = scale target + shift, which is k = scale, b = shift of a network that predicts the target.
+    The inverse is MOS = scale target + shift: k = scale, b = shift for a network that predicts the target.
     """
 
     shift: float = 0.
@@ -23,7 +23,7 @@ class Target:
 
 
 def target_of(words: Sequence[str], mos: np.ndarray) -> Target:
-    """Return the target that --target asks for, of training images with MOS (N,); see `check_target` for the words."""
+    """Return the target that --target describes, for training images with MOS (N,); `words` as in `check_target`."""
     numbers = [float(word) for word in words if word not in ('none', 'zscore')]
     if words[0] == 'none':
         return Target()

@@ -1,4 +1,4 @@
-"""Prepare 8-bit images: the fixed preprocessing (iqa_data/augmentation.py has the random part)."""
+"""Preprocess images: the fixed steps, resizing, padding and cropping (iqa_data/augmentation.py has the random ones)."""
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +21,16 @@ Sized = TypeVar('Sized', Image.Image, torch.Tensor)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The fixed part of preprocessing: a path in, an 8-bit RGB PIL image out; sizes are (h, w).
+    """The fixed preprocessing: called with a path, it returns an 8-bit RGB PIL image.
 
-    The image becomes 8-bit RGB (see iqa_data.images.to_rgb). Then `first_resize` (bilinear), then it is brought to the
-    size `resize` as `fit` says, a name in FITS: resized by `filter`, a name in FILTERS, padded or cropped, or enlarged
-    if it is smaller. Raises ImageError if the file is no image, is truncated, cannot be read for another reason, or
-    does not fit.
+    The image is converted to 8-bit RGB (see iqa_data.images.to_rgb), resized to `first_resize`, and brought to the size
+    `resize`. Raises ImageError if the file cannot be read as an image, or the image does not fit.
+
+    Attributes:
+        resize: final (h, w); None: the image keeps its size.
+        first_resize: (h, w) of a first, bilinear resizing; None: no such step.
+        filter: a name in FILTERS, the filter of the resizing to `resize`.
+        fit: a name in FITS: resize, pad or crop to `resize`, or enlarge smaller images.
     """
 
     resize: tuple[int, int] | None = None
@@ -47,7 +51,7 @@ class Preprocess:
             return self.of(image)
 
     def of(self, image: Image.Image) -> Image.Image:
-        """Preprocess an image that is open already."""
+        """Preprocess an opened image."""
         image = to_rgb(image)
 
         def resize(image: Image.Image, size: tuple[int, int], name: str) -> Image.Image:
@@ -67,7 +71,7 @@ class Preprocess:
         return np.asarray(self(path))
 
     def size(self, path: str | Path) -> tuple[int, int]:
-        """Return (h, w) of the image, from the file's header alone."""
+        """Return (h, w) of the preprocessed image, reading only the file's header."""
         with opened(path) as image:
             size = self.first_resize or shown_size(image)
         return enlarged(size, self.resize) if self.fit == 'enlarge' else self.resize or size
@@ -80,7 +84,7 @@ def _pillow(filter: Image.Resampling) -> Callable[[Image.Image, tuple[int, int]]
 
 
 def _cubic(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize as OpenCV's INTER_CUBIC does, without antialiasing; to a level in .03 % of the values."""
+    """Resize as OpenCV's INTER_CUBIC does, without antialiasing; .03 % of the values differ by one level."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     pixels = F.interpolate(pixels, size[::-1], align_corners=False, **INTERPOLATIONS['cubic'])
     return Image.fromarray(pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())
@@ -105,7 +109,7 @@ FILTERS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
     'lanczos': _pillow(Image.Resampling.LANCZOS),
     'cubic': _cubic,
 }
-# name -> options of F.interpolate that come nearest, for images in floating point
+# name -> arguments of F.interpolate that approximate the filter, for images in floating point
 INTERPOLATIONS = {
     'bilinear': {'mode': 'bilinear', 'antialias': True},
     'bicubic': {'mode': 'bicubic', 'antialias': True},
@@ -115,12 +119,12 @@ INTERPOLATIONS = {
 
 
 def _centre(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
-    """Cut out the middle; add black if a side is too short."""
+    """Crop the middle; pad with black if a side is too short."""
     return v2.functional.center_crop(image, list(size))
 
 
 def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
-    """Put the whole image in the middle of a black one."""
+    """Pad the image with black on all sides."""
     height, width = v2.functional.get_size(image)
     if height > size[0] or width > size[1]:
         raise ValueError(f'{width}x{height} pixels cannot be padded to {size[1]}x{size[0]}: --fit crop cuts them')
@@ -128,7 +132,7 @@ def _whole(image: Sized, size: tuple[int, int], resize: Callable) -> Sized:
 
 
 def enlarged(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
-    """Return the (h, w) of an image whose sides are brought to `least` (h, w), in proportion, if one is below it."""
+    """Return the (h, w) of an image after it is enlarged in proportion so that no side is below `least` (h, w)."""
     factor = max(wanted / side for wanted, side in zip(least, size, strict=True))
     if factor <= 1:
         return tuple(size)
@@ -136,12 +140,12 @@ def enlarged(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
 
 
 def _enlarge(image: Sized, least: tuple[int, int], resize: Callable) -> Sized:
-    """Enlarge an image with a side that is too short, in proportion."""
+    """Enlarge an image in proportion if a side is below `least`."""
     size = tuple(v2.functional.get_size(image))
     return image if enlarged(size, least) == size else resize(image, enlarged(size, least))
 
 
-# name -> (image or tensor, (h, w), function that resizes it) -> the image of that size, of `enlarge` at least of it
+# name -> (image or tensor, (h, w), function that resizes it) -> the image in that size, for `enlarge` in at least that
 FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
     'resize': lambda image, size, resize: resize(image, size), 'pad': _whole, 'crop': _centre,
     'enlarge': _enlarge,
@@ -149,7 +153,7 @@ FITS: dict[str, Callable[[Sized, tuple[int, int], Callable], Sized]] = {
 
 
 def preprocess_of(args: Options, source: Source) -> Preprocess:
-    """Return the fixed preprocessing that the options and the data set ask for."""
+    """Return the fixed preprocessing that the options and the data set define."""
     if args.enlarge:
         return Preprocess((args.crop_size_h, args.crop_size_w), source.first_resize, args.filter, 'enlarge')
     size = (args.resize_size_h, args.resize_size_w) if args.resize else None

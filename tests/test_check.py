@@ -81,11 +81,11 @@ def test_duplicates(look):
     parts = ['train', 'train', 'val', 'test'] * 6
     found, status = look(part=parts)
     assert status == 0
-    assert found['duplicates'] == [('warning', '1 images come more than once, with different MOS: 00.png = 01.png'),
-                                   ('warning', '1 images come more than once: 00.png = 01.png')]
+    assert found['duplicates'] == [('warning', '1 images occur more than once, with different MOS: 00.png = 01.png'),
+                                   ('warning', '1 images occur more than once: 00.png = 01.png')]
     found, status = look(part=['val', *parts[1:]])
     assert status == 1
-    assert found['duplicates'][0] == ('error', '1 images come more than once, in more than one part: 00.png = 01.png')
+    assert found['duplicates'][0] == ('error', '1 images occur more than once, in more than one part: 00.png = 01.png')
 
 
 def test_near_duplicates(look):
@@ -140,7 +140,7 @@ def test_near_duplicates_are_those_of_a_slow_search(data):
 
 
 @pytest.mark.parametrize(('mos', 'level', 'text'), [
-    ([5] * 24, 'error', '5 to 5, mean 5, 1 different: all the same, nothing can be learnt'),
+    ([5] * 24, 'error', '5 to 5, mean 5, 1 different: all the same, nothing can be learned'),
     (list(range(24)), 'ok', '0 to 23, mean 11.5, 24 different'),
 ])
 def test_scores(look, mos, level, text):
@@ -165,7 +165,7 @@ def test_the_direction_is_guessed(look):
     (level, text), = look(mos=rising[::-1])[0]['direction']
     assert level == 'warning'
     assert 'a guess says the opposite' in text
-    assert text.endswith('or say --lower_is_better')
+    assert text.endswith('or give --lower_is_better')
     assert look('--lower_is_better', mos=rising[::-1])[0]['direction'][0][0] == 'ok'
     about = [json.dumps({'higher_is_better': False}), *[''] * 23]
     assert look(mos=rising[::-1], about=about)[0]['direction'][0][0] == 'ok'
@@ -204,7 +204,7 @@ def test_contents_in_two_parts(look):
 def test_splits_that_cannot_be(look):
     found, status = look('--split', 'kfold', '--folds', '25')
     assert status == 1
-    assert found['split'] == [('error', '--folds 25 is more than there are to deal out: 24 images')]
+    assert found['split'] == [('error', '--folds 25: expected at most one fold for each of the 24 images')]
     found, status = look(part=['train'] + ['val'] * 13 + ['test'] * 10)
     assert ('error', 'train has one image only') in found['split']
 

@@ -179,7 +179,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('words', 'message'), [
     (['--dataset', 'mi.csv'], "unknown data set 'mi.csv' (did you mean my.csv?)"),
-    (['--dataset', 'gone/x.mat'], 'or an info file (.csv, .tsv, .txt, .mat) that is there'),
+    (['--dataset', 'gone/x.mat'], 'or an existing info file (.csv, .tsv, .txt, .mat)'),
     (['--dataset', 'KonIQ10k.csv'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'koniq-1k'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'my.csv', '--data_info', 'x.mat'], '--dataset my.csv is an info file already'),

@@ -130,8 +130,8 @@ def test_shared_contents_are_said(capsys):
 @pytest.mark.parametrize(('plan', 'message'), [
     (SplitPlan('kfold', fold=5), r'--fold 5: expected 0..4 with --folds 5'),
     (SplitPlan('kfold-sorted', folds=3, fold=-1), r'--fold -1: expected 0..2 with --folds 3'),
-    (SplitPlan('kfold', folds=4, fold=0), r'--folds 4 is more than there are to deal out: 3 contents'),
-    (SplitPlan('kfold-sorted', folds=7, fold=0), r'--folds 7 is more than there are to deal out: 6 images'),
+    (SplitPlan('kfold', folds=4, fold=0), r'--folds 4: expected at most one fold for each of the 3 contents'),
+    (SplitPlan('kfold-sorted', folds=7, fold=0), r'--folds 7: expected at most one fold for each of the 6 images'),
     (SplitPlan('kfold', folds=2, fold=0), r'the split leaves train empty: 6 images with --split kfold'),
     (SplitPlan('random', train_ratio=.1), r'the split leaves train empty'),
 ])
