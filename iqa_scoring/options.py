@@ -177,13 +177,13 @@ SCORE = Command("""Score images.
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
 MOS is an unbounded line, and an image can be worse or better than all that were rated. The output marks such scores.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-""", [images, views, of_data.crops, output, report, machine_of_several], [calibration, of_data.places], OF_TRAINING)
+""", [images, views, output, report, machine_of_several], [of_data.crops, calibration, of_data.places], OF_TRAINING)
 
 EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
 
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
-""", [export, of_data.crops, machine], accepted=OF_TRAINING)
+""", [export, machine], [of_data.crops], OF_TRAINING)
 
 ENSEMBLE = Command("""Combine the predictions of several models into one score for each image.
 

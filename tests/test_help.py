@@ -17,6 +17,7 @@ SCRIPTS = sorted({*(module for module, _ in SUBCOMMANDS.values()),
                     if path.stem != 'sources')})
 COMMANDS = {'train': TRAIN, 'test': TEST, 'score': SCORE, 'export': EXPORT, 'ensemble': ENSEMBLE, 'predict': PREDICT,
             'ranker': TRAIN_RANKER, 'reproduce': REPRODUCE}
+OF_TABLES = {group.title for group in TRAIN.groups if group.table}  # as long as their rows have options
 
 
 def help_of(module: str, monkeypatch, capsys, *words: str) -> str:
@@ -73,7 +74,7 @@ def test_every_group_can_be_taken_in_and_says_each_default_once(command, capsys)
         with pytest.raises(SystemExit):
             command.parse(['--help', group.title])
         options = groups_in(capsys.readouterr().out)[group.title]
-        assert len(options) <= 15 or group.table, group.title
+        assert len(options) <= 15 or group.title in OF_TABLES, group.title
         names = [name for name, title in command.titles.items() if title == group.title]
         for name, option in zip(names, options, strict=True):
             unsaid = command.defaults[name] in (None, [], '') or command.defaults[name] is False
