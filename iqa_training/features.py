@@ -103,7 +103,8 @@ def with_features(args: Options, data: Data, network: Network) -> Data:
         data: the images.
         network: on its device; see `check_frozen`.
     """
-    about = {'network': args.architecture, 'options': network_options(args), 'weights': digest(network),
+    options = {name: value for name, value in network_options(args).items() if name != 'probe'}  # behind the trunk
+    about = {'network': args.architecture, 'options': options, 'weights': digest(network),
              'normalise': network.normalise, 'preprocess': repr(data.preprocess)}
     open_items = (partial(features_on_disk, folder=data.loading.cache_dir) if data.loading.cache == 'disk'
                   else features_in_memory)

@@ -124,6 +124,8 @@ def test_features_are_computed_once_and_again_if_they_are_not_right(tiny, capsys
     assert not computed_again(run('--loss_type', 'mse', '--seed', '7', '--pretrained', str(next(
         Path('checkpoints').glob('*.pth')))))  # the same trunk
     assert computed_again(run('--seed', '8'))  # other weights
+    main.main([*tiny, *SMALL, *MINI, *FROZEN, '-bs', '4', '-e', '1', '--probe', 'ridge'])
+    assert not computed_again(capsys.readouterr().out)
     assert file in set(Path('cache').glob('*.npy'))
     values = np.load(file)
     values[3, 5] += 1
