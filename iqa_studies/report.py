@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from iqa_data.info import dataset_name
 from iqa_results import figures
 from iqa_results import statistics as st
-from iqa_results.charts import THEME, Scatter, svg
+from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, SKY, THEME, VERMILION, Scatter, svg
 from iqa_results.curves import Curve, as_curve, read_scalars
 from iqa_results.page import data_uri, svg_uri, write_page
 from iqa_results.table_formats import SUFFIXES, render
@@ -34,7 +34,7 @@ from iqa_studies.published import HEADER, Row
 from iqa_studies.study_tables import MAPPED, TABLES, Study, StudyTable, over_units
 
 STYLES = ('csv', 'markdown', 'latex')
-COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#000000')  # Okabe and Ito
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, 'black')
 DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
 PLAIN = {'text.parse_math': False}  # of matplotlib: a name may have a $
 PIXELS = 130  # of an inch of a figure on the page

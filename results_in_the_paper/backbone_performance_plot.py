@@ -15,12 +15,13 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_results import figures
+from iqa_results.charts import GREEN, ORANGE, SKY
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
 from iqa_studies.published import Row, rows
 from results_in_the_paper import sources
 
-COLOURS = {'MAE': '#56B4E9', 'MSE': '#E69F00', 'Norm-in-Norm': '#009E73'}
+COLOURS = {'MAE': SKY, 'MSE': ORANGE, 'Norm-in-Norm': GREEN}
 WIDTH = .14  # of a bar; backbones are 1 apart
 
 

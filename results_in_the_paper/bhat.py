@@ -23,6 +23,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from iqa_results import figures
+from iqa_results.charts import BLUE, VERMILION
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Add, Command, group
@@ -30,8 +31,8 @@ from iqa_runtime.tables import Table
 from results_in_the_paper import sources
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
-STYLES = {'bhat': {'color': '#000000', 'linestyle': '-'}, 'bhat1': {'color': '#0072B2', 'linestyle': (0, (4, 1.5))},
-          'bhat2': {'color': '#D55E00', 'linestyle': (0, (1.2, 1.2))}}
+STYLES = {'bhat': {'color': 'black', 'linestyle': '-'}, 'bhat1': {'color': BLUE, 'linestyle': (0, (4, 1.5))},
+          'bhat2': {'color': VERMILION, 'linestyle': (0, (1.2, 1.2))}}
 LINE = re.compile(r'bhat = (\S+)')
 EPOCH_END = re.compile(r'@epoch: (\d+)')
 
