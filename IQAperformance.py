@@ -225,8 +225,8 @@ class Performance:
     def mapped(self, mapping: Callable[[np.ndarray], np.ndarray]) -> 'Performance':
         """Return the performance with the scored head's outputs mapped by a curve instead of the line k, b.
 
-        Without `spread`, which the curve of a mean does not give; the uncertainty is half the way that the curve goes
-        from one standard deviation below to one above.
+        It has no `spread`, which a curve does not map; the uncertainty is half of what the curve rises or falls from
+        one standard deviation below to one above.
         """
         first, *others = self.heads
         pq, uncertainty = mapping(first.raw), None
@@ -250,8 +250,8 @@ class IQAPerformance(Metric):
     `update((outputs, (mos, std)))` takes the (N, 1) or (N,) predictions of each head, and the scores; a tensor alone is
     one head, or the MOS. A third item is a dictionary: `spread`, the standard deviation (N,) of the scored head's
     outputs over crops, of which the predictions are the means, and `uncertainty` (N,), that of its distribution.
-    `compute()` takes the images of all processes and returns a Performance. It can be
-    attached to any engine of ignite's whose output, or the `output_transform` of it, is this pair:
+    `compute()` takes the images of all processes and returns a Performance. It can be attached to any engine of
+    ignite's whose output, or the `output_transform` of it, is this pair:
 
     >>> from ignite.engine import create_supervised_evaluator
     >>> evaluator = create_supervised_evaluator(torch.nn.Linear(2, 1, bias=False))
@@ -382,8 +382,8 @@ def write_results(folder: str | Path, name: str, names: list[str], performance: 
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
     others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops;
-    uncertainty, of a predicted distribution. All digits are kept, so that iqa_studies/check.py can compute the metrics
-    again. A metric that is not defined is null in the JSON file.
+    uncertainty, if the network predicts distributions. All digits are kept, so that iqa_studies/check.py can compute
+    the metrics again. A metric that is not defined is null in the JSON file.
     """
     table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))

@@ -225,6 +225,7 @@ def test_the_score_is_differentiable_and_crops_average_variances(ratings):
     (['--head', 'histogram', '-lt', 'emd', '--levels', '7'], '--levels 7: info has ratings at 5 levels'),
     (['--head', 'histogram', '-lt', 'emd', '--levels', '1'], 'expected at least 2'),
     (['--head', 'gaussian', '-lt', 'nll', '--levels', '7'], '--levels: --head gaussian takes no such option'),
+    (['-lt', 'mse+consistency', '--features', 'cached', '--freeze', 'features*'], 'needs mirror images in each step'),
     (['--head', 'gaussian', '-lt', 'nll', '-valc', 'loss'], '--val_criterion loss: nll is not computed in validation')])
 def test_mistakes_are_one_line(ratings, fails, words, message):
     assert message in fails(main.main, *ratings, *words)
@@ -237,3 +238,9 @@ def test_histograms_of_std_and_a_set_without(tiny, fails):
     write_info('info.csv', old.names, old.mos, np.full(24, np.nan), range(1, 25), np.empty((24, 0), int))
     message = fails(main.main, '--dataset', 'info.csv', '--im_dir', 'tiny/images', *words[6:])
     assert '--head histogram needs counts of the ratings (columns c1 ... cK) or their standard' in message
+
+
+def test_cached_features_give_the_uncertainties_of_images(ratings):
+    words = [*ratings, '--head', 'histogram', '-lt', 'emd', '--freeze', 'features*', '--cache', 'ram']
+    of_images, of_features = main.main(words), main.main([*words, '--features', 'cached'])
+    np.testing.assert_allclose(of_features.uncertainty, of_images.uncertainty, rtol=1e-3)
