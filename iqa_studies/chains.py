@@ -49,7 +49,7 @@ def plan_chain(study: Study, folder: Path | None = None, results: Sequence[Resul
         made.first = [Step(('iqa_training/train_ranker.py', *words, '--resume'),
                            Path(options['checkpoint_dir'], RANKER))]
     if 'views' in study.ensemble:
-        made.last.append([together(study.ensemble['views'], last, given)])
+        made.last.append([together(study.ensemble['views'], last, given | {name: options[name] for name in places})])
     if study.predict:
         made.last += predictions(study, last, given)
     return made

@@ -30,6 +30,7 @@ def files(tiny):
     yield tiny
     for name in [name for name in NETWORKS if '.py:' in name]:
         del NETWORKS[name]
+    NETWORKS.parameters.pop('width', None)
     for name in [name for name in sys.modules if name.startswith('own network')]:
         del sys.modules[name]
 

@@ -19,7 +19,7 @@ def fitted(image: np.ndarray, fit: str, size: tuple[int, int] = (8, 10)) -> np.n
     return np.asarray(Preprocess(size, fit=fit).of(Image.fromarray(image)))
 
 
-@pytest.mark.parametrize('fit', FITS)
+@pytest.mark.parametrize('fit', ['resize', 'pad', 'crop'])
 def test_every_fit_gives_the_size_and_leaves_what_fits(fit):
     assert fitted(photo(6, 6), fit).shape == (8, 10, 3)
     np.testing.assert_array_equal(fitted(photo(8, 10), fit), photo(8, 10))
@@ -62,7 +62,7 @@ def test_the_cache_keeps_fits_apart(tmp_path):
     made = [on_disk([tmp_path / 'a.png'], Preprocess((8, 10), fit=fit), tmp_path / 'cache')(tmp_path / 'a.png')
             for fit in FITS]
     assert not np.array_equal(made[0], made[1])
-    assert len(list((tmp_path / 'cache').glob('*.npy'))) == 3
+    assert len(list((tmp_path / 'cache').glob('*.npy'))) == len(FITS)
 
 
 def test_fit_needs_a_size(fails):

@@ -204,7 +204,7 @@ def test_weights_that_are_no_numbers(checkpoint, tmp_path, fails, value):
     model[name].view(-1)[3] = value  # 1e300 is a number, until it becomes one of the network's float32
     save_checkpoint(tmp_path / 'x.pth', {**checkpoint, 'model': model})
     error = fails(test_demo.main, '--img', 'gone.png', '-modelfile', tmp_path / 'x.pth', '--device', 'cpu')
-    assert f'x.pth: model: expected finite numbers, but {name} holds NaN or infinity' in error
+    assert f'x.pth: model: expected finite numbers, but {name} contains NaN or infinity' in error
 
 
 def test_an_output_that_is_no_number_is_no_score(checkpoint, tmp_path, monkeypatch, capsys):

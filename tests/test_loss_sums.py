@@ -81,7 +81,10 @@ def test_each_function_describes_its_parameters_and_shows_a_tensor_that_it_compu
 
 def of_all(row):
     """A loss as a function of predictions and of all else that it needs, which may be the same numbers."""
-    return lambda x, y: row.build(**{need: x if need in ('y_pred', 'logits') else y for need in row.needs()})
+    def computed(x, y):
+        values = {'logits': torch.cat((x, -x), 1), 'ratings': torch.cat((y, 100 - y), 1) / 100}
+        return row.build(**{need: values.get(need, x if need == 'y_pred' else y) for need in row.needs()})
+    return computed
 
 
 FUNCTIONS = {**{name: of_all(row) for name, row in LOSSES.items()}, 'bhat': lambda x, y: IQAloss.bhat(x),

@@ -167,5 +167,5 @@ def test_a_parameter_of_a_network_needs_no_flag(monkeypatch):
         def __init__(self, depth: int = 3):
             super().__init__()
             self.depth = depth
-    monkeypatch.setitem(NETWORKS, 'deep', Entry('tests', Deep))
+    monkeypatch.setitem(NETWORKS, 'deep', Entry(Deep, 'tests'))
     assert build_model(TRAIN.parse(['-arch', 'deep'])).depth == 3

@@ -264,7 +264,8 @@ def test_a_warm_up_in_epochs_is_one_of_their_iterations(name):
     rates = []
     for warmup in (['--warmup_epochs', '2'], ['--warmup', '10']):
         args = TRAIN.parse(['--schedule', name, '-e', '4', *extra, *warmup])
-        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=args.learning_rate)
+        groups = [{'params': [one]} for one in nn.Linear(1, 1).parameters()]  # as of a head and a backbone
+        optimizer = torch.optim.SGD(groups, lr=args.learning_rate)
         schedule = build_schedule(args, optimizer, 5)
         assert schedule.unit == 'iteration'
         rates.append([optimizer.param_groups[0]['lr']])

@@ -181,7 +181,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
     assert out.startswith('2 of 3 runs are there\n')
     assert 'FAILED with exit status 2' in out
     failed = out[out.index('Failed:'):]
-    assert 'is at the same work' in failed
+    assert 'it does the same work' in failed
     assert f'figure4 is not drawn: nothing is there of {bn_mse}' in failed
     rows = {line.split('  ')[0]: line for line in out.splitlines() if line.startswith('figure4')}
     assert rows['figure4, bnMSE best val PLCC'].endswith('no result')
