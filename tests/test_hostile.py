@@ -20,10 +20,10 @@ from iqa_data.cache import on_disk
 from iqa_data.splits import read_split
 from iqa_data.transforms import Preprocess
 from iqa_networks.pretrained import load_pretrained
+from iqa_results.read import read_results
 from iqa_runtime.checkpoint import checksum, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, one_line
 from iqa_scoring.report import ReportEntry, write_report
-from iqa_scoring.results import read_results
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, references_in

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from iqa_results import read as results
 from iqa_runtime.errors import UserError
-from iqa_scoring import results
 from iqa_studies.found import find
 from iqa_studies.published import rows
 from iqa_training.options import TRAIN

@@ -1,4 +1,0 @@
-import importlib
-import sys
-
-sys.modules[__name__] = importlib.import_module('iqa_results.table_formats')  # until its last users name the room
