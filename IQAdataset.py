@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,30 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from iqa_data import AUGMENTATIONS, PAPERS
 from iqa_data.augmentation import Augmentation, FixedAugmentation
 from iqa_data.cache import for_each_image, in_memory, on_disk
+from iqa_data.contents import Contents, check_apart
 from iqa_data.crops import Crops, crops_of
 from iqa_data.images import ImageError, opened
-from iqa_data.info import DATASETS, Info, Source, dataset_name, find_dataset, named_source, read_info, require
-from iqa_data.samplers import SameSize, Share, Shuffled
-from iqa_data.splits import SPLITS, SplitPlan, choose
+from iqa_data.info import (
+    DATASETS,
+    Info,
+    Source,
+    dataset_name,
+    find_dataset,
+    named_source,
+    read_info,
+    require,
+    sets_of,
+)
+from iqa_data.samplers import Mixed, SameSize, Share, Shuffled, shares_of
+from iqa_data.several import Together
+from iqa_data.splits import SPLITS, SplitPlan, choose, names_in_parts
 from iqa_data.target import Target, target_of
 from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import Paths, check_outputs, same_file
 from iqa_runtime.labels import Labels
-from iqa_runtime.names import nearest
+from iqa_runtime.names import PARTS, nearest
 from iqa_runtime.options import Options
 
 
@@ -157,6 +170,15 @@ class Data:
     tested: str | None = 'test'  # the part that a run is tested on in the end
 
     @property
+    def sets(self) -> tuple['Data', ...]:
+        """Return the data sets that are trained on at once: this one."""
+        return (self,)
+
+    def each(self, change: Callable[['Data'], 'Data']) -> 'Data':
+        """Return the data with a change of each data set."""
+        return change(self)
+
+    @property
     def batch_size(self) -> int:
         """Return the number of images in a batch, over all processes."""
         return self.loading.batch_size
@@ -213,6 +235,69 @@ class Data:
         variants = self.fixed.variants if self.fixed else 1
         return DataLoader(range(len(dataset) * variants), batch_sampler=batches, num_workers=workers,
                           collate_fn=dataset.batch, pin_memory=self.loading.pin_memory, generator=generator)
+
+
+@dataclass
+class SeveralData(Data):
+    """Several data sets that are trained on at once; a name of an image begins with that of its set.
+
+    The labels of its batches hold 'set', the position of the image's set (see iqa_data/several.py).
+
+    Attributes:
+        sets: the data sets.
+        shares: images of each in a training batch.
+    """
+
+    sets: tuple[Data, ...] = ()
+    shares: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, sets: Sequence[Data], weights: Sequence[float] | None = None) -> 'SeveralData':
+        """Put data sets together; `weights`: their shares of a batch, equal ones by default.
+
+        Raises UserError if a set has no image in a batch, or fewer images than its share.
+        """
+        first, shares = sets[0], shares_of(sets[0].batch_size, weights or [1] * len(sets))
+        for one, share in zip(sets, shares, strict=True):
+            check_share(one, share)
+        parts = {part: [one for one in sets if part in one.names] for part in PARTS}
+        parts = {part: some for part, some in parts.items() if some}
+        datasets = {part: Together([one.datasets[part] for one in some]) for part, some in parts.items()}
+        sizes = {part: [size for one in some for size in one.sizes[part]] for part, some in parts.items()}
+        names = names_in_parts([one.name for one in sets], [one.names for one in sets])
+        of_all = {key: value for key, value in vars(first).items() if key not in ('sets', 'shares')}
+        return cls(**{**of_all, 'name': '+'.join(one.name for one in sets), 'names': names, 'datasets': datasets,
+                      'sizes': sizes, 'target': Target()}, sets=tuple(sets), shares=tuple(shares))
+
+    def each(self, change: Callable[[Data], Data]) -> 'SeveralData':
+        """Return the data with a change of each data set."""
+        return self.of([change(one) for one in self.sets], self.shares)
+
+    def training_loader(self, fewest: int = 1) -> DataLoader:
+        """Return batches that hold the share of each set, in orders as of Data.training_loader (see samplers.Mixed)."""
+        several, variants = [one.datasets['train'].repeated(self.train_crops) for one in self.sets], 1
+        for dataset, one in zip(several, self.sets, strict=True):
+            dataset.augment = one.fixed or one.augment
+            variants = one.fixed.variants if one.fixed else 1
+        order = Mixed(list(map(len, several)), self.shares, variants)
+        shares = {one.name: share for one, share in zip(self.sets, self.shares, strict=True)}
+        held = ', '.join(f'{share} of {name}' for name, share in shares.items())
+        print(f'A batch of {self.batch_size} holds {held}; an epoch is {len(order)} batches, in which each image comes '
+              'at least once')
+        for name in (name for name, share in shares.items() if share == 1):
+            print(f'WARNING: a batch holds 1 image of {name}: losses of pairs and of correlations learn nothing of it')
+        dataset = Together(several, self.fixed or self.augment, variants)
+        return self._loader(dataset, Share(order), order.generator)
+
+
+def check_share(data: Data, share: int) -> None:
+    """Raise UserError if a batch can have no images of a set, or more than its training set has."""
+    if not share:
+        raise UserError(f'--batch_size {data.batch_size} leaves no image of {data.name} in a batch: give a larger one, '
+                        'or other --data_weights')
+    if share > (count := len(data.datasets['train']) * data.train_crops):
+        raise UserError(f'{data.name} has {count} training image{"s" * (count > 1)}, fewer than the {share} that a '
+                        'batch holds of it: --batch_size and --data_weights say how many')
 
 
 def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
@@ -318,8 +403,14 @@ def draw_demo(dataset: str) -> None:
         make_demo()
 
 
+def of_each_set(args: Options) -> list[Options]:
+    """Return the options of each data set that the options name."""
+    sets = sets_of(args.dataset)
+    return [args.having(dataset=one) for one in sets] if len(sets) > 1 else [args]
+
+
 def source_at(args: Options) -> Source:
-    """Return the source of the data set that the options name; the demo data set is drawn if it is missing."""
+    """Return the source of the one data set that the options name; the demo data set is drawn if it is missing."""
     if not args.data_info:
         draw_demo(args.dataset)
     return named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
@@ -360,6 +451,8 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
                      fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
     """Return the train, val and test parts that the options describe; with --debug, 5 batches, 5 and 5 images of them.
 
+    Several data sets, which are trained on at once, are a SeveralData.
+
     Args:
         args: the options of a command.
         inputs: number of images that the network compares; with 2, items are pairs (reference, distorted).
@@ -367,21 +460,52 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
         fits: called with the (h, w) of a training image before all are decoded; raises UserError if the network does
             not take it.
     """
+    each = of_each_set(args)
+    if len(each) == 1:
+        data = set_at(args, partial(rows_of, args), inputs, outputs, fits)
+    else:
+        sets = [Contents.of(dataset_name(one.dataset), source_at(one), partial(rows_of, one)) for one in each]
+        check_apart(sets)
+        data = SeveralData.of(turned([set_at(one, lambda info, parts=known.parts: parts, inputs, outputs, fits)
+                                      for one, known in zip(each, sets, strict=True)]), args.data_weights)
+        check_sizes(set(data.sizes['train']), data.augment, args.batch_size)
+    if data.train_crops > 1 and args.cache == 'none':
+        print(f'WARNING: --cache none decodes each training image {data.train_crops} times in an epoch; --cache disk '
+              'or ram, once')
+    return data
+
+
+def turned(sets: Sequence[Data]) -> Sequence[Data]:
+    """Turn the targets of data sets whose scores fall with quality, if those of others rise: one network learns both.
+    """
+    if len({data.higher_is_better for data in sets}) > 1:
+        for data in sets:
+            if not data.higher_is_better:
+                data.target = replace(data.target, scale=-data.target.scale)
+    return sets
+
+
+def rows_of(args: Options, info: Info) -> dict[str, np.ndarray]:
+    """Return the positions of the images of each part of the one data set that the options name."""
+    source = source_at(args)
+    parts = choose(info, plan_of(args, source))
+    mos = info.mos[parts['train']]
+    if len(mos) > 1 and mos.min() == mos.max():
+        raise UserError(f'{source.info}: all {len(mos)} training images have the MOS {mos[0]:g}: no network can '
+                        'learn from them what quality is')
+    most = {'train': max(1, 5 * args.batch_size // args.train_crops), 'val': 5, 'test': 5}
+    return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
+
+
+def set_at(args: Options, rows: Callable[[Info], dict[str, np.ndarray]], inputs: int,
+           outputs: Mapping[str, Paths] | None, fits: Callable[[tuple[int, int]], None] | None) -> Data:
+    """Return the parts of the one data set that the options name, of the positions that `rows` returns."""
     source, augment = source_at(args), augmentation_of(args)
 
     def check(size: tuple[int, int]) -> None:
         check_sizes({size}, augment, args.batch_size)
         if fits:
             fits(augment.crop if augment and 'crop' in augment.parts else size)
-
-    def rows(info: Info) -> dict[str, np.ndarray]:
-        parts = choose(info, plan_of(args, source))
-        mos = info.mos[parts['train']]
-        if len(mos) > 1 and mos.min() == mos.max():
-            raise UserError(f'{source.info}: all {len(mos)} training images have the MOS {mos[0]:g}: no network can '
-                            'learn from them what quality is')
-        most = {'train': max(1, 5 * args.batch_size // args.train_crops), 'val': 5, 'test': 5}
-        return {part: chosen[:most[part]] for part, chosen in parts.items()} if args.debug else parts
 
     data = open_data(source, dataset_name(args.dataset), rows, preprocess_of(args, source), loading_of(args),
                      inputs, outputs, check)
@@ -393,9 +517,6 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
         data.fixed = FixedAugmentation(augment, args.fixed_augmentations, args.seed)
     if data.crops:
         data.crops.check([size for sizes in data.sizes.values() for size in sizes])
-    if data.train_crops > 1 and args.cache == 'none':
-        print(f'WARNING: --cache none decodes each training image {data.train_crops} times in an epoch; --cache disk '
-              'or ram, once')
     return data
 
 

@@ -334,7 +334,8 @@ def kept(args, network: Network) -> list[str]:
     return network.legacy_random()
 
 
-def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, crops=None, **network):
+def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, crops=None,
+         line_of: str | None = None, **network):
     """Load a trained model to score images from Python.
 
     >>> scorer = load('checkpoint.pth')
@@ -350,6 +351,8 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, cr
         device: device of the network.
         preprocess: an iqa_data.transforms.Preprocess (default: the checkpoint's; none if it does not store one).
         crops: an iqa_data.crops.Crops by which images are scored (default: the checkpoint's).
+        line_of: of a network that was trained on several data sets, the one on whose scale it scores (default: the
+            first).
         network: architecture (default: resnext101_32x8d) and options of the network, for a checkpoint of the original
             package, which does not store them.
 
@@ -358,4 +361,4 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, cr
         weights.
     """
     from iqa_scoring.scorer import load_scorer  # networks do not depend on scoring
-    return load_scorer(checkpoint, device, preprocess, crops, **network)
+    return load_scorer(checkpoint, device, preprocess, crops, line_of, **network)

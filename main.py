@@ -14,6 +14,7 @@ from ignite.engine import Events
 from torch.utils.data import DataLoader
 
 from iqa_data.info import dataset_name, require
+from iqa_data.several import PerSet
 from iqa_networks.network import Network
 from iqa_networks.normalise import memory_format
 from iqa_runtime.distributed import device_of, fewest_images, is_main, parallel, processes, synchronise
@@ -22,7 +23,7 @@ from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
 from iqa_training.card import models_table
-from iqa_training.evaluation import Evaluation
+from iqa_training.evaluation import Evaluation, Performances, mean_over_sets
 from iqa_training.features import OnFeatures, check_frozen, with_features
 from iqa_training.labels import check_labels, fit_distribution
 from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
@@ -36,7 +37,7 @@ from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
 from iqa_training.updates import averaged
 from iqa_training.writer import About, Parts, RunWriter
-from IQAdataset import Data, get_data_loaders, source_at
+from IQAdataset import Data, get_data_loaders, of_each_set, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
 from IQAperformance import Performance
@@ -51,12 +52,12 @@ from test_dataset import test
 
 
 @command
-def main(argv: list[str] | None = None) -> Performance | None:
+def main(argv: list[str] | None = None) -> Performance | Performances | None:
     """Parse the options, then train or test; return the performance on the tested images."""
     return run(TRAIN.parse(argv))
 
 
-def train(recipe: str | None = None, **options) -> Performance | None:
+def train(recipe: str | None = None, **options) -> Performance | Performances | None:
     """Train from Python, in this process, as main.py does: `train(dataset='demo', epochs=1).srocc`.
 
     Args:
@@ -64,14 +65,14 @@ def train(recipe: str | None = None, **options) -> Performance | None:
         options: options of the command line, by their long names; they override the recipe's.
 
     Returns:
-        The performance of the best epoch on the tested images; None if there are none.
+        The performance of the best epoch on the tested images, of several data sets by name; None if there are none.
 
     Raises UserError, a ValueError, if main.py refuses the options.
     """
     return run(TRAIN.options(recipe, **options))
 
 
-def run(args: Options) -> Performance | None:
+def run(args: Options) -> Performance | Performances | None:
     """List networks, test, summarise or train, as the options ask; return the performance if there is one."""
     if args.list_models:
         print(models_table(args.list_models))
@@ -89,10 +90,11 @@ def run(args: Options) -> Performance | None:
             return fit(args, files, device, stop)
 
 
-def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> Performance | None:
+def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> Performance | Performances | None:
     """Train, keep the best weights, fit their line to MOS, test them; return the performance on the tested images.
 
-    Returns None if --resume finds that the run is finished, or if there are no test images.
+    On several data sets: name -> performance. Returns None if --resume finds that the run is finished, or if there are
+    no test images.
     """
     if is_main():
         remove_unfinished(files.checkpoint)
@@ -107,7 +109,8 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     outputs = files.outputs(named=bool(args.trained_model_file))
     check_outputs(outputs, inputs_of(args))
     seed_everything(args.seed, args.randomness)
-    require(source_at(args), dataset_name(args.dataset))
+    for one in of_each_set(args):
+        require(source_at(one), dataset_name(one.dataset))
     model = build_model(args).to(device)
     if args.features == 'cached':
         check_frozen(args, model)
@@ -115,10 +118,11 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     model.to(memory_format=memory_format(data.sizes['train'][0]))
     if data.crops:
         data.crops.check_side(model.side)
-    fit_distribution(model, data)
-    check_labels(args.values, data)
+    for one in data.sets:
+        fit_distribution(model, one)
+        check_labels(args.values, one)
     if args.features == 'cached':
-        data = with_features(args, data, model)
+        data = data.each(partial(with_features, args, network=model))
     loader = one_batch() if args.probe else data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     training = assemble(args, files, data, model, loader, device, stop)
     print(f'Run {files.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
@@ -127,10 +131,10 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     if training.evaluation.head != len(model.heads) - 1:
         print(f'The head that is scored is {model.heads[training.evaluation.head]!r}, since --beta leaves '
               f'{model.heads[-1]!r} untrained')
-    performance = training.train(loader, state)
+    performances = training.train(loader, state)
     if is_main() and args.summary is not False:
         summarise_if_possible(args, training.log.history)
-    return performance
+    return performances if len(data.sets) > 1 else performances.get(data.name)
 
 
 def try_on(model: Network, device: str, size: tuple[int, int]) -> None:
@@ -155,12 +159,13 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
         warn_of_ranker(ranker, args, len(data.datasets['train']))
     loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model),
                       model.distribution)
+    loss_fn = PerSet(loss, [one.target for one in data.sets]) if len(data.sets) > 1 else loss
     average = averaged(model, args.ema) if args.ema else None
     trained = OnFeatures(model, data.pooled) if data.pooled else model
     if args.probe:
         trainer = create_ridge_trainer(trained, data, optimizer, args.epochs)
     else:
-        trainer = create_supervised_trainer(parallel(trained, some_unused=0 in loss.beta), optimizer, loss,
+        trainer = create_supervised_trainer(parallel(trained, some_unused=0 in loss.beta), optimizer, loss_fn,
                                             prepare=preparing(trained, data.target), device=device,
                                             accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
                                             amp_backend=args.amp_backend, compile_model=args.compile)
@@ -176,7 +181,7 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
                   input={'preprocessing': data.preprocess.stored(), 'normalise': model.normalise},
                   crops=data.crops and data.crops.stored())
     parts = Parts(optimizer, schedule, trainer.scaler, average)
-    record = Record(VAL_CRITERIA[args.val_criterion], args.patience, args.later_wins)
+    record = Record(mean_over_sets(VAL_CRITERIA[args.val_criterion]), args.patience, args.later_wins)
     return Run(model=model, trainer=trainer, parts=parts, evaluation=evaluation, record=record, plan=plan, stop=stop,
                writer=RunWriter(files, about, data, model, evaluation.model))
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from iqa_data.info import DATASETS, Info, dataset_name, named_source
+from iqa_data.info import DATASETS, Info, dataset_name, named_source, names_of, sets_of
 from iqa_data.options import data as data_group
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
@@ -31,20 +31,22 @@ from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, entry_of, write_report
 from iqa_scoring.scorer import CROPPING, Scorer, as_asked, given_network, restore
 from iqa_scoring.stream import Reader, row_of, score_files
-from iqa_training.naming import find_checkpoints, joined, on_dataset
+from iqa_training.naming import find_checkpoints, joined, on_dataset, result_name
 from IQAdataset import loading_of, open_data, plan_of
 from IQAperformance import CRITERIA, IQAPerformance, Performance, evaluate, interval, results_table, write_results
 
 
 @command
-def main(argv: list[str] | None = None) -> Performance:
-    """Parse the options and test; return the performance."""
+def main(argv: list[str] | None = None) -> Performance | dict[str, Performance]:
+    """Parse the options and test; return the performance, of several data sets by their names."""
     args = TEST.parse(argv)
     return test(args, args.part, args.trained_on)
 
 
-def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Performance:
+def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Performance | dict[str, Performance]:
     """Test the checkpoint that the options name or describe, write the results, and return the performance.
+
+    On several data sets, or of a checkpoint of several if no other is named, each is tested: name -> performance.
 
     Args:
         args: the options of test_dataset.py or main.py.
@@ -55,22 +57,32 @@ def test(args: Options, part: str = 'auto', trained_on: str | None = None) -> Pe
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
         files = find_checkpoints(args, trained_on)
-        return Test(args, files, [load_checkpoint(file) for file in files], device).run(part)
+        checkpoints = [load_checkpoint(file) for file in files]
+        sets = sets_of(args.dataset if 'dataset' in args.given else trained_set(checkpoints[0]))
+        if len(sets) > 1 and args.values.get('report'):
+            raise UserError(f'--report {args.report} shows one data set: --dataset names one of {", ".join(sets)}')
+        found = {dataset_name(one): Test(args, files, checkpoints, device, one).run(part) for one in sets}
+        return found if len(sets) > 1 else found[dataset_name(sets[0])]
+
+
+def trained_set(checkpoint: dict) -> str:
+    """Return the data set that a checkpoint was trained on, as its options name it."""
+    return str(checkpoint.get('options', {}).get('dataset', checkpoint.get('dataset', 'KonIQ-10k')))
 
 
 class Test:
     """Tests a checkpoint, or the mean score of several, on a data set; the first checkpoint decides on which images."""
 
-    def __init__(self, args: Options, files: list[Path], checkpoints: list[dict], device: str):
-        own, checkpoints = checkpoints, [as_asked(args, *one) for one in zip(checkpoints, files, strict=True)]
+    def __init__(self, args: Options, files: list[Path], checkpoints: list[dict], device: str, tested: str):
+        self.tested, self.name = tested, dataset_name(tested)
+        own = checkpoints
+        checkpoints = [as_asked(args, *one, self.name) for one in zip(checkpoints, files, strict=True)]
         file, checkpoint = files[0], checkpoints[0]
         self.files, self.checkpoints, self.views = files, checkpoints, args.values.get('views', 'none')
         options, trained = checkpoint.get('options', {}), args.command.names()
         self.args, self.file, self.checkpoint, self.device = args, file, checkpoint, device
-        self.trained_on = options.get('dataset', checkpoint.get('dataset', 'KonIQ-10k'))
-        self.tested = args.dataset if 'dataset' in args.given else self.trained_on
-        self.name = dataset_name(self.tested)
-        self.same = self.name == dataset_name(self.trained_on)
+        self.trained_on = trained_set(checkpoint)
+        self.same = self.name in names_of(self.trained_on)
         of_the_set = {'dataset'} if self.same else args.command.names(data_group, split_group)
         may_differ = {*of_the_set, *CROPPING, 'batch_size'}
         args.adopting(options, (args.given & trained) - may_differ, file)  # raises if one contradicts it
@@ -130,10 +142,12 @@ class Test:
     def write(self, part: str, names: list[str], performance: Performance, scorer: Scorer, seen: int) -> None:
         """Write the results, and print them."""
         split = self.checkpoint.get('split')
+        several = len(sets_of(self.trained_on)) > 1  # the split of all is the run's
+        own_hash = self.checkpoint.get('split_hash') if several else split_hash(split) if split else None
         written = write_results(
             self.args.result_dir, self.result_name(part), names, performance, {
                 'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
-                'part': part, 'split_hash': split_hash(split) if split else None, 'images_trained_on': seen,
+                'part': part, 'split_hash': own_hash, 'images_trained_on': seen,
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
                 'versions': versions(), 'mapping': scorer.mapping.name})
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
@@ -162,8 +176,7 @@ class Test:
 
     def result_name(self, part: str) -> str:
         """Return the name of the results: the run's, with the data set and the part if these are not its own."""
-        own = self.same and part == self.own_part
-        return self.run_name if own else f'{self.run_name}-on-{self.name}-{part}'
+        return result_name(self.run_name, names_of(self.trained_on), self.name, part, part == self.own_part)
 
     def outputs_of(self, part: str) -> dict[str, Paths]:
         """Return {option that sets their place: files} that the test of a part writes."""

@@ -110,6 +110,22 @@ def find_dataset(name: str) -> str:
         raise UserError(f'{error}, or an existing info file ({", ".join(SUFFIXES)})') from None
 
 
+def sets_of(dataset: str) -> list[str]:
+    """Return the data sets that the option names, with + between several: names in DATASETS, or info files.
+
+    >>> sets_of('KonIQ-10k+lab/c++.csv+d.csv')
+    ['KonIQ-10k', 'lab/c++.csv', 'd.csv']
+    """
+    known = [rf'(?<={before}{re.escape(name)})' for name in DATASETS for before in ('^', r'\+')]
+    ends = '|'.join([*known, *(rf'(?<={re.escape(suffix)})' for suffix in SUFFIXES)])
+    return re.split(rf'(?:{ends})\+', dataset, flags=re.IGNORECASE)
+
+
+def find_datasets(names: str) -> str:
+    """Return one or several data sets, with + between them, each as `find_dataset` returns it; UserError as there."""
+    return '+'.join(map(find_dataset, sets_of(names)))
+
+
 def source_of(dataset: str) -> Source:
     """Return the row of DATASETS, or for an info file a new row, with the images in the same folder."""
     if dataset in DATASETS:
@@ -134,8 +150,18 @@ def require(source: Source, name: str) -> None:
 
 
 def dataset_name(dataset: str) -> str:
-    """Return the name of a data set in logs, results and files: its own, or an info file's without folder, suffix."""
-    return dataset if dataset in DATASETS else one_line(without_suffix(Path(dataset).name, SUFFIXES))
+    """Return the name of a data set in logs, results and files: its own, or an info file's without folder, suffix.
+
+    >>> dataset_name('KonIQ-10k+lab/b.csv')
+    'KonIQ-10k+b'
+    """
+    return '+'.join(names_of(dataset))
+
+
+def names_of(dataset: str) -> tuple[str, ...]:
+    """Return the name of each data set that the option names (see `dataset_name`)."""
+    return tuple(one if one in DATASETS else one_line(without_suffix(Path(one).name, SUFFIXES))
+                 for one in sets_of(dataset))
 
 
 @dataclass(frozen=True)
@@ -153,6 +179,7 @@ class Info:
     votes: np.ndarray | None = None      # (N,) how many rated an image, nan if it is not known
     ratings: np.ndarray | None = None    # (N, K) how many gave each level, or the shares of the votes
     numbered: dict[int, np.ndarray] = field(default_factory=dict)  # splits of a table of pyiqa's, as `part`, by number
+    contents: list[str] | None = None    # N names of contents, as far as a table gives them; '' if there is none
 
     def __post_init__(self):
         lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),
@@ -258,7 +285,7 @@ def info_of(table: Table, **more) -> Info:
     number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
     known = {'part': parts_of(table) if 'part' in table.columns else None, 'references': references, 'about': about,
              'votes': table.numbers('votes', math.nan) if 'votes' in table.columns else None,
-             'ratings': ratings_of(table)}
+             'ratings': ratings_of(table), 'contents': shown}
     return Info(names, mos, std, np.array([number[content] for content in contents]),
                 np.empty((len(number), 0), int), **{**known, **more})
 

@@ -3,13 +3,13 @@ import os
 from argparse import ArgumentTypeError
 
 from iqa_data import AUGMENTATIONS
-from iqa_data.info import DATASETS, find_dataset
+from iqa_data.info import DATASETS, find_dataset, find_datasets, names_of, sets_of
 from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError
-from iqa_runtime.option_types import among, choice, count, number, share, whole
-from iqa_runtime.options import Options, group, options_of
+from iqa_runtime.option_types import among, choice, count, number, positive, share, whole
+from iqa_runtime.options import Joined, Options, group, options_of, shown
 
 CACHES = ('disk', 'ram', 'none')
 
@@ -22,16 +22,45 @@ def dataset(text: str) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
+def datasets(text: str) -> str:
+    """Return one or several data sets, with + between them: an argparse type."""
+    try:
+        return find_datasets(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def check_data(args: Options) -> None:
-    """Refuse an info file for a data set that is an info file already."""
+    """Refuse an info file for a data set that is an info file already, and what several data sets cannot have."""
+    sets = sets_of(args.dataset)
+    if len(sets) > 1:
+        check_sets(args, sets)
+    elif args.data_weights:
+        raise UserError(f'--data_weights {shown(args.data_weights)} needs several data sets: --dataset A.csv B.csv')
     if args.data_info and args.dataset not in DATASETS:
         raise UserError(f'--data_info {args.data_info}: --dataset {args.dataset} is an info file already')
 
 
+def check_sets(args: Options, sets: list[str]) -> None:
+    """Refuse several data sets of one name, other numbers of weights, and files that describe one set."""
+    names = names_of(args.dataset)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f'--dataset {" ".join(sets)}: two data sets are called {twice[0]}, and each needs a name of '
+                        'its own')
+    if args.data_weights and len(args.data_weights) != len(sets):
+        raise UserError(f'--data_weights {shown(args.data_weights)}: expected {len(sets)} weights, one of each data '
+                        f'set ({", ".join(names)})')
+    for name in ('data_info', 'split_file', 'probe', 'head'):
+        if args.values.get(name) and args.values[name] != args.command.defaults[name]:
+            raise UserError(f'--{name} {args.values[name]} is of one data set, and --dataset names {len(sets)}')
+
+
 @group('data', 'the data set and its info file', trained=True, check=check_data)
 def data(add) -> None:
-    add('-ds', '--dataset', type=dataset, default='KonIQ-10k',
-        help=f'{", ".join(DATASETS)}; or an info file, .csv, .tsv, .txt or .mat, its images beside it or in --im_dir')
+    add('-ds', '--dataset', type=datasets, action=Joined, nargs='+', metavar='SET', default='KonIQ-10k',
+        help=f'{", ".join(DATASETS)}; or info files (.csv, .tsv, .txt, .mat), images beside them or in --im_dir')
+    add('--data_weights', type=positive, nargs='+', metavar='W',
+        help='shares of several data sets in a batch, as 2 1 (default: equal ones)')
     add('--data_info', metavar='FILE', help='info file to use instead of the named data set\'s own')
 
 

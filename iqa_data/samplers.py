@@ -1,5 +1,6 @@
-"""Samplers: a reproducible random order, batches of images of one size, and the share of each process."""
+"""Samplers: a reproducible order, batches of several sets, batches of one image size, and the share of each process."""
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 
 import ignite.distributed as idist
 import torch
@@ -24,13 +25,69 @@ class Shuffled(Sampler[int]):
         self.generator.set_state(torch.get_rng_state())
 
     def __iter__(self) -> Iterator[int]:
-        seed, _ = (torch.empty((), dtype=torch.int64).random_(generator=self.generator).item() for _ in range(2))
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(self.count, generator=generator)
-        return iter((order + self.count * torch.randint(self.variants, order.shape, generator=generator)).tolist())
+        generator = torch.Generator().manual_seed(seed_of_epoch(self.generator))
+        return iter(drawn(self.count, self.variants, generator))
 
     def __len__(self) -> int:
         return self.count
+
+
+def seed_of_epoch(generator: torch.Generator) -> int:
+    """Draw the seed of an epoch's order; the number after it is not used (see Shuffled)."""
+    seed, _ = (torch.empty((), dtype=torch.int64).random_(generator=generator).item() for _ in range(2))
+    return seed
+
+
+def drawn(count: int, variants: int, generator: torch.Generator) -> list[int]:
+    """Draw an order of images, and a variant of each: image + count * variant."""
+    order = torch.randperm(count, generator=generator)
+    return (order + count * torch.randint(variants, order.shape, generator=generator)).tolist()
+
+
+class Mixed(Sampler[list[int]]):
+    """Batches that hold a fixed number of images of each of several sets, whose positions follow one another.
+
+    Each set has an order of its own, which depends on the seed and the epoch alone. An epoch ends when the set that
+    takes longest has been seen once; the others, and it in its last batch, begin again in another order. So all batches
+    are full, and every image comes at least once. `generator` is that of Shuffled.
+
+    Args:
+        counts: images in each set.
+        shares: images of each set in a batch.
+        variants: of each image, as of Shuffled; a set has count * variants positions then.
+    """
+
+    def __init__(self, counts: Sequence[int], shares: Sequence[int], variants: int = 1):
+        self.counts, self.shares, self.variants = counts, shares, variants
+        self.generator = Shuffled(0).generator
+
+    def __iter__(self) -> Iterator[list[int]]:
+        seed = seed_of_epoch(self.generator)
+        starts = accumulate((count * self.variants for count in self.counts), initial=0)
+        images = [self._endless(next(starts), count, seed + i) for i, count in enumerate(self.counts)]
+        for _ in range(len(self)):
+            yield [i for one, share in zip(images, self.shares, strict=True) for i in islice(one, share)]
+
+    def _endless(self, start: int, count: int, seed: int) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield from (start + row for row in drawn(count, self.variants, generator))
+
+    def __len__(self) -> int:
+        return max(-(-count // share) for count, share in zip(self.counts, self.shares, strict=True))
+
+
+def shares_of(batch_size: int, weights: Sequence[float]) -> list[int]:
+    """Return how many images of each set a batch holds: in proportion to the weights, the largest remainders up.
+
+    >>> shares_of(8, [2, 1])
+    [5, 3]
+    """
+    exact = [batch_size * weight / sum(weights) for weight in weights]
+    shares = [int(share) for share in exact]
+    for i in sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])[:batch_size - sum(shares)]:
+        shares[i] += 1
+    return shares
 
 
 class SameSize(Sampler[list[int]]):

@@ -14,7 +14,7 @@ tables of that toolbox may contain their own splits.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -227,6 +227,17 @@ def scenes_by_name(names: Sequence[str]) -> list[str]:
     alone = sum(1 for count in size.values() if count == 1)
     looks = len(size) >= 3 and alone <= len(names) / 10 and max(size.values()) <= min(MOST_VERSIONS, len(names) / 3)
     return scenes if looks else []
+
+
+def names_in_parts(sets: Sequence[str], names: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Return part -> names of the images of several data sets as one: each begins with the name of its set, and /.
+
+    `names`: of each set, part -> its names. Those of one set stay as they are.
+    """
+    if len(sets) == 1:
+        return {part: list(some) for part, some in names[0].items()}
+    return {part: [f'{name}/{image}' for name, parts in zip(sets, names, strict=True) for image in parts.get(part, ())]
+            for part in PARTS if any(part in parts for parts in names)}
 
 
 def split_hash(names: dict[str, list[str]]) -> str:

@@ -21,6 +21,11 @@ A checkpoint is a dictionary of tensors and plain Python values, written atomica
     finished       whether training has ended
     versions       versions of the packages
 
+A checkpoint trained on several data sets has k, b, split, mos, target, metrics and intervals of the first, and one more
+key:
+
+    sets           name of a data set -> the same keys, of each (see `of_set`); 'dataset' are the names with + between
+
 A checkpoint that test_demo.py --calibrate wrote has the ratings in 'mos', and two more keys:
 
     calibration    'kind', 'images', and the criteria 'before', 'fitted', 'leave-one-out'
@@ -57,7 +62,7 @@ from iqa_runtime.checks import (
     text,
     whole,
 )
-from iqa_runtime.errors import UserError, first_line
+from iqa_runtime.errors import UserError, first_line, one_line
 from iqa_runtime.files import check_regular, replacing
 from iqa_runtime.names import PARTS
 
@@ -203,6 +208,15 @@ def _preprocessing(value) -> dict:
     return {key: checks[key](one) for key, one in value.items()}
 
 
+def _sets(value) -> dict[str, dict]:
+    sets = dict_of(lambda one: {key: CHECKS[key](dict_of(lambda part: part)(one)[key]) for key in OF_SET if key in one}
+                   )(value)
+    if len(sets) < 2 or not all({'k', 'b'} <= set(one) and len(one['k']) == len(one['b']) for one in sets.values()):
+        raise ValueError('k and b, of the same length, of several data sets')
+    return sets
+
+
+OF_SET = ('k', 'b', 'split', 'target', 'mos', 'metrics', 'intervals')
 CHECKS: dict[str, Callable] = {
     'model': tensors, 'k': list_of(number), 'b': list_of(number),
     'network': fields(name=text, options=dict_of(plain)),
@@ -213,7 +227,7 @@ CHECKS: dict[str, Callable] = {
     'metrics': dict_of(dict_of(plain)), 'intervals': dict_of(dict_of(_interval)), 'finished': flag,
     'versions': dict_of(text),
     'calibration': dict_of(plain), 'mapping': fields(name=text, parameters=list_of(number)),
-    'preprocessing': _preprocessing,
+    'preprocessing': _preprocessing, 'sets': _sets,
 }
 OF_FORMAT_1 = {'architecture': text, 'pool': text, 'use_bn_end': flag, 'P6': whole, 'P7': whole}
 
@@ -227,6 +241,19 @@ def load_checkpoint(path: str | Path) -> dict:
     return check_checkpoint(read_tensors(path), path)
 
 
+def of_set(checkpoint: Mapping, name: str) -> dict:
+    """Return a checkpoint as that of one of the data sets that it was trained on; one of a single set as it is."""
+    if 'sets' not in checkpoint:
+        return dict(checkpoint)
+    rest = {key: value for key, value in checkpoint.items() if key != 'sets' and key not in OF_SET}
+    return {**rest, **checkpoint['sets'][name], 'dataset': name}
+
+
+def sets_in(checkpoint: Mapping) -> dict[str, dict]:
+    """Return name -> the checkpoint as that of this data set (see `of_set`); of a single set, {'': the checkpoint}."""
+    return {name: of_set(checkpoint, name) for name in checkpoint.get('sets', [''])}
+
+
 def check_checkpoint(content, path: str | Path) -> dict:
     """Check every value of a checkpoint and return it in format 2; raises as `load_checkpoint` does."""
     if not isinstance(content, dict) or not {'model', 'k', 'b'} <= set(content):
@@ -238,6 +265,10 @@ def check_checkpoint(content, path: str | Path) -> dict:
     checkpoint = {key: checked_value(path, key, check, content[key]) for key, check in CHECKS.items() if key in content}
     if len(checkpoint['k']) != len(checkpoint['b']):
         raise UserError(f'{path}: k has {len(checkpoint["k"])} values and b {len(checkpoint["b"])}')
+    for name, one in checkpoint.get('sets', {}).items():
+        if len(one['k']) != len(checkpoint['k']):
+            raise UserError(f'{path}: sets: {one_line(name)}: k has {len(one["k"])} values, expected '
+                            f'{len(checkpoint["k"])}')
     return _as_format_2(checkpoint, path)
 
 

@@ -44,5 +44,6 @@ class Labels:
 
     def onto(self, target: Callable[[Tensor], Tensor], scale: float) -> 'Labels':
         """Return the labels on the scale that a network is trained on (see iqa_data.target.Target)."""
-        widths = {name: value / scale for name, value in self.more.items() if name == 'interval'}
-        return replace(self, mos=target(self.mos), std=self.std / scale, more={**self.more, **widths})
+        width = abs(scale)
+        widths = {name: value / width for name, value in self.more.items() if name == 'interval'}
+        return replace(self, mos=target(self.mos), std=self.std / width, more={**self.more, **widths})

@@ -109,6 +109,13 @@ def group(title: str, about: str, trained: bool = False, **more):
     return decorate
 
 
+class Joined(argparse.Action):
+    """Stores the words of an option as one text, with + between them."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, '+'.join(values))
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         """Exit with a one-line message and status 2, without the usage text."""
@@ -299,6 +306,9 @@ class Command:
             if not isinstance(value, bool):
                 raise ValueError(f'{_brief(value)} is neither true nor false')
             return value
+        if isinstance(action, Joined):
+            values = value if isinstance(value, (list, tuple)) and value else [value]
+            return '+'.join(_checked_item(action, item) for item in values)
         many = action.nargs is not None and action.nargs != '?'
         if many != isinstance(value, (list, tuple)):
             raise ValueError(f'{_brief(value)} is not {"a list" if many else "a single value"}')

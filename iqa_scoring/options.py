@@ -2,7 +2,7 @@
 import os
 
 from iqa_data import options as of_data
-from iqa_data.options import dataset
+from iqa_data.options import datasets
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import is_device
 from iqa_runtime.option_types import among, choice, count, number
@@ -23,8 +23,13 @@ def testing(add) -> None:
     add('--part', type=choice(TESTED, 'part'), metavar=among(TESTED), default='auto',
         help='auto: the test part of the data set that the model was trained on, val if it has none; or all images of '
              'another data set')
-    add('--trained_on', type=dataset, metavar='DATASET',
+    add('--trained_on', type=datasets, metavar='DATASET',
         help='data set of the training run, to find its checkpoint (default: --dataset, else KonIQ-10k)')
+
+
+@group('lines', 'the line to MOS of a model that was trained on several data sets')
+def lines(add) -> None:
+    add('--line_of', metavar='NAME', help='use the line of this data set (default: the tested one\'s, else the first)')
 
 
 def launched() -> int:
@@ -163,7 +168,7 @@ TEST = Command("""Test a trained model on a data set.
     python test_dataset.py --trained_model_file checkpoints/NAME.pth --dataset CLIVE    another one
     python test_dataset.py --resize -arch resnet18 --dataset CLIVE                      main.py's run of these options
 """, [testing, of_data.data, views, of_data.crops, report, machine_of_several],
-               [of_data.places, of_data.split, of_data.preprocessing], (*MODEL, of_data.augmentation))
+               [lines, of_data.places, of_data.split, of_data.preprocessing], (*MODEL, of_data.augmentation))
 
 SCORE = Command("""Score images.
 
@@ -177,13 +182,14 @@ SCORE = Command("""Score images.
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
 MOS is an unbounded line, and an image can be worse or better than all that were rated. The output marks such scores.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-""", [images, views, output, report, machine_of_several], [of_data.crops, calibration, of_data.places], OF_TRAINING)
+""", [images, views, output, report, machine_of_several], [of_data.crops, calibration, lines, of_data.places],
+                OF_TRAINING)
 
 EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
 
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
-""", [export, machine], [of_data.crops], OF_TRAINING)
+""", [export, machine], [lines, of_data.crops], OF_TRAINING)
 
 ENSEMBLE = Command("""Combine the predictions of several models into one score for each image.
 

@@ -4,6 +4,7 @@
 than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` reports it.
 """
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from iqa_networks.adapted_layers import merged
 from iqa_networks.network import Network, scored_first, twin
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_networks.pretrained import state_dict_in
-from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights
+from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights, of_set
 from iqa_runtime.checks import checked_value
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.distributed import is_main
+from iqa_runtime.errors import UserError, one_line, pick
 from iqa_runtime.options import Command, Options
 from iqa_training.options import NETWORK
 from IQAmodel import create_model
@@ -142,12 +144,34 @@ def given_network(args: Options) -> dict:
 CROPPING = frozenset({'test_crops', 'crop_places', 'crop_size_h', 'crop_size_w', 'train_crops', 'enlarge'})
 
 
-def as_asked(args: Options, checkpoint: dict, file: str | Path) -> dict:
-    """Return a checkpoint that scores by the crops that the user asks for, and enlarges small images if asked.
+def of_line(checkpoint: dict, file: str | Path, line_of: str | None = None, tested: str = '') -> dict:
+    """Return a checkpoint with one line to MOS: that of `line_of`, else of the data set `tested`, else the first.
 
-    Options that the user does not give are the checkpoint's own. Raises UserError for --enlarge if the checkpoint
-    resizes all images.
+    Which one is used is said on stderr, if it is neither asked for nor that of the tested set. UserError if the
+    checkpoint has no line of `line_of`.
     """
+    sets = checkpoint.get('sets')
+    if not sets:
+        if line_of and line_of != checkpoint.get('dataset', line_of):
+            raise UserError(f'--line_of {line_of}: {file} was trained on {one_line(checkpoint["dataset"])} alone')
+        return checkpoint
+    try:
+        name = pick(sets, line_of, 'data set') if line_of else tested if tested in sets else next(iter(sets))
+    except UserError as error:
+        raise UserError(f'--line_of: {file}: {error}') from None
+    if not line_of and name != tested and is_main():
+        print(f'{file} has a line to MOS for each of {one_line(", ".join(sets))}: that of {one_line(name)} is used '
+              '(--line_of names another)', file=sys.stderr)
+    return of_set(checkpoint, name)
+
+
+def as_asked(args: Options, checkpoint: dict, file: str | Path, tested: str = '') -> dict:
+    """Return a checkpoint that scores by the line and the crops that the user asks for, and enlarges small images.
+
+    What the user does not give is the checkpoint's own; for the line, see `of_line`. UserError if images are to be
+    enlarged that the checkpoint resizes.
+    """
+    checkpoint = of_line(checkpoint, file, args.values.get('line_of'), tested)
     if not args.given & CROPPING:
         return checkpoint
     own = checkpoint.get('crops') or {'count': 0, 'size': (args.crop_size_h, args.crop_size_w), 'places': 'grid'}
@@ -200,10 +224,11 @@ def _input(value: dict) -> None:
 
 
 def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,
-                crops: Crops | None = None, **network) -> 'Scorer':
+                crops: Crops | None = None, line_of: str | None = None, **network) -> 'Scorer':
     """Return the scorer of a checkpoint (see IQAmodel.load)."""
     file = 'the checkpoint' if isinstance(checkpoint, dict) else checkpoint
     content = check_checkpoint(checkpoint, file) if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
+    content = of_line(content, file, line_of)
     content |= {'crops': crops.stored()} if crops else {}
     return Scorer(restore(content, file, **network), content, preprocess, device)
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_data.info import dataset_name, named_source, require
+from iqa_data.info import dataset_name, named_source, names_of, require, sets_of
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
 from iqa_runtime.running import Job
 from iqa_scoring.options import TEST
 from iqa_studies.outcome import Outcome
 from iqa_studies.study import KEEP
+from iqa_training.naming import result_name
 from iqa_training.steps import Step, is_finished
 
 if TYPE_CHECKING:
@@ -47,12 +48,19 @@ class Cell:
     curves: Mapping[Path, str] = field(default_factory=dict)
     stage: int = 0
 
+    @property
+    def results(self) -> dict[str, Path]:
+        """Return the files of the run's own results, by data set."""
+        names, makes = names_of(self.options['dataset']), self.training.makes
+        return {name: makes.with_name(f'{result_name(makes.stem, names, name, "test")}.json')
+                for name in names if self.tested}
+
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes that are there."""
-        results = {self.trained_on: self.training} if self.tested else {}
-        return [Outcome(self.setting, self.split, self.seed, self.trained_on, data, step.makes, self.log,
+        tests = {data: step.makes for data, step in self.tests.items()}
+        return [Outcome(self.setting, self.split, self.seed, self.trained_on, data, result, self.log,
                         self.training.checkpoint)
-                for data, step in {**results, **self.tests}.items() if step.makes.exists()]
+                for data, result in {**self.results, **tests}.items() if result.exists()]
 
     def result(self, data: str | None = None) -> Path | None:
         """Return the results of the test on a data set (None: the one trained on); None if they are not there."""
@@ -63,7 +71,7 @@ class Cell:
         """Return what is missing; None if nothing is."""
         tests = [step for step in self.tests.values() if not step.makes.exists()]
         unrecorded = not self.is_recorded()
-        lacks = unrecorded or (self.tested and not self.training.makes.exists())
+        lacks = unrecorded or not all(result.exists() for result in self.results.values())
         if not lacks and not tests:
             return None
         finished = is_finished(self.training.checkpoint)
@@ -176,8 +184,8 @@ class Plan:
 def check_there(options: Mapping) -> None:
     """Raise UserError if the data set that options name is not here; the demo data set is drawn by the run."""
     if options['dataset'] != 'demo' or options['data_info']:
-        name = options['dataset']
-        require(named_source(name, options['im_dir'], options['data_info'], options['ref_dir']), dataset_name(name))
+        for name in sets_of(options['dataset']):
+            require(named_source(name, options['im_dir'], options['data_info'], options['ref_dir']), dataset_name(name))
 
 
 def why_not_there(options: Mapping) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import DATASETS
+from iqa_data.info import DATASETS, sets_of
 from iqa_data.transforms import Preprocess
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
@@ -46,7 +46,7 @@ def folder_of(outcome: Outcome) -> Path:
     """Return the folder of the tested images: the data set's own, or that of the info file that was trained on."""
     if outcome.tested_on in DATASETS:
         return Path(DATASETS[outcome.tested_on].im_dir)
-    return Path(str(outcome.options.get('dataset', ''))).parent
+    return Path(sets_of(str(outcome.options.get('dataset', '')))[0]).parent
 
 
 def seconds_per_image(outcome: Outcome) -> float:

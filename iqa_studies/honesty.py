@@ -1,13 +1,12 @@
 """Honesty of an outcome: its numbers follow from its predictions, its split is the one it names, and nothing leaks."""
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info
+from iqa_data.contents import same_files
+from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, sets_of
 from iqa_data.splits import split_hash
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
@@ -45,7 +44,13 @@ class Check:
     @property
     def own(self) -> bool:
         """Return whether the tested images are of the data set that was trained on."""
-        return dataset_name(str(self.outcome.options.get('dataset'))) == self.outcome.summary['dataset']
+        return self.outcome.summary['dataset'] in self.trained_sets
+
+    @property
+    def trained_sets(self) -> dict[str, str]:
+        """Return the data sets that were trained on: name -> as the options name it."""
+        sets = sets_of(str(self.outcome.options.get('dataset', '')))
+        return {dataset_name(one): one for one in sets}
 
     def metrics(self) -> Iterator[str]:
         """Yield the metrics that do not follow from the predictions, head by head."""
@@ -93,10 +98,9 @@ class Check:
                    f'{wanted[bad[0]]:.6g}, but {self.mos[bad[0]]:.6g} in the predictions')
 
     @cached_property
-    def trained(self) -> tuple[Source, Info] | None:
-        """Return the source and the info file of the data set that was trained on; None if it is not here."""
-        name = self.outcome.options.get('dataset')
-        return info_at(str(name), self.outcome.options.get('data_info')) if name else None
+    def trained(self) -> dict[str, tuple[Source, Info] | None]:
+        """Return name -> source and info file of the data sets that were trained on; None if one is not here."""
+        return {name: info_at(one, self.outcome.options.get('data_info')) for name, one in self.trained_sets.items()}
 
     @cached_property
     def tested(self) -> tuple[Source, Info] | None:
@@ -105,9 +109,9 @@ class Check:
         An info file is looked for beside the one that was trained on.
         """
         if self.own:
-            return self.trained
+            return self.trained[self.outcome.summary['dataset']]
         name = self.outcome.summary['dataset']
-        beside = Path(str(self.outcome.options.get('dataset', ''))).parent
+        beside = Path(next(iter(self.trained_sets.values()), '')).parent
         files = [name] if name in DATASETS else [str(beside / f'{name}{suffix}') for suffix in ('.csv', '.mat')]
         return next((found for file in files if (found := info_at(file, None))), None)
 
@@ -122,14 +126,25 @@ class Check:
         table = Table.read(log / 'split.csv')
         table.needs('image', 'part')
         part_of = dict(zip(table.images(), table.columns['part'], strict=True))
-        return [*split(self.outcome, part_of), *(self.contents(part_of) if self.own else self.files(part_of))]
+        parts = self.by_set(part_of)
+        own = parts.pop(self.outcome.summary['dataset'], None)
+        return [*split(self.outcome, part_of, own), *(() if own is None else self.contents(own)),
+                *(self.files(parts) if parts else ())]
+
+    def by_set(self, part_of: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Return data set -> image -> part, of a split in whose names the set comes first if there are several."""
+        names = list(self.trained_sets)
+        if len(names) == 1:
+            return {names[0]: dict(part_of)}
+        return {name: {image.removeprefix(f'{name}/'): part for image, part in part_of.items()
+                       if image.startswith(f'{name}/')} for name in names}
 
     def contents(self, part_of: Mapping[str, str]) -> Iterator[str]:
         """Yield the contents that are both trained and tested on, or validated and tested on."""
-        if self.trained is None:
+        if self.tested is None:
             self.unseen.append('the contents: no info file of the data set here')
             return
-        info = self.trained[1]
+        info = self.tested[1]
         content = dict(zip(info.names, info.ref_ids.tolist(), strict=True))
         tested = {content[name] for name in self.names if name in content}
         for part in {'train', 'val'} - {self.outcome.summary['part']}:
@@ -138,13 +153,17 @@ class Check:
                 count = len({content[name] for name in mine})
                 yield f'{count} contents are in {part} and tested too, as that of {mine[0]}'
 
-    def files(self, part_of: Mapping[str, str]) -> Iterator[str]:
-        """Yield how many images of another data set are files that were trained on, by path or by content."""
-        if self.trained is None or self.tested is None:
+    def files(self, parts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+        """Yield how many tested images are files of other data sets that were trained on, by path or by content.
+
+        `parts`: of each of these sets, image -> part.
+        """
+        if self.tested is None or not all(map(self.trained.get, parts)):
             self.unseen.append('whether tested images were trained on: no info files of both data sets here')
             return
         tested = {name: Path(self.tested[0].im_dir, name) for name in self.names}
-        used = [Path(self.trained[0].im_dir, name) for name, part in part_of.items() if part in ('train', 'val')]
+        used = [Path(self.trained[data][0].im_dir, name) for data, part_of in parts.items()
+                for name, part in part_of.items() if part in ('train', 'val')]
         known = same_files(used)
         missing = [path for path in (*tested.values(), *used) if not path.is_file()]
         shared = [name for name, path in tested.items() if known(path)]
@@ -163,37 +182,22 @@ def info_at(dataset: str, data_info: str | None) -> tuple[Source, Info] | None:
         return None
 
 
-def same_files(paths: list[Path]) -> Callable[[Path], bool]:
-    """Return the function that says whether a file is one of these, by path or, if as large as one, by content."""
-    real, sizes = set(map(os.path.realpath, paths)), {}
-    for path in filter(Path.is_file, paths):
-        sizes.setdefault(path.stat().st_size, []).append(path)
-    contents: dict[int, set[bytes]] = {}
-
-    def known(path: Path) -> bool:
-        if os.path.realpath(path) in real:
-            return True
-        size = path.stat().st_size if path.is_file() else None
-        if size not in sizes:
-            return False
-        if size not in contents:
-            contents[size] = {digest(other) for other in sizes[size]}
-        return digest(path) in contents[size]
-    return known
+def names_by_part(part_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return part -> images, of image -> part."""
+    return {part: [name for name, other in part_of.items() if other == part] for part in set(part_of.values())}
 
 
-def digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).digest()
+def split(outcome: Outcome, part_of: Mapping[str, str], own: Mapping[str, str] | None) -> Iterator[str]:
+    """Yield what does not hold of the split: its hash, the tested images, images that other parts have too.
 
-
-def split(outcome: Outcome, part_of: Mapping[str, str]) -> Iterator[str]:
-    """Yield what does not hold of the split: its hash, the tested images, images that other parts have too."""
-    names = {part: [name for name, other in part_of.items() if other == part] for part in set(part_of.values())}
-    if outcome.split_hash != split_hash(names):
-        yield f'the split has the hash {split_hash(names)}, but the results say {outcome.split_hash}'
-    if outcome.summary['dataset'] != outcome.trained_on or outcome.summary['part'] == 'all':
+    `own`: of the images of the tested data set, the parts; None if it was not trained on.
+    """
+    found = split_hash(names_by_part(part_of))
+    if outcome.split_hash != found:
+        yield f'the split has the hash {found}, but the results say {outcome.split_hash}'
+    if own is None or outcome.summary['part'] == 'all':
         return
+    names = names_by_part(own)
     tested, part = set(outcome.predictions().image), outcome.summary['part']
     if tested != set(names.get(part, ())):
         yield f'the tested images are not those of the {part} part of the split'

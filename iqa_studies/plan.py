@@ -1,15 +1,18 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from iqa_data.contents import Contents
+from iqa_data.contents import check_apart as check_sets_apart
 from iqa_data.info import Info, Source, dataset_name, read_info, require
-from iqa_data.splits import choose, shared_contents, split_hash
+from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import file_name
+from iqa_runtime.options import Options
 from iqa_runtime.tables import Table
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
@@ -18,17 +21,16 @@ from iqa_studies.study import Study
 from iqa_training.naming import name_of
 from iqa_training.option_files import Given, merged, parsed, words_for
 from iqa_training.steps import Step, training
-from IQAdataset import plan_of, references_of, source_at
+from IQAdataset import of_each_set, plan_of, references_of, source_at
 from IQAmodel import entry_of
 from IQAperformance import HeadPerformance, Performance, write_results
 
 
 @dataclass(frozen=True)
-class Place:
-    """A data set of the study: its name, its options, and what its info file says."""
+class Images:
+    """A data set: its name, its place, and what its info file says."""
 
     name: str
-    given: Given
     source: Source
     info: Info
 
@@ -40,6 +42,19 @@ class Place:
         return set(map(os.path.realpath, paths))
 
 
+@dataclass(frozen=True)
+class Place:
+    """The images of a run: a data set, or several that it trains on at once; and the options that name them."""
+
+    name: str
+    given: Given
+    sets: tuple[Images, ...]
+
+    def files(self) -> set[str]:
+        """Return the real paths of all images and references."""
+        return set().union(*(one.files() for one in self.sets))
+
+
 def plan(study: Study, folder: Path) -> Plan:
     """Plan the runs; UserError if data are missing, or a content would be trained on and tested."""
     if not study.datasets:
@@ -47,30 +62,35 @@ def plan(study: Study, folder: Path) -> Plan:
     made, common = Plan(), merged(study.common, next(iter(study.settings.values())))
     datasets, tests = ([place_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
     check_apart(datasets, tests, study)
-    made.images = {place.name: Path(place.source.im_dir) for place in (*datasets, *tests)}
+    made.images = {one.name: Path(one.source.im_dir) for place in (*datasets, *tests) for one in place.sets}
+    predicted: set[str] = set()
     for place in datasets:
-        parts = {label: split_of(place, {**common, **split}, study) for label, split in study.splits.items()}
-        for label, split in parts.items():
-            made.splits[place.name, label] = in_words(place.info, split)
-        made.cells += cells_of(study, place, tests, parts, folder, made.left_out)
-        tested = {label: split['test'] for label, split in parts.items() if 'test' in split}
-        made.others += others(study, place, tested)
-    for place in tests:
-        made.others += others(study, place, {'all': np.arange(len(place.info.names))})
+        splits = {label: splits_in(place, {**common, **split}, study) for label, split in study.splits.items()}
+        for label, parts in splits.items():
+            made.splits[place.name, label] = in_words(place, parts)
+        made.cells += cells_of(study, place, tests, splits, folder, made.left_out)
+        for i, one in ((i, one) for i, one in enumerate(place.sets) if one.name not in predicted):
+            tested = {label: parts[i]['test'] for label, parts in splits.items() if 'test' in parts[i]}
+            made.others += others(study, one, tested)
+            predicted.add(one.name)
+    for one in (one for place in tests for one in place.sets):
+        made.others += others(study, one, {'all': np.arange(len(one.info.names))})
     for label in study.predictions.keys() - {other.label for other in made.others}:
         raise UserError(f'{study.predictions[label]}: none of its images is tested; expected the names of '
-                        f'{", ".join(made.images)}, as {next(iter(datasets + tests)).info.names[0]}')
+                        f'{", ".join(made.images)}, as {next(iter(datasets + tests)).sets[0].info.names[0]}')
     if not made.cells and not made.others:
         raise UserError(f'{study.at}: nothing is left to train: ' + '; '.join(made.left_out))
     return made
 
 
 def place_of(given: Given, common: Given, study: Study) -> Place:
-    """Read a data set's info file; UserError if it or the folder of the images is not there."""
-    options = parsed(words_for(common, given), str(study.at))
-    source, name = source_at(options), dataset_name(options.dataset)
-    require(source, name)
-    return Place(name, given, source, read_info(source.info))
+    """Read the info file of each data set; UserError if it or the folder of the images is not there."""
+    options, sets = parsed(words_for(common, given), str(study.at)), []
+    for one in of_each_set(options):
+        source, name = source_at(one), dataset_name(one.dataset)
+        require(source, name)
+        sets.append(Images(name, source, read_info(source.info)))
+    return Place(dataset_name(options.dataset), given, tuple(sets))
 
 
 def check_apart(datasets: list[Place], tests: list[Place], study: Study) -> None:
@@ -81,15 +101,24 @@ def check_apart(datasets: list[Place], tests: list[Place], study: Study) -> None
         if dict(known.given) != dict(place.given):
             raise UserError(f'{study.at}: two data sets are called {place.name}, as their results would be')
         files[place.name] = place.files()
+    for place in (place for place in tests if len(place.sets) > 1):
+        raise UserError(f'{study.at}: tests: {place.name}: each data set is tested alone: list them one by one')
     for one, other in ((one, other) for one in datasets for other in tests if one.name != other.name):
         if shared := files[one.name] & files[other.name]:
             raise UserError(f'{study.at}: {other.name} is to test what is trained on {one.name}, and has {len(shared)} '
                             f'of its images or references, as {min(shared)}')
 
 
-def split_of(place: Place, options: Given, study: Study) -> dict[str, np.ndarray]:
+def splits_in(place: Place, options: Given, study: Study) -> list[dict[str, np.ndarray]]:
+    """Return the parts of a split, of each data set; UserError as `split_of`, or if data sets share contents."""
+    splits = [split_of(one, parsed(words_for(options, place.given), str(study.at)), study) for one in place.sets]
+    check_sets_apart([Contents(one.name, one.source, one.info, parts)
+                      for one, parts in zip(place.sets, splits, strict=True)])
+    return splits
+
+
+def split_of(place: Images, args: Options, study: Study) -> dict[str, np.ndarray]:
     """Return the parts of a split; UserError if there is nothing to test on, or a content is trained on and tested."""
-    args = parsed(words_for(options, place.given), str(study.at))
     parts = choose(place.info, plan_of(args, place.source))
     if 'test' not in parts:
         if args.split != 'all':
@@ -103,9 +132,11 @@ def split_of(place: Place, options: Given, study: Study) -> dict[str, np.ndarray
     return parts
 
 
-def in_words(info: Info, parts: Mapping[str, np.ndarray]) -> str:
-    """Return the sizes of the parts and the hash of a split."""
-    names = {part: [info.names[i] for i in rows] for part, rows in parts.items()}
+def in_words(place: Place, splits: Sequence[Mapping[str, np.ndarray]]) -> str:
+    """Return the sizes of the parts and the hash of a split, as the run has it."""
+    names = names_in_parts([one.name for one in place.sets], [
+        {part: [one.info.names[i] for i in rows] for part, rows in parts.items()}
+        for one, parts in zip(place.sets, splits, strict=True)])
     return ', '.join(f'{len(some)} {part}' for part, some in names.items()) + f', hash {split_hash(names)}'
 
 
@@ -118,7 +149,7 @@ def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[st
         if why := lack_of(place, inputs):
             left_out.append(f'{label}: {why}')
             continue
-        tested = [other for other in tests if other.name != place.name]
+        tested = [other for other in tests if other.name not in {place.name, *(one.name for one in place.sets)}]
         missing = {other.name: why for other in tested if (why := lack_of(other, inputs))}
         left_out += [f'{label}: {why}' for why in missing.values()]
         for split in splits:
@@ -134,10 +165,10 @@ def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[st
 
 
 def lack_of(place: Place, inputs: int) -> str:
-    """Return why a network of so many inputs cannot be used on a data set, '' if it can."""
+    """Return why a network of so many inputs cannot be used on data sets, '' if it can."""
     try:
-        if inputs == 2:
-            references_of(place.source, place.name, place.info, np.arange(len(place.info.names)), allow_outside=True)
+        for one in place.sets if inputs == 2 else ():
+            references_of(one.source, one.name, one.info, np.arange(len(one.info.names)), allow_outside=True)
     except UserError as error:
         return str(error)
     return ''
@@ -157,7 +188,7 @@ class Other:
     """Others' predictions (N,) of the tested images of a data set, of which `rows` are the places in its info file."""
 
     label: str
-    place: Place
+    place: Images
     split: str
     rows: np.ndarray
     score: np.ndarray
@@ -172,7 +203,7 @@ class Other:
         return Outcome(self.label, self.split, 0, '', self.place.name, result)
 
 
-def others(study: Study, place: Place, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
+def others(study: Study, place: Images, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
     """Yield others' predictions of the images that are tested, by split.
 
     A table counts for a data set if it has any of these images; UserError if it then lacks some of them.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from iqa_networks.size import without_memory
-from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, versions
+from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, sets_in, versions
 from iqa_runtime.errors import one_line
 from iqa_runtime.files import write_text
 from iqa_runtime.names import PARTS
@@ -99,6 +99,12 @@ def _sizing(preprocessing: Mapping) -> str:
 
 def data(checkpoint: Mapping) -> list[str]:
     """Return the lines on the data set, its split and its opinion scores."""
+    if len(sets := sets_in(checkpoint)) > 1:
+        weights = checkpoint.get('options', {}).get('data_weights')
+        shares = f'in the proportions {code(shown(weights))}' if weights else 'of each as many'
+        return [f'- Trained on {len(sets)} data sets at once: a batch holds images {shares}. Each has a line to MOS of '
+                'its own; the first one\'s is used for other images.',
+                *(line for one in list(sets.values())[:MOST] for line in data(one))]
     lines = []
     if 'dataset' in checkpoint:
         lines.append(f'- Data set: {code(checkpoint["dataset"])}')
@@ -117,14 +123,18 @@ def data(checkpoint: Mapping) -> list[str]:
 
 def metrics(checkpoint: Mapping) -> list[str]:
     """Return the table of the criteria of the scored head, with their intervals."""
-    rows = [f'| {part} | ' + ' | '.join(_criterion(checkpoint, part, name) for name in CRITERIA) + ' |'
-            for part in PARTS if part in checkpoint.get('metrics', {})]
+    rows = [f'| {" ".join(filter(None, [name and code(name), part]))} | '
+            + ' | '.join(_criterion(one, part, criterion) for criterion in CRITERIA) + ' |'
+            for name, one in list(sets_in(checkpoint).items())[:MOST] for part in PARTS
+            if part in one.get('metrics', {})]
     if not rows:
         return []
     titles = [criterion_title(name).replace('|', r'\|') for name in CRITERIA]
     return [f'| | {" | ".join(titles)} |', '|---' * (len(CRITERIA) + 1) + '|', *rows, '',
             'Criteria of the scored head; RMSE in MOS units. Brackets: 95 % bootstrap intervals over images. The epoch '
-            'was chosen on val; the line to MOS comes from train.', *_uncertainty(checkpoint)]
+            'was chosen on val; the line to MOS comes from train.'
+            + (' The mean over the data sets chose the epoch.' if 'sets' in checkpoint else ''),
+            *_uncertainty(checkpoint)]
 
 
 def _uncertainty(checkpoint: Mapping) -> list[str]:
@@ -166,7 +176,7 @@ def intended_use(checkpoint: Mapping) -> list[str]:
 
 def limits(checkpoint: Mapping) -> list[str]:
     """Return the lines on the limits of the model and of its metrics."""
-    sentences = (*LIMITS, OF_DEMO) if checkpoint.get('dataset') == 'demo' else LIMITS
+    sentences = (*LIMITS, OF_DEMO) if 'demo' in (checkpoint.get('dataset'), *checkpoint.get('sets', ())) else LIMITS
     return [f'- {sentence}' for sentence in sentences]
 
 

@@ -2,11 +2,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_data.info import dataset_name, named_source
+from iqa_data.info import dataset_name, named_source, names_of, sets_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
 from iqa_runtime.options import Options, shown
@@ -123,18 +123,30 @@ def card_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f'{checkpoint.name.removesuffix(".pth")}.md')
 
 
+def result_name(run: str, datasets: Collection[str], tested: str, part: str, own: bool = True) -> str:
+    """Return the name of the results of a run on a part of a data set: the run's, for the `own` part of its one set.
+
+    `datasets`: the names of those that it was trained on.
+    """
+    return run if own and list(datasets) == [tested] else f'{run}-on-{tested}-{part}'
+
+
 @dataclass(frozen=True)
 class RunFiles:
-    """The files that a run writes, all named after its checkpoint, without the suffix."""
+    """The files that a run writes, all named after its checkpoint, without the suffix.
+
+    `datasets` are the names of the data sets that it is trained on.
+    """
 
     checkpoint: Path
     log_dir: Path
     result_dir: Path
+    datasets: tuple[str, ...]
 
     @classmethod
     def of(cls, args: Options) -> 'RunFiles':
         """Return the files of the run that the options describe."""
-        return cls(checkpoint_file(args), Path(args.log_dir), Path(args.result_dir))
+        return cls(checkpoint_file(args), Path(args.log_dir), Path(args.result_dir), names_of(args.dataset))
 
     name = property(lambda self: self.checkpoint.name.removesuffix('.pth'))
     card = property(lambda self: card_file(self.checkpoint))
@@ -143,13 +155,22 @@ class RunFiles:
     def outputs(self, named: bool) -> dict[str, Paths]:
         """Return {option that sets their place: files}; `named`: whether the user named the checkpoint file."""
         return {'--trained_model_file' if named else '--checkpoint_dir': [self.checkpoint, self.card],
-                '--result_dir': [self.result_dir / f'{self.name}.{kind}' for kind in ('csv', 'json')],
+                '--result_dir': [self.result_dir / f'{result}.{kind}' for result in self.results()
+                                 for kind in ('csv', 'json')],
                 '--log_dir': [self.log / file for file in LOGGED]}
+
+    def result(self, tested: str, part: str) -> str:
+        """Return the name of the results on a part of one of its data sets."""
+        return result_name(self.name, self.datasets, tested, part)
+
+    def results(self) -> list[str]:
+        """Return the names of the results that it may write."""
+        return list(dict.fromkeys(self.result(name, part) for name in self.datasets for part in ('test', 'val')))
 
 
 def inputs_of(args: Options) -> dict[str, Paths]:
     """Return {option: files} of the files that a run reads, without the images."""
-    info = named_source(args.dataset, args.im_dir, args.data_info).info
+    info = [named_source(one, args.im_dir, args.data_info).info for one in sets_of(args.dataset)]
     return {'--data_info' if args.data_info else '--dataset': info, '--split_file': args.split_file,
             '--weights': args.weights, '--pretrained': args.pretrained, '--ranker': args.ranker,
             '--resume': args.resume}

@@ -182,7 +182,7 @@ def validation(add) -> None:
     add('--val_every', type=count, help='iterations between validations (default: one after each epoch)')
     add('--patience', type=count, help='end after this many validations in a row without improvement')
     add('--line', type=choice(LINES, 'line'), metavar=among(LINES), default='fitted',
-        help='how predictions are mapped to MOS: by least squares, or by the inverse of --target')
+        help='predictions to MOS: by least squares, or by the inverse of --target')
 
 
 @group('optimizer', 'the steps of the optimizer', trained=True)

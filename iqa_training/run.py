@@ -16,13 +16,13 @@ from iqa_networks.network import Network, scored_first
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
-from iqa_training.evaluation import Evaluation
+from iqa_training.evaluation import Evaluation, Performances, lines_of
 from iqa_training.log import Log
 from iqa_training.record import Record, name_printed, value_printed
 from iqa_training.state import Skipping, restore
 from iqa_training.writer import Parts, RunWriter
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import Performance, results_table
+from IQAperformance import results_table
 from modified_ignite_engine import batch_of, limits_explained
 
 MOST_SKIPPED = 10  # consecutive steps without a finite gradient
@@ -104,8 +104,8 @@ class Run:
 
     # The whole run
 
-    def train(self, loader: DataLoader, state: dict | None = None) -> Performance | None:
-        """Train, from a state or from the beginning, and test; return the performance of the best weights."""
+    def train(self, loader: DataLoader, state: dict | None = None) -> Performances:
+        """Train, from a state or from the beginning, and test; return the performances of the best weights."""
         total, self.order = self.plan.epochs * len(loader), loader.generator
         if total < self.plan.accumulation:
             raise UserError(f'--accumulation_steps {self.plan.accumulation}: the run has {total} iterations, too few '
@@ -188,13 +188,15 @@ class Run:
         """Validate, log, and save the weights if they are the best so far; end the run if its patience is exhausted."""
         step, epoch = (self.iteration if self.plan.val_every else engine.state.epoch), engine.state.epoch
         results = self.evaluation.all_parts() if self.plan.everywhere else self.evaluation.validate()
-        for part, performance in results.items():
-            for metric, value in performance.criteria.items():
-                self.log.scalar(f'{part}/{self.data.name}/{metric}', value, step)
+        for part, performances in results.items():
+            for name, performance in performances.items():
+                for metric, value in performance.criteria.items():
+                    self.log.scalar(f'{part}/{name}/{metric}', value, step)
         val = results['val']
-        warn_of_constant(val.heads[0].raw, 'val')
-        if self.record.update(val.criteria, self.iteration, epoch):
-            self.writer.checkpoint(val, epoch, {'val': val.criteria})
+        for performance in val.values():
+            warn_of_constant(performance.heads[0].raw, 'val')
+        if self.record.update(val, self.iteration, epoch):
+            self.writer.checkpoint(val, epoch)
         self._tell(engine, val)
         if self.record.exhausted:
             print(f'No improvement in {self.record.since} validations (--patience): training ends', flush=True)
@@ -205,12 +207,12 @@ class Run:
         if self.iteration % self.plan.val_every and not self.record.exhausted:
             self.validate(engine)
 
-    def _tell(self, engine: Engine, val: Performance) -> None:
+    def _tell(self, engine: Engine, val: Performances) -> None:
         epoch, length = engine.state.epoch, engine.state.epoch_length
         loss = np.mean(self.log.values('train/loss', min(length, self.iteration)))
         place = f'Epoch {epoch}/{self.plan.epochs}' + (f' iteration {self.iteration}' if self.plan.val_every else '')
         name = self.plan.val_criterion
-        value, best = (value_printed(name, value) for value in (self.record.criterion(val.criteria), self.record.best))
+        value, best = (value_printed(name, value) for value in (self.record.criterion(val), self.record.best))
         left = f', {self.left()} left' if self.iteration < self.clock.total else ''
         print(f'{place}  loss {loss:.4f}  val {name_printed(name)} {value}  best {best} (epoch {self.record.epoch})  '
               f'{time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
@@ -251,31 +253,30 @@ class Run:
 
     # The end
 
-    def finish(self) -> Performance | None:
+    def finish(self) -> Performances:
         """Load the best weights, fit k, b on the training images, test, and write the results.
 
-        Returns the performance on the tested part; None if there is none.
+        Returns the performance on the tested part of each data set that has one.
         """
         best = load_checkpoint(self.files.checkpoint) if is_main() else {}
         if is_main():
             self.evaluation.model.load_state_dict(best['model'])
         broadcast_weights(self.evaluation.model)
-        line, part = self.evaluation.of('train', self.evaluation.line), self.data.tested
-        performance = self.evaluation.of(part, (line.k, line.b)) if part else None
-        if part:
-            warn_of_constant(performance.heads[0].raw, part)
+        train = self.evaluation.of('train', self.evaluation.lines)
+        tested = self.evaluation.tested(lines_of(train))
+        for one in (one for one in self.data.sets if one.tested):
+            warn_of_constant(tested[one.name].heads[0].raw, one.tested)
         if is_main():
             self.log.flush()
-            self._tell_the_end(best['epoch'], performance, self.writer.finish(line, performance, best))
-        return performance
+            self._tell_the_end(best['epoch'], tested, self.writer.finish(train, tested, best))
+        return tested
 
-    def _tell_the_end(self, epoch: int, performance: Performance | None, written: list[Path]) -> None:
+    def _tell_the_end(self, epoch: int, tested: Performances, written: list[Path]) -> None:
         heads = scored_first(self.model.heads, self.evaluation.head)
-        tested = 'There is no test part.'
-        if performance:
-            tested = (f'On the {len(performance)} {self.data.tested} images of {self.data.name}:\n'
-                      f'{results_table(performance, heads)}')
-        print(f'Best epoch {epoch}. {tested}\n{self.log.title} log: {self.log.folder}\nCheckpoint: '
+        tables = [f'On the {len(tested[one.name])} {one.tested} images of {one.name}:\n'
+                  f'{results_table(tested[one.name], heads)}' for one in self.data.sets if one.name in tested]
+        print(f'Best epoch {epoch}. ' + ('\n'.join(tables) or 'There is no test part.')
+              + f'\n{self.log.title} log: {self.log.folder}\nCheckpoint: '
               f'{self.files.checkpoint}\nModel card: {self.files.card}'
               + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
 

@@ -12,7 +12,7 @@ import numpy as np
 from iqa_results import page
 from iqa_results.charts import SERIES, THEME, Panel, Scatter, png, svg
 from iqa_results.curves import read_scalars
-from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checkpoint import load_checkpoint, sets_in
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing, write_text
@@ -84,9 +84,11 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
         """Return the criteria of val, and the first of them for each other part."""
         found = {}
         for tag in sorted(history, key=lambda tag: tag.partition('/')[0] != 'val'):
-            part, criterion = tag.partition('/')[0], tag.rpartition('/')[2]
+            part, _, rest = tag.partition('/')
+            data, _, criterion = rest.rpartition('/')
             if part in PARTS and criterion in (criteria if part == 'val' else criteria[:1]):
-                found[f'{part} {criterion_title(criterion)}'] = curve(tag, CRITERIA[criterion].correlation)
+                whose = f'{data} {part}' if 'sets' in checkpoint else part
+                found[f'{whose} {criterion_title(criterion)}'] = curve(tag, CRITERIA[criterion].correlation)
         return dict(list(found.items())[:len(SERIES)])
 
     unit = 'iteration' if options.get('val_every') else 'epoch'
@@ -107,8 +109,8 @@ def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
         value = metrics.get(name)
         return '-' if value is None or not np.isfinite(value) else f'{abs(value):.4f}'
 
-    found = checkpoint.get('metrics', {})
-    return [(part, [cell(found[part], name) for name in CRITERIA]) for part in PARTS if part in found]
+    return [(' '.join(filter(None, [data, part])), [cell(one['metrics'][part], name) for name in CRITERIA])
+            for data, one in sets_in(checkpoint).items() for part in PARTS if part in one.get('metrics', {})]
 
 
 def uncertainty_of(checkpoint: Mapping) -> str:
@@ -129,8 +131,9 @@ def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel
         metrics=metrics_of(checkpoint), uncertainty=uncertainty_of(checkpoint),
         epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
         epochs=options.get('epochs'), dataset=checkpoint.get('dataset', options.get('dataset')),
-        split={part: len(names) for part, names in checkpoint.get('split', {}).items()},
-        split_hash=checkpoint.get('split_hash'), mos=checkpoint.get('mos'),
+        split={part: sum(len(one.get('split', {}).get(part, ())) for one in sets_in(checkpoint).values())
+               for part in checkpoint.get('split', {})},
+        split_hash=checkpoint.get('split_hash'), mos=None if 'sets' in checkpoint else checkpoint.get('mos'),
         command=['python main.py', *(shlex.join(words_of({option: value})) for option, value in changed.items())],
         changed={option: in_words(value) for option, value in changed.items()},
         others={option: in_words(value) for option, value in options.items() if option not in changed})

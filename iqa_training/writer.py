@@ -1,4 +1,5 @@
 """Write the files of a run: checkpoint, model card, results, and the state that a stopped run resumes from."""
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -7,9 +8,10 @@ from torch import nn
 
 from iqa_data.splits import split_hash
 from iqa_networks.adapted_layers import count_parameters
-from iqa_runtime.checkpoint import save_checkpoint, versions
+from iqa_runtime.checkpoint import of_set, save_checkpoint, versions
 from iqa_runtime.distributed import gather_objects, is_main
 from iqa_training.card import write_card
+from iqa_training.evaluation import Performances
 from iqa_training.log import Log
 from iqa_training.naming import RunFiles
 from iqa_training.record import Record
@@ -80,45 +82,54 @@ class RunWriter:
         """Return the options of the run as its log holds them."""
         return {'run_name': self.files.name, 'split_hash': self.split_hash, **self.about.options}
 
-    def checkpoint(self, line: Performance, epoch: int, metrics: dict) -> None:
-        """Write the checkpoint of an epoch: the current weights, with the line k, b of a performance."""
+    def checkpoint(self, val: Performances, epoch: int) -> None:
+        """Write the checkpoint of an epoch: the current weights, with the lines k, b and the criteria of val."""
         if is_main():
-            save_checkpoint(self.files.checkpoint, self.content(line, epoch, metrics, finished=False))
+            found = {name: {'metrics': {'val': performance.criteria}} for name, performance in val.items()}
+            save_checkpoint(self.files.checkpoint, self.content(val, epoch, found, finished=False))
 
-    def content(self, line: Performance, epoch: int, metrics: dict, finished: bool) -> dict:
-        """Return the content of the checkpoint."""
-        mos = self.data.datasets['train'].mos.flatten().sort().values
-        return {
-            **self.about.stored(), 'model': self.saved.state_dict(), 'k': line.k, 'b': line.b,
-            'dataset': self.data.name, 'split': self.data.names, 'split_hash': self.split_hash,
-            'target': asdict(self.data.target),
-            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
-                    'higher_is_better': self.data.higher_is_better},
-            'epoch': epoch, 'metrics': metrics, 'finished': finished}
+    def content(self, lines: Performances, epoch: int, found: Mapping[str, dict], finished: bool) -> dict:
+        """Return what the checkpoint holds: of several data sets, the first one's, and each one's in 'sets'.
 
-    def finish(self, line: Performance, performance: Performance | None, best: dict) -> list[Path]:
+        Args:
+            lines: the performances whose lines k, b scores get.
+            epoch: that of the weights.
+            found: name of a data set -> 'metrics' and perhaps 'intervals', as the checkpoint holds them.
+            finished: whether training has ended.
+        """
+        sets = {one.name: {**facts_of(one), 'k': lines[one.name].k, 'b': lines[one.name].b, **found[one.name]}
+                for one in self.data.sets}
+        return {**self.about.stored(), 'model': self.saved.state_dict(), **next(iter(sets.values())),
+                'dataset': self.data.name, 'split_hash': self.split_hash, 'epoch': epoch, 'finished': finished,
+                **({'sets': sets} if len(sets) > 1 else {})}
+
+    def finish(self, train: Performances, tested: Performances, best: dict) -> list[Path]:
         """Write the results, the model card, and last the finished checkpoint; return the files of the results.
 
         Args:
-            line: the performance on the training images, with the line from outputs to MOS.
-            performance: the performance on the tested part, if there is one.
+            train: the performances on the training images, with the lines from outputs to MOS.
+            tested: those on the tested parts, of the data sets that have one.
             best: the checkpoint of the best epoch.
         """
-        part = self.data.tested
-        written = self.results(performance, best['epoch']) if performance else []
-        metrics = {**best['metrics'], 'train': line.criteria} | ({part: performance.criteria} if performance else {})
-        content = self.content(line, best['epoch'], metrics, finished=True)
-        if performance:
-            content['intervals'] = {part: intervals(performance.pq, performance.sq)}
+        written, found = [], {}
+        for one in self.data.sets:
+            metrics = {**of_set(best, one.name)['metrics'], 'train': train[one.name].criteria}
+            found[one.name] = {'metrics': metrics}
+            if performance := tested.get(one.name):
+                written += self.results(one, performance, best['epoch'])
+                metrics[one.tested] = performance.criteria
+                found[one.name]['intervals'] = {one.tested: intervals(performance.pq, performance.sq)}
+        content = self.content(train, best['epoch'], found, finished=True)
         write_card(self.files.checkpoint, content)
         save_checkpoint(self.files.checkpoint, content)
         return written
 
-    def results(self, performance: Performance, epoch: int) -> list[Path]:
-        """Write the results on the tested part; return their files."""
-        return write_results(self.files.result_dir, self.files.name, self.data.names[self.data.tested], performance, {
-            'run_name': self.files.name, 'dataset': self.data.name, 'trained_on': self.data.name,
-            'part': self.data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch,
+    def results(self, data: Data, performance: Performance, epoch: int) -> list[Path]:
+        """Write the results on the tested part of a data set; return their files."""
+        name = self.files.result(data.name, data.tested)
+        return write_results(self.files.result_dir, name, data.names[data.tested], performance, {
+            'run_name': self.files.name, 'dataset': data.name, 'trained_on': self.data.name,
+            'part': data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch,
             'checkpoint': str(self.files.checkpoint), 'options': self.about.options,
             'parameters': count_parameters(self.model), 'versions': versions()})
 
@@ -138,3 +149,11 @@ class RunWriter:
             'model': self.model.state_dict(), **{name: part.state_dict() for name, part in parts.named().items()},
             'gradients': gradients_of(self.model) if waiting else {}, 'order': order,
             'random': random, 'record': record.state(), 'history': history}, keep)
+
+
+def facts_of(data: Data) -> dict:
+    """Return what a checkpoint holds of a data set whatever the network is: its split, its target and its MOS."""
+    mos = data.datasets['train'].mos.flatten().sort().values
+    return {'split': data.names, 'target': asdict(data.target),
+            'mos': {'values': mos, 'min': mos[0].item(), 'max': mos[-1].item(),
+                    'higher_is_better': data.higher_is_better}}

@@ -20,6 +20,8 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 import main
 import test_dataset
 from iqa_data.samplers import SameSize, Share
+from iqa_data.several import PerSet
+from iqa_data.target import Target
 from iqa_runtime.distributed import (
     WholeBatchLoss,
     fewest_images,
@@ -55,11 +57,15 @@ def one_step(options: dict) -> tuple[dict, dict, float]:
     torch.manual_seed(0)
     model, images = Net().double(), torch.randn(9, 3, 6, 6, dtype=torch.float64)
     mos = torch.rand(9, 1, dtype=torch.float64) * 100
-    labels = Labels(mos, mos / 9, {'interval': mos / 20})
+    labels = Labels(mos, mos / 9, {'interval': mos / 20, 'set': (torch.arange(9) > 5)[:, None].double()})
     synchronise(model)
     (rows,) = Share(BatchSampler(SequentialSampler(images), 9, False))
     net = parallel(model, some_unused=0 in options.get('beta', ()))
+    options = dict(options)
+    several = options.pop('several', False)
     loss_fn = IQALoss(**options, penalty=lambda: shared_gradient(model.reduce[0].weight.square().sum()))
+    if several:
+        loss_fn = PerSet(loss_fn, [Target(), Target(50, -10)])
     loss = WholeBatchLoss(loss_fn)(net(images[rows]), labels.map(lambda values: values[rows]))
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -68,7 +74,8 @@ def one_step(options: dict) -> tuple[dict, dict, float]:
 
 OF_SCORES = [name for name, row in LOSSES.items() if not {*row.needs()} & {'flipped', 'log_variance', 'logits'}]
 CASES = [*({'loss_type': name} for name in OF_SCORES), {'loss_type': 'mae', 'monotonicity_regularization': True},
-         {'alpha': (1, .1), 'beta': (1, 0, 0)}, {'detach': True, 'alpha': (0, 1)}]
+         {'alpha': (1, .1), 'beta': (1, 0, 0)}, {'detach': True, 'alpha': (0, 1)},
+         {'loss_type': 'norm-in-norm+mse', 'several': True}]
 
 
 def epochs_of(count: int, batch_size: int, noise: int) -> list[list[list[float]]]:
