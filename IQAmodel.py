@@ -19,9 +19,8 @@ from iqa_networks import HEADS, NETWORKS, Entry, register_model
 from iqa_networks.adapted_layers import adapted_summary
 from iqa_networks.backbone import Backbone
 from iqa_networks.lora_layers import RANK, LowRank, add_low_rank
-from iqa_networks.network import Network, windows, with_repeated_borders
+from iqa_networks.network import Network, probed, windows, with_repeated_borders
 from iqa_networks.pretrained import load_pretrained
-from iqa_networks.probe import probed
 from iqa_networks.ranker import Ranker
 from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import Factored, factor

@@ -1,4 +1,4 @@
-"""The base class of all networks, and helpers for scores of image regions."""
+"""The base class of all networks, the linear probe of any network, and helpers for scores of image regions."""
 import copy
 import math
 from collections.abc import Mapping, Sequence
@@ -170,4 +170,31 @@ def with_repeated_borders(network: nn.Module) -> nn.Module:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             layer.padding_mode = 'replicate'
+    return network
+
+
+# A linear probe: one linear layer on the features of the trunk, to measure how good these are
+
+class Probed:
+    """The part of a probed network that is not in its class: `probe` instead of all layers behind the trunk."""
+
+    heads = ('score',)
+
+    def regress(self, *pooled: Tensor) -> tuple[Tensor]:
+        """Return the score (..., 1) of pooled features, linear in `described(*pooled)`."""
+        return (self.probe(self.described(*pooled)),)
+
+
+def probed(network: Network) -> Network:
+    """Replace all layers behind the trunk by one linear layer, in place; return the network.
+
+    Its maps, its normalisation and the names of the trunk's tensors are those of the network.
+    """
+    if network.trunk is None:
+        raise UserError(f'--probe: {type(network).__name__} has no trunk whose features can be probed')
+    for name in [name for name, _ in network.named_children() if name != network.trunk]:
+        delattr(network, name)
+    kind = type(network)
+    network.__class__ = type(f'Probed{kind.__name__}', (Probed, kind), {})
+    network.probe = nn.Linear(network.width, 1)
     return network

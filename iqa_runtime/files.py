@@ -1,4 +1,4 @@
-"""Write files atomically, lock them, check that outputs overwrite no inputs, and read text and JSON files."""
+"""Write files atomically, lock them, check that outputs overwrite no inputs, and read text, JSON and YAML files."""
 import errno
 import json
 import os
@@ -13,12 +13,13 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from iqa_runtime.errors import UserError
+from iqa_runtime.errors import UserError, needed
 from iqa_runtime.names import text
 from iqa_runtime.temporary import temporary_beside
 
 ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit
 Paths = str | Path | Sequence[str | Path] | None
+LARGEST_YAML = 1 << 18  # bytes of a file, and characters of its content with aliases written out
 
 
 @contextmanager
@@ -222,6 +223,46 @@ def read_json(path: str | Path, check: Callable, what: str):
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f'{path}: expected {what}: {str(error)[:200]}') from None
+
+
+def read_yaml(path: str | Path):
+    """Return the content of a YAML file, plain values only; UserError if it is not YAML, or holds other values."""
+    yaml = needed('yaml', 'pyyaml', f'{path}: reading YAML')
+    text = read_text(path, LARGEST_YAML)
+    try:
+        loader = yaml.SafeLoader(text)
+        _written_out(yaml.compose(text, yaml.SafeLoader), {}, loader.construct_object)
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        place = f' line {error.problem_mark.line + 1}' if error.problem_mark else ''
+        raise UserError(f'{path}{place}: no YAML: {error.problem}') from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f'{path}: no YAML: {str(error)[:200]}') from None
+
+
+def _written_out(node, sizes: dict[int, int], value_of: Callable) -> int:
+    """Return the number of characters of a node with its aliases written out.
+
+    Raises ValueError if they are more than LARGEST_YAML, as in a node that contains itself, or if two keys of a mapping
+    are equal, such as `yes` and `true`: YAML would silently take the last.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    if not isinstance(getattr(node, 'value', None), list):
+        return 1 + len(getattr(node, 'value', ''))
+    sizes[id(node)] = LARGEST_YAML  # until it is known
+    keys, size = set(), 1
+    for item in node.value:
+        size += sum(_written_out(child, sizes, value_of) for child in (item if isinstance(item, tuple) else (item,)))
+        if size > LARGEST_YAML:
+            raise ValueError(f'with its aliases written out, it has more than {LARGEST_YAML} characters')
+        if isinstance(item, tuple) and isinstance(item[0].value, str):
+            key = '<<' if item[0].tag.endswith(':merge') else value_of(item[0])
+            if key in keys:
+                raise ValueError(f'the key {item[0].value!r} twice (line {item[0].start_mark.line + 1})')
+            keys.add(key)
+    sizes[id(node)] = size
+    return size
 
 
 def check_regular(path: str | Path) -> None:

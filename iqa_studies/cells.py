@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from iqa_data.info import dataset_name, named_source, names_of, require, sets_of
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
-from iqa_runtime.running import Job
 from iqa_scoring.options import TEST
+from iqa_studies.jobs import Job
 from iqa_studies.outcome import Outcome
+from iqa_studies.steps import Step, is_finished
 from iqa_studies.study import KEEP
 from iqa_training.naming import result_name
-from iqa_training.steps import Step, is_finished
 
 if TYPE_CHECKING:
     from iqa_studies.plan import Other

@@ -17,11 +17,10 @@ from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import TEST
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.found import NOT_COMPARED, find
+from iqa_studies.steps import Given, Step, number, parsed, training, typed
 from iqa_studies.study import PLACES, Study
 from iqa_training.naming import joined, name_of
-from iqa_training.option_files import Given, number, parsed, typed
 from iqa_training.options import TRAIN
-from iqa_training.steps import Step, training
 
 RANKER = 'asna_ranker.pth'  # where runs look for it
 FIELD = re.compile(r'\{(\w+)\}')  # of the name of a CSV file

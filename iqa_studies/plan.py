@@ -17,10 +17,9 @@ from iqa_runtime.tables import Table
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
 from iqa_studies.outcome import Outcome
+from iqa_studies.steps import Given, Step, merged, parsed, training, words_for
 from iqa_studies.study import Study
 from iqa_training.naming import name_of
-from iqa_training.option_files import Given, merged, parsed, words_for
-from iqa_training.steps import Step, training
 from IQAdataset import of_each_set, plan_of, references_of, source_at
 from IQAmodel import entry_of
 from IQAperformance import HeadPerformance, Performance, write_results

@@ -45,13 +45,13 @@ from statistics import mean
 from iqa_results.table_formats import render
 from iqa_runtime import checks
 from iqa_runtime.checks import fields
-from iqa_runtime.engines import ENGINES, Resources
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import locked, read_json
 from iqa_runtime.options import Options
-from iqa_runtime.running import INTERRUPTED, Job, terminable
 from iqa_studies.cells import Cell, Plan
+from iqa_studies.engines import ENGINES, Resources
 from iqa_studies.gains import numbers
+from iqa_studies.jobs import INTERRUPTED, Job, terminable
 from iqa_studies.plan import plan
 from iqa_studies.published import HEADER
 from iqa_studies.study import read_study

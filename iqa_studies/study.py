@@ -37,11 +37,11 @@ from iqa_data import options as of_data
 from iqa_data.info import dataset_name
 from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, text, whole
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.files import read_yaml
 from iqa_runtime.names import PARTS
 from iqa_runtime.options import machine, shown
-from iqa_runtime.yaml_files import read_yaml
 from iqa_scoring.options import HOW
-from iqa_training.option_files import OF_RECIPES, Given, a_list, mapping, merged, options_in, typed, words_for
+from iqa_studies.steps import OF_RECIPES, Given, a_list, mapping, merged, options_in, typed, words_for
 from iqa_training.options import TRAIN, recording
 from IQAperformance import CRITERIA
 

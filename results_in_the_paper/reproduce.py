@@ -80,10 +80,10 @@ from iqa_results.table_formats import FORMATS, SUFFIXES, render
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import write_text
 from iqa_runtime.recipes import FOLDER
-from iqa_runtime.running import INTERRUPTED, Runner, gpus, slots, terminable
 from iqa_studies.cells import Plan
 from iqa_studies.chains import plan_chain
 from iqa_studies.gains import numbers
+from iqa_studies.jobs import INTERRUPTED, Runner, gpus, slots, terminable
 from iqa_studies.published import HEADER, rows
 from iqa_studies.study import Study, read_study
 from iqa_training.options import TRAIN

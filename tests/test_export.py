@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from iqa_results.curves import read_curve, read_scalars
 from iqa_runtime.errors import UserError
 from iqa_studies.found import differences
-from iqa_training.option_files import number
+from iqa_studies.steps import number
 from iqa_training.options import TRAIN
 from results_in_the_paper import export_csv, sources
 

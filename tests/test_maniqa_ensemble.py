@@ -11,7 +11,7 @@ from scipy import stats
 from iqa_scoring.ensemble import iqr_mean
 from iqa_studies.cells import Cell
 from iqa_studies.gains import held_out, out_of_fold, rows
-from iqa_training.steps import Step
+from iqa_studies.steps import Step
 from results_in_the_paper import reproduce
 
 WORDS = '''--dataset tiny/info.mat --im_dir tiny/images -arch maniqa_tiny --weights none --target 0 100 --device cpu

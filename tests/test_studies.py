@@ -18,14 +18,13 @@ from mini import MINI
 
 import main as training_script
 import test_dataset as testing_script
-from iqa_runtime import engines
-from iqa_runtime.running import Job
 from iqa_scoring.options import TEST
-from iqa_studies import run
+from iqa_studies import engines, run
+from iqa_studies.jobs import Job
 from iqa_studies.plan import plan
+from iqa_studies.steps import words_for
 from iqa_studies.study import read_study
 from iqa_training.naming import run_name
-from iqa_training.option_files import words_for
 from iqa_training.options import TRAIN
 
 WORDS = '--weights none -e 1 -bs 8 --device cpu --num_workers 0 --cache none -optl O0'
@@ -267,7 +266,7 @@ import os, random, signal, sys, time
 sys.path[:0] = sys.argv[1:3]
 import mini, torch
 import test_studies
-from iqa_runtime import engines
+from iqa_studies import engines
 from iqa_studies import run
 torch.set_num_threads(1)
 sys.modules['iqa_studies.report'] = test_studies.SimpleNamespace(write_report=lambda *_: [])

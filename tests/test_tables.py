@@ -21,9 +21,9 @@ from scored import PHOTO_SCORE, photo
 import test_demo
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.process import signals_wait
-from iqa_runtime.running import terminable
 from iqa_runtime.tables import digits
 from iqa_scoring.tables import COLUMNS, TableFile, Tables
+from iqa_studies.jobs import terminable
 
 ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': '', 'model': 'm', 'name': 'a',
                                 'digest': 'm'}

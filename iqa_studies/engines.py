@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iqa_runtime.errors import needed, one_line
 from iqa_runtime.files import ROOT
-from iqa_runtime.running import Job, Runner, gpus, slots
+from iqa_studies.jobs import Job, Runner, gpus, slots
 
 
 @dataclass(frozen=True)
