@@ -189,6 +189,7 @@ class Command:
         and .6 s with sleeping threads. The variable is read when torch is loaded; a value set by the user is kept.
         """
         os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+        self.begun = None  # that of an earlier script in this process
         self.begun = command(self.parse)(argv)
 
     def parse(self, argv: Sequence[str] | None = None) -> Options:

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,15 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatc
     monkeypatch.setenv('OMP_WAIT_POLICY', 'ACTIVE')
     TRAIN.begin([])
     assert os.environ['OMP_WAIT_POLICY'] == 'ACTIVE'
+
+
+def test_a_script_that_begins_reads_the_command_line_again(monkeypatch):
+    monkeypatch.setattr(TRAIN, 'begun', None)
+    TRAIN.begin(['-e', '2'])
+    assert TRAIN.parse().epochs == 2
+    monkeypatch.setattr(sys, 'argv', ['main.py', '-e', '3'])
+    TRAIN.begin()  # as a second script in this process does
+    assert TRAIN.parse().epochs == 3
 
 
 # Recipes
