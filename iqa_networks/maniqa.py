@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iqa_networks import register_model
 from iqa_networks.network import Network
+from iqa_networks.packaged import without_package
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_side
 from iqa_networks.swin import SwinStage, run
@@ -156,6 +157,8 @@ def build_vit(name: str, img_size: int, weights: str | Path | None) -> nn.Module
     if img_size < 1 or img_size % (WINDOW * patch):
         raise UserError(f'--img_size {img_size}: expected a multiple of {WINDOW * patch}: patches of {patch}x{patch} '
                         f'pixels are cut into windows of {WINDOW}x{WINDOW}')
+    if weights == 'pypi':
+        raise without_package(name)
     build = partial(timm.create_model, name, img_size=img_size)
     vit = downloaded(name, build) if weights == 'imagenet' else build()
     if weights not in (None, 'imagenet'):

