@@ -29,7 +29,7 @@ from iqa_data.info import (
     require,
     sets_of,
 )
-from iqa_data.samplers import Mixed, SameSize, Share, Shuffled, shares_of
+from iqa_data.samplers import Mixed, ProcessShare, SameSize, Shuffled, shares_of
 from iqa_data.several import Together
 from iqa_data.splits import SPLITS, SplitPlan, choose, names_in_parts
 from iqa_data.target import Target, target_of
@@ -213,7 +213,7 @@ class Data:
             print(f'WARNING: --batch_size {self.batch_size} is larger than the training set of {len(dataset)}: an '
                   'epoch is one batch')
         order = Shuffled(len(dataset), self.fixed.variants if self.fixed else 1)
-        return self._loader(dataset, Share(BatchSampler(order, self.batch_size, drop)), order.generator)
+        return self._loader(dataset, ProcessShare(BatchSampler(order, self.batch_size, drop)), order.generator)
 
     def evaluation_loader(self, part: str) -> DataLoader:
         """Return every image of a part once, without augmentation, in batches of one image size (see SameSize.order).
@@ -287,7 +287,7 @@ class SeveralData(Data):
         for name in (name for name, share in shares.items() if share == 1):
             print(f'WARNING: a batch holds 1 image of {name}: losses of pairs and of correlations learn nothing of it')
         dataset = Together(several, self.fixed or self.augment, variants)
-        return self._loader(dataset, Share(order), order.generator)
+        return self._loader(dataset, ProcessShare(order), order.generator)
 
 
 def check_share(data: Data, share: int) -> None:

@@ -25,7 +25,7 @@ from iqa_losses.pairs import (
     thurstone_bce_of_raters,
     tres,
 )
-from iqa_losses.ranking import Ranker, macs_loss, monotonicity_regularization, ranks, unranked
+from iqa_losses.ranking import RankFunction, macs_loss, monotonicity_regularization, ranks, unranked
 from iqa_losses.regression import charbonnier, epsilon, huber, logcosh, mae, mse
 from iqa_losses.soft_ranks import neuralsort, soft_srocc
 from iqa_losses.tensors import columns, in_float32
@@ -436,7 +436,7 @@ def _with_options(name: str, options: Mapping[str, object]) -> Callable[..., Ten
     return function
 
 
-def build_loss(args, heads: int, ranker: Ranker | None = None,
+def build_loss(args, heads: int, ranker: RankFunction | None = None,
                penalty: Callable[[], Tensor] | None = None, distribution: nn.Module | None = None) -> IQALoss:
     """Return the loss that the options describe; UserError if --beta does not fit the number of heads.
 

@@ -31,12 +31,12 @@ from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.ridge import create_ridge_trainer, one_batch
-from iqa_training.run import Plan, Run
+from iqa_training.run import Run, RunPlan
 from iqa_training.schedules import build_schedule
 from iqa_training.state import find_state, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
 from iqa_training.updates import averaged
-from iqa_training.writer import About, Parts, RunWriter
+from iqa_training.writer import About, RunParts, RunWriter
 from IQAdataset import Data, get_data_loaders, of_each_set, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
@@ -173,14 +173,14 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
     evaluation = Evaluation(average.module if average else model, data, head=loss.scored_head, line=args.line,
                             loss_fn=loss if args.val_criterion == 'loss' else None, pbar=args.pbar)
-    plan = Plan(epochs=args.epochs, val_every=args.val_every, val_criterion=args.val_criterion,
+    plan = RunPlan(epochs=args.epochs, val_every=args.val_every, val_criterion=args.val_criterion,
                 everywhere=args.test_during_training, bhat=args.q if args.log_bhat else None,
                 accumulation=args.accumulation_steps, keep=args.keep, loggers=tuple(args.logger), pbar=args.pbar)
     about = About(options=args.of_training(), head=loss.scored_head,
                   network={'name': args.architecture, 'options': network_options(args)},
                   input={'preprocessing': data.preprocess.stored(), 'normalise': model.normalise},
                   crops=data.crops and data.crops.stored())
-    parts = Parts(optimizer, schedule, trainer.scaler, average)
+    parts = RunParts(optimizer, schedule, trainer.scaler, average)
     record = Record(mean_over_sets(VAL_CRITERIA[args.val_criterion]), args.patience, args.later_wins)
     return Run(model=model, trainer=trainer, parts=parts, evaluation=evaluation, record=record, plan=plan, stop=stop,
                writer=RunWriter(files, about, data, model, evaluation.model))

@@ -28,8 +28,8 @@ from iqa_runtime.process import keep_freed_memory
 from iqa_runtime.reliability import NOMINAL, coverage
 from iqa_scoring.average import Average, average_of, performance_of
 from iqa_scoring.maps import small_map
-from iqa_scoring.report import THUMBNAIL, entry_of, write_report
-from iqa_scoring.scorer import CROPPING, Scorer, as_asked, given_network, restore
+from iqa_scoring.report import THUMBNAIL, report_entry, write_report
+from iqa_scoring.scorer import CROPPING, Scorer, as_asked, given_network, restore_network
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoints, joined, on_dataset, result_name
 from IQAdataset import loading_of, open_data, plan_of
@@ -126,8 +126,10 @@ class Test:
     def scorer(self) -> Scorer:
         """Return the scorer of a single checkpoint, or of the mean over several checkpoints or views."""
         given = given_network(self.args)
-        scorers = [Scorer(restore(checkpoint, file, **given), checkpoint, self.preprocess(checkpoint), self.device)
-                   for checkpoint, file in zip(self.checkpoints, self.files, strict=True)]
+        scorers = []
+        for checkpoint, file in zip(self.checkpoints, self.files, strict=True):
+            network = restore_network(checkpoint, file, **given)
+            scorers.append(Scorer(network, checkpoint, self.preprocess(checkpoint), self.device))
         return average_of(scorers, self.views, self.files)
 
     def performance(self, scorer: Scorer, loader: DataLoader) -> Performance:
@@ -240,7 +242,7 @@ def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ..
     for sample in tqdm(samples, 'Report', len(paths), leave=False, disable=not args.pbar):
         row = row_of(sample, scorer, model) | {'score': float(performance.pq[sample.index])}
         small = b'' if sample.grid is None else small_map(sample.grid, scorer.scale)
-        entries.append(entry_of(row, sample, small, float(performance.sq[sample.index])))
+        entries.append(report_entry(row, sample, small, float(performance.sq[sample.index])))
     metrics = {name: (performance.criteria[name], *interval(criterion, performance.pq, performance.sq))
                for name, criterion in CRITERIA.items()}
     write_report(args.report, entries, scorer.scale, title, metrics=metrics)

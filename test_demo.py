@@ -19,13 +19,13 @@ from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
 from iqa_runtime.errors import UserError, command, needed
 from iqa_runtime.files import Paths, check_outputs, is_device
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, read_ratings
 from iqa_scoring.maps import check_maps
-from iqa_scoring.parts import Parts, digest_of
+from iqa_scoring.parts import TableParts, model_digest
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.scorer import Scorer, as_asked, given_network, network_of, scorer_of
@@ -59,14 +59,14 @@ def main(argv: list[str] | None = None) -> float | int | None:
         scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
-        checkpoints = [whole(args, *one) for one in zip(checkpoints, files, scorers, strict=True)]
+        checkpoints = [completed(args, *one) for one in zip(checkpoints, files, scorers, strict=True)]
         return score_list(args, average_of(scorers, args.views, files), files, checkpoints)
 
 
 def model_of(files: list[Path], views: str) -> str:
     """Return the name of the model in tables: the checkpoints' names, and the views."""
     names = '+'.join(file.name for file in files)
-    return text(names if views == 'none' else f'{names} ({views})')
+    return path_text(names if views == 'none' else f'{names} ({views})')
 
 
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
@@ -109,7 +109,7 @@ def messages_of(args: Options, alone: bool) -> TextIO:
     return sys.stderr if on_screen(args, alone) or any(map(is_device, files)) else sys.stdout
 
 
-def check_images(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> None:
+def check_fit(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> None:
     """Raise UserError if an option does not fit these images."""
     if args.picture and not alone:
         raise UserError('--picture draws one image: give one --img')
@@ -118,11 +118,11 @@ def check_images(args: Options, scorer: Scorer, shards: list[str], alone: bool) 
     if args.parquet or any(shard.lower().endswith('.parquet') for shard in shards):
         needed('pyarrow.parquet', 'pyarrow', 'Parquet')
     if shards and idist.get_world_size() > 1 and not args.parquet:
-        raise UserError(f'--img {text(shards[0])}: under torchrun, scores of shards need --parquet')
+        raise UserError(f'--img {path_text(shards[0])}: under torchrun, scores of shards need --parquet')
     folder = os.path.realpath(args.parquet) if args.parquet else ''
     for shard in shards if folder else ():
         if os.path.dirname(os.path.realpath(shard)) == folder:
-            raise UserError(f'--img {text(shard)} is in the folder of --parquet: name another folder')
+            raise UserError(f'--img {path_text(shard)} is in the folder of --parquet: name another folder')
 
 
 def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: list[dict]) -> float | int:
@@ -133,13 +133,13 @@ def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: li
     paths = [path_of(item) for item in items]
     shards = list(filter(is_shard, paths))
     alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])] and not shards and not args.parquet
-    check_images(args, scorer, shards, alone)
+    check_fit(args, scorer, shards, alone)
     if repeated and is_main():
         print(f'{repeated} repeated images are left out: each is scored once', file=sys.stderr)
     model, tables = model_of(files, args.views), tables_of(args)
-    digest = digest_of(checkpoints, views=args.views, clamp=args.clamp) if tables or args.parquet else ''
+    digest = model_digest(checkpoints, views=args.views, clamp=args.clamp) if tables or args.parquet else ''
     return Scoring(args, scorer, model, items, Tables(tables, args.resume, digest),
-                   Parts(args.parquet, items, args.resume, model, digest) if args.parquet else None, alone).run()
+                   TableParts(args.parquet, items, args.resume, model, digest) if args.parquet else None, alone).run()
 
 
 class Scoring:
@@ -154,14 +154,14 @@ class Scoring:
     """
 
     def __init__(self, args: Options, scorer: Scorer, model: str, items: list[Item], tables: Tables,
-                 parts: Parts | None, alone: bool):
+                 parts: TableParts | None, alone: bool):
         self.args, self.scorer, self.model, self.tables, self.alone = args, scorer, model, tables, alone
         self.scored, self.broken, self.score = 0, 0, 0.  # images, broken shards, the last score
         if parts:
             self.work, self.there = [item for unit in parts.mine for item in unit.items], parts.scored
             self.failed = parts.failed if is_main() else 0
         else:
-            todo = [item for item in items if tables.lack(text(path_of(item)), text(reference_of(item)))]
+            todo = [item for item in items if tables.lack(path_text(path_of(item)), path_text(reference_of(item)))]
             self.work, self.there = todo[idist.get_rank()::idist.get_world_size()], len(items) - len(todo)
             self.failed = 0
         self.maps = Maps(args.map, scorer.scale) if args.map else None
@@ -196,7 +196,7 @@ class Scoring:
         for item in open_shards(self.work, self.args.image_column, self.args.max_bytes):
             if stop():  # a shard may have no image left to score
                 return
-            if isinstance(item, Packed) and not self.tables.lack(text(item.path)):
+            if isinstance(item, Packed) and not self.tables.lack(path_text(item.path)):
                 self.there += 1
             else:
                 yield item
@@ -204,7 +204,7 @@ class Scoring:
     def take(self, sample: Sample) -> None:
         """Send a result to the sinks, and count it."""
         if sample.error:
-            line = f'{text(sample.path)}: {sample.error}'
+            line = f'{path_text(sample.path)}: {sample.error}'
             for sink in self.sinks:
                 sink.error(sample, line)
             tqdm.write(line, file=sys.stderr)
@@ -243,13 +243,13 @@ class Scoring:
         """Print how many images were scored, and what was written."""
         args = self.args
         paths = filter(None, [*self.tables.files.values(), args.report, args.parquet, args.map])
-        written = ', '.join(map(text, paths))
+        written = ', '.join(map(path_text, paths))
         print(f'{scored} images scored' + (f', {self.there} were scored before' if self.there else '')
               + (f', {failed} could not be scored' if failed else '') + (f', broken shards: {broken}' if broken else '')
               + (f': {written}' if written else ''), file=messages_of(args, self.alone))
 
 
-def whole(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:
+def completed(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:
     """Return the checkpoint, completed from the options if it is of the original package."""
     name, options = network_of(checkpoint, file, given_network(args))
     return {'network': {'name': name, 'options': options}, 'head': scorer.head,
@@ -267,11 +267,11 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
     good = [sample for sample in samples if not sample.error]
     for sample in samples:
         if sample.error:
-            print(f'{text(sample.path)}: {sample.error}', file=sys.stderr)
+            print(f'{path_text(sample.path)}: {sample.error}', file=sys.stderr)
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
     heads = np.array([sample.heads for sample in good]).reshape(-1, len(scorer.network.heads))
-    new, report, against = calibrated(whole(args, checkpoint, file, scorer), heads,
+    new, report, against = calibrated(completed(args, checkpoint, file, scorer), heads,
                                       ratings[[sample.index for sample in good]], args.calibration)
     print(f'{args.calibration} calibration on {len(good)} images\n{"":15}' + ''.join(f'{c:>9}' for c in CRITERIA))
     for name, values in report.items():

@@ -25,7 +25,7 @@ from scoring import options, speed
 
 from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import save_checkpoint
-from iqa_scoring.parts import Parts
+from iqa_scoring.parts import TableParts
 from iqa_scoring.scorer import Scorer
 from iqa_scoring.shards import open_shards, prefetched
 from iqa_scoring.stream import Reader, row_of, score_files
@@ -59,7 +59,7 @@ def shards_to_scores(scorer: Scorer, paths: list[Path], args: argparse.Namespace
     """Return the ways from shards to parts of scores, by suffix (see scoring.speed)."""
     def whole(shard: str) -> Callable[[], None]:
         def score() -> None:
-            parts = Parts(tempfile.mkdtemp(dir=folder), [shard], False, 'model', 'digest')
+            parts = TableParts(tempfile.mkdtemp(dir=folder), [shard], False, 'model', 'digest')
             for sample in score_files(scorer, prefetched(open_shards([shard])), Reader(scorer.preprocess),
                                       args.batch_size, args.num_workers):
                 assert not sample.error

@@ -165,7 +165,7 @@ def on_disk(paths: Sequence[Path], preprocess, folder: str | Path) -> DecodedIma
     digest = hashlib.sha256(json.dumps([repr(preprocess), names]).encode()).hexdigest()[:16]
     file = Path(folder, f'{digest}.npy')
     depends_on = {'format': FORMAT, 'pillow': PIL.__version__,
-                  'images': [identity(path) for path in paths]}
+                  'images': [content_stamp(path) for path in paths]}
     images, _ = _open(file, depends_on, paths, preprocess)
     if images is None:
         with locked(file.with_suffix('.lock'), wait=True):
@@ -187,7 +187,7 @@ def _open_or_make(file: Path, depends_on: dict, paths: Sequence[Path], preproces
     return images
 
 
-def identity(path: Path) -> list[int] | None:
+def content_stamp(path: Path) -> list[int] | None:
     """Return what a file's content is known by: its size in bytes and time of change; None if it is not there."""
     try:
         status = os.stat(path)
@@ -202,12 +202,12 @@ def _open(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> tu
     if not file.exists() or not index.exists():
         return None, ''
     try:
-        made = identity(index)
+        made = content_stamp(index)
         sizes, crcs = _read_index(index, depends_on, paths)
         pixels = np.load(file, mmap_mode='r', allow_pickle=False)
         if pixels.shape != (_bytes(sizes),) or pixels.dtype != np.uint8:
             raise ValueError('of another size')
-        if identity(index) != made:  # without the lock, the pixels may belong to another index
+        if content_stamp(index) != made:  # without the lock, the pixels may belong to another index
             raise ValueError('another process is writing it')
         images = CachedImages(paths, sizes, pixels, crcs, preprocess)
         for path in {paths[0], paths[len(paths) // 2], paths[-1]}:

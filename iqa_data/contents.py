@@ -79,11 +79,11 @@ def same_files(paths: Sequence[Path]) -> Callable[[Path], bool]:
         if size not in sizes:
             return False
         if size not in contents:
-            contents[size] = {digest(other) for other in sizes[size]}
-        return digest(path) in contents[size]
+            contents[size] = {file_digest(other) for other in sizes[size]}
+        return file_digest(path) in contents[size]
     return known
 
 
-def digest(path: Path) -> bytes:
+def file_digest(path: Path) -> bytes:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).digest()

@@ -52,7 +52,7 @@ PHOTOGRAPHS = (
 # Scenes: a generator -> an RGB image
 
 Scene = Callable[[RandomState], Image.Image]
-Pair = tuple[Image.Image, Image.Image]  # reference, image
+ImagePair = tuple[Image.Image, Image.Image]  # reference, image
 
 
 def photograph(name: str) -> Image.Image:
@@ -250,7 +250,7 @@ def split_runs(kinds: list[str], runs: int = RUNS) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, Pair, float, float]]:
+def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, ImagePair, float, float]]:
     """Yield (distortion, strength, (reference, image), mos, std) of content `ref`, a pristine image first."""
     rng = RandomState([SEED, 0, ref])
     scene = draw(rng)

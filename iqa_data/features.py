@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iqa_data.cache import array_file, identity, readable
+from iqa_data.cache import array_file, content_stamp, readable
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import locked, read_text, write_text
 
@@ -98,7 +98,7 @@ def features_on_disk(items: Items, folder: str | Path) -> Features:
     """
     digest = hashlib.sha256(json.dumps([items.depends_on, list(items.names)]).encode()).hexdigest()[:16]
     file = Path(folder, f'{digest}.npy')
-    about = {'format': FORMAT, 'torch': str(torch.__version__), 'images': [identity(path) for path in items.files]}
+    about = {'format': FORMAT, 'torch': str(torch.__version__), 'images': [content_stamp(path) for path in items.files]}
     values, _ = _open(file, about, items.shape)
     if values is None:
         with locked(file.with_suffix('.lock'), wait=True):

@@ -21,7 +21,7 @@ def scale_lightness(image: np.ndarray, factor: float) -> np.ndarray:
     """
     lightness, a, b = to_lab(image)
     scaled = np.floor(np.clip(factor * np.arange(256), 0, 255)).astype(np.int32)
-    return to_rgb(scaled[lightness], a, b)
+    return lab_to_rgb(scaled[lightness], a, b)
 
 
 def to_lab(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +35,7 @@ def to_lab(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(channel.clip(0, 255) for channel in (lightness, a, b))
 
 
-def to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return uint8 RGB (H, W, 3) of 8-bit Lab as `to_lab` gives it."""
     y_of, f_of = _y_and_f_of_lightness()
     f = f_of[lightness]

@@ -61,7 +61,7 @@ def asna_pretrain(folder: Folder, args=None) -> Info:
     """
     infos, rows = {}, {'image': [], 'mos': [], 'reference': [], 'content': [], 'part': []}
     for name in PRETRAIN:
-        one, below = PAIR_SETS[name], Folder(place_of(name, folder.source))
+        one, below = PAIR_SETS[name], Folder(find_folder(name, folder.source))
         infos[name] = info = one.read(below)
         folder.read += below.read
         rows['image'] += [f'{below.source.name}/{one.images}/{image}' for image in info.names]
@@ -86,21 +86,22 @@ def train_contents(contents: list[str]) -> set[str]:
     return chosen
 
 
-def place_of(name: str, root: Path) -> Path:
+def find_folder(name: str, root: Path) -> Path:
     """Return the folder of a data set: `root`, or the one in it that has its published name, in any case."""
-    inside = [path for path in sorted(root.glob('*')) if path.is_dir() and path.name.lower() == name_of(name).lower()]
+    wanted = published_name(name).lower()
+    inside = [path for path in sorted(root.glob('*')) if path.is_dir() and path.name.lower() == wanted]
     return inside[0] if inside else root
 
 
-def name_of(name: str) -> str:
+def published_name(name: str) -> str:
     """Return the published name of a data set's folder."""
     return PAIR_SETS[name].folder
 
 
-Pair = tuple[str, str, float, np.ndarray, np.ndarray]
+PairRow = tuple[str, str, float, np.ndarray, np.ndarray]
 
 
-def prepare(dataset: str, root: str | Path) -> Iterator[Pair]:
+def prepare(dataset: str, root: str | Path) -> Iterator[PairRow]:
     """Yield the pairs of a data set as ASNA's networks see them, one at a time, in the order of its labels.
 
     Args:
@@ -112,7 +113,7 @@ def prepare(dataset: str, root: str | Path) -> Iterator[Pair]:
         set's mean over its standard deviation; reference and distorted image, uint8 RGB (288, 288, 3).
     """
     one = PAIR_SETS[pick(PAIR_SETS, dataset, 'data set of pairs')]
-    folder = place_of(dataset, Path(root))
+    folder = find_folder(dataset, Path(root))
     info = one.read(Folder(folder))
     from iqa_data.transforms import Preprocess  # torch, and make_info.py --help needs none
     preprocess = Preprocess((SIDE, SIDE), fit=one.fit)

@@ -26,7 +26,7 @@ class Shuffled(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(seed_of_epoch(self.generator))
-        return iter(drawn(self.count, self.variants, generator))
+        return iter(draw_order(self.count, self.variants, generator))
 
     def __len__(self) -> int:
         return self.count
@@ -38,7 +38,7 @@ def seed_of_epoch(generator: torch.Generator) -> int:
     return seed
 
 
-def drawn(count: int, variants: int, generator: torch.Generator) -> list[int]:
+def draw_order(count: int, variants: int, generator: torch.Generator) -> list[int]:
     """Draw an order of images, and a variant of each: image + count * variant."""
     order = torch.randperm(count, generator=generator)
     return (order + count * torch.randint(variants, order.shape, generator=generator)).tolist()
@@ -71,7 +71,7 @@ class Mixed(Sampler[list[int]]):
     def _endless(self, start: int, count: int, seed: int) -> Iterator[int]:
         generator = torch.Generator().manual_seed(seed)
         while True:
-            yield from (start + row for row in drawn(count, self.variants, generator))
+            yield from (start + row for row in draw_order(count, self.variants, generator))
 
     def __len__(self) -> int:
         return max(-(-count // share) for count, share in zip(self.counts, self.shares, strict=True))
@@ -123,7 +123,7 @@ def of_one_size(sizes: Sequence[tuple[int, int]], batch_size: int, most: int | N
     return batches
 
 
-class Share(Sampler[list[int]]):
+class ProcessShare(Sampler[list[int]]):
     """This process's share of each batch of `batches`: every world-size-th position, beginning with its rank."""
 
     def __init__(self, batches: BatchSampler):

@@ -20,14 +20,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from iqa_data.info import Info, parts_of
+from iqa_data.info import Info, part_column
 from iqa_data.pyiqa import PICKLES, pyiqa_splits, split_of
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import replacing
 from iqa_runtime.names import PARTS, cell
 from iqa_runtime.tables import Table, write_columns
 
-Parts = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
+PartRows = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
 MOST_VERSIONS = 250  # of one scene; TID2013 has 120, KADID-10k 125, PIPAL 116
 
 
@@ -53,7 +53,7 @@ class SplitPlan:
 
 
 def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_and_val_ratio: float,
-             units: str = 'contents') -> Parts:
+             units: str = 'contents') -> PartRows:
     """Split images by their labels (N,): the first `train_ratio` of `order` is train, up to `train_and_val_ratio` val.
 
     Raises UserError, which calls the labels `units`, if train or val is empty.
@@ -68,13 +68,13 @@ def by_ratio(labels: np.ndarray, order: np.ndarray, train_ratio: float, train_an
     return parts
 
 
-def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> Parts:
+def split(info: Info, exp_id: int, train_ratio: float, train_and_val_ratio: float) -> PartRows:
     """Split by content with the permutation of run `exp_id` of the info file, as the original package does."""
     order = info.index[:, exp_id % info.index.shape[1]]
     return by_ratio(info.ref_ids, order, train_ratio, train_and_val_ratio, info.units)
 
 
-def official(info: Info, plan: SplitPlan) -> Parts:
+def official(info: Info, plan: SplitPlan) -> PartRows:
     """Return the info file's parts, or split by its permutations, or by reference if it has neither."""
     if info.part is not None:
         return {part: np.flatnonzero(info.part == part) for part in PARTS}
@@ -85,27 +85,27 @@ def official(info: Info, plan: SplitPlan) -> Parts:
     return by_reference(info, plan)
 
 
-def by_image(info: Info, plan: SplitPlan) -> Parts:
+def by_image(info: Info, plan: SplitPlan) -> PartRows:
     """Split images at random, regardless of their content; all rows of an image stay together."""
     number = {name: i for i, name in enumerate(dict.fromkeys(info.names))}
     images = np.array([number[name] for name in info.names])
     return by_ratio(images, plan.order(len(number)), plan.train_ratio, plan.train_and_val_ratio, 'images')
 
 
-def by_reference(info: Info, plan: SplitPlan) -> Parts:
+def by_reference(info: Info, plan: SplitPlan) -> PartRows:
     """Split contents at random, each with all its images."""
     contents = np.unique(info.ref_ids)
     return by_ratio(info.ref_ids, contents[plan.order(len(contents))], plan.train_ratio, plan.train_and_val_ratio,
                     info.units)
 
 
-def everything(info: Info, plan: SplitPlan) -> Parts:
+def everything(info: Info, plan: SplitPlan) -> PartRows:
     """Split contents at random into train and val only; the share of train is train_ratio / train_and_val_ratio."""
     return by_reference(info, replace(plan, train_ratio=plan.train_ratio / (plan.train_and_val_ratio or 1),
                                       train_and_val_ratio=1.))
 
 
-def kfold(info: Info, plan: SplitPlan) -> Parts:
+def kfold(info: Info, plan: SplitPlan) -> PartRows:
     """Deal contents, in random order, to the folds in turn."""
     contents, content = np.unique(info.ref_ids, return_inverse=True)
     fold = np.empty(len(contents), int)
@@ -125,7 +125,7 @@ def sorted_interleaved_folds(mos: np.ndarray, n: int, order: str = 'slides') -> 
     return folds if pick(FOLD_ORDERS, order, 'fold order') == 'published' else folds[::-1]
 
 
-def kfold_sorted(info: Info, plan: SplitPlan) -> Parts:
+def kfold_sorted(info: Info, plan: SplitPlan) -> PartRows:
     """Return the folds of `sorted_interleaved_folds`, numbered as --fold_order says."""
     fold = np.empty(len(info.names), int)
     for i, positions in enumerate(sorted_interleaved_folds(info.mos, plan.folds, plan.fold_order)):
@@ -133,7 +133,7 @@ def kfold_sorted(info: Info, plan: SplitPlan) -> Parts:
     return _of_folds(fold, f'{len(fold)} images', plan)
 
 
-def by_pyiqa(info: Info, plan: SplitPlan) -> Parts:
+def by_pyiqa(info: Info, plan: SplitPlan) -> PartRows:
     """Return the numbered split of the info file; if it has none, split images at random as the pyiqa toolbox does."""
     if info.numbered:
         if plan.index not in info.numbered:
@@ -146,7 +146,7 @@ def by_pyiqa(info: Info, plan: SplitPlan) -> Parts:
     return {part: np.array(sorted(splits[plan.index - 1].get(part, ())), int) for part in PARTS}
 
 
-def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> Parts:
+def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> PartRows:
     if not 0 <= plan.fold < plan.folds:
         raise UserError(f'--fold {plan.fold}: expected 0..{plan.folds - 1} with --folds {plan.folds}')
     if plan.folds > len(set(fold.tolist())):
@@ -158,13 +158,13 @@ def _of_folds(fold: np.ndarray, dealt: str, plan: SplitPlan) -> Parts:
 
 FOLD_ORDERS = ('slides', 'published')  # of kfold-sorted, see sorted_interleaved_folds
 TEST_FOLDS = ('next', 'none', 'val')  # the test part: the next fold; absent; absent, and the run is tested on val
-SPLITS: dict[str, Callable[[Info, SplitPlan], Parts]] = {
+SPLITS: dict[str, Callable[[Info, SplitPlan], PartRows]] = {
     'official': official, 'random': by_image, 'reference': by_reference, 'all': everything, 'kfold': kfold,
     'kfold-sorted': kfold_sorted, 'pyiqa': by_pyiqa,
 }
 
 
-def choose(info: Info, plan: SplitPlan) -> Parts:
+def choose(info: Info, plan: SplitPlan) -> PartRows:
     """Split as planned, and print a note if parts share contents or seem to; the test part may be absent.
 
     Raises UserError if train or val is empty.
@@ -189,18 +189,18 @@ def choose(info: Info, plan: SplitPlan) -> Parts:
     return parts
 
 
-def shared_contents(info: Info, parts: Parts) -> list[int]:
+def shared_contents(info: Info, parts: PartRows) -> list[int]:
     """Return the contents whose images are in more than one part."""
     return _in_several(info.ref_ids.tolist(), parts)
 
 
-def _in_several(groups: Sequence, parts: Parts) -> list:
+def _in_several(groups: Sequence, parts: PartRows) -> list:
     """Return the groups, given by N labels, whose images are in more than one part, in ascending order."""
     found = [{groups[i] for i in rows} for rows in parts.values()]
     return sorted({group for i, some in enumerate(found) for others in found[:i] for group in some & others})
 
 
-def shared_scenes(info: Info, parts: Parts) -> str:
+def shared_scenes(info: Info, parts: PartRows) -> str:
     """Describe scenes, guessed from file names, that are in several parts; '' if there are none or contents are known.
     """
     scenes = scenes_by_name(info.names) if info.units == 'images' else []
@@ -253,7 +253,7 @@ def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
         write_columns(temporary, {'image': [name for name, _ in rows], 'part': [part for _, part in rows]})
 
 
-def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:
+def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> PartRows:
     """Read a split of the images `names`; UserError if it names other images, an image twice, or not all images.
 
     `index`: number of the split in a file of pickled splits of the pyiqa toolbox.
@@ -262,7 +262,7 @@ def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> Parts:
         return split_of(path, index, len(names))
     table = Table.read(path)
     table.needs('image', 'part')
-    listed, part = table.images(), parts_of(table)
+    listed, part = table.images(), part_column(table)
     table.once(listed)
     place = {str(name): i for i, name in enumerate(names)}
     unknown = [name for name in listed if name not in place]

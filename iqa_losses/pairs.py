@@ -11,7 +11,7 @@ from iqa_losses.ranking import monotonicity_regularization
 from iqa_runtime.option_types import Positive
 
 
-def differences(values: Tensor) -> Tensor:
+def pairwise_differences(values: Tensor) -> Tensor:
     """Return the differences v_i - v_j of all pairs i < j, (N (N - 1) / 2,).
 
     >>> differences(torch.tensor([[1.], [2.], [4.]]))
@@ -42,9 +42,9 @@ def rank_hinge(y_pred: Tensor, y: Tensor, hinge_margin: Positive | None = None) 
         y: MOS t, (N, 1) or (N,).
         hinge_margin: margin m, in the unit of the MOS (default: t_i - t_j, for each pair).
     """
-    wanted = differences(y)
+    wanted = pairwise_differences(y)
     margin = wanted.abs() if hinge_margin is None else hinge_margin
-    missing = F.relu(margin - differences(y_pred) * wanted.sign())
+    missing = F.relu(margin - pairwise_differences(y_pred) * wanted.sign())
     ordered = wanted != 0
     return (missing * ordered).sum() / ordered.sum().clamp_min(1)
 
@@ -66,8 +66,8 @@ def ranknet(y_pred: Tensor, y: Tensor, ranknet_scale: Positive = 1.) -> Tensor:
         y: MOS t, (N, 1) or (N,).
         ranknet_scale: factor of the differences, per unit of the MOS.
     """
-    d = ranknet_scale * differences(y_pred)
-    return _mean(F.softplus(d) - _order(differences(y)) * d, y_pred)
+    d = ranknet_scale * pairwise_differences(y_pred)
+    return _mean(F.softplus(d) - _order(pairwise_differences(y)) * d, y_pred)
 
 
 @loss('fidelity')
@@ -90,7 +90,7 @@ def fidelity(y_pred: Tensor, y: Tensor) -> Tensor:
         y_pred: predictions x, (N, 1) or (N,).
         y: MOS t, (N, 1) or (N,).
     """
-    return _infidelity(_order(differences(y)), y_pred)
+    return _infidelity(_order(pairwise_differences(y)), y_pred)
 
 
 @loss('thurstone-bce')
@@ -109,7 +109,7 @@ def thurstone_bce(y_pred: Tensor, y: Tensor) -> Tensor:
         y_pred: predictions x, (N, 1) or (N,).
         y: MOS t, (N, 1) or (N,).
     """
-    return _cross_entropy(_order(differences(y)), y_pred)
+    return _cross_entropy(_order(pairwise_differences(y)), y_pred)
 
 
 @loss('fidelity-std')
@@ -212,7 +212,7 @@ def _order(difference: Tensor) -> Tensor:
 
 def _probability(y: Tensor, std: Tensor) -> Tensor:
     """Return the probability that image i of each pair is rated above image j, by Thurstone's model."""
-    difference, variance = differences(y), std.square().flatten()
+    difference, variance = pairwise_differences(y), std.square().flatten()
     i, j = torch.triu_indices(len(y), len(y), 1, device=y.device)
     spread = (variance[i] + variance[j]).sqrt()
     return torch.where(spread > 0, torch.special.ndtr(difference / torch.where(spread > 0, spread, 1)),
@@ -220,12 +220,12 @@ def _probability(y: Tensor, std: Tensor) -> Tensor:
 
 
 def _infidelity(p: Tensor, y_pred: Tensor) -> Tensor:
-    q = torch.special.ndtr(differences(y_pred) / math.sqrt(2))
+    q = torch.special.ndtr(pairwise_differences(y_pred) / math.sqrt(2))
     return _mean(1 - _root(p * q) - _root((1 - p) * (1 - q)), y_pred)
 
 
 def _cross_entropy(p: Tensor, y_pred: Tensor) -> Tensor:
-    z = differences(y_pred) / math.sqrt(2)
+    z = pairwise_differences(y_pred) / math.sqrt(2)
     return _mean(-p * torch.special.log_ndtr(z) - (1 - p) * torch.special.log_ndtr(-z), y_pred)
 
 

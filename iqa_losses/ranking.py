@@ -10,7 +10,7 @@ from iqa_losses import loss
 from iqa_losses.correlation import pearson
 from iqa_runtime.option_types import RankerFile, Share, Weight
 
-Ranker = Callable[[Tensor], Tensor]
+RankFunction = Callable[[Tensor], Tensor]
 
 
 @loss('monotonicity')
@@ -73,7 +73,7 @@ def macs_loss(y_pred: Tensor, y: Tensor, ranker: RankerFile = None, mse_factor: 
     return loss
 
 
-def unranked(scores: int, ranker: Ranker | None) -> int:
+def unranked(scores: int, ranker: RankFunction | None) -> int:
     """Return the number of scores that are left over when a batch is cut into the ranker's groups.
 
     >>> unranked(35, None)
@@ -86,7 +86,7 @@ def unranked(scores: int, ranker: Ranker | None) -> int:
     return scores % getattr(ranker, 'n', 16)
 
 
-def ranks(ranker: Ranker, values: Tensor) -> Tensor:
+def ranks(ranker: RankFunction, values: Tensor) -> Tensor:
     """Return the ranks (groups, n) of the values within each group, without a gradient of the ranker's own weights.
 
     >>> def exact(groups):

@@ -55,7 +55,7 @@ def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tensors = {name: value for name, value in given.items() if name in INPUTS}
         first, *others = tensors
         for name in others:
-            shaped = tables if name in TABLES else columns
+            shaped = histograms if name in TABLES else columns
             given[first], given[name] = shaped(tensors[first], tensors[name], SHORT.get(name, name))
         return in_float32(loss)(**given)
     return computed
@@ -80,7 +80,7 @@ def columns(y_pred: Tensor, y: Tensor, what: str = 'MOS') -> tuple[Tensor, Tenso
     return y_pred.reshape(-1, 1), y.reshape(-1, 1)
 
 
-def tables(logits: Tensor, ratings: Tensor, what: str = 'ratings') -> tuple[Tensor, Tensor]:
+def histograms(logits: Tensor, ratings: Tensor, what: str = 'ratings') -> tuple[Tensor, Tensor]:
     """Return outputs and ratings as they are; ValueError that names both shapes if they are not (N, K), alike.
 
     >>> [table.shape for table in tables(torch.ones(3, 5), torch.ones(3, 5))]

@@ -17,7 +17,7 @@ from iqa_networks.network import Network
 from iqa_networks.packaged import without_package
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_side
-from iqa_networks.swin import SwinStage, run
+from iqa_networks.swin import SwinStage, run_checkpointed
 from iqa_networks.timm_backbone import downloaded, import_timm
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import Share, Side
@@ -119,7 +119,7 @@ class MANIQA(Network):
 
     def _attend(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         for block in blocks:
-            x = run(block, x, self.checkpoint_activations)
+            x = run_checkpointed(block, x, self.checkpoint_activations)
         return x
 
 

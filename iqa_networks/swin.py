@@ -51,7 +51,7 @@ class SwinStage(nn.Module):
         """Return the map after all layers (see the class)."""
         x = self.dropout(x)
         for layer in self.layers:
-            x = self.scale * run(layer, x, self.checkpoint_activations) + x
+            x = self.scale * run_checkpointed(layer, x, self.checkpoint_activations) + x
         return x
 
 
@@ -143,7 +143,7 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def run(module: nn.Module, x: Tensor, checkpoint_activations: bool) -> Tensor:
+def run_checkpointed(module: nn.Module, x: Tensor, checkpoint_activations: bool) -> Tensor:
     """Return module(x); with `checkpoint_activations`, its activations are recomputed in the backward pass."""
     again = checkpoint_activations and torch.is_grad_enabled()
     return checkpoint(module, x, use_reentrant=False) if again else module(x)

@@ -89,7 +89,7 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def drawn(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> 'Figure':
+def draw_charts(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> 'Figure':
     """Draw charts side by side, each `width` x `height` inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ def svg(chart: Panel | Scatter, width: float = 4.4, height: float = 2.9) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
     with matplotlib.rc_context(STYLE):
-        drawn([chart], width, height).savefig(buffer, format='svg', transparent=True, metadata=nothing)
+        draw_charts([chart], width, height).savefig(buffer, format='svg', transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index('<svg'):].replace(INK, 'currentColor')
     for colour in ON_DARK:
@@ -122,5 +122,5 @@ def png(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2
     import matplotlib
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        drawn(charts, width, height).savefig(buffer, format='png', dpi=120)
+        draw_charts(charts, width, height).savefig(buffer, format='png', dpi=120)
     return buffer.getvalue()

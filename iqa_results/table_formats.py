@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from iqa_runtime.names import cell
 
-Row = Sequence[str]
+TextRow = Sequence[str]
 LATEX_ESCAPES = str.maketrans({'\\': r'\textbackslash{}', '_': r'\_', '&': r'\&', '%': r'\%', '#': r'\#', '$': r'\$',
                                '{': r'\{', '}': r'\}', '^': r'\^{}', '~': r'\~{}', '<': r'\textless{}',
                                '>': r'\textgreater{}', '|': r'\textbar{}'})
@@ -13,26 +13,26 @@ LATEX_ESCAPES = str.maketrans({'\\': r'\textbackslash{}', '_': r'\_', '&': r'\&'
 MARKDOWN_ESCAPES = str.maketrans({'|': r'\|', '<': '&lt;'})
 
 
-def _text(header: Row, rows: Sequence[Row]) -> str:
+def _text(header: TextRow, rows: Sequence[TextRow]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in [header, ['-' * width for width in widths], *rows]]
     return '\n'.join(lines) + '\n'
 
 
-def _markdown(header: Row, rows: Sequence[Row]) -> str:
+def _markdown(header: TextRow, rows: Sequence[TextRow]) -> str:
     lines = [header, ['---'] * len(header), *rows]
     return ''.join('| ' + ' | '.join(cell.translate(MARKDOWN_ESCAPES) for cell in row) + ' |\n' for row in lines)
 
 
-def _latex(header: Row, rows: Sequence[Row]) -> str:
-    def line(row: Row) -> str:
+def _latex(header: TextRow, rows: Sequence[TextRow]) -> str:
+    def line(row: TextRow) -> str:
         return ' & '.join(cell.translate(LATEX_ESCAPES) for cell in row) + r' \\'
     return '\n'.join([rf'\begin{{tabular}}{{{"l" * len(header)}}}', r'\toprule', line(header), r'\midrule',
                       *map(line, rows), r'\bottomrule', r'\end{tabular}']) + '\n'
 
 
-def _csv(header: Row, rows: Sequence[Row]) -> str:
+def _csv(header: TextRow, rows: Sequence[TextRow]) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows([header, *([cell(word) for word in row] for row in rows)])
     return file.getvalue()
@@ -42,6 +42,6 @@ FORMATS = {'text': _text, 'markdown': _markdown, 'latex': _latex, 'csv': _csv}
 SUFFIXES = {'text': '.txt', 'markdown': '.md', 'latex': '.tex', 'csv': '.csv'}
 
 
-def render(header: Row, rows: Sequence[Row], style: str = 'text') -> str:
+def render(header: TextRow, rows: Sequence[TextRow], style: str = 'text') -> str:
     """Format a table of texts in one of FORMATS; each row is as long as the header. LaTeX needs booktabs."""
     return FORMATS[style](header, rows)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from iqa_runtime.errors import UserError, needed
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_runtime.temporary import temporary_beside
 
 ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit
@@ -30,7 +30,7 @@ def writing(path: str | Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f'cannot write {text(path)}: {error.strerror or error}') from error
+        raise UserError(f'cannot write {path_text(path)}: {error.strerror or error}') from error
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _named(options: Mapping[str, Paths]) -> Iterator[tuple[str, str | Path]]:
     """Yield the option with its value, for error messages, and the path of each file."""
     for option, paths in options.items():
         for path in [paths] if isinstance(paths, (str, Path)) else paths or ():
-            yield f'{option} {text(path)}', path
+            yield f'{option} {path_text(path)}', path
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
@@ -163,9 +163,9 @@ def _check_place(name: str, path: str | Path) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise UserError(f'{name} cannot be written: {text(folder)} is not a folder')
+        raise UserError(f'{name} cannot be written: {path_text(folder)} is not a folder')
     if not os.access(folder, os.W_OK) and not is_device(path):
-        raise UserError(f'{name} cannot be written: no permission in {text(folder)}')
+        raise UserError(f'{name} cannot be written: no permission in {path_text(folder)}')
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(f'another process holds {text(path)}: it does the same work') from None
+            raise UserError(f'another process holds {path_text(path)}: it does the same work') from None
     try:
         yield
     finally:
@@ -270,4 +270,4 @@ def check_regular(path: str | Path) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         found = 'a folder' if stat.S_ISDIR(mode) else 'a named pipe' if stat.S_ISFIFO(mode) else 'a device'
-        raise UserError(f'{text(path)}: expected a file, found {found}')
+        raise UserError(f'{path_text(path)}: expected a file, found {found}')

@@ -13,7 +13,7 @@ FORMULA = re.compile(r'[=+\-@\t\r＝＋－＠].')  # spreadsheets compute such c
 ESCAPED = re.compile(r'\./(?=[=+\-@\t\r＝＋－＠].)')
 
 
-def text(path: str | os.PathLike) -> str:
+def path_text(path: str | os.PathLike) -> str:
     """Return a path as one line of valid UTF-8, different for every path.
 
     Bytes that are not UTF-8 become \\xNN, characters that a terminal does not show become their escapes, and a
@@ -38,7 +38,7 @@ def from_cell(written: str) -> str:
     return ESCAPED.sub('', written, count=1) if ESCAPED.match(written) else written
 
 
-def file_name(written: str) -> str:
+def as_file_name(written: str) -> str:
     """Return a text as the name of a file, different for every text.
 
     Characters that a file system may refuse become _; a digest of the text is then appended.
@@ -76,7 +76,8 @@ def nearest(path: str | os.PathLike) -> str:
     close = same or near or alike
     form = ', in another form of Unicode' if close and unicodedata.normalize('NFC', close[0]) == unicodedata.normalize(
         'NFC', name) else ''
-    return '; nearest to it: ' + ', '.join(text(os.path.join(folder, other)) for other in close) + form if close else ''
+    paths = ', '.join(path_text(os.path.join(folder, other)) for other in close)
+    return f'; nearest to it: {paths}{form}' if close else ''
 
 
 def _spelled(name: str) -> str:

@@ -56,7 +56,7 @@ HOW: dict[str, Callable[[np.ndarray], float]] = {'iqr': iqr_mean, 'mean': np.mea
 
 
 @dataclass(frozen=True)
-class Predictions:
+class JoinedPredictions:
     """Predictions of models: `values` (images, models), nan if a model lacks an image."""
 
     images: list[str]
@@ -80,7 +80,7 @@ class Predictions:
         return found.sum(0)
 
 
-def read_predictions(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str, str]]:
+def read_scores(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str, str]]:
     """Return images, predictions (N,) and the columns that they were read from, of the first of FORMS that fits."""
     table = Table.read(path)
     form = next((form for form in FORMS if set(form) <= set(table.columns)), None)
@@ -94,12 +94,12 @@ def read_predictions(path: str | Path) -> tuple[list[str], np.ndarray, tuple[str
     return names, values, form
 
 
-def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predictions, tuple[str, str]]:
+def join_tables(paths: Sequence[str | Path], partial: bool = False) -> tuple[JoinedPredictions, tuple[str, str]]:
     """Read the tables of several models; return their predictions and the columns of the first table.
 
     Raises UserError if a table lacks images of the others, unless `partial`.
     """
-    read = [read_predictions(path) for path in paths]
+    read = [read_scores(path) for path in paths]
     images = list(dict.fromkeys(name for names, _, _ in read for name in names))
     place = {name: i for i, name in enumerate(images)}
     values = np.full((len(images), len(paths)), np.nan)
@@ -110,7 +110,7 @@ def gather(paths: Sequence[str | Path], partial: bool = False) -> tuple[Predicti
             raise UserError(f'{path}: lacks {lacking.sum()} of {len(images)} images, as {images[lacking.argmax()]} '
                             '(--partial takes images that some tables lack)')
     models = [without_suffix(Path(path).name, ('.csv', '.txt')) for path in paths]
-    return Predictions(images, models, values), read[0][2]
+    return JoinedPredictions(images, models, values), read[0][2]
 
 
 @command
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> np.ndarray:
     """Parse the options, write the ensemble's table; return its scores, (images,)."""
     args = ENSEMBLE.parse(argv)
     check_outputs({'--out': args.out}, {'TABLE': args.tables})
-    predictions, (image, score) = gather(args.tables, args.partial)
+    predictions, (image, score) = join_tables(args.tables, args.partial)
     combined = predictions.combined(args.how)
     write(args.out, image, score, predictions.images, combined)
     print(f'{len(args.tables)} tables, {len(combined)} images, --how {args.how}: {args.out}')

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError, needed
-from iqa_runtime.names import nearest, text
+from iqa_runtime.names import nearest, path_text
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that a pattern of braces may expand to
@@ -45,22 +45,22 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
     elif os.path.isdir(word):
         images = list(_inside(word, recursive))
         if not images:
-            raise UserError(f'--img {text(word)}: the folder has no images ({" ".join(sorted(SUFFIXES))})'
+            raise UserError(f'--img {path_text(word)}: the folder has no images ({" ".join(sorted(SUFFIXES))})'
                             + _others(word, recursive))
         yield from images
     elif '{' in word and not os.path.lexists(word) and (names := expanded(word)) != [word]:
         if not any(glob.has_magic(name) or os.path.lexists(name) for name in names):
-            raise UserError(f'--img {text(word)}: no file matches{nearest(names[0])}')
+            raise UserError(f'--img {path_text(word)}: no file matches{nearest(names[0])}')
         for name in names:
             several = glob.has_magic(name) or os.path.isdir(name)
             yield from _meant(name, recursive, stdin) if several else (name,)
     elif glob.has_magic(word) and not os.path.lexists(word):
         images = [path for path in sorted(glob.iglob(word, recursive=True)) if os.path.isfile(path)]
         if not images:
-            raise UserError(f'--img {text(word)}: no file matches{nearest(word)}')
+            raise UserError(f'--img {path_text(word)}: no file matches{nearest(word)}')
         yield from images
     elif is_shard(word) and not os.path.lexists(word):
-        raise UserError(f'--img {text(word)}: no such file{nearest(word)}')
+        raise UserError(f'--img {path_text(word)}: no such file{nearest(word)}')
     else:
         yield word
 
@@ -77,11 +77,11 @@ def expanded(word: str) -> list[str]:
 
     Raises UserError if there are more than MOST names, or if they have more than LONGEST characters.
     """
-    braceexpand = needed('braceexpand', 'braceexpand', f'--img {text(word)}: a pattern of braces').braceexpand
+    braceexpand = needed('braceexpand', 'braceexpand', f'--img {path_text(word)}: a pattern of braces').braceexpand
     try:
         count = names_in(word)
         if count > MOST or count * len(word) > LONGEST:
-            raise UserError(f'--img {text(word[:200])}: the braces expand to more than {MOST} names or {LONGEST} '
+            raise UserError(f'--img {path_text(word[:200])}: the braces expand to more than {MOST} names or {LONGEST} '
                             'characters')
         return list(braceexpand(word, escape=False))
     except UserError:
@@ -121,7 +121,7 @@ def _others(folder: str, recursive: bool) -> str:
     """Return a hint for a folder without images: its shards, or --recursive."""
     shards = sorted({os.path.splitext(name)[1].lower() for name in os.listdir(folder) if is_shard(name)})
     if shards:
-        return ''.join(f'; its shards are {text(os.path.join(folder, "*" + suffix))}' for suffix in shards)
+        return ''.join(f'; its shards are {path_text(os.path.join(folder, "*" + suffix))}' for suffix in shards)
     return '' if recursive else '; --recursive looks into the folders below it'
 
 

@@ -29,7 +29,7 @@ from iqa_runtime.checks import fields, optional, whole
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_scoring.references import Item, files_of, path_of, reference_of
 from iqa_scoring.shards import End, is_shard
 from iqa_scoring.tables import COLUMNS, check_reference, others
@@ -74,7 +74,7 @@ def _of_shard(path: str) -> Unit:
         size = os.stat(path).st_size
     except OSError:
         size = None
-    name = text(os.path.splitext(os.path.basename(path))[0]).encode()[:150].decode(errors='ignore')
+    name = path_text(os.path.splitext(os.path.basename(path))[0]).encode()[:150].decode(errors='ignore')
     return Unit(f'{name}-{_digest([path])}.parquet', (path,), size)
 
 
@@ -87,7 +87,7 @@ def _digest(paths: Sequence[str]) -> str:
     return hashlib.sha256(b'\0'.join(map(os.fsencode, paths))).hexdigest()[:8]
 
 
-class Parts:
+class TableParts:
     """The folder of parts that a run writes, which several processes may share: each takes whole units.
 
     Args:
@@ -104,8 +104,8 @@ class Parts:
     def __init__(self, folder: str, items: Sequence[Item], resume: bool, model: str, digest: str):
         self.folder, self.model, self.digest, self.part = Path(folder), model, digest, Part()
         if is_main() and not resume and next(self.folder.glob('*.parquet'), None):
-            raise UserError(f'--parquet {text(folder)} holds Parquet files already: --resume continues it; or name '
-                            'another folder')
+            raise UserError(f'--parquet {path_text(folder)} holds Parquet files already: --resume continues it; or '
+                            'name another folder')
         self.scored = self.failed = 0
         self.there = self._read() if resume else {}
         self.files = self._files()
@@ -119,7 +119,7 @@ class Parts:
         found = {path.name: about_part(path) for path in sorted(self.folder.glob('*.parquet'))}
         for name, about in found.items():
             if about['digest'] != self.digest:
-                raise UserError(f'--resume: {text(self.folder / name)} holds scores {others(about["model"])}')
+                raise UserError(f'--resume: {path_text(self.folder / name)} holds scores {others(about["model"])}')
         return found
 
     def _files(self) -> dict[str, tuple[str, bool]]:
@@ -132,11 +132,11 @@ class Parts:
 
     def _lack(self, item: Item) -> bool:
         """Return whether a file is in no part; count it if it is in one."""
-        name = text(path_of(item))
+        name = path_text(path_of(item))
         if name not in self.files:
             return True
         reference, has_score = self.files[name]
-        check_reference(name, reference, text(reference_of(item)))
+        check_reference(name, reference, path_text(reference_of(item)))
         self._count(has_score, not has_score)
         return False
 
@@ -169,8 +169,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        raise UserError(f'{text(path)} is not a part of scores, as --parquet writes them (an older version wrote no '
-                        'digest): leave out --resume and name another folder, or remove the file') from None
+        raise UserError(f'{path_text(path)} is not a part of scores, as --parquet writes them (an older version wrote '
+                        'no digest): leave out --resume and name another folder, or remove the file') from None
 
 
 ABOUT = fields(model=checks.text, digest=checks.text, bytes=optional(whole), scored=whole, failed=whole,
@@ -241,7 +241,7 @@ class Part:
 SCORING = ('model', 'network', 'input', 'crops', 'head', 'k', 'b', 'mapping', 'mos')
 
 
-def digest_of(checkpoints: Sequence[dict], **options) -> str:
+def model_digest(checkpoints: Sequence[dict], **options) -> str:
     """Return 8 hexadecimal digits of the checkpoints' weights, networks, inputs, lines to MOS and scales.
 
     Names of files are not in it, nor what else a checkpoint holds, as its metrics.

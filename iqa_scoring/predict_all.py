@@ -27,10 +27,10 @@ from iqa_runtime.checkpoint import check_checkpoint, read_tensors
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_text, replacing, write_text
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_scoring import ensemble
 from iqa_scoring.inputs import find_images
-from iqa_scoring.parts import digest_of
+from iqa_scoring.parts import model_digest
 from iqa_scoring.scorer import Scorer, load_scorer
 from iqa_scoring.shards import is_shard
 from iqa_scoring.stream import Reader, row_of, score_files
@@ -48,11 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     files = checkpoints_in(args.models)
     paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
     for path in filter(is_shard, paths):
-        raise UserError(f'--img {text(path)}: expected image files; test_demo.py scores shards')
+        raise UserError(f'--img {path_text(path)}: expected image files; test_demo.py scores shards')
     tables = [Path(args.out, f'{file.stem}.csv') for file in files]
     for i, (file, table) in enumerate(zip(files, tables, strict=True), 1):
         checkpoint = read_checkpoint(file)
-        digest = digest_of([checkpoint], images=[text(path) for path in paths], columns=args.columns)
+        digest = model_digest([checkpoint], images=[path_text(path) for path in paths], columns=args.columns)
         if made_already(table, digest):
             print(f'[{i}/{len(files)}] {table} exists')
             continue
@@ -116,8 +116,8 @@ def predict(args, scorer: Scorer, file: Path, table: Path, paths: list[str]) -> 
         made = Tables({'csv': str(temporary)}, resume=False, digest='')
         for sample in tqdm(samples, file.name, len(paths), unit='image', leave=False, disable=not args.pbar):
             if sample.error:
-                raise UserError(f'--img {text(sample.path)}: {sample.error}')
-            made.write(row_of(sample, scorer, text(file.name)))
+                raise UserError(f'--img {path_text(sample.path)}: {sample.error}')
+            made.write(row_of(sample, scorer, path_text(file.name)))
         made.close()
         made.finish(form=args.columns)
 

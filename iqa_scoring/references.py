@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import same_file
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_scoring.inputs import find_images, path_in
 from iqa_scoring.shards import is_shard
 
@@ -46,14 +46,14 @@ def find_items(words: Sequence[str], reference: str | None, inputs: int, recursi
 def with_references(paths: Sequence[str], reference: str | None, inputs: int, recursive: bool = False) -> list[Item]:
     """Return the items that a network of 1 or 2 `inputs` scores; UserError if --ref is missing or not wanted."""
     if inputs == 1 and reference:
-        raise UserError(f'--ref {text(reference)}: this network scores images without a reference')
+        raise UserError(f'--ref {path_text(reference)}: this network scores images without a reference')
     if inputs == 2 and not reference:
         raise UserError('this network compares an image with its reference: give --ref, a file or folder, or --img - '
                         'and a table on stdin, with an image and its reference in each row')
     shard = next(filter(is_shard, paths), None)
     if inputs == 2 and shard:
-        raise UserError(f'--img {text(shard)}: shards hold images without references, and this network compares an '
-                        'image with its reference: give files')
+        raise UserError(f'--img {path_text(shard)}: shards hold images without references, and this network compares '
+                        'an image with its reference: give files')
     return list(paths) if inputs == 1 else match(paths, reference, recursive)
 
 
@@ -73,11 +73,12 @@ def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list
     found = [_reference_of(os.path.basename(path).lower(), named, stems) for path in paths]
     missing = [path for path, file in zip(paths, found, strict=True) if file is None]
     if missing:
-        raise UserError(f'--ref {text(reference)}: it has no reference for {len(missing)} of {len(paths)} images, as '
-                        f'{text(missing[0])}; expected a file of that name, or of the part before an underscore')
+        raise UserError(f'--ref {path_text(reference)}: it has no reference for {len(missing)} of {len(paths)} images, '
+                        f'as {path_text(missing[0])}; expected a file of that name, or of the part before an '
+                        'underscore')
     if paths and all(map(same_file, found, paths)):
-        raise UserError(f'--ref {text(reference)}: the reference of each image is the image itself; expected a folder '
-                        'of other files')
+        raise UserError(f'--ref {path_text(reference)}: the reference of each image is the image itself; expected a '
+                        'folder of other files')
     return list(zip(found, paths, strict=True))
 
 
@@ -90,7 +91,8 @@ def _reference_of(name: str, named: dict[str, str], stems: dict[str, list[str]])
         stem = stem.rpartition('_')[0]
     files = stems.get(stem, [None])
     if len(files) > 1:
-        raise UserError(f'--ref: the reference of {text(name)} may be {text(files[0])} or {text(files[1])}')
+        raise UserError(f'--ref: the reference of {path_text(name)} may be {path_text(files[0])} or '
+                        f'{path_text(files[1])}')
     return files[0]
 
 
@@ -111,7 +113,7 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
             raise UserError(f'--img -: row {number} has {len(cells)} cells; expected image,reference')
         image, reference = map(os.path.normpath, cells)
         if found.setdefault(image, reference) != reference:
-            raise UserError(f'--img -: row {number}: {text(image)} again, with another reference')
+            raise UserError(f'--img -: row {number}: {path_text(image)} again, with another reference')
         count += 1
     if not found:
         raise UserError('--img -: no pair on stdin')

@@ -45,7 +45,7 @@ class ReportEntry:
                 'others': [data_uri('image/jpeg', other) for other in (self.reference, self.difference) if other]}
 
 
-def entry_of(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> ReportEntry:
+def report_entry(row: dict, sample: Sample, small_map: bytes = b'', mos: float | None = None) -> ReportEntry:
     """Return the entry of a sample that was read with thumbnails."""
     return ReportEntry(row, sample.thumbnail, small_map, mos, sample.reference_thumbnail, sample.difference_thumbnail)
 

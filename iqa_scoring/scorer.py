@@ -198,10 +198,10 @@ def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) ->
     args.adopting(checkpoint.get('options', {}), (args.given & args.command.names()) - {'batch_size'} - CROPPING,
                   file)
     preprocess = None if 'input' in checkpoint else preprocess_of(args, source_of(args.dataset))
-    return Scorer(restore(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
+    return Scorer(restore_network(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
 
 
-def restore(checkpoint: dict, file: str | Path, **given) -> Network:
+def restore_network(checkpoint: dict, file: str | Path, **given) -> Network:
     """Return the network of a checkpoint with its weights; see `network_of` for `given`."""
     name, options = network_of(checkpoint, file, given)
     network = create_model(name, **options)
@@ -230,7 +230,7 @@ def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: 
     content = check_checkpoint(checkpoint, file) if isinstance(checkpoint, dict) else load_checkpoint(checkpoint)
     content = of_line(content, file, line_of)
     content |= {'crops': crops.stored()} if crops else {}
-    return Scorer(restore(content, file, **network), content, preprocess, device)
+    return Scorer(restore_network(content, file, **network), content, preprocess, device)
 
 
 class Scorer:

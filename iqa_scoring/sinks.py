@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from iqa_runtime.distributed import gather_objects, is_main
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import text, without_suffix
+from iqa_runtime.names import path_text, without_suffix
 from iqa_scoring.inputs import SUFFIXES
 from iqa_scoring.maps import small_map, write_map, write_picture
-from iqa_scoring.parts import Parts
-from iqa_scoring.report import entry_of, write_report
+from iqa_scoring.parts import TableParts
+from iqa_scoring.report import report_entry, write_report
 from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
@@ -68,7 +68,7 @@ class TableSink(Sink):
 class PartSink(Sink):
     """The parts of --parquet, which also have a row for each image without a score."""
 
-    def __init__(self, parts: Parts):
+    def __init__(self, parts: TableParts):
         self.parts = parts
 
     def row(self, row: dict, sample: Sample) -> None:
@@ -78,8 +78,9 @@ class PartSink(Sink):
     def error(self, sample: Sample, line: str) -> None:
         """Add a row that says why the image has no score."""
         if not sample.ended:
-            self.parts.write({'name': text(sample.path), 'model': self.parts.model, 'shard': text(sample.shard),
-                              'key': text(sample.key), 'reference': text(sample.reference), 'error': sample.error})
+            names = {'name': sample.path, 'shard': sample.shard, 'key': sample.key, 'reference': sample.reference}
+            self.parts.write({'model': self.parts.model, 'error': sample.error,
+                              **{column: path_text(name) for column, name in names.items()}})
 
     def ended(self, sample: Sample) -> None:
         """Finish the part."""
@@ -136,7 +137,7 @@ class Report(Sink):
     def row(self, row: dict, sample: Sample) -> None:
         """Add an entry."""
         small = b'' if sample.grid is None else small_map(sample.grid, self.scale)
-        self.entries.append(entry_of(row, sample, small))
+        self.entries.append(report_entry(row, sample, small))
 
     def error(self, sample: Sample, line: str) -> None:
         """Add the line to the images that could not be read."""
@@ -158,7 +159,7 @@ class Maps(Sink):
 
     def path(self, sample: Sample) -> Path:
         """Return the file of an image's map: its name, and a digest of its path, as two files may have one name."""
-        name = text(without_suffix(os.path.basename(sample.path), SUFFIXES))
+        name = path_text(without_suffix(os.path.basename(sample.path), SUFFIXES))
         name = name.encode()[:150].decode(errors='ignore')  # file systems allow 255 bytes
         return Path(self.folder, f'{name}-{hashlib.sha256(os.fsencode(sample.path)).hexdigest()[:8]}.png')
 

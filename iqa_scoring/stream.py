@@ -19,7 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from iqa_data.images import ImageError, opened, shown_size
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_scoring.maps import quality_maps
 from iqa_scoring.options import MAX_PIXELS
 from iqa_scoring.references import Item
@@ -106,7 +106,7 @@ class Reader:
             try:
                 self._compare(image, self._read(sample.reference, Sample(index, sample.reference)), sample)
             except ImageError as error:
-                sample.error = f'its reference {text(sample.reference)}: {error.reason}'
+                sample.error = f'its reference {path_text(sample.reference)}: {error.reason}'
         sample.pixels = None if sample.error else pil_to_tensor(image)
         return sample
 
@@ -132,10 +132,10 @@ class Reader:
         if self.thumbnail:
             size = image.size[::-1]
             sample.reference_thumbnail = _thumbnail(reference, size, self.thumbnail)
-            sample.difference_thumbnail = _thumbnail(difference(reference, image), size, self.thumbnail)
+            sample.difference_thumbnail = _thumbnail(difference_image(reference, image), size, self.thumbnail)
 
 
-def difference(reference: Image.Image, image: Image.Image) -> Image.Image:
+def difference_image(reference: Image.Image, image: Image.Image) -> Image.Image:
     """Return |image - reference| of the lightness as grey, white at the largest difference."""
     return ImageOps.autocontrast(ImageChops.difference(reference.convert('L'), image.convert('L')), ignore=None)
 
@@ -258,9 +258,9 @@ def _score(scorer: Scorer, batch: list[Sample], window: int) -> None:
 def row_of(sample: Sample, scorer: Scorer, model: str, clamp: bool = False, map_path: Path | None = None) -> dict:
     """Return the row of one image (see iqa_scoring/tables.py), with its shard and key for a Parquet."""
     scale, score, raw = scorer.scale, sample.score, float(sample.heads[0])
-    return {'name': text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
+    return {'name': path_text(sample.path), 'score': scale.clamp(score) if clamp else score, 'raw': raw,
             'percentile': scale.percentile(score), 'outside': scale.outside(score), 'mos_min': scale.low,
             'mos_max': scale.high, 'higher_is_better': scale.higher_is_better, 'model': model,
-            'map': text(map_path) if map_path else None, 'note': sample.note, 'reference': text(sample.reference),
-            'spread': sample.spread, 'uncertainty': sample.uncertainty, 'shard': text(sample.shard),
-            'key': text(sample.key)}
+            'map': path_text(map_path) if map_path else None, 'note': sample.note,
+            'reference': path_text(sample.reference), 'spread': sample.spread, 'uncertainty': sample.uncertainty,
+            'shard': path_text(sample.shard), 'key': path_text(sample.key)}

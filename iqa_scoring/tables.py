@@ -41,7 +41,7 @@ from iqa_runtime.checks import number
 from iqa_runtime.distributed import is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import open_device, replacing, writing
-from iqa_runtime.names import cell, from_cell, text
+from iqa_runtime.names import cell, from_cell, path_text
 from iqa_runtime.tables import digits
 
 COLUMNS = ('name', 'score', 'raw', 'percentile', 'outside', 'mos_min', 'mos_max', 'higher_is_better', 'model', 'map',
@@ -117,7 +117,7 @@ class TableFile:
         header, self.line, _ = KINDS[kind]
         with writing(path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            end = sum(size for _, size in rows_of(path, kind, digest)) if resume and self.path.exists() else 0
+            end = sum(size for _, size in read_rows(path, kind, digest)) if resume and self.path.exists() else 0
             self.file = open_device(path) or self._open(end)
             self.file.write(b'' if end else header.encode())
             self.file.flush()
@@ -141,7 +141,7 @@ class TableFile:
             self.file.close()
 
 
-def rows_of(path: str | Path, kind: str, digest: str | None = None) -> Iterator[tuple[dict, int]]:
+def read_rows(path: str | Path, kind: str, digest: str | None = None) -> Iterator[tuple[dict, int]]:
     """Yield the rows of complete lines, each with the length of its line in bytes; an empty row is the CSV's header.
 
     Raises UserError if the file is not such a table, or if a row has another digest than `digest` (if given).
@@ -157,11 +157,11 @@ def rows_of(path: str | Path, kind: str, digest: str | None = None) -> Iterator[
                     _check_row(row)
                 found = row['digest'] if row else digest
             except (ValueError, TypeError, OverflowError, RecursionError, csv.Error, StopIteration):
-                raise UserError(f'{text(path)}: line {i + 1} is not one of a table of scores, as --{kind} '
+                raise UserError(f'{path_text(path)}: line {i + 1} is not one of a table of scores, as --{kind} '
                                 'writes them (an older version wrote no digest): leave out --resume, or name another '
                                 'file') from None
             if digest is not None and found != digest:
-                raise UserError(f'--resume: {text(path)} holds scores {others(row["model"])}')
+                raise UserError(f'--resume: {path_text(path)} holds scores {others(row["model"])}')
             yield row, len(line)
 
 
@@ -192,7 +192,7 @@ class Tables:
         for kind, path in files.items() if is_main() else ():
             if resume:
                 _merge(path, kind, True, digest)
-            for part in parts_of(path):
+            for part in files_of_processes(path):
                 part.unlink()
         idist.barrier()
         self.references = [references_in(path, kind, digest) if resume else {} for kind, path in files.items()]
@@ -228,12 +228,12 @@ class Tables:
         for kind, path in self.files.items():
             if idist.get_world_size() > 1:
                 _merge(path, kind, self.resume, self.digest)
-                for part in parts_of(path):
+                for part in files_of_processes(path):
                     part.unlink()
             if sort:
                 sort_table(path, kind, sort)
             if kind == 'csv' and FORMS[form]:
-                lines = FORMS[form]([row for row, _ in rows_of(path, kind) if row])
+                lines = FORMS[form]([row for row, _ in read_rows(path, kind) if row])
                 with replacing(path) as temporary:
                     temporary.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8', newline='\n')
 
@@ -242,17 +242,17 @@ def references_in(path: str | Path, kind: str, digest: str) -> dict[str, str | N
     """Return {name: reference} of the rows in a table, empty if it does not exist; see TableFile."""
     if not Path(path).exists():
         return {}
-    return {row['name']: row['reference'] for row, _ in rows_of(path, kind, digest) if row}
+    return {row['name']: row['reference'] for row, _ in read_rows(path, kind, digest) if row}
 
 
 def _merge(path: str | Path, kind: str, resume: bool, digest: str) -> None:
     """Add the rows that processes wrote beside `path` to it, one of each in turn, which is the order of the images."""
-    parts = parts_of(path)
+    parts = files_of_processes(path)
     if not parts and resume:
         return
     table = TableFile(path, kind, resume, digest)
     names = references_in(path, kind, digest)
-    sources = [(row for row, _ in rows_of(part, kind, digest) if row) for part in parts]
+    sources = [(row for row, _ in read_rows(part, kind, digest) if row) for part in parts]
     for rows in itertools.zip_longest(*sources):
         table.write(row for row in rows if row and row['name'] not in names)
     table.close()
@@ -261,12 +261,12 @@ def _merge(path: str | Path, kind: str, resume: bool, digest: str) -> None:
 def sort_table(path: str | Path, kind: str, place: Callable[[dict], float]) -> None:
     """Rewrite a table in the order of place(row), whole or not at all."""
     header, line, _ = KINDS[kind]
-    rows = sorted((row for row, _ in rows_of(path, kind) if row), key=place)
+    rows = sorted((row for row, _ in read_rows(path, kind) if row), key=place)
     with replacing(path) as temporary:
         temporary.write_text(header + ''.join(map(line, rows)), encoding='utf-8', newline='\n')
 
 
-def parts_of(path: str | Path) -> list[Path]:
+def files_of_processes(path: str | Path) -> list[Path]:
     """Return the files that the processes of a shared run wrote beside `path`, by rank."""
     path = Path(path)
     found = [part for part in path.parent.glob(glob.escape(path.name) + '.rank*') if part.suffix[5:].isdigit()]

@@ -12,14 +12,14 @@ from pathlib import Path
 from iqa_data.info import dataset_name
 from iqa_results.read import Result, read_results
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import file_name
+from iqa_runtime.names import as_file_name
 from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import TEST
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.found import NOT_COMPARED, find
-from iqa_studies.steps import Given, Step, number, parsed, training, typed
+from iqa_studies.steps import Given, Step, parsed, training_step, typed, typed_number
 from iqa_studies.study import PLACES, Study
-from iqa_training.naming import joined, name_of
+from iqa_training.naming import joined, log_name
 from iqa_training.options import TRAIN
 
 RANKER = 'asna_ranker.pth'  # where runs look for it
@@ -50,7 +50,7 @@ def plan_chain(study: Study, folder: Path | None = None, results: Sequence[Resul
     if 'views' in study.ensemble:
         made.last.append([together(study.ensemble['views'], last, given | {name: options[name] for name in places})])
     if study.predict:
-        made.last += predictions(study, last, given)
+        made.last += prediction_steps(study, last, given)
     return made
 
 
@@ -65,27 +65,27 @@ def trainings(study: Study, folder: Path | None, results: Sequence[Result] | Non
             words = study.words(label, *more)
             args = parsed(words, f'{study.at}: {label}')
             results = read_results(args.result_dir) if results is None else results
-            name, ignored = name_of(args), NOT_COMPARED - study.given
+            name, ignored = log_name(args), NOT_COMPARED - study.given
             cell = as_found(Cell(
-                label, split, args.seed, dataset_name(args.dataset), training(words), {}, True, args.values,
+                label, split, args.seed, dataset_name(args.dataset), training_step(words), {}, True, args.values,
                 Path(args.log_dir, name), folder and folder / 'logs' / f'{name}.log', tuple(study.flags()),
-                csv_files(study, label, args), depth(study, label)), results, ignored)
+                curve_files(study, label, args), depth(study, label)), results, ignored)
             layers = (study.common, study.settings[label], *more)
-            tests = {name: step for place in study.tests for name, step in [test_of(cell, args, place, layers)]
+            tests = {name: step for place in study.tests for name, step in [test_elsewhere(cell, args, place, layers)]
                      if name != cell.trained_on and label in study.last()}
             starts.setdefault(label, cell.training.checkpoint)
             yield as_found(replace(cell, tests=tests), results, ignored)
 
 
-def csv_files(study: Study, label: str, args: Options) -> dict[Path, str]:
+def curve_files(study: Study, label: str, args: Options) -> dict[Path, str]:
     """Return the CSV files that the curves of a run are exported to, and the tag of each curve."""
     data, found = dataset_name(args.dataset), {}
     known = {**args.values, 'setting': label, 'dataset': data,
              'other': '' if args.dataset == TRAIN.defaults['dataset'] else f'-{data}'}
     for part, criterion in product(*study.curves[1:]) if study.curves else ():
         values = {**known, 'part': part, 'criterion': criterion}
-        name = FIELD.sub(lambda field, values=values: number(values.get(field[1], field[0])), study.curves.files)
-        found[Path(args.result_dir, 'csv', f'{file_name(name)}.csv')] = f'{part}/{data}/{criterion}'
+        name = FIELD.sub(lambda field, values=values: typed_number(values.get(field[1], field[0])), study.curves.files)
+        found[Path(args.result_dir, 'csv', f'{as_file_name(name)}.csv')] = f'{part}/{data}/{criterion}'
     return found
 
 
@@ -106,14 +106,14 @@ def as_found(cell: Cell, results: Sequence[Result], ignored: Collection[str]) ->
     return replace(cell, tests=tests)
 
 
-def test_of(cell: Cell, args: Options, place: Given, layers: Sequence[Given]) -> tuple[str, Step]:
+def test_elsewhere(cell: Cell, args: Options, place: Given, layers: Sequence[Given]) -> tuple[str, Step]:
     """Return the name of another data set, and the step that tests a run on the whole of it.
 
     A run that its options do not name, as one of a recipe, is named by its file.
     """
     machine = {name: args.values[name] for name in TEST.actions if name in args.given - TRAIN.names() - {*PLACES}}
     name, file = dataset_name(str(place['dataset'])), cell.training.checkpoint
-    if 'recipe' in args.given or args.data_info or file.stem != name_of(args) or len(place) > 1 or any(
+    if 'recipe' in args.given or args.data_info or file.stem != log_name(args) or len(place) > 1 or any(
             layer.get('recipe') for layer in layers):
         words = ['--trained_model_file', str(file), *typed(place), '--part', 'all', *words_of(machine)]
     else:
@@ -132,14 +132,14 @@ def together(views: str, cells: Sequence[Cell], given: Given) -> Step:
                 Path(cells[0].options['result_dir'], f'{joined([file.stem for file in files])}-views-{views}.json'))
 
 
-def predictions(study: Study, cells: Sequence[Cell], given: Mapping) -> list[list[Step]]:
+def prediction_steps(study: Study, cells: Sequence[Cell], given: Mapping) -> list[list[Step]]:
     """Return the steps that write the table of each network's scores of a folder of images, and put them together."""
     folder = Path(cells[0].options['result_dir'], 'result_csv')
     option = next((name for split in study.splits.values() for name in split), '')
     words = words_of({name: value for name, value in given.items() if not name.endswith('_dir')})
     tables = []
     for cell in cells:
-        table = folder / f'{file_name(f"{cell.setting}_{option}{cell.split}" if option else cell.setting)}.csv'
+        table = folder / f'{as_file_name(f"{cell.setting}_{option}{cell.split}" if option else cell.setting)}.csv'
         tables.append(Step(('test_demo.py', '--trained_model_file', str(cell.training.checkpoint), '--img',
                             study.predict, '--csv', str(table), '--columns', 'challenge', *words), table))
     final, how = folder / 'final.csv', study.ensemble.get('how', 'iqr')

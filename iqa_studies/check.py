@@ -34,7 +34,7 @@ from iqa_results.table_formats import render
 from iqa_runtime.checks import fields, line, list_of, optional, text, whole
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_json, read_text
-from iqa_studies.honesty import check
+from iqa_studies.honesty import check_outcome
 from iqa_studies.outcome import Outcome
 
 OUTCOMES, FILES = 'outcomes.json', ('result', 'log', 'checkpoint')
@@ -66,11 +66,11 @@ def study_outcomes(folder: Path) -> list[Outcome]:
     return [Outcome(**row | {name: folder / row[name] for name in FILES if row[name] is not None}) for row in rows]
 
 
-def tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
+def wrong_tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yield the tables of a study that are not those of its outcomes."""
-    from iqa_studies.study_tables import TABLES, Study, costs  # slow to import
-    study = Study(outcomes)
-    for table in (make(study) for make in TABLES if make is not costs):  # which has times of another machine
+    from iqa_studies.study_tables import TABLES, Findings, costs  # slow to import
+    findings = Findings(outcomes)
+    for table in (make(findings) for make in TABLES if make is not costs):  # which has times of another machine
         path = folder / f'{table.name}.csv'
         wanted = render(table.header, table.rows, 'csv').splitlines()
         found = read_text(path).splitlines() if path.exists() else []
@@ -79,7 +79,7 @@ def tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield f'{path.name} is not the table of these results, from row {rows[0]} on'
 
 
-def named(path: Path) -> list[Outcome]:
+def outcomes_at(path: Path) -> list[Outcome]:
     """Return the outcomes of a results file, of a study's folder, or of all results in a folder."""
     if not path.is_dir():
         return [outcome_of(path)]
@@ -96,15 +96,15 @@ def main(argv: list[str] | None = None) -> None:
     """Check the results that are named, print what was found, and end with status 1 if something does not hold."""
     failed = 0
     for path in map(Path, CHECK.parse(argv).results):
-        outcomes = named(path)
+        outcomes = outcomes_at(path)
         for outcome in outcomes:
-            wrong, unseen = check(outcome)
+            wrong, unseen = check_outcome(outcome)
             marked = ['tested on the images that chose the epoch'] if outcome.summary['part'] == 'val' else []
             print('\n  '.join([f'{"WRONG" if wrong else "holds"}  {outcome.result}', *wrong,
                               *(f'({line})' for line in [*marked, *(f'not looked at: {what}' for what in unseen)])]))
             failed += bool(wrong)
         if (path / OUTCOMES).exists():
-            wrong = list(tables(path, outcomes))
+            wrong = list(wrong_tables(path, outcomes))
             print('\n  '.join([f'{"WRONG" if wrong else "holds"}  the tables of {path}', *wrong]))
             failed += bool(wrong)
     if failed:

@@ -23,12 +23,12 @@ def macs(outcome: Outcome) -> float:
 
     from iqa_networks.adapted_layers import merged
     from iqa_runtime.checkpoint import load_checkpoint
-    from iqa_scoring.scorer import restore
+    from iqa_scoring.scorer import restore_network
     if outcome.checkpoint is None or not outcome.checkpoint.exists():
         return math.nan
     with suppress(UserError):
         checkpoint = load_checkpoint(outcome.checkpoint)
-        network = merged(restore(checkpoint, outcome.checkpoint)).eval()
+        network = merged(restore_network(checkpoint, outcome.checkpoint)).eval()
         preprocess = Preprocess(**checkpoint.get('input', {}).get('preprocessing', {}))
         image = folder_of(outcome) / outcome.predictions().image[0]
         crops = checkpoint.get('crops', {'count': 1, 'size': None})

@@ -10,10 +10,9 @@ import numpy as np
 
 from iqa_results.read import read_predictions
 from iqa_runtime.errors import UserError
-from iqa_scoring.ensemble import Predictions
+from iqa_scoring.ensemble import JoinedPredictions
 from iqa_studies.cells import Cell, Plan
-from iqa_studies.published import RESAMPLES, Row
-from iqa_studies.published import rows as rows_of
+from iqa_studies.published import RESAMPLES, Comparison, comparisons
 from iqa_studies.study import Study
 from IQAperformance import CRITERIA
 from IQAperformance import interval as bootstrap
@@ -22,18 +21,18 @@ SHOWN = ('SROCC', 'PLCC')
 Level = tuple[str, list[np.ndarray]]  # its name, and predictions of images, (N,) each: its value is the mean of theirs
 
 
-def numbers(study: Study, plan: Plan) -> list[Row]:
+def numbers(study: Study, plan: Plan) -> list[Comparison]:
     """Return all that is held beside published numbers, and what an ensemble adds."""
-    return rows_of(study, plan) + (gains(plan, study.ensemble['how']) if 'how' in study.ensemble else [])
+    return comparisons(study, plan) + (gains(plan, study.ensemble['how']) if 'how' in study.ensemble else [])
 
 
-def gains(plan: Plan, how: str = 'iqr') -> list[Row]:
+def gains(plan: Plan, how: str = 'iqr') -> list[Comparison]:
     """Return the rows of out-of-fold predictions, and of each other data set that all networks are tested on."""
     tests = dict.fromkeys(name for cell in plan.cells for name in cell.tests)
     return [*out_of_fold(plan.cells, how), *(row for name in tests for row in held_out(plan.cells, name, how))]
 
 
-def out_of_fold(cells: Sequence[Cell], how: str) -> list[Row]:
+def out_of_fold(cells: Sequence[Cell], how: str) -> list[Comparison]:
     """Return what settings and the rule add, on all images, each predicted by networks that have not seen it."""
     if not all(cell.result() for cell in cells):
         return []
@@ -44,7 +43,7 @@ def out_of_fold(cells: Sequence[Cell], how: str) -> list[Row]:
     return rows('out of fold', [('one setting', columns), *_together(names, columns, how)], mos)
 
 
-def held_out(cells: Sequence[Cell], data: str, how: str) -> list[Row]:
+def held_out(cells: Sequence[Cell], data: str, how: str) -> list[Comparison]:
     """Return what splits, settings and the rule add, on images that no network was trained on."""
     if not all(cell.result(data) for cell in cells):
         return []
@@ -67,12 +66,12 @@ def _joined(cells: Sequence[Cell]) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 def _together(names: Sequence[str], columns: Sequence[np.ndarray], how: str) -> list[Level]:
     """Return the last two levels: the mean of all predictions of each image, and that by a rule."""
-    all_of_them = Predictions(list(names), [], np.stack(columns, 1))
+    all_of_them = JoinedPredictions(list(names), [], np.stack(columns, 1))
     last = {'iqr': 'without outliers', 'median': 'median'}.get(how, how)
     return [('settings averaged', [all_of_them.combined('mean')]), (last, [all_of_them.combined(how)])]
 
 
-def rows(label: str, levels: Sequence[Level], mos: np.ndarray) -> list[Row]:
+def rows(label: str, levels: Sequence[Level], mos: np.ndarray) -> list[Comparison]:
     """Return the value of each level, and its gain over the level before, with bootstrap intervals over the images."""
     table = []
     for name in SHOWN:
@@ -86,9 +85,9 @@ def rows(label: str, levels: Sequence[Level], mos: np.ndarray) -> list[Row]:
     return table
 
 
-def measured(label: str, name: str, criterion: Callable[..., np.ndarray], *arrays: np.ndarray) -> Row:
+def measured(label: str, name: str, criterion: Callable[..., np.ndarray], *arrays: np.ndarray) -> Comparison:
     """Return the row of a criterion of arrays, (N,) each, with its bootstrap interval."""
-    return Row(label, label, name, name, '', None, float(criterion(*arrays, axis=-1)),
+    return Comparison(label, label, name, name, '', None, float(criterion(*arrays, axis=-1)),
                bootstrap(criterion, *arrays, count=RESAMPLES))
 
 

@@ -17,7 +17,7 @@ CLOSE = 1e-9  # relative: the predictions are written with all their digits
 FLOAT32 = 1e-6  # relative: MOS are read as float32
 
 
-def check(outcome: Outcome) -> tuple[list[str], list[str]]:
+def check_outcome(outcome: Outcome) -> tuple[list[str], list[str]]:
     """Return what does not hold of an outcome, and what could not be looked at."""
     found = Check(outcome)
     return found.wrong, found.unseen
@@ -128,7 +128,7 @@ class Check:
         part_of = dict(zip(table.images(), table.columns['part'], strict=True))
         parts = self.by_set(part_of)
         own = parts.pop(self.outcome.summary['dataset'], None)
-        return [*split(self.outcome, part_of, own), *(() if own is None else self.contents(own)),
+        return [*split_problems(self.outcome, part_of, own), *(() if own is None else self.contents(own)),
                 *(self.files(parts) if parts else ())]
 
     def by_set(self, part_of: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -187,7 +187,7 @@ def names_by_part(part_of: Mapping[str, str]) -> dict[str, list[str]]:
     return {part: [name for name, other in part_of.items() if other == part] for part in set(part_of.values())}
 
 
-def split(outcome: Outcome, part_of: Mapping[str, str], own: Mapping[str, str] | None) -> Iterator[str]:
+def split_problems(outcome: Outcome, part_of: Mapping[str, str], own: Mapping[str, str] | None) -> Iterator[str]:
     """Yield what does not hold of the split: its hash, the tested images, images that other parts have too.
 
     `own`: of the images of the tested data set, the parts; None if it was not trained on.

@@ -11,22 +11,22 @@ from iqa_data.contents import check_apart as check_sets_apart
 from iqa_data.info import Info, Source, dataset_name, read_info, require
 from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import file_name
+from iqa_runtime.names import as_file_name
 from iqa_runtime.options import Options
 from iqa_runtime.tables import Table
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
 from iqa_studies.outcome import Outcome
-from iqa_studies.steps import Given, Step, merged, parsed, training, words_for
+from iqa_studies.steps import Given, Step, merge_options, parsed, training_step, words_for
 from iqa_studies.study import Study
-from iqa_training.naming import name_of
+from iqa_training.naming import log_name
 from IQAdataset import of_each_set, plan_of, references_of, source_at
 from IQAmodel import entry_of
 from IQAperformance import HeadPerformance, Performance, write_results
 
 
 @dataclass(frozen=True)
-class Images:
+class StudySet:
     """A data set: its name, its place, and what its info file says."""
 
     name: str
@@ -42,12 +42,12 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyData:
     """The images of a run: a data set, or several that it trains on at once; and the options that name them."""
 
     name: str
     given: Given
-    sets: tuple[Images, ...]
+    sets: tuple[StudySet, ...]
 
     def files(self) -> set[str]:
         """Return the real paths of all images and references."""
@@ -58,22 +58,22 @@ def plan(study: Study, folder: Path) -> Plan:
     """Plan the runs; UserError if data are missing, or a content would be trained on and tested."""
     if not study.datasets:
         return plan_chain(study, folder)
-    made, common = Plan(), merged(study.common, next(iter(study.settings.values())))
-    datasets, tests = ([place_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
-    check_apart(datasets, tests, study)
+    made, common = Plan(), merge_options(study.common, next(iter(study.settings.values())))
+    datasets, tests = ([data_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
+    check_tests_apart(datasets, tests, study)
     made.images = {one.name: Path(one.source.im_dir) for place in (*datasets, *tests) for one in place.sets}
     predicted: set[str] = set()
     for place in datasets:
         splits = {label: splits_in(place, {**common, **split}, study) for label, split in study.splits.items()}
         for label, parts in splits.items():
-            made.splits[place.name, label] = in_words(place, parts)
+            made.splits[place.name, label] = split_in_words(place, parts)
         made.cells += cells_of(study, place, tests, splits, folder, made.left_out)
         for i, one in ((i, one) for i, one in enumerate(place.sets) if one.name not in predicted):
             tested = {label: parts[i]['test'] for label, parts in splits.items() if 'test' in parts[i]}
-            made.others += others(study, one, tested)
+            made.others += others_of(study, one, tested)
             predicted.add(one.name)
     for one in (one for place in tests for one in place.sets):
-        made.others += others(study, one, {'all': np.arange(len(one.info.names))})
+        made.others += others_of(study, one, {'all': np.arange(len(one.info.names))})
     for label in study.predictions.keys() - {other.label for other in made.others}:
         raise UserError(f'{study.predictions[label]}: none of its images is tested; expected the names of '
                         f'{", ".join(made.images)}, as {next(iter(datasets + tests)).sets[0].info.names[0]}')
@@ -82,17 +82,17 @@ def plan(study: Study, folder: Path) -> Plan:
     return made
 
 
-def place_of(given: Given, common: Given, study: Study) -> Place:
+def data_of(given: Given, common: Given, study: Study) -> StudyData:
     """Read the info file of each data set; UserError if it or the folder of the images is not there."""
     options, sets = parsed(words_for(common, given), str(study.at)), []
     for one in of_each_set(options):
         source, name = source_at(one), dataset_name(one.dataset)
         require(source, name)
-        sets.append(Images(name, source, read_info(source.info)))
-    return Place(dataset_name(options.dataset), given, tuple(sets))
+        sets.append(StudySet(name, source, read_info(source.info)))
+    return StudyData(dataset_name(options.dataset), given, tuple(sets))
 
 
-def check_apart(datasets: list[Place], tests: list[Place], study: Study) -> None:
+def check_tests_apart(datasets: list[StudyData], tests: list[StudyData], study: Study) -> None:
     """Raise UserError if two data sets have one name, or if one is tested with images or references of another."""
     files: dict[str, set[str]] = {}
     for place in (*datasets, *tests):
@@ -108,15 +108,15 @@ def check_apart(datasets: list[Place], tests: list[Place], study: Study) -> None
                             f'of its images or references, as {min(shared)}')
 
 
-def splits_in(place: Place, options: Given, study: Study) -> list[dict[str, np.ndarray]]:
-    """Return the parts of a split, of each data set; UserError as `split_of`, or if data sets share contents."""
-    splits = [split_of(one, parsed(words_for(options, place.given), str(study.at)), study) for one in place.sets]
+def splits_in(place: StudyData, options: Given, study: Study) -> list[dict[str, np.ndarray]]:
+    """Return the parts of a split, of each data set; UserError as `checked_split`, or if data sets share contents."""
+    splits = [checked_split(one, parsed(words_for(options, place.given), str(study.at)), study) for one in place.sets]
     check_sets_apart([Contents(one.name, one.source, one.info, parts)
                       for one, parts in zip(place.sets, splits, strict=True)])
     return splits
 
 
-def split_of(place: Images, args: Options, study: Study) -> dict[str, np.ndarray]:
+def checked_split(place: StudySet, args: Options, study: Study) -> dict[str, np.ndarray]:
     """Return the parts of a split; UserError if there is nothing to test on, or a content is trained on and tested."""
     parts = choose(place.info, plan_of(args, place.source))
     if 'test' not in parts:
@@ -131,7 +131,7 @@ def split_of(place: Images, args: Options, study: Study) -> dict[str, np.ndarray
     return parts
 
 
-def in_words(place: Place, splits: Sequence[Mapping[str, np.ndarray]]) -> str:
+def split_in_words(place: StudyData, splits: Sequence[Mapping[str, np.ndarray]]) -> str:
     """Return the sizes of the parts and the hash of a split, as the run has it."""
     names = names_in_parts([one.name for one in place.sets], [
         {part: [one.info.names[i] for i in rows] for part, rows in parts.items()}
@@ -139,8 +139,8 @@ def in_words(place: Place, splits: Sequence[Mapping[str, np.ndarray]]) -> str:
     return ', '.join(f'{len(some)} {part}' for part, some in names.items()) + f', hash {split_hash(names)}'
 
 
-def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[str], folder: Path, left_out: list[str]
-             ) -> Iterator[Cell]:
+def cells_of(study: Study, place: StudyData, tests: list[StudyData], splits: Iterable[str], folder: Path,
+             left_out: list[str]) -> Iterator[Cell]:
     """Yield the cells of a data set; a full-reference setting is left out if the set has no references."""
     for label in study.settings:
         where = f'{study.at}: {label}'
@@ -156,14 +156,14 @@ def cells_of(study: Study, place: Place, tests: list[Place], splits: Iterable[st
                 words = study.words(label, place.given, study.splits[split], {} if seed is None else {'seed': seed},
                                     folders(folder))
                 args = parsed(words, where)
-                name = name_of(args)
-                yield Cell(label, split, args.seed, place.name, step := training(words),
+                name = log_name(args)
+                yield Cell(label, split, args.seed, place.name, step := training_step(words),
                            {other.name: test_of(step, other, args, folder) for other in tested
                             if other.name not in missing}, split != 'all', args.values, folder / 'runs' / name,
                            folder / 'logs' / f'{name}.log')
 
 
-def lack_of(place: Place, inputs: int) -> str:
+def lack_of(place: StudyData, inputs: int) -> str:
     """Return why a network of so many inputs cannot be used on data sets, '' if it can."""
     try:
         for one in place.sets if inputs == 2 else ():
@@ -173,7 +173,7 @@ def lack_of(place: Place, inputs: int) -> str:
     return ''
 
 
-def test_of(step: Step, place: Place, args, folder: Path) -> Step:
+def test_of(step: Step, place: StudyData, args, folder: Path) -> Step:
     """Return the step that tests a checkpoint on the whole of another data set."""
     machine = {name: args.values[name] for name in ('device', 'batch_size', 'cache', 'cache_dir', 'num_workers')
                if name in args.given}
@@ -187,14 +187,14 @@ class Other:
     """Others' predictions (N,) of the tested images of a data set, of which `rows` are the places in its info file."""
 
     label: str
-    place: Images
+    place: StudySet
     split: str
     rows: np.ndarray
     score: np.ndarray
 
     def outcome(self, folder: Path) -> Outcome:
         """Write the predictions as results, as they are; return the outcome."""
-        info, name = self.place.info, file_name('\n'.join([self.label, self.place.name, self.split]))
+        info, name = self.place.info, as_file_name('\n'.join([self.label, self.place.name, self.split]))
         mos = info.mos[self.rows]
         performance = Performance(mos, info.std[self.rows], (HeadPerformance.of(self.score, mos),))
         _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,
@@ -202,7 +202,7 @@ class Other:
         return Outcome(self.label, self.split, 0, '', self.place.name, result)
 
 
-def others(study: Study, place: Images, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
+def others_of(study: Study, place: StudySet, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
     """Yield others' predictions of the images that are tested, by split.
 
     A table counts for a data set if it has any of these images; UserError if it then lacks some of them.

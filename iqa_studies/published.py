@@ -23,7 +23,7 @@ UNKNOWN = 'not known'
 RESAMPLES = 2000
 
 
-class Row(NamedTuple):
+class Comparison(NamedTuple):
     """One number: the published one, ours and the interval of ours, each None if there is none.
 
     `label` names the study, setting and split; `measure` says what the number is of, `data` of which set; `why_not`
@@ -69,7 +69,7 @@ def triple(known: float | None, ours: float | None) -> list[str]:
             f'{ours - known:+.3f}' if both else '-']
 
 
-def rows(study: Study, plan: Plan) -> list[Row]:
+def comparisons(study: Study, plan: Plan) -> list[Comparison]:
     """Return the rows of all published numbers, setting by setting."""
     found = []
     for label, numbers in study.published.items():
@@ -77,18 +77,18 @@ def rows(study: Study, plan: Plan) -> list[Row]:
             found += of_ensemble(study, plan, measure, known) if label == ENSEMBLE else of_setting(
                 study, [cell for cell in plan.cells if cell.setting == label], measure, known)
     for label, numbers in study.beside.items():
-        found += [row_of(study, label, measure, known, '', None) for measure, known in numbers.items()]
+        found += [comparison_of(study, label, measure, known, '', None) for measure, known in numbers.items()]
     return found
 
 
-def row_of(study: Study, label: str, measure: Measure, known: float | None, data: str, ours: float | None,
-           interval: tuple[float, float] | None = None, why_not: str = '') -> Row:
+def comparison_of(study: Study, label: str, measure: Measure, known: float | None, data: str, ours: float | None,
+           interval: tuple[float, float] | None = None, why_not: str = '') -> Comparison:
     """Return the row of a number of a setting, or of a setting and a split."""
-    return Row(f'{study.name}, {label}', label, measure.words, measure.criterion, measure.data or data, known, ours,
-               interval, why_not or reason(study), study.tolerance)
+    return Comparison(f'{study.name}, {label}', label, measure.words, measure.criterion, measure.data or data, known,
+                      ours, interval, why_not or reason(study), study.tolerance)
 
 
-def of_setting(study: Study, cells: Sequence[Cell], measure: Measure, known: float | None) -> Iterator[Row]:
+def of_setting(study: Study, cells: Sequence[Cell], measure: Measure, known: float | None) -> Iterator[Comparison]:
     """Yield the row of each split, of which the first is judged, and with several the mean of those that are there."""
     by_split: dict[str, list[float]] = {}
     for cell in cells:
@@ -97,7 +97,7 @@ def of_setting(study: Study, cells: Sequence[Cell], measure: Measure, known: flo
         if not measure.how.startswith('mean') and len(by_split[cell.split]) == 1:
             label = f'{cell.setting}, split {cell.split}' if len(study.splits) > 1 else cell.setting
             first = len(by_split) == 1
-            yield row_of(study, label, measure, known if first else None, cell.trained_on, value, interval
+            yield comparison_of(study, label, measure, known if first else None, cell.trained_on, value, interval
                          )._replace(setting=cell.setting)
     values = [mean(some) for some in by_split.values() if None not in some]
     if measure.how.startswith('mean') or len(values) > 1:
@@ -105,15 +105,15 @@ def of_setting(study: Study, cells: Sequence[Cell], measure: Measure, known: flo
         label = f'{cells[0].setting}, mean of {len(values)} splits' + (
             f', std {stdev(values):.3f},' if len(values) > 1 else ',')
         ours = mean(values) if values and (whole or not measure.how) else None
-        yield row_of(study, label if not measure.how else cells[0].setting, measure, known if measure.how else None,
-                     cells[0].trained_on, ours)
+        yield comparison_of(study, label if not measure.how else cells[0].setting, measure,
+                            known if measure.how else None, cells[0].trained_on, ours)
 
 
-def of_ensemble(study: Study, plan: Plan, measure: Measure, known: float | None) -> Iterator[Row]:
+def of_ensemble(study: Study, plan: Plan, measure: Measure, known: float | None) -> Iterator[Comparison]:
     """Yield the row of all networks together."""
     step = plan.last[0][0]
     ours = metrics_of(step.makes).get(measure.criterion)
-    yield row_of(study, ENSEMBLE, measure, known, '', ours, None if ours is None else
+    yield comparison_of(study, ENSEMBLE, measure, known, '', ours, None if ours is None else
                  interval_of(step.makes.with_suffix('.csv'), measure.criterion))
 
 

@@ -28,10 +28,10 @@ from iqa_runtime.files import write_text
 from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.stream import Preprocess, Reader
 from iqa_studies.cost import folder_of
-from iqa_studies.honesty import check
+from iqa_studies.honesty import check_outcome
 from iqa_studies.outcome import Outcome
-from iqa_studies.published import HEADER, Row
-from iqa_studies.study_tables import MAPPED, TABLES, Study, StudyTable, over_units
+from iqa_studies.published import HEADER, Comparison
+from iqa_studies.study_tables import MAPPED, TABLES, Findings, StudyTable, over_units
 
 STYLES = ('csv', 'markdown', 'latex')
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, 'black')
@@ -41,8 +41,8 @@ PIXELS = 130  # of an inch of a figure on the page
 MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings side by side, and images of a pair
 
 
-def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
-                 images: Mapping[str, Path] | None = None, beside: Sequence[Row] = ()) -> list[Path]:
+def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
+                 images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = ()) -> list[Path]:
     """Write the files of a study's report (see the module) into a folder; return their paths.
 
     Args:
@@ -54,34 +54,34 @@ def write_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
     Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
     """
     for outcome in outcomes:
-        if wrong := check(outcome)[0]:
+        if wrong := check_outcome(outcome)[0]:
             raise UserError(f'{outcome.result}: {wrong[0]}')
-    study, folder = Study(outcomes), Path(folder)
-    tables = [table for table in (*(make(study) for make in TABLES), published(study, beside)) if table.rows]
+    findings, folder = Findings(outcomes), Path(folder)
+    tables = [table for table in (*(make(findings) for make in TABLES), published(findings, beside)) if table.rows]
     written = [folder / 'outcomes.json']
     write_text(written[0], outcomes_json(outcomes, folder))
     for table in tables:
         for style in STYLES:
             written.append(folder / (table.name + SUFFIXES[style]))
             write_text(written[-1], render(table.header, table.rows, style))
-    drawn = drawings(study)
+    drawn = drawings(findings)
     for name, (_, figure) in drawn.items():
         written += figures.save(figure, folder, name)
     with matplotlib.rc_context({**figures.STYLE, **PLAIN}):
         pictures = [(text, svg_uri(figure), PIXELS * figure.get_figwidth()) for text, figure in drawn.values()]
     with matplotlib.rc_context(PLAIN):
-        plots = scatter_plots(study)
+        plots = scatter_plots(findings)
     page = folder / 'study.html'
     write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, tables=tables,
                figures=pictures, theme=Markup(THEME), scatter=[(text, Markup(chart)) for text, chart in plots],
-               pairs=disagreements(study, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
-               settings=len(set(study.runs.setting)))
+               pairs=disagreements(findings, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
+               settings=len(set(findings.runs.setting)))
     return [*written, page]
 
 
-def published(study: Study, rows: Sequence[Row]) -> StudyTable:
+def published(findings: Findings, rows: Sequence[Comparison]) -> StudyTable:
     """Return the table of numbers beside published ones."""
-    runs = [study.runs[study.runs.setting == row.setting].run.tolist() for row in rows]
+    runs = [findings.runs[findings.runs.setting == row.setting].run.tolist() for row in rows]
     return StudyTable('published', 'Beside published numbers', HEADER, [row.words() for row in rows], runs,
                       'PASS: a correlation within the tolerance of the published one. Intervals are over images.')
 
@@ -104,18 +104,18 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 # Figures
 
-def drawings(study: Study) -> dict[str, tuple[str, Figure]]:
+def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
     styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
-              for i, setting in enumerate(dict.fromkeys(study.runs.setting))}
+              for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
     found = {}
     with matplotlib.rc_context(PLAIN):
-        curves = validation_curves(study)
+        curves = validation_curves(findings)
         if any(curves.values()):
             found['curves'] = ('Validation SROCC over epochs, mean of the runs of a setting.', figures.draw_panels(
                 curves, {name: styles[name] for name in dict.fromkeys(n for some in curves.values() for n in some)},
                 figures.PAGE, 2.6, alike=False))
-        for i, ((trained, tested), ranking, names) in enumerate(rankings(study)):
+        for i, ((trained, tested), ranking, names) in enumerate(rankings(findings)):
             text = (f'Mean ranks by SROCC over splits, trained on {trained}, tested on {tested}: Friedman p '
                     f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05).')
             found[f'critical-difference{i or ""}'] = (text, figures.draw_critical_difference(
@@ -123,10 +123,10 @@ def drawings(study: Study) -> dict[str, tuple[str, Figure]]:
     return found
 
 
-def validation_curves(study: Study) -> dict[str, dict[str, Curve]]:
+def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
     """Return {data set trained on: {setting: mean curve of validation SROCC}}, up to the shortest run's end."""
     logs = {}
-    for outcome in study.outcomes:
+    for outcome in findings.outcomes:
         if outcome.log is not None:
             logs.setdefault((outcome.trained_on, outcome.setting), {})[outcome.log] = outcome
     curves: dict[str, dict[str, Curve]] = {}
@@ -147,21 +147,21 @@ def _validation(log: Path, trained: str) -> np.ndarray:
         return np.empty((0, 2))
 
 
-def scatter_plots(study: Study) -> list[tuple[str, str]]:
+def scatter_plots(findings: Findings) -> list[tuple[str, str]]:
     """Return the caption and the SVG of score against MOS, for the first run of each setting."""
     found = []
-    for (tested, setting), runs in list(study.runs.groupby(['tested', 'setting'], sort=False))[:MOST_PANELS]:
-        row, (mos, score) = runs.iloc[0], study.scores[runs.run.iloc[0]].to_numpy().T
+    for (tested, setting), runs in list(findings.runs.groupby(['tested', 'setting'], sort=False))[:MOST_PANELS]:
+        row, (mos, score) = runs.iloc[0], findings.scores[runs.run.iloc[0]].to_numpy().T
         if len(mos):
             chart = Scatter(mos, score if row.trained else _on_mos(score, mos), setting)
             found.append((f'{setting} on {tested}, split {row["split"]}: SROCC {row.SROCC:.3f}', svg(chart, 3.2, 3)))
     return found
 
 
-def rankings(study: Study) -> list[tuple[tuple[str, str], st.Ranking, list[str]]]:
+def rankings(findings: Findings) -> list[tuple[tuple[str, str], st.Ranking, list[str]]]:
     """Return ((trained, tested), mean ranks, settings) where three settings or more share two splits or more."""
     found = []
-    for key, some in study.groups():
+    for key, some in findings.groups():
         values = {setting: over_units(rows, 'SROCC').dropna() for setting, rows in some.items()}
         shared = sorted(set.intersection(*(set(one.index) for one in values.values())))
         if len(values) > 2 and len(shared) > 1:
@@ -172,19 +172,19 @@ def rankings(study: Study) -> list[tuple[tuple[str, str], st.Ranking, list[str]]
 
 # Images side by side
 
-def disagreements(study: Study, folders: Mapping[str, Path]) -> list[dict]:
+def disagreements(findings: Findings, folders: Mapping[str, Path]) -> list[dict]:
     """Return the images on which the best setting differs most from each other one, on the first set tested."""
-    for _, some in study.groups():
+    for _, some in findings.groups():
         best = sorted(some, key=lambda name: -np.nan_to_num(over_units(some[name], 'SROCC').median(), nan=-2))
-        pairs = [(best[0], other, study.pairs(some[best[0]], some[other])) for other in best[1:MOST_PAIRS + 1]]
-        return [{'names': [a, b], 'images': _differing(study, *runs[0], folders)} for a, b, runs in pairs if runs]
+        pairs = [(best[0], other, findings.pairs(some[best[0]], some[other])) for other in best[1:MOST_PAIRS + 1]]
+        return [{'names': [a, b], 'images': _differing(findings, *runs[0], folders)} for a, b, runs in pairs if runs]
     return []
 
 
-def _differing(study: Study, a: int, b: int, folders: Mapping[str, Path]) -> list[dict]:
+def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path]) -> list[dict]:
     """Return the images whose scores, mapped to MOS, differ most between two runs."""
-    mos, outcome = study.scores[a].mos, study.outcomes[a]
-    mapped = [_on_mos(study.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
+    mos, outcome = findings.scores[a].mos, findings.outcomes[a]
+    mapped = [_on_mos(findings.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
     order = np.argsort(-np.abs(mapped[0] - mapped[1]), kind='stable')[:MOST_IMAGES]
     folder = folders.get(outcome.tested_on) or folder_of(outcome)
     read = Reader(Preprocess(), thumbnail=THUMBNAIL)

@@ -77,10 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
-    from iqa_studies.report import write_report  # slow to import: it draws
+    from iqa_studies.report import write_study_report  # slow to import: it draws
     planned = plan(wanted, folder)
     outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
-    written = write_report(wanted.title, outcomes, folder, planned.images, beside) if outcomes else []
+    written = write_study_report(wanted.title, outcomes, folder, planned.images, beside) if outcomes else []
     print(*written, sep='\n')
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')

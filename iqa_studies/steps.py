@@ -10,7 +10,7 @@ from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import ROOT
 from iqa_runtime.options import Options, words_of
-from iqa_training.naming import checkpoint_file, name_of
+from iqa_training.naming import checkpoint_file, log_name
 from iqa_training.options import TRAIN
 
 OF_RECIPES = TRAIN.names() - TRAIN.names(of_data.data, of_data.split)  # given by a recipe if the data are set
@@ -60,7 +60,7 @@ def options_in(value, where: str, allowed: Collection[str]) -> dict[str, object]
     return given
 
 
-def merged(*layers: Given) -> dict[str, object]:
+def merge_options(*layers: Given) -> dict[str, object]:
     """Merge layers of options, later ones winning, over those options of their recipes that have an effect."""
     of_recipes, given = {}, {}
     for recipe in (name for layer in layers for name in layer.get('recipe', ())):
@@ -87,12 +87,12 @@ def typed(*layers: Given) -> list[str]:
     for name, value in values.items():
         if of_recipe or name not in TRAIN.names() or value != TRAIN.defaults[name]:
             items = value if isinstance(value, (list, tuple)) else [value]
-            words += [TYPED.get(word, word) for word in words_of({name: [number(item) for item in items]
+            words += [TYPED.get(word, word) for word in words_of({name: [typed_number(item) for item in items]
                                                                   if isinstance(items[0], float) else value})]
     return words
 
 
-def number(value) -> str:
+def typed_number(value) -> str:
     """Return a number as it is typed, with all its digits: 1e-4, 0.01, 8."""
     if not isinstance(value, (int, float)):
         return str(value)
@@ -128,10 +128,10 @@ def script(name: str) -> str:
     return name if Path.cwd() == ROOT else str(ROOT / name)
 
 
-def training(words: Sequence[str]) -> Step:
+def training_step(words: Sequence[str]) -> Step:
     """Return the step that trains with these words of main.py."""
     options = TRAIN.parse(words)
-    return Step(('main.py', *words), Path(options.result_dir, f'{name_of(options)}.json'),
+    return Step(('main.py', *words), Path(options.result_dir, f'{log_name(options)}.json'),
                 checkpoint_file(options))
 
 

@@ -41,7 +41,7 @@ from iqa_runtime.files import read_yaml
 from iqa_runtime.names import PARTS
 from iqa_runtime.options import machine, shown
 from iqa_scoring.options import HOW
-from iqa_studies.steps import OF_RECIPES, Given, a_list, mapping, merged, options_in, typed, words_for
+from iqa_studies.steps import OF_RECIPES, Given, a_list, mapping, merge_options, options_in, typed, words_for
 from iqa_training.options import TRAIN, recording
 from IQAperformance import CRITERIA
 
@@ -69,7 +69,7 @@ class Measure(NamedTuple):
     words: str
 
 
-class Curves(NamedTuple):
+class CurveFiles(NamedTuple):
     """The curves of runs as CSV files; {loss_type}, {setting} and the like are filled in in the name `files`."""
 
     files: str
@@ -113,7 +113,7 @@ class Study:
     not_judged: str = ''
     judged_from: str = ''
     keep: Sequence[str] = ()
-    curves: Curves | None = None
+    curves: CurveFiles | None = None
     ranker: bool = False
     ensemble: Mapping[str, str] = field(default_factory=dict)
     predict: str = ''
@@ -133,7 +133,7 @@ class Study:
     def words(self, label: str, *more: Given) -> list[str]:
         """Return the words of main.py that train a setting with further options, which win."""
         if self.datasets:
-            return words_for(merged(self.common, self.settings[label]), *more)
+            return words_for(merge_options(self.common, self.settings[label]), *more)
         return typed(self.common, self.settings[label], *more)
 
     def flags(self) -> list[str]:
@@ -213,7 +213,7 @@ def read_study(path: str | Path, large: bool = False) -> Study:
     more = {key: checked(path, study, key) for key in MORE if key in study}
     tested = [dataset_name(str(one['dataset'])) for one in tests]
     if 'curves' in more.get('keep', ()):
-        more.setdefault('curves', Curves('', PARTS, ('SROCC',)))
+        more.setdefault('curves', CurveFiles('', PARTS, ('SROCC',)))
     for key in ('published', 'beside'):
         more[key] = {label: {measure_of(words, tested, f'{path}: {key}: {label}'): value
                              for words, value in some.items()} for label, some in more.get(key, {}).items()}
@@ -230,16 +230,16 @@ def one_of(names: Iterable[str]) -> Callable[[object], str]:
     return check
 
 
-def share(value) -> float:
+def fraction(value) -> float:
     """Return a number from 0 to 1."""
     if not 0 <= number(value) <= 1:
         raise ValueError('a number from 0 to 1')
     return float(value)
 
 
-def curves_of(value) -> Curves:
+def curves_of(value) -> CurveFiles:
     """Return what a study says of its curves."""
-    return Curves(**fields(files=text, parts=list_of(one_of(PARTS)), criteria=list_of(one_of(CRITERIA)))(value))
+    return CurveFiles(**fields(files=text, parts=list_of(one_of(PARTS)), criteria=list_of(one_of(CRITERIA)))(value))
 
 
 def ensemble_of(value) -> dict[str, str]:
@@ -254,7 +254,7 @@ def ensemble_of(value) -> dict[str, str]:
 
 
 NUMBERS = dict_of(dict_of(optional(number)))
-MORE = {'published': NUMBERS, 'beside': NUMBERS, 'tolerance': share, 'not_judged': text, 'judged_from': text,
+MORE = {'published': NUMBERS, 'beside': NUMBERS, 'tolerance': fraction, 'not_judged': text, 'judged_from': text,
         'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text}
 KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)
 OWN_DATA = ('keep', 'curves', 'ranker', 'ensemble', 'predict')  # of studies whose settings choose their data

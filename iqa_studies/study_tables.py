@@ -15,7 +15,7 @@ from IQAperformance import CRITERIA, agreement
 MAPPED = '4-parameter logistic'
 QUALITY = ('SROCC', 'PLCC', 'PLCC mapped', 'KROCC', 'RMSE', 'RMSE mapped')  # mapped: after the logistic
 TESTS = ('Wilcoxon', 'Williams', 'Steiger')
-PARTS = {'test': '', 'all': ', whole', 'val': ', on the validation images, which chose the epoch'}
+TESTED_AS = {'test': '', 'all': ', whole', 'val': ', on the validation images, which chose the epoch'}
 
 
 class StudyTable(NamedTuple):
@@ -29,7 +29,7 @@ class StudyTable(NamedTuple):
     note: str = ''
 
 
-class Study:
+class Findings:
     """The outcomes of a study with their quality, computed from the predictions of each image.
 
     Others' predictions, of outcomes that were trained on nothing, are negated if they fall as the MOS rise.
@@ -59,7 +59,7 @@ class Study:
             found['RMSE'] = math.nan  # on a scale of their own
         whole = ', whole' if outcome.trained_on and outcome.split == 'all' else ''
         return {'run': run, 'setting': outcome.setting, 'split': outcome.split, 'seed': outcome.seed,
-                'trained': outcome.trained_on + whole, 'tested': outcome.tested_on + PARTS.get(part, f', {part}'),
+                'trained': outcome.trained_on + whole, 'tested': outcome.tested_on + TESTED_AS.get(part, f', {part}'),
                 **found}
 
     def groups(self) -> Iterator[tuple[tuple[str, str], dict[str, pd.DataFrame]]]:
@@ -102,7 +102,7 @@ def median(runs: pd.DataFrame, name: str) -> float:
     return st.spread(over_units(runs, name)).median
 
 
-def shown(value: float, form: str = '.3f') -> str:
+def as_word(value: float, form: str = '.3f') -> str:
     """Return a number as a word; - if it is not defined."""
     return format(value, form) if math.isfinite(value) else '-'
 
@@ -112,28 +112,28 @@ def _table(name: str, title: str, header: Sequence[str], rows: list[tuple[list[s
     return StudyTable(name, title, header, [words for words, _ in rows], [list(runs) for _, runs in rows], note)
 
 
-def _by_setting(study: Study) -> Iterator[tuple[list[str], Sequence[int], Mapping[str, st.Spread], str]]:
+def _by_setting(findings: Findings) -> Iterator[tuple[list[str], Sequence[int], Mapping[str, st.Spread], str]]:
     """Yield labels, runs, spread of each criterion, and the number of splits as a word."""
-    for labels, some in study.runs.groupby(['trained', 'tested', 'setting'], sort=False):
+    for labels, some in findings.runs.groupby(['trained', 'tested', 'setting'], sort=False):
         spreads = {name: st.spread(over_units(some, name), scale_of(name)) for name in QUALITY}
         first = spreads['SROCC']
         splits = f'{first.count}' if first.defined == first.count else f'{first.defined} of {first.count}'
         yield list(labels), some.run, spreads, splits
 
 
-def settings(study: Study) -> StudyTable:
+def settings(findings: Findings) -> StudyTable:
     """Return the median of each criterion over splits, a row for each setting."""
-    rows = [([*labels, splits, *(shown(spread.median) for spread in spreads.values())], runs)
-            for labels, runs, spreads, splits in _by_setting(study)]
+    rows = [([*labels, splits, *(as_word(spread.median) for spread in spreads.values())], runs)
+            for labels, runs, spreads, splits in _by_setting(findings)]
     return _table('settings', 'Settings', ['trained on', 'tested on', 'setting', 'splits', *QUALITY], rows,
                   'Medians over splits. Mapped: after the logistic curve of four parameters, fitted on the tested '
                   'images. Predictions of others have no training set here, and no RMSE on their own scale.')
 
 
-def criteria(study: Study) -> StudyTable:
+def criteria(findings: Findings) -> StudyTable:
     """Return median, mean, standard deviation and interval of every criterion of every setting."""
-    rows = [([*labels, name, splits, *map(shown, spread[2:])], runs) for labels, runs, spreads, splits in
-            _by_setting(study) for name, spread in spreads.items()]
+    rows = [([*labels, name, splits, *map(as_word, spread[2:])], runs) for labels, runs, spreads, splits in
+            _by_setting(findings) for name, spread in spreads.items()]
     header = ['trained on', 'tested on', 'setting', 'criterion', 'splits', 'median', 'mean', 'std', 'low', 'high']
     return _table('criteria', 'Every criterion over splits', header, rows,
                   "low and high: 95 % interval of the mean over three splits or more, over seeds if there is one "
@@ -141,28 +141,28 @@ def criteria(study: Study) -> StudyTable:
                   'Splits of one data set share training images, so that it is rather too short.')
 
 
-def across(study: Study) -> StudyTable:
+def across(findings: Findings) -> StudyTable:
     """Return the matrix of data sets trained and tested on, for each setting; no rows if there is one data set."""
-    runs, rows = study.runs[study.runs.trained != ''], []
+    runs, rows = findings.runs[findings.runs.trained != ''], []
     tested = list(dict.fromkeys(runs.tested))
     for labels, some in runs.groupby(['setting', 'trained'], sort=False) if len(tested) > 1 else ():
-        cells = [[shown(median(some[some.tested == one], name)) for name in ('SROCC', 'PLCC mapped')] for one in tested]
-        rows.append(([*labels, *(' / '.join(cell) for cell in cells)], some.run))
+        medians = [[median(some[some.tested == one], name) for name in ('SROCC', 'PLCC mapped')] for one in tested]
+        rows.append(([*labels, *(' / '.join(map(as_word, pair)) for pair in medians)], some.run))
     return _table('across', 'Across data sets', ['setting', 'trained on', *tested], rows,
                   'Medians of SROCC / PLCC mapped. A set that is not the one trained on is tested whole.')
 
 
-def significance(study: Study) -> StudyTable:
+def significance(findings: Findings) -> StudyTable:
     """Return the tests of each pair of settings on the same splits, corrected by Holm's method in each group."""
     rows = []
-    for key, some in study.groups():
+    for key, some in findings.groups():
         for criterion in ('SROCC', 'PLCC'):
             names = list(combinations(some, 2))
-            tested = [_tests(study, criterion, some[a], some[b]) for a, b in names]
+            tested = [_tests(findings, criterion, some[a], some[b]) for a, b in names]
             corrected = zip(*(st.holm(p) for p in zip(*(tests for *_, tests in tested), strict=True)), strict=True)
             for pair, (runs, mean, splits, tests), holm in zip(names, tested, corrected, strict=True):
-                p = [shown(value, '.2g') for both in zip(tests, holm, strict=True) for value in both]
-                rows.append(([*key, criterion, *pair, shown(mean, '+.3f'), str(splits), *p], runs))
+                p = [as_word(value, '.2g') for both in zip(tests, holm, strict=True) for value in both]
+                rows.append(([*key, criterion, *pair, as_word(mean, '+.3f'), str(splits), *p], runs))
     header = ['trained on', 'tested on', 'criterion', 'setting', 'other', 'difference', 'splits',
               *(f'{test}{kind}' for test in TESTS for kind in (' p', ' Holm'))]
     return _table('significance', 'Differences between settings', header, rows,
@@ -171,30 +171,31 @@ def significance(study: Study) -> StudyTable:
                   'splits twice the median p. Difference: of the means.')
 
 
-def _tests(study: Study, criterion: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[int], float, int, list[float]]:
+def _tests(findings: Findings, criterion: str, a: pd.DataFrame, b: pd.DataFrame
+           ) -> tuple[list[int], float, int, list[float]]:
     """Return the runs, the mean difference, the number of splits, and the p of TESTS of two settings."""
-    pairs = study.pairs(a, b)
-    paired = study.runs.loc[[x for x, _ in pairs], ['split', 'seed', criterion]]
-    paired['difference'] = paired[criterion] - study.runs.loc[[y for _, y in pairs], criterion].to_numpy()
+    pairs = findings.pairs(a, b)
+    paired = findings.runs.loc[[x for x, _ in pairs], ['split', 'seed', criterion]]
+    paired['difference'] = paired[criterion] - findings.runs.loc[[y for _, y in pairs], criterion].to_numpy()
     difference = over_units(paired, 'difference').to_numpy()
-    images = [st.dependent(CRITERIA[criterion], *(study.scores[run].score.to_numpy() for run in pair),
-                           study.scores[pair[0]].mos.to_numpy()) for pair in pairs]
+    images = [st.dependent(CRITERIA[criterion], *(findings.scores[run].score.to_numpy() for run in pair),
+                           findings.scores[pair[0]].mos.to_numpy()) for pair in pairs]
     over_images = [st.over_splits([found[test.lower()][1] for found in images]) for test in TESTS[1:]]
     return ([run for pair in pairs for run in pair], st.spread(difference).mean, len(difference),
             [st.signed_rank(difference, 0), *over_images])
 
 
-def costs(study: Study) -> StudyTable:
+def costs(findings: Findings) -> StudyTable:
     """Return size, work and time of each setting beside its quality on the set that it was trained on."""
     rows = []
-    for labels, some in study.runs[study.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
-        outcomes = [study.outcomes[run] for run in some.run]
+    for labels, some in findings.runs[findings.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
+        outcomes = [findings.outcomes[run] for run in some.run]
         seconds = [cost.seconds_per_image(outcome) for outcome in outcomes]
         numbers = [*(outcomes[0].parameters.get(name, math.nan) / 1e6 for name in ('plain', 'trainable')),
                    cost.macs(outcomes[0]) / 1e9, 1e3 * st.spread(seconds).median]
         own = some[some.tested == some.tested.iloc[0]]
-        rows.append(([*labels, *(shown(value, '.4g') for value in numbers),
-                      *(shown(median(own, name)) for name in ('SROCC', 'PLCC mapped'))], some.run))
+        rows.append(([*labels, *(as_word(value, '.4g') for value in numbers),
+                      *(as_word(median(own, name)) for name in ('SROCC', 'PLCC mapped'))], some.run))
     header = ['trained on', 'setting', 'parameters, M', 'trainable, M', 'MACs, G', 'ms a training image', 'SROCC',
               'PLCC mapped']
     return _table('cost', 'Cost beside quality', header, rows,
@@ -202,15 +203,15 @@ def costs(study: Study) -> StudyTable:
                   'loading included, by the clock of the machine that trained.')
 
 
-def provenance(study: Study) -> StudyTable:
+def provenance(findings: Findings) -> StudyTable:
     """Return a row for each run: on what, and the file of its results."""
     header = ['run', 'setting', 'split', 'seed', 'trained on', 'tested on', 'images', 'SROCC', 'PLCC', 'split hash',
               'result']
     rows = [([f'{row.run}', row.setting, row.split, f'{row.seed}', row.trained, row.tested,
-              f'{len(study.scores[row.run])}', shown(row.SROCC, '.4f'), shown(row.PLCC, '.4f'),
-              study.outcomes[row.run].split_hash or '-', study.outcomes[row.run].result.name], [row.run])
-            for row in study.runs.itertuples()]
+              f'{len(findings.scores[row.run])}', as_word(row.SROCC, '.4f'), as_word(row.PLCC, '.4f'),
+              findings.outcomes[row.run].split_hash or '-', findings.outcomes[row.run].result.name], [row.run])
+            for row in findings.runs.itertuples()]
     return _table('runs', 'Runs', header, rows)
 
 
-TABLES: tuple[Callable[[Study], StudyTable], ...] = (settings, criteria, across, significance, costs, provenance)
+TABLES: tuple[Callable[[Findings], StudyTable], ...] = (settings, criteria, across, significance, costs, provenance)

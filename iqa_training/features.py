@@ -21,7 +21,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_runtime.options import Options
 from iqa_training.freezing import named_by
-from iqa_training.optimizers import parts_of
+from iqa_training.optimizers import heads_and_backbone
 from IQAdataset import Data, IQADataset
 from IQAmodel import network_options
 
@@ -104,7 +104,7 @@ def with_features(args: Options, data: Data, network: Network) -> Data:
         network: on its device; see `check_frozen`.
     """
     options = {name: value for name, value in network_options(args).items() if name != 'probe'}  # behind the trunk
-    about = {'network': args.architecture, 'options': options, 'weights': digest(network),
+    about = {'network': args.architecture, 'options': options, 'weights': trunk_digest(network),
              'normalise': network.normalise, 'preprocess': repr(data.preprocess)}
     open_items = (partial(features_on_disk, folder=data.loading.cache_dir) if data.loading.cache == 'disk'
                   else features_in_memory)
@@ -123,7 +123,7 @@ def check_frozen(args: Options, network: Network) -> None:
         raise UserError(f'--features cached: {args.architecture} has no trunk whose features can be computed once')
     frozen = named_by(network, args.freeze) if args.freeze else set()
     if args.ft_lr_ratio == 0:
-        frozen |= set(parts_of(network)[1])
+        frozen |= set(heads_and_backbone(network)[1])
     if not frozen.issuperset(network.get_submodule(network.trunk).parameters()):
         wants = f'--probe {args.probe}' if args.probe else '--features cached'
         raise UserError(f"{wants} needs a frozen backbone, and a part of it is trained: --freeze '{network.trunk}' "
@@ -131,7 +131,7 @@ def check_frozen(args: Options, network: Network) -> None:
                         + ('' if network.backbone is None else ', and so does --ft_lr_ratio 0'))
 
 
-def digest(network: Network) -> str:
+def trunk_digest(network: Network) -> str:
     """Return a digest of the weights and statistics of a network's trunk."""
     found = hashlib.sha256()
     for name, tensor in network.get_submodule(network.trunk).state_dict().items():

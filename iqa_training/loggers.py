@@ -115,7 +115,7 @@ class MLflow:
 
 
 @dataclass(frozen=True)
-class Row:
+class LoggerRow:
     """A row of LOGGERS.
 
     Attributes:
@@ -130,10 +130,10 @@ class Row:
 
 
 LOGGERS = {
-    'tensorboard': Row('TensorBoard', TensorBoard),
-    'csv': Row('CSV', Csv),
-    'wandb': Row('Weights & Biases', WandB, 'wandb'),
-    'mlflow': Row('MLflow', MLflow, 'mlflow'),
+    'tensorboard': LoggerRow('TensorBoard', TensorBoard),
+    'csv': LoggerRow('CSV', Csv),
+    'wandb': LoggerRow('Weights & Biases', WandB, 'wandb'),
+    'mlflow': LoggerRow('MLflow', MLflow, 'mlflow'),
 }
 
 

@@ -38,10 +38,10 @@ def run_name(args: Options) -> str:
         word = _file_name(_word(name, changed[name]))
         if name not in ALWAYS and len(f'{head}-{word}') <= LONGEST:
             head = f'{head}-{word}'
-    return f'{head}-{digest_of(args)}'
+    return f'{head}-{run_digest(args)}'
 
 
-def digest_of(args: Options) -> str:
+def run_digest(args: Options) -> str:
     """Return the digest that identifies a run: that of the training options that differ from their defaults.
 
     A new option with a default therefore renames no run, nor does an option without effect.
@@ -93,13 +93,13 @@ def checkpoint_file(args: Options) -> Path:
     file = Path(args.checkpoint_dir, f'{run_name(args)}.pth')
     if file.exists():
         return file
-    beside = (path.name for digest in (digest_of(args), former_digest_of(args))
+    beside = (path.name for digest in (run_digest(args), former_digest_of(args))
               for path in sorted(file.parent.glob(f'*-{digest}.pth*')))
     names = [found[1] for name in beside if (found := re.fullmatch(r'(.+\.pth)(\.\d+\.state)?', name))]
     return file.with_name(names[0]) if names and file.name not in names else file
 
 
-def name_of(args: Options) -> str:
+def log_name(args: Options) -> str:
     """Return the name of the log and the results of a run: that of its checkpoint's file."""
     return checkpoint_file(args).name.removesuffix('.pth')
 

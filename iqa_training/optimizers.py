@@ -86,7 +86,7 @@ def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'C
 
     Parameters in `frozen` are left out; a ratio of 0 freezes the backbone. Raises UserError if no parameter is left.
     """
-    others, backbone = ([p for p in part if p not in frozen] for part in parts_of(model))
+    others, backbone = ([p for p in part if p not in frozen] for part in heads_and_backbone(model))
     if ft_lr_ratio == 0:
         for parameter in backbone:
             parameter.requires_grad_(False)
@@ -97,7 +97,7 @@ def parameter_groups(model: 'Network', lr: float, ft_lr_ratio: float, frozen: 'C
     return [group for group in groups if group['params']]
 
 
-def parts_of(model: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
+def heads_and_backbone(model: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
     """Return all parameters outside the backbone, and those of the backbone; no parameter is in both."""
     backbone = list(model.backbone.parameters()) if model.backbone is not None else []
     inside = set(backbone)
@@ -109,7 +109,7 @@ def hyperiqa_groups(net: 'Network') -> 'tuple[list[Tensor], list[Tensor]]':
 
     The published code gives each a learning rate of its own: see iqa_training.schedules.hyperiqa_rates.
     """
-    return parts_of(net)
+    return heads_and_backbone(net)
 
 
 def clip_gradients(optimizer: 'Optimizer', norm: float) -> None:

@@ -19,8 +19,8 @@ from iqa_runtime.errors import UserError
 from iqa_training.evaluation import Evaluation, Performances, lines_of
 from iqa_training.log import Log
 from iqa_training.record import Record, name_printed, value_printed
-from iqa_training.state import Skipping, restore
-from iqa_training.writer import Parts, RunWriter
+from iqa_training.state import Skipping, restore_run
+from iqa_training.writer import RunParts, RunWriter
 from IQAloss import NotFiniteError, bhat
 from IQAperformance import results_table
 from modified_ignite_engine import batch_of, limits_explained
@@ -29,7 +29,7 @@ MOST_SKIPPED = 10  # consecutive steps without a finite gradient
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """How long a run trains, when it validates, and what it keeps.
 
     Attributes:
@@ -66,12 +66,12 @@ class Run:
             average.
         record: the best validation so far.
         writer: writes the files.
-        plan: see Plan.
+        plan: see RunPlan.
         stop: `stop.signal` is the number of the signal that asks the run to stop, or None.
     """
 
-    def __init__(self, model: Network, trainer: Engine, parts: Parts, evaluation: Evaluation, record: Record,
-                 writer: RunWriter, plan: Plan, stop: SimpleNamespace):
+    def __init__(self, model: Network, trainer: Engine, parts: RunParts, evaluation: Evaluation, record: Record,
+                 writer: RunWriter, plan: RunPlan, stop: SimpleNamespace):
         self.model, self.trainer, self.parts, self.evaluation = model, trainer, parts, evaluation
         self.record, self.writer, self.plan, self.stop = record, writer, plan, stop
         self.data, self.files, self.log = evaluation.data, writer.files, Log(writer.files.log, plan.loggers)
@@ -137,7 +137,7 @@ class Run:
         if state['split_hash'] != self.writer.split_hash:
             raise UserError(f'--resume {state["path"]}: the run had another split (hash {state["split_hash"]}, now '
                             f'{self.writer.split_hash}): the info file or the split file was changed')
-        restore(self.model, self.parts.named(), self.order, state)
+        restore_run(self.model, self.parts.named(), self.order, state)
         self.iteration, self.log.history = state['iteration'], state['history']
         self.record.restore(state['record'])
 
@@ -219,7 +219,7 @@ class Run:
 
     def left(self) -> str:
         """Return the remaining time of the run as text."""
-        return in_words(self.clock.left(self.trainer.state.iteration))
+        return duration_in_words(self.clock.left(self.trainer.state.iteration))
 
     def keep_state(self, engine: Engine) -> None:
         """Write the state after an epoch, once the learning rate is set for the next one; stop if a signal asks for it.
@@ -308,7 +308,7 @@ class Clock:
         return (self.now() - self.start) / done * (self.total - iteration) if done else math.nan
 
 
-def in_words(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """Return a duration as text: 45 s, 12 min, 3 h 05 min, 2 d 4 h; '' for nan.
 
     >>> in_words(11100)

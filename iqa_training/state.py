@@ -199,7 +199,7 @@ def set_random_states(states: dict) -> None:
         torch.cuda.set_rng_state(state, i)
 
 
-def restore(model: nn.Module, parts: Mapping, order: torch.Generator, state: dict) -> None:
+def restore_run(model: nn.Module, parts: Mapping, order: torch.Generator, state: dict) -> None:
     """Restore the network, the optimizer, the schedule, the scaler, and the random generators from a state.
 
     `order` is the generator of the order of images; in older states it was torch's global one.

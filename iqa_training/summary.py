@@ -20,7 +20,7 @@ from iqa_runtime.names import PARTS
 from iqa_runtime.options import Options, shown, words_of
 from iqa_runtime.recipes import options_of_run
 from iqa_runtime.tables import Table
-from iqa_training.naming import checkpoint_file, name_of
+from iqa_training.naming import checkpoint_file, log_name
 from iqa_training.options import TRAIN
 from IQAperformance import CRITERIA, criterion_title
 
@@ -36,7 +36,7 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
         args: options of main.py.
         history: scalars of the log; None: they are read from the log.
     """
-    folder = Path(args.log_dir, name_of(args))
+    folder = Path(args.log_dir, log_name(args))
     file = folder / 'options.json'
     if not file.is_file():
         raise UserError(f'no log of a run with these options: {folder}; train it with main.py, or give '
@@ -46,7 +46,7 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
         history = {tag: [(step, value, seconds) for seconds, step, value in rows]
                    for tag, rows in read_scalars(folder).items()}
     checkpoint = load_checkpoint(checkpoint_file(args)) if checkpoint_file(args).is_file() else {}
-    scatter = predictions(Path(args.result_dir, f'{folder.name}.csv')) if checkpoint.get('finished') else None
+    scatter = scatter_of(Path(args.result_dir, f'{folder.name}.csv')) if checkpoint.get('finished') else None
     panels = panels_of(history, options, checkpoint)
     picture, page_file = folder / PICTURE, folder / PAGE
     if panels:
@@ -65,7 +65,7 @@ def summarise_if_possible(args: Options, history: History) -> None:
               'and --summary writes it', flush=True)
 
 
-def predictions(table: Path) -> Scatter | None:
+def scatter_of(table: Path) -> Scatter | None:
     """Return the scatter plot of a run's results; None if there are none."""
     if not table.is_file():
         return None
@@ -103,7 +103,7 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
     return panels
 
 
-def metrics_of(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
+def metric_rows(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
     """Return rows of the table of metrics: the part, and each criterion as text."""
     def cell(metrics: Mapping, name: str) -> str:
         value = metrics.get(name)
@@ -128,17 +128,17 @@ def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel
         marked=any(panel.mark is not None for panel in panels),
         scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
         criteria=list(map(criterion_title, CRITERIA)),
-        metrics=metrics_of(checkpoint), uncertainty=uncertainty_of(checkpoint),
+        metrics=metric_rows(checkpoint), uncertainty=uncertainty_of(checkpoint),
         epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),
         epochs=options.get('epochs'), dataset=checkpoint.get('dataset', options.get('dataset')),
         split={part: sum(len(one.get('split', {}).get(part, ())) for one in sets_in(checkpoint).values())
                for part in checkpoint.get('split', {})},
         split_hash=checkpoint.get('split_hash'), mos=None if 'sets' in checkpoint else checkpoint.get('mos'),
         command=['python main.py', *(shlex.join(words_of({option: value})) for option, value in changed.items())],
-        changed={option: in_words(value) for option, value in changed.items()},
-        others={option: in_words(value) for option, value in options.items() if option not in changed})
+        changed={option: option_in_words(value) for option, value in changed.items()},
+        others={option: option_in_words(value) for option, value in options.items() if option not in changed})
 
 
-def in_words(value) -> str:
+def option_in_words(value) -> str:
     """Return the value of an option as the page shows it."""
     return {None: '-', True: 'on', False: 'off'}[value] if value is None or isinstance(value, bool) else shown(value)

@@ -44,7 +44,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunParts:
     """The objects with state dicts that a state holds besides the network.
 
     Attributes:
@@ -133,7 +133,7 @@ class RunWriter:
             'checkpoint': str(self.files.checkpoint), 'options': self.about.options,
             'parameters': count_parameters(self.model), 'versions': versions()})
 
-    def state(self, parts: Parts, record: Record, log: Log, *, iteration: int, order: torch.Tensor, waiting: bool,
+    def state(self, parts: RunParts, record: Record, log: Log, *, iteration: int, order: torch.Tensor, waiting: bool,
               keep: int) -> None:
         """Write the state of an iteration.
 

@@ -18,7 +18,7 @@ from iqa_results import figures
 from iqa_results.charts import GREEN, ORANGE, SKY
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
-from iqa_studies.published import Row, rows
+from iqa_studies.published import Comparison, comparisons
 from results_in_the_paper import sources
 
 COLOURS = {'MAE': SKY, 'MSE': ORANGE, 'Norm-in-Norm': GREEN}
@@ -26,7 +26,7 @@ WIDTH = .14  # of a bar; backbones are 1 apart
 
 
 @figures.styled
-def draw(bars: Sequence[Row]) -> Figure:
+def draw(bars: Sequence[Comparison]) -> Figure:
     """Draw one panel per data set from the numbers of Figure 6, whose settings are `backbone, loss`."""
     panels = {}
     for row in bars:
@@ -42,7 +42,7 @@ def draw(bars: Sequence[Row]) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, panel: Sequence[Row]) -> None:
+def _panel(ax: Axes, panel: Sequence[Comparison]) -> None:
     backbones = list(dict.fromkeys(row.setting.split(', ')[0] for row in panel))
     heights = []
     for row in panel:
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the results, draw, save, and name missing results."""
     args = FIGURE6.parse(argv)
     study, plan = sources.planned('figure6', None, sources.results(args.result_dir))
-    figures.save(draw(rows(study, plan)), args.out_dir, 'figure6')
+    figures.save(draw(comparisons(study, plan)), args.out_dir, 'figure6')
     if lines := sources.missing_of(plan):
         print('Bars of ours that are missing are made by:', *lines, sep='\n  ')
 

@@ -37,7 +37,7 @@ LINE = re.compile(r'bhat = (\S+)')
 EPOCH_END = re.compile(r'@epoch: (\d+)')
 
 
-class Log(NamedTuple):
+class BhatLog(NamedTuple):
     """b-hat of each head, {column: (iterations,)}, and the epoch of each iteration, (iterations,), from 1."""
 
     heads: dict[str, np.ndarray]
@@ -50,7 +50,7 @@ class Log(NamedTuple):
         return epochs, {head: np.bincount(group, values) / counts for head, values in self.heads.items()}
 
 
-def read_log(path: str | Path) -> Log:
+def read_log(path: str | Path) -> BhatLog:
     """Read bhat.csv or a log of the original; UserError if there is no b-hat in it or the lines do not fit."""
     path = Path(path)
     if not path.is_file():
@@ -69,15 +69,15 @@ def find_log() -> Path:
     return found
 
 
-def _read_csv(path: Path) -> Log:
+def _read_csv(path: Path) -> BhatLog:
     table = Table.read(path)
     table.needs('epoch', *HEADS)
     if not table.rows:
         raise UserError(f'{path}: no iterations in it')
-    return Log({head: table.numbers(head, finite=False) for head in HEADS}, table.numbers('epoch'))
+    return BhatLog({head: table.numbers(head, finite=False) for head in HEADS}, table.numbers('epoch'))
 
 
-def _read_original(path: Path) -> Log:
+def _read_original(path: Path) -> BhatLog:
     values, ends = [], []  # ends: (number of values so far, epoch)
     with open(path, encoding='utf-8', errors='replace') as file:
         for number, line in enumerate(file, 1):
@@ -97,11 +97,11 @@ def _read_original(path: Path) -> Log:
         raise UserError(f'{path}: {size} b-hat in epoch {epoch}; expected {len(HEADS)} for each iteration')
     table = np.reshape(values[:ends[-1][0]], (-1, len(HEADS)))  # an unfinished last epoch is left out
     epochs = np.repeat([epoch for _, epoch in ends], sizes // len(HEADS))
-    return Log(dict(zip(HEADS, table.T, strict=True)), epochs.astype(float))
+    return BhatLog(dict(zip(HEADS, table.T, strict=True)), epochs.astype(float))
 
 
 @figures.styled
-def draw_iterations(log: Log) -> Figure:
+def draw_iterations(log: BhatLog) -> Figure:
     """Draw Figure A1: b-hat per iteration, a panel per head."""
     figure = figures.new_figure(figures.PAGE, 1.9)
     axes = figure.subplots(1, len(HEADS))

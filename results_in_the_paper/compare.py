@@ -56,7 +56,7 @@ BY_RANK = ('SROCC', 'KROCC')
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 
 
-def evaluate(predictions: Predictions, count: int, seed: int = 0) -> dict[str, dict[str, Estimate] | str]:
+def estimates(predictions: Predictions, count: int, seed: int = 0) -> dict[str, dict[str, Estimate] | str]:
     """Return {mapping: {criterion: (value, low, high)}}, or {mapping: why it could not be fitted}.
 
     `count`, `seed`: see IQAperformance.interval. The outlier ratio is left out if the std cannot be held against MOS.
@@ -151,7 +151,7 @@ def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int =
     first = next(iter(models.values()))
     problem = st.std_problem(first.mos, first.std)
     header = ['model', 'mapping', *CRITERIA, *([] if problem else [OUTLIERS])]
-    rows = [row for label, model in models.items() for row in model_rows(label, evaluate(model, resamples, seed),
+    rows = [row for label, model in models.items() for row in model_rows(label, estimates(model, resamples, seed),
                                                                           not problem)]
     parts = [render(header, rows, style)]
     if len(models) > 1:

@@ -35,7 +35,7 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
     Several names if several figures draw the run; `base` is the setting of the figures if it is not the paper's.
     """
     names = {}
-    for cell in (cell for study in sources.STUDIES for cell in sources.drawn(study, base or {})):
+    for cell in (cell for study in sources.STUDIES for cell in sources.cells_drawn(study, base or {})):
         if not differences(options, cell.options):
             for path, tag in cell.curves.items():
                 names.setdefault(tag, []).append(path.stem)
@@ -46,13 +46,13 @@ def file_names(options: Mapping, tags: Iterable[str], base: Mapping | None = Non
 
 def export(run_dir: str | Path, csv_dir: str | Path = CSV_DIR, base: Mapping | None = None) -> list[Path]:
     """Write the curves of one run into `csv_dir`; return the paths written. See `file_names` for their names."""
-    texts = csv_files(run_dir, csv_dir, base)
+    texts = csv_texts(run_dir, csv_dir, base)
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
 
 
-def csv_files(run_dir: str | Path, csv_dir: str | Path, base: Mapping | None = None) -> dict[Path, str]:
+def csv_texts(run_dir: str | Path, csv_dir: str | Path, base: Mapping | None = None) -> dict[Path, str]:
     """Return the CSV files of a run's curves, path -> content; UserError if there is none."""
     options, curves = sources.read_options(run_dir), read_scalars(run_dir)
     written = {Path(csv_dir) / f'{name}.csv': csv_text(curves[tag])
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     """Export the runs and print the files."""
     args = EXPORT_CSV.parse(argv)
     base = base_of(args.base)
-    files = {run_dir: csv_files(run_dir, args.csv_dir, base) for run_dir in args.run_dir}
+    files = {run_dir: csv_texts(run_dir, args.csv_dir, base) for run_dir in args.run_dir}
     check_outputs({run_dir: list(texts) for run_dir, texts in files.items()},
                   {run_dir: list(Path(run_dir).iterdir()) for run_dir in args.run_dir})
     for texts in files.values():

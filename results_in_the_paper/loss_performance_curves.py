@@ -18,7 +18,7 @@ from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from results_in_the_paper import sources
 
-PARTS = {'train': 'training', 'val': 'validation', 'test': 'test'}
+PART_NAMES = {'train': 'training', 'val': 'validation', 'test': 'test'}
 METRICS = ('SROCC', 'PLCC', 'RMSE')
 REFERENCE = 'Norm-in-Norm'
 
@@ -35,13 +35,13 @@ def epochs_to_reach(curves: Mapping[str, Curve], metric: str) -> dict[str, float
 def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
     """Draw the 3 x 3 panels from {loss: {(part, metric): curve}}."""
     figure = figures.new_figure(figures.PAGE, 5.2)
-    axes = figure.subplots(len(METRICS), len(PARTS), sharex=True)
+    axes = figure.subplots(len(METRICS), len(PART_NAMES), sharex=True)
     last = last_epoch(*curves.values())
     for i, metric in enumerate(METRICS):
-        for j, part in enumerate(PARTS):
+        for j, part in enumerate(PART_NAMES):
             ax = axes[i, j]
             _panel(ax, {loss: curves[loss][part, metric] for loss in curves}, metric, last)
-            ax.set(title=f'{PARTS[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
+            ax.set(title=f'{PART_NAMES[part]} {metric}', xlabel='epoch' if i == len(METRICS) - 1 else '')
             if direction(metric) > 0:
                 figures.spread_correlations([ax])
     for ax, metric in zip(axes[:, 0], METRICS, strict=True):
@@ -80,11 +80,11 @@ def main(argv: list[str] | None = None) -> None:
     figures.save(draw(curves), args.out_dir, 'figure1')
     print('The epoch at which each loss first reaches what Norm-in-Norm has after its first:')
     for metric in METRICS:
-        for part in PARTS:
+        for part in PART_NAMES:
             reached = epochs_to_reach({loss: curves[loss][part, metric] for loss in curves}, metric)
             words = (f'{loss} {"never" if epoch is None else f"{epoch:g}"}'
                      for loss, epoch in reached.items())
-            print(f'{PARTS[part]:>10} {metric:<5} {", ".join(words)}')
+            print(f'{PART_NAMES[part]:>10} {metric:<5} {", ".join(words)}')
 
 
 if __name__ == '__main__':

@@ -84,7 +84,7 @@ from iqa_studies.cells import Plan
 from iqa_studies.chains import plan_chain
 from iqa_studies.gains import numbers
 from iqa_studies.jobs import INTERRUPTED, Runner, gpus, slots, terminable
-from iqa_studies.published import HEADER, rows
+from iqa_studies.published import HEADER, comparisons
 from iqa_studies.study import Study, read_study
 from iqa_training.options import TRAIN
 from results_in_the_paper import (
@@ -206,21 +206,21 @@ def run_chains(chains: Iterable[Plan], free: list[dict[str, str]]) -> list[str]:
 
 def draw(study: Study, plan: Plan, out_dir: Path) -> list[str]:
     """Draw a study into a folder by the script of its figure or table; return its failures in words."""
-    failures = export(plan) if study.name in CURVES else []
+    failures = export_curves(plan) if study.name in CURVES else []
     try:
         if study.name in CURVES:
-            draw_curves(study, plan, out_dir)
+            draw_curve_figure(study, plan, out_dir)
         elif study.name in DRAWERS:
             DRAWERS[study.name](study, plan, out_dir)
         elif study.name in tables.SHOWN:
             for style in FORMATS:
-                write_text(out_dir / f'{study.name}{SUFFIXES[style]}', tables.draw(rows(study, plan), style))
+                write_text(out_dir / f'{study.name}{SUFFIXES[style]}', tables.draw(comparisons(study, plan), style))
     except (UserError, SystemExit) as error:  # a script's own main has printed the reason
         failures.append(f'{study.name} is not drawn' + (f': {error}' if isinstance(error, UserError) else ''))
     return failures
 
 
-def export(plan: Plan) -> list[str]:
+def export_curves(plan: Plan) -> list[str]:
     """Write the curves of all runs as the CSV files that the figures read, as far as they went; return the failures.
 
     A log counts before CSV files, which may be of another setting's run.
@@ -239,7 +239,7 @@ def export(plan: Plan) -> list[str]:
     return failures
 
 
-def draw_curves(study: Study, plan: Plan, out_dir: Path) -> None:
+def draw_curve_figure(study: Study, plan: Plan, out_dir: Path) -> None:
     """Draw a figure of curves, if all its runs have left something."""
     lacking = [cell.training.checkpoint.stem for cell in plan.cells
                if not cell.result() and not cell.has_log()]
@@ -252,7 +252,7 @@ def draw_curves(study: Study, plan: Plan, out_dir: Path) -> None:
 
 def draw_figure6(study: Study, plan: Plan, out_dir: Path) -> None:
     """Draw the bars of backbones and losses."""
-    figures.save(backbone_performance_plot.draw(rows(study, plan)), out_dir, study.name)
+    figures.save(backbone_performance_plot.draw(comparisons(study, plan)), out_dir, study.name)
 
 
 def draw_figure7(study: Study, plan: Plan, out_dir: Path) -> None:

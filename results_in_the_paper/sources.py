@@ -129,7 +129,7 @@ def planned(name: str, given: Mapping | None = None, results: Sequence[Result] =
     return study, plan_chain(study, None, results)
 
 
-def drawn(name: str, base: Mapping) -> list[Cell]:
+def cells_drawn(name: str, base: Mapping) -> list[Cell]:
     """Return the runs of a study here whose curves are drawn, with options in place of those that all runs share."""
     study = read_study(STUDIES[name])
     given = {name: value for name, value in base.items() if name not in study.varied}

@@ -10,7 +10,7 @@ from iqa_results.table_formats import FORMATS, SUFFIXES, render
 from iqa_runtime.errors import command, pick
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.options import Add, Command, group
-from iqa_studies.published import Row, rows, triple
+from iqa_studies.published import Comparison, comparisons, triple
 from results_in_the_paper import sources
 
 TABLES = ('table1', 'table2', 'tableA1', 'tableA2')
@@ -29,7 +29,7 @@ def tables(add: Add) -> None:
 COMMAND = Command(__doc__, [tables])
 
 
-def draw(found: Sequence[Row], style: str = 'text') -> str:
+def draw(found: Sequence[Comparison], style: str = 'text') -> str:
     """Return a table, a row per setting and data set: the paper's number, ours, and the difference, by criterion."""
     criteria = list(dict.fromkeys(row.criterion for row in found))
     cells = {(row.setting, row.data, row.criterion): triple(row.known, row.ours) for row in found}
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             '--result_dir': [result.path.with_suffix(kind) for result in results for kind in ('.json', '.csv')]})
     for name in names:
         study, plan = sources.planned(name, None, results)
-        found, missing = rows(study, plan), sources.missing_of(plan)
+        found, missing = comparisons(study, plan), sources.missing_of(plan)
         print(f'{study.title}\n\n{draw(found, args.format)}')
         if missing:
             print('To fill in what is not there yet:', *missing, sep='\n  ', end='\n\n')

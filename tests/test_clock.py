@@ -12,7 +12,7 @@ from mini import MINI
 
 import main
 from iqa_training.record import VAL_CRITERIA, name_printed, value_printed
-from iqa_training.run import Clock, in_words
+from iqa_training.run import Clock, duration_in_words
 from IQAperformance import IQAPerformance, results_table
 
 
@@ -30,7 +30,7 @@ def test_a_steady_run_ends_when_it_was_said_to(iterations, before, seconds):
     (math.nan, ''), (0, '0 s'), (59.4, '59 s'), (59.6, '1 min'), (3569, '59 min'), (3599, '1 h 00 min'),
     (11100, '3 h 05 min'), (172800, '2 d 0 h'), (187200, '2 d 4 h')])
 def test_durations_in_words(seconds, text):
-    assert in_words(seconds) == text
+    assert duration_in_words(seconds) == text
 
 
 def test_epoch_lines_say_what_is_left_and_show_magnitudes(tiny, capsys):

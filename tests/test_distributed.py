@@ -19,7 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 import main
 import test_dataset
-from iqa_data.samplers import SameSize, Share
+from iqa_data.samplers import ProcessShare, SameSize
 from iqa_data.several import PerSet
 from iqa_data.target import Target
 from iqa_runtime.distributed import (
@@ -59,7 +59,7 @@ def one_step(options: dict) -> tuple[dict, dict, float]:
     mos = torch.rand(9, 1, dtype=torch.float64) * 100
     labels = Labels(mos, mos / 9, {'interval': mos / 20, 'set': (torch.arange(9) > 5)[:, None].double()})
     synchronise(model)
-    (rows,) = Share(BatchSampler(SequentialSampler(images), 9, False))
+    (rows,) = ProcessShare(BatchSampler(SequentialSampler(images), 9, False))
     net = parallel(model, some_unused=0 in options.get('beta', ()))
     options = dict(options)
     several = options.pop('several', False)
@@ -102,7 +102,7 @@ def work(rank: int, folder: str) -> None:
         metric.update(([scores, scores, scores ** 2], (scores, scores)))
     order = SameSize([(1, 1)] * 5, 2).order
     gathered = gather(torch.full((rank + 1, 2), float(rank)))
-    (rows,) = Share(BatchSampler(SequentialSampler(range(9)), 9, False))
+    (rows,) = ProcessShare(BatchSampler(SequentialSampler(range(9)), 9, False))
     mos = torch.tensor(rows)[:, None]
     seen = WholeBatchLoss(lambda outputs, scores: scores[0])([mos], (mos, mos)) / idist.get_world_size()
     epochs = gather_objects(epochs_of(28, 5, noise=rank))

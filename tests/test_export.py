@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from iqa_results.curves import read_curve, read_scalars
 from iqa_runtime.errors import UserError
 from iqa_studies.found import differences
-from iqa_studies.steps import number
+from iqa_studies.steps import typed_number
 from iqa_training.options import TRAIN
 from results_in_the_paper import export_csv, sources
 
@@ -127,4 +127,4 @@ def test_main_py_understands_the_command_of_every_run(study, tmp_path, monkeypat
                                              (.01, '0.01'), (.1, '0.1'), (1, '1'), (16, '16'),
                                              (.00123456781, '0.00123456781')])
 def test_numbers_in_names(value, text):
-    assert number(value) == text
+    assert typed_number(value) == text

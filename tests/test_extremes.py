@@ -17,7 +17,7 @@ import test_demo
 from iqa_networks.size import too_small
 from iqa_scoring.options import EXPORT, SCORE, TEST
 from iqa_training.options import TRAIN
-from iqa_training.run import Plan
+from iqa_training.run import RunPlan
 from IQAmodel import LinearityIQA, create_model
 
 VALUES = ('0', '1', '-1', '2', '5e-4', '.5', '40', '101', '1000000', '1e308', '-1e308', '1e-320', 'nan', 'inf', '',
@@ -76,7 +76,7 @@ def test_any_words_parse_or_are_refused_in_one_line(command, capsys):
 @pytest.fixture
 def short(tiny, monkeypatch, one_thread):
     """A tiny data set, and runs of two epochs at most."""
-    monkeypatch.setattr(main, 'Plan', lambda epochs, **others: Plan(epochs=min(epochs, 2), **others))
+    monkeypatch.setattr(main, 'RunPlan', lambda epochs, **others: RunPlan(epochs=min(epochs, 2), **others))
     return [*tiny, *SMALL, *MINI, '-e', '1', '--debug']
 
 

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from iqa_results import figures
 from iqa_results.curves import Curve, best, first_reaching, read_curve
 from iqa_runtime.errors import UserError
-from iqa_studies.published import rows
+from iqa_studies.published import comparisons
 from iqa_training.options import TRAIN
 from results_in_the_paper import (
     backbone_performance_plot,
@@ -256,7 +256,7 @@ def test_figure6_shows_the_paper_alone_where_nothing_is_measured(tmp_path, capsy
     out = capsys.readouterr().out
     assert 'python main.py --resize -arch resnet34 --loss_type mse\n' in out
     assert 'python test_dataset.py --dataset CLIVE --resize -arch resnet18\n' in out
-    figure = backbone_performance_plot.draw(rows(*sources.planned('figure6')))
+    figure = backbone_performance_plot.draw(comparisons(*sources.planned('figure6')))
     assert sum(len(ax.patches) for ax in figure.axes) == 24
     assert '.947' in notes(figure)
 
@@ -265,7 +265,7 @@ def test_the_numbers_of_the_paper_agree_with_each_other():
     known = {}
     for name in (*tables.SHOWN, 'figure1'):
         study, plan = sources.planned(name)
-        for row in rows(study, plan):
+        for row in comparisons(study, plan):
             assert row.known is None or 0 < row.known < (20 if row.criterion == 'RMSE' else 1)
             cell = next(cell for cell in plan.cells if cell.setting == row.setting)
             if row.known is not None:

@@ -30,7 +30,7 @@ from iqa_scoring.tables import COLUMNS, KINDS, Tables, references_in
 from iqa_studies.found import find
 from iqa_training.card import about
 from iqa_training.options import TRAIN
-from iqa_training.state import random_states, read_state, restore, set_random_states
+from iqa_training.state import random_states, read_state, restore_run, set_random_states
 from IQAmodel import create_model, load
 from results_in_the_paper import export_csv, sources
 
@@ -278,7 +278,7 @@ def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
         torch.save({**state, 'checksum': data.draw(st.sampled_from([checksum(state)] * 9 + [3]))}, path)
         try:
             content = read_state(path)
-            restore(model, parts, torch.Generator(), {**content, 'path': str(path)})
+            restore_run(model, parts, torch.Generator(), {**content, 'path': str(path)})
         except UserError as error:
             refused(error, 'any.state')
         finally:

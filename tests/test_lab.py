@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from iqa_data.augmentation import Augmentation, Lightness
-from iqa_data.lab import scale_lightness, to_lab, to_rgb
+from iqa_data.lab import lab_to_rgb, scale_lightness, to_lab
 
 pixels = arrays(np.uint8, (3, 4, 3))
 
@@ -26,7 +26,7 @@ def test_greys_have_no_colour_and_come_back(level):
     grey = np.full((1, 1, 3), level, np.uint8)
     lightness, a, b = to_lab(grey)
     assert a.item() == b.item() == 128
-    np.testing.assert_allclose(to_rgb(lightness, a, b), grey, atol=1)
+    np.testing.assert_allclose(lab_to_rgb(lightness, a, b), grey, atol=1)
 
 
 @given(pixels, st.floats(.3, 1.5), st.floats(.3, 1.5))

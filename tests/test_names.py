@@ -19,7 +19,7 @@ from iqa_data.splits import read_split, write_split
 from iqa_results.read import read_predictions
 from iqa_results.table_formats import render
 from iqa_runtime.errors import UserError, command, one_line
-from iqa_runtime.names import cell, from_cell, text
+from iqa_runtime.names import cell, from_cell, path_text
 from iqa_training.options import TRAIN
 from IQAperformance import HeadPerformance, Performance, write_results
 
@@ -43,14 +43,14 @@ def test_one_line_is_harmless_and_stays_as_it_is(name, more):
 
 @given(BYTES, BYTES)
 def test_every_path_has_a_text_of_its_own(a, b):
-    shown = [text(os.fsdecode(name)) for name in (a, b)]
+    shown = [path_text(os.fsdecode(name)) for name in (a, b)]
     assert all(map(harmless, shown))
     assert (shown[0] == shown[1]) == (a == b)
 
 
 @given(NAMES)
 def test_a_cell_is_no_formula_and_reads_back(name):
-    name = os.path.normpath(text(name.replace('\0', '')) or 'x')
+    name = os.path.normpath(path_text(name.replace('\0', '')) or 'x')
     written = cell(name)
     assert from_cell(written) == name
     assert os.path.normpath(written) == name
@@ -88,9 +88,9 @@ def test_scores_with_odd_names_are_resumed(scored, capsys):
     with open('../out.csv', newline='', encoding='utf-8') as file:
         cells = [row['name'] for row in csv.DictReader(file)]
     assert not any(name[0] in '=+-@＝' for name in cells)
-    assert {from_cell(name) for name in cells} == set(map(text, odd))
+    assert {from_cell(name) for name in cells} == set(map(path_text, odd))
     lines = Path('../out.jsonl').read_text(encoding='utf-8').splitlines()
-    assert {json.loads(line)['name'] for line in lines} == set(map(text, odd))
+    assert {json.loads(line)['name'] for line in lines} == set(map(path_text, odd))
     assert '\x1b' not in Path('../out.html').read_text(encoding='utf-8')
     assert test_demo.main([*words[:-2], '--resume']) == 0
     assert test_demo.main([*words[:-2], '--resume', '--sort']) == 0

@@ -11,7 +11,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.options import Options, words_of
 from iqa_scoring.options import SCORE, TEST
 from iqa_training import state
-from iqa_training.naming import checkpoint_file, name_of, on_dataset, run_name
+from iqa_training.naming import checkpoint_file, log_name, on_dataset, run_name
 from iqa_training.options import TRAIN
 from iqa_training.schedules import lr_decay_step
 
@@ -269,9 +269,9 @@ def test_a_run_is_known_by_its_digest(kept, tmp_path):
     assert checkpoint_file(args).name == f'{run_name(args)}.pth'
     (tmp_path / f'other-words-{digest}{kept}').touch()
     assert checkpoint_file(args).name == f'other-words-{digest}.pth'
-    assert name_of(args) == f'other-words-{digest}'
+    assert log_name(args) == f'other-words-{digest}'
     (tmp_path / f'{run_name(args)}{kept}').touch()
-    assert name_of(args) == run_name(args)
+    assert log_name(args) == run_name(args)
 
 
 def test_the_digests_of_recorded_runs_stay():

@@ -22,7 +22,7 @@ import iqa_scoring.parts
 import test_demo
 from iqa_runtime.errors import UserError
 from iqa_scoring import predict_all
-from iqa_scoring.parts import KEY, Parts, about_part, units_of
+from iqa_scoring.parts import KEY, TableParts, about_part, units_of
 from iqa_scoring.references import with_references
 from iqa_scoring.shards import End
 from iqa_scoring.tables import COLUMNS
@@ -165,7 +165,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
     models = str(Path(shards[1]).parent)
     assert 'test_demo.py scores shards' in fails(predict_all.main, '--models', models, '--img', 's/0.tar', '--out', 'o')
     with pytest.raises(UserError, match='holds scores of checkpoint.pth with other weights'):
-        Parts('out', ['s/0.tar'], True, 'other', 'digest')
+        TableParts('out', ['s/0.tar'], True, 'other', 'digest')
     for content in (b'', b'PAR1', Path('p/0.parquet').read_bytes()):
         path.write_bytes(content)
         assert 'is not a part of scores' in error('--img', 's/0.tar', '--parquet', 'out', '--resume')

@@ -100,7 +100,7 @@ def check_tables(path: Path) -> None:
     for read in (read_predictions, read_ratings, read_summary):
         refused_or(read, path)
     refused_or(table_of_pairs, io.BytesIO(path.read_bytes()))
-    found = refused_or(ensemble.gather, [path, path])
+    found = refused_or(ensemble.join_tables, [path, path])
     for how in ensemble.HOW if found else ():
         assert np.isfinite(found[0].combined(how)).all()
 
@@ -129,7 +129,7 @@ def test_a_row_that_is_none_is_named():
 def test_numbers_that_overflow_are_refused(tmp_path):
     (tmp_path / 'a.csv').write_text('name,score\na,1e308\nb,-1e308\n')
     with pytest.raises(UserError, match=r"a\.csv row 2: the score '1e308' is not a finite number of usual size"):
-        ensemble.gather([tmp_path / 'a.csv'])
+        ensemble.join_tables([tmp_path / 'a.csv'])
 
 
 def test_a_path_that_no_file_can_have(tmp_path):

@@ -17,14 +17,14 @@ from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_results.figures import STYLE
-from iqa_runtime import running
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
+from iqa_studies import jobs
 from iqa_studies.cells import Cell
 from iqa_studies.chains import plan_chain
 from iqa_studies.found import differences
-from iqa_studies.published import HEADER, Row, rows
+from iqa_studies.published import HEADER, Comparison, comparisons
 from iqa_studies.study import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
@@ -259,7 +259,7 @@ def test_a_result_of_the_same_options_under_another_name_counts(empty):
 @pytest.mark.parametrize(('ours', 'verdict'), [(.9199, 'PASS'), (.9224, 'PASS'), (.9226, 'FAIL'), (.9156, 'PASS'),
                                                (.9154, 'FAIL'), (float('nan'), 'FAIL'), (None, 'no result')])
 def test_verdicts(ours, verdict):
-    row = Row('cell', 'a', 'PLCC', 'PLCC', '', .919, ours)
+    row = Comparison('cell', 'a', 'PLCC', 'PLCC', '', .919, ours)
     assert row.verdict() == verdict
     assert len(row.words()) == len(HEADER)
     assert row._replace(known=None).verdict() == ('not known' if ours is not None else 'no result')
@@ -272,7 +272,7 @@ def test_verdicts(ours, verdict):
 def test_rows_have_the_interval_over_images(given, verdict, empty):
     make_run(first('figure1', **given))
     study = read_study(sources.STUDIES['figure1']).having(given)
-    found = {row.label + ' ' + row.measure: row for row in rows(study, plan_chain(study))}
+    found = {row.label + ' ' + row.measure: row for row in comparisons(study, plan_chain(study))}
     row = found['figure1, MAE PLCC']
     assert row.words()[:4] == ['figure1, MAE PLCC', '0.919', '0.920', '+0.001']
     assert row.verdict() == verdict
@@ -359,15 +359,15 @@ sys.exit('alone')
 
 def test_runs_at_once_and_in_turn(tmp_path, capsys):
     meet = ['python', '-c', MEETING, str(tmp_path)]
-    failures = running.Runner(running.slots(3, ['0', '5'])).run([
-        running.Job([meet]), running.Job([['python', '-c', 'import sys; sys.exit("no luck")'], meet]),
-        running.Job([meet])])
+    failures = jobs.Runner(jobs.slots(3, ['0', '5'])).run([
+        jobs.Job([meet]), jobs.Job([['python', '-c', 'import sys; sys.exit("no luck")'], meet]),
+        jobs.Job([meet])])
     out = capsys.readouterr().out
     assert sorted(re.findall(r'^\[.*gpu (.)$', out, re.M)) in (['0', '0'], ['0', '5'])  # none after the failure
     assert '[2/3] no luck\n' in out
     assert len(failures) == 1
     assert failures[0].endswith('exit status 1: no luck')
-    assert running.slots(1, ['0', '1']) == [{}]
+    assert jobs.slots(1, ['0', '1']) == [{}]
 
 
 def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys, foreground):
@@ -379,8 +379,8 @@ def test_ctrl_c_ends_the_runs_and_starts_no_other(capsys, foreground):
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
-    with running.terminable(), pytest.raises(KeyboardInterrupt):
-        running.Runner([{}]).run([running.Job([stubborn, stubborn]), running.Job([stubborn])])
+    with jobs.terminable(), pytest.raises(KeyboardInterrupt):
+        jobs.Runner([{}]).run([jobs.Job([stubborn, stubborn]), jobs.Job([stubborn])])
     out = capsys.readouterr().out
     assert 'began' not in out
     assert 'ended' not in out

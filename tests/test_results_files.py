@@ -10,7 +10,7 @@ from scipy import stats
 from iqa_results import read as results
 from iqa_runtime.errors import UserError
 from iqa_studies.found import find
-from iqa_studies.published import rows
+from iqa_studies.published import comparisons
 from iqa_training.options import TRAIN
 from results_in_the_paper import backbone_performance_plot, scatter_plots, sources, t_test, tables
 
@@ -159,7 +159,7 @@ def test_what_is_not_known_is_never_a_number(tmp_path, capsys):
     assert 'python main.py --resize -arch resnet18 --p 2 --q 1\n' in out
     assert 'python main.py --resize --alpha 1 0.1\n' in out
     assert 'python main.py --resize -arch resnet50 --optimizer sgd -lr 0.01\n' in out
-    known = {row.setting for row in rows(*sources.planned('table1')) if row.known is not None}
+    known = {row.setting for row in comparisons(*sources.planned('table1')) if row.known is not None}
     assert known == {f'{name}, p 1, q 2' for name in ('ResNet-18', 'ResNet-34', 'ResNet-50', 'ResNeXt-101')}
     assert (tmp_path / 'out/tableA1.txt').read_text().count('not known') == 24
     assert {path.suffix for path in (tmp_path / 'out').glob('table1.*')} == {'.csv', '.md', '.tex', '.txt'}
@@ -183,7 +183,7 @@ def test_figures_6_and_7_from_our_results(tmp_path):
     scatter_plots.main(['--result_dir', str(tmp_path), '--out_dir', str(tmp_path)])
     assert (tmp_path / 'figure7.pdf').exists()
     study, plan = sources.planned('figure6', None, results.read_results(tmp_path))
-    figure = backbone_performance_plot.draw(rows(study, plan))
+    figure = backbone_performance_plot.draw(comparisons(study, plan))
     assert sum(len(ax.patches) for ax in figure.axes) == 24 + 6
 
 

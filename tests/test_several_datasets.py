@@ -259,7 +259,7 @@ def test_a_study_trains_on_each_set_and_on_both(two):
     assert [(outcome.trained_on, outcome.tested_on) for outcome in found] == [('A+B', 'A'), ('A+B', 'B')]
     assert len(made.jobs()) == 1
     assert made.splits['A+B', '0'].endswith(found[0].split_hash)
-    assert [honesty.check(outcome) for outcome in found] == [([], []), ([], [])]
+    assert [honesty.check_outcome(outcome) for outcome in found] == [([], []), ([], [])]
 
 
 # Mistakes

@@ -162,7 +162,7 @@ RECORDED = {  # KROCC; PLCC after the 4-parameter logistic; RMSE after a linear 
 
 @pytest.mark.parametrize('name', RECORDED)
 def test_recorded_predictions(shared, name):
-    table = compare.evaluate(read_predictions(shared / f'paper/npy/{name}.npy'), 100)
+    table = compare.estimates(read_predictions(shared / f'paper/npy/{name}.npy'), 100)
     krocc, logistic, linear = RECORDED[name]
     assert table['as saved']['KROCC'][0] == pytest.approx(krocc, abs=6e-5)
     if logistic:

@@ -11,7 +11,7 @@ from scored import photo, random_checkpoint, save_photos
 import test_demo
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import text
+from iqa_runtime.names import path_text
 from iqa_runtime.process import pillow_without_limit
 from iqa_scoring.inputs import find_images
 from iqa_scoring.stream import LAG, Reader, Sample, batches, decode, score_files
@@ -38,9 +38,9 @@ def test_finding_images(tmp_path, monkeypatch):
 
 
 def test_names_are_valid_text_on_one_line():
-    assert text('a b/"c\'<script>.png') == 'a b/"c\'<script>.png'
-    assert text(os.fsdecode(b'caf\xe9\n.png')) == r'caf\xe9\n.png'
-    assert text('日本.png') == '日本.png'
+    assert path_text('a b/"c\'<script>.png') == 'a b/"c\'<script>.png'
+    assert path_text(os.fsdecode(b'caf\xe9\n.png')) == r'caf\xe9\n.png'
+    assert path_text('日本.png') == '日本.png'
 
 
 def test_decoding_keeps_order_and_a_bounded_distance(tmp_path):

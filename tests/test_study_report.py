@@ -23,8 +23,8 @@ from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
 from iqa_studies.outcome import Outcome
-from iqa_studies.report import write_report
-from iqa_studies.study_tables import Study, quality, significance
+from iqa_studies.report import write_study_report
+from iqa_studies.study_tables import Findings, quality, significance
 from IQAperformance import CRITERIA, Criterion, agreement
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
@@ -63,7 +63,7 @@ def test_quality_is_scipys():
 
 def test_settings_and_criteria_are_of_the_splits():
     made = outcomes(NOISES)
-    write_report('Three noises', made, Path('report'))
+    write_study_report('Three noises', made, Path('report'))
     for setting in NOISES:
         values = [one.metrics['SROCC'] for one in made if one.setting == setting]
         row, = (row for row in table('settings') if row['setting'] == setting)
@@ -78,7 +78,7 @@ def test_settings_and_criteria_are_of_the_splits():
 
 def test_significance_is_of_the_same_splits_and_images():
     made = outcomes(NOISES, splits=6)
-    write_report('Three noises', made, Path('report'))
+    write_study_report('Three noises', made, Path('report'))
     rows = {(row['setting'], row['other'], row['criterion']): row for row in table('significance')}
     row = rows['good', 'poor', 'SROCC']
     assert row['splits'] == '6'
@@ -93,14 +93,14 @@ def test_equal_settings_do_not_differ():
     data = make_set()
     scores = data[2] + np.random.default_rng(0).normal(0, 10, len(data[2]))
     made = [write_outcome(setting, number, scores, data) for setting in ('a', 'b') for number in range(3)]
-    for row in significance(Study(made)).rows:
+    for row in significance(Findings(made)).rows:
         assert row[5:] == ['+0.000', '3', *['1'] * 6]
 
 
 def test_settings_on_other_images_are_not_compared():
     data = make_set()
     made = [write_outcome('a', 0, data[2] + 1, data), replace(write_outcome('b', 1, data[2] + 1, data), split='0')]
-    assert significance(Study(made)).rows[0][5:] == ['-', '0', *['-'] * 6]
+    assert significance(Findings(made)).rows[0][5:] == ['-', '0', *['-'] * 6]
 
 
 def test_seeds_are_averaged_within_a_split():
@@ -108,7 +108,7 @@ def test_seeds_are_averaged_within_a_split():
     for number in range(2):
         made += [write_outcome('a', number, data[2] + rng.normal(0, 20, len(data[2])), data, seed=seed)
                  for seed in range(3)]
-    write_report('Seeds', made, Path('report'))
+    write_study_report('Seeds', made, Path('report'))
     means = [np.mean([one.metrics['PLCC'] for one in made if one.split == split]) for split in ('0', '1')]
     row, = (row for row in table('criteria') if row['criterion'] == 'PLCC')
     assert (row['splits'], row['median'], row['std']) == ('2', f'{np.mean(means):.3f}', f'{np.std(means, ddof=1):.3f}')
@@ -119,7 +119,7 @@ def test_across_data_sets():
     rng = np.random.default_rng(0)
     made = [write_outcome('a', n, own[2] + rng.normal(0, 9, 80), own) for n in range(2)]
     made += [write_outcome('a', n, other[2] + rng.normal(0, 30, 80), other, part='all') for n in range(2)]
-    write_report('Two sets', made, Path('report'))
+    write_study_report('Two sets', made, Path('report'))
     row, = table('across')
     assert list(row) == ['setting', 'trained on', 'own', 'other, whole']
     assert float(row['own'].split(' / ')[0]) > float(row['other, whole'].split(' / ')[0]) > 0
@@ -130,7 +130,7 @@ def test_others_predictions_are_compared_whatever_their_direction():
     made = outcomes({'a': 10.}, splits=3)
     rng = np.random.default_rng(0)
     made += others('NIQE', made, lambda mos: -np.exp(mos / 30) + rng.normal(0, .5, len(mos)))
-    write_report('With others', made, Path('report'))
+    write_study_report('With others', made, Path('report'))
     row = next(row for row in table('settings') if row['setting'] == 'NIQE')
     assert row['trained on'] == ''
     assert float(row['SROCC']) > .8
@@ -140,7 +140,7 @@ def test_others_predictions_are_compared_whatever_their_direction():
 
 
 def test_one_split_has_no_interval():
-    write_report('One', outcomes({'a': 10.}, splits=1), Path('report'))
+    write_study_report('One', outcomes({'a': 10.}, splits=1), Path('report'))
     row = table('criteria')[0]
     assert [row[name] for name in ('splits', 'std', 'low', 'high')] == ['1', '-', '-', '-']
     assert not Path('report', 'significance.csv').exists()
@@ -149,25 +149,25 @@ def test_one_split_has_no_interval():
 def test_a_constant_prediction_is_shown_as_not_defined():
     data = make_set()
     made = [write_outcome('a', n, data[2] + n if n else np.full(80, 5.), data) for n in range(3)]
-    write_report('Constant', made, Path('report'))
+    write_study_report('Constant', made, Path('report'))
     row, = table('settings')
     assert (row['splits'], row['SROCC']) == ('2 of 3', '1.000')
 
 
 def test_no_outcome_gives_an_empty_page():
-    write_report('Nothing yet', [], Path('report'))
+    write_study_report('Nothing yet', [], Path('report'))
     assert '0 runs of 0 settings' in page()
 
 
 def test_the_images_that_chose_the_epoch_are_marked():
-    write_report('On val', outcomes({'a': 10.}, part='val'), Path('report'))
+    write_study_report('On val', outcomes({'a': 10.}, part='val'), Path('report'))
     assert table('settings')[0]['tested on'] == 'own, on the validation images, which chose the epoch'
 
 
 # The page
 
 def test_names_are_escaped_everywhere():
-    write_report(NASTY, outcomes({NASTY: 10., 'other': 20., 'third': 30.}), Path('report'))
+    write_study_report(NASTY, outcomes({NASTY: 10., 'other': 20., 'third': 30.}), Path('report'))
     html = page()
     assert html.count('<script') == 1
     assert r'\$x\_1\$ \& 50\% \{a\}\textbar{}b' in Path('report/settings.tex').read_text()
@@ -180,7 +180,7 @@ def test_names_are_escaped_everywhere():
 
 def test_every_number_links_to_its_runs_and_every_run_to_its_files():
     made = outcomes(NOISES)
-    write_report('Links', made, Path('report'))
+    write_study_report('Links', made, Path('report'))
     html = page()
     anchors = set(re.findall(r'id="([^"]+)"', html))
     links = re.findall(r'href="([^"]+)"', html)
@@ -193,7 +193,7 @@ def test_every_number_links_to_its_runs_and_every_run_to_its_files():
 
 
 def test_nothing_comes_from_elsewhere():
-    write_report('Alone', outcomes(NOISES), Path('report'))
+    write_study_report('Alone', outcomes(NOISES), Path('report'))
     html = page()
     assert "default-src 'none'" in html
     assert all(address.startswith('data:') for address in re.findall(r'src="([^"]*)"', html))
@@ -202,13 +202,13 @@ def test_nothing_comes_from_elsewhere():
 def test_the_same_outcomes_give_the_same_files():
     made = outcomes(NOISES)
     for name in ('one', 'two'):
-        write_report('Again', made, Path(name))
+        write_study_report('Again', made, Path(name))
     for path in Path('one').iterdir():
         assert path.read_bytes() == Path('two', path.name).read_bytes(), path.name
 
 
 def test_tables_are_sorted_in_a_browser():
-    write_report('Sorted', outcomes(NOISES), Path('report'))
+    write_study_report('Sorted', outcomes(NOISES), Path('report'))
     click = '''const head = [...document.querySelectorAll('table.sortable th')].find(h => h.textContent === 'SROCC');
         head.firstElementChild.click(); open();'''
     html = in_browser('report/study.html', click)
@@ -230,7 +230,7 @@ def checked(capsys, *words: str) -> tuple[int, str]:
 
 
 def test_honest_results_hold(capsys):
-    write_report('Honest', outcomes(NOISES), Path('report'))
+    write_study_report('Honest', outcomes(NOISES), Path('report'))
     for words in (['report'], ['results'], [str(path) for path in Path('results').glob('*.json')]):
         status, text = checked(capsys, *words)
         assert (status, 'WRONG' in text, 'not looked at' in text) == (0, False, False), text
@@ -247,7 +247,7 @@ def test_a_number_that_was_changed_is_found(changes, told, capsys):
     assert text.count('WRONG') == 1
     assert told in text
     with pytest.raises(UserError, match=told):
-        write_report('Tampered', made, Path('report'))
+        write_study_report('Tampered', made, Path('report'))
 
 
 def test_a_prediction_that_was_changed_is_found(capsys):
@@ -339,7 +339,7 @@ def test_contents_of_the_validation_images_count_too(capsys):
 
 
 def test_a_table_that_was_changed_is_found(capsys):
-    write_report('Honest', outcomes(NOISES), Path('report'))
+    write_study_report('Honest', outcomes(NOISES), Path('report'))
     path = Path('report/settings.csv')
     path.write_text(path.read_text().replace('0.9', '0.99', 1))
     status, text = checked(capsys, 'report')
@@ -370,7 +370,7 @@ def test_of_a_training_run(tiny, one_thread, capsys):
     main.main([*tiny, *SMALL, *MINI, '-e', '2', '-bs', '8', '--trained_model_file', 'checkpoints/a.pth'])
     outcome = Outcome('mini', 'official', 0, 'demo', 'demo', Path('results/a.json'), Path('runs/a'),
                       Path('checkpoints/a.pth'))
-    write_report('A run', [outcome], Path('report'), {'demo': Path('tiny/images')})
+    write_study_report('A run', [outcome], Path('report'), {'demo': Path('tiny/images')})
     assert checked(capsys, 'results/a.json', 'report')[0] == 0
     row, = table('cost')
     weights = load_checkpoint('checkpoints/a.pth')['model'].values()

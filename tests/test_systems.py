@@ -8,7 +8,7 @@ from conftest import ROOT, make_tiny
 
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_studies.chains import plan_chain
-from iqa_studies.published import reason, rows
+from iqa_studies.published import comparisons, reason
 from iqa_studies.study import read_study
 from iqa_training.naming import checkpoint_file
 from iqa_training.options import TRAIN
@@ -91,7 +91,7 @@ def test_the_table_of_svd_cnniqa(tmp_path, monkeypatch, capsys, fails):
     assert '--im_dir: svd_cnniqa trains on several data sets' in fails(reproduce.main, 'svd_cnniqa', '--im_dir', 'x')
     assert '--epochs: svd_cnniqa varies it by itself' in fails(reproduce.main, 'svd_cnniqa', '-e', '2')
     study = read_study(sources.STUDIES['svd_cnniqa']).having({'pretrained': 'weights.pth'})
-    found = rows(study, plan_chain(study))
+    found = comparisons(study, plan_chain(study))
     assert [row.known for row in found[:3]] == [.5429, .6038, .3753]
     assert {row.verdict() for row in found} == {'no result'}
     assert 'HyperIQA' in found[-3].label
