@@ -84,6 +84,16 @@ def save_checkpoint(path: str | Path, checkpoint: dict) -> None:
     write_tensors(path, {'format': FORMAT, 'versions': versions(), **checkpoint})
 
 
+def halved(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict with its weights in half precision: all tensors of several dimensions.
+
+    Biases and the statistics of batch normalisation are few, may be too small or too large for half precision, and
+    stay as they are. Loading such a state dict into a network turns it into single precision again.
+    """
+    return {name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+            for name, tensor in state.items()}
+
+
 def write_tensors(path: str | Path, content: dict) -> None:
     """Write tensors and plain values atomically, for `read_tensors`; UserError if they cannot be written."""
     with replacing(path) as temporary:

@@ -30,10 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from iqa_networks.normalise import NORMALISATIONS
-from iqa_runtime.checkpoint import load_checkpoint
+from iqa_runtime.checkpoint import halved, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
+from iqa_runtime.options import Options
 from iqa_scoring.scorer import Scorer, as_asked, resized, scorer_of
+from iqa_training.card import write_card
 from iqa_training.naming import find_checkpoint
 
 TOLERANCE = 1e-3  # MOS units
@@ -62,12 +64,32 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Parse the options and export; return {file: largest difference from PyTorch in MOS units}."""
     args = EXPORT.parse(argv)
     wanted = {kind: getattr(args, kind) for kind in FORMATS if getattr(args, kind)}
-    if not wanted:
-        raise UserError('give --onnx FILE or --torch_export FILE, or both')
+    if not (wanted or args.half):
+        raise UserError('give --onnx FILE, --torch_export FILE or --half FILE')
     file = find_checkpoint(args)
-    check_outputs({f'--{kind}': path for kind, path in wanted.items()}, {'--trained_model_file': file})
+    check_outputs({**{f'--{kind}': path for kind, path in wanted.items()}, '--half': args.half},
+                  {'--trained_model_file': file})
     checkpoint = as_asked(args, load_checkpoint(file), file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
+    if args.half:
+        write_half(args.half, args, checkpoint, scorer)
+    return write_all(wanted, args, checkpoint, scorer, file) if wanted else {}
+
+
+def write_half(path: str, args: Options, checkpoint: dict, scorer: Scorer) -> None:
+    """Write a checkpoint with its weights in half precision; print the largest change of scores of random images."""
+    small = {**checkpoint, 'model': halved(checkpoint['model'])}
+    save_checkpoint(path, small)
+    write_card(Path(path), small)
+    side = scorer.network.side or 448
+    pairs = np.split(random_images((4 * scorer.inputs, side, side)), scorer.inputs)
+    again = scorer_of(args, load_checkpoint(path), path, 'cpu')
+    print(f'{path}: {Path(path).stat().st_size / 1e6:.1f} MB; scores of random images change by '
+          f'{np.abs(again.score(*pairs) - scorer.score(*pairs)).max():.2g} MOS units at most')
+
+
+def write_all(wanted: dict[str, str], args: Options, checkpoint: dict, scorer: Scorer, file: Path) -> dict[str, float]:
+    """Write the files {kind: path}; return {file: largest difference from PyTorch in MOS units}."""
     if scorer.inputs == 2:
         raise UserError(f'{file}: the network compares an image with its reference, but an exported file takes one '
                         'image: score pairs with test_demo.py --ref')

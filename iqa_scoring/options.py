@@ -126,6 +126,7 @@ def calibration(add) -> None:
 def export(add) -> None:
     add('--onnx', metavar='FILE', help='write an ONNX file')
     add('--torch_export', metavar='FILE', help='write an exported program of torch.export (.pt2)')
+    add('--half', metavar='FILE', help='write the checkpoint again, with weights in half precision')
     add('--size', type=number(int, 1, 1 << 15), nargs=2, metavar=('H', 'W'),
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
@@ -189,6 +190,7 @@ EXPORT = Command("""Export a trained model with its preprocessing and mapping in
 
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --onnx model.onnx
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
+    python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --half small.pth
 """, [export, machine], [lines, of_data.crops], OF_TRAINING)
 
 ENSEMBLE = Command("""Combine the predictions of several models into one score for each image.

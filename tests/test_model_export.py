@@ -120,3 +120,23 @@ def test_mistakes(here, fails, monkeypatch):
     error = fails(export.main, *words, '--onnx', 'm.onnx')
     assert '--onnx needs onnx: pip install -r requirements-export.txt' in error
     assert not (here / 'm.onnx').exists()
+
+
+def test_half_precision_scores_alike_at_half_the_size(here, capsys):
+    """Every tensor of several dimensions is halved, the others are kept, and scores move little."""
+    checkpoint = saved(here)
+    assert export.main(['--trained_model_file', checkpoint, *WORDS, '--half', 'small.pth']) == {}
+    assert 'small.pth: ' in capsys.readouterr().out
+    whole, small = load_checkpoint(checkpoint), load_checkpoint('small.pth')
+    assert (here / 'small.pth').stat().st_size < .52 * (here / checkpoint).stat().st_size
+    for name, tensor in whole['model'].items():
+        kept = tensor if tensor.ndim < 2 else tensor.half()
+        torch.testing.assert_close(small['model'][name], kept, rtol=0, atol=0)
+    for key in ('network', 'input', 'options', 'k', 'b', 'metrics', 'split'):
+        assert small.get(key) == whole.get(key)
+    images = np.stack([photo(i) for i in range(3)])
+    scale = whole['mos']['max'] - whole['mos']['min']
+    np.testing.assert_allclose(load('small.pth').score(images), load(checkpoint).score(images), atol=.005 * scale)
+    assert (here / 'small.md').read_text().startswith('# Model card')
+    with pytest.raises(SystemExit):
+        export.main(['--trained_model_file', checkpoint, *WORDS, '--half', checkpoint])
