@@ -399,7 +399,8 @@ def load_data(name_or_csv: str | Path, split: str | Path | SplitPlan = 'official
 def draw_demo(dataset: str) -> None:
     """Draw the demo data set if `dataset` is 'demo' and it does not exist yet."""
     if dataset == 'demo' and not Path(DATASETS['demo'].info).exists():
-        from iqa_data.demo import make_demo  # needs more packages, to draw the images
+        from iqa_data.demo import OUT_DIR, make_demo  # needs more packages, to draw the images
+        print(f'Drawing the demo data set in {OUT_DIR.resolve()}', flush=True)
         make_demo()
 
 

@@ -1,20 +1,20 @@
 """Make the demo data set: photographs and drawn scenes, degraded by a known amount, with scores that stand in for MOS.
 
-    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demoinfo.mat
+    python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demo.csv
     python data/make_demo.py --out DIR --drawings 12 --tables    a smaller one, with DIR/train.csv and DIR/test.csv
 
 Nothing is downloaded: the photographs are those that ship inside scikit-image. Every scene is cropped `PER_SCENE`
 times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The crop before that is the
 image's reference, in a file of the same name. The score of an image is no opinion of people. It is computed from the
 strength of the degradation and from the SSIM to the pristine crop, and then marked by simulated raters, whose mean and
-standard deviation are what the info file holds.
+standard deviation are what the info file (iqa_data/info.py) holds.
 
 The same pixels and labels come out every time: each image draws from a generator of its own, seeded by its place.
 """
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +24,22 @@ from tqdm import tqdm
 
 from iqa_data.images import ImageError, opened
 from iqa_data.info import read_info, write_info
-from iqa_data.splits import split
+from iqa_data.splits import by_ratio
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
+from iqa_runtime.names import PARTS
 from iqa_runtime.option_types import number
 from iqa_runtime.options import Add, Command, group
 
 OUT_DIR = Path('data', 'demo')
+INFO = 'demo.csv'         # in that folder
 SEED = 19920517
 SIZE = (96, 72)          # width, height of every image
-CANVAS = (320, 240)      # width, height on which a scene is drawn before it is cropped
+CANVAS = (320, 240)      # least width, height on which a scene is drawn before it is cropped
 PER_SCENE = 8            # images of one scene, one of them pristine
 DRAWINGS = 45            # scenes of each kind in DRAWN
 GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
-RUNS = 10                # columns of the split
+RATIOS = (.6, .8)        # of the contents: train, train and val
 RATERS = 20
 RATER_NOISE = 10.        # standard deviation of one rater's marks, on the scale of 0..100
 SCORES = (10., 90.)      # true score of the worst conceivable image and of a pristine one
@@ -49,9 +51,10 @@ PHOTOGRAPHS = (
 )
 
 
-# Scenes: a generator -> an RGB image
+# Scenes: a generator, and the size (w, h) of the canvas -> an RGB image
 
-Scene = Callable[[RandomState], Image.Image]
+Size = tuple[int, int]
+Scene = Callable[[RandomState, Size], Image.Image]
 ImagePair = tuple[Image.Image, Image.Image]  # reference, image
 
 
@@ -71,18 +74,19 @@ def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
     return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
 
 
-def _sky(rng: RandomState) -> Image.Image:
+def _sky(rng: RandomState, canvas: Size) -> Image.Image:
     """Return a canvas that goes from one colour at the top to another at the bottom."""
     top, bottom = np.array([_colour(rng, 60), _colour(rng, 60)])
-    ramp = np.linspace(0, 1, CANVAS[1])[:, None, None]
-    return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (CANVAS[1], CANVAS[0], 3)).astype(np.uint8))
+    ramp = np.linspace(0, 1, canvas[1])[:, None, None]
+    return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (canvas[1], canvas[0], 3)).astype(np.uint8))
 
 
 def _grain(image: Image.Image, rng: RandomState) -> Image.Image:
     """Give the surfaces of a scene a texture: noise whose amplitude falls as 1 / frequency."""
-    fy, fx = np.fft.fftfreq(CANVAS[1])[:, None], np.fft.rfftfreq(CANVAS[0])
-    spectrum = np.fft.rfft2(rng.normal(size=CANVAS[::-1])) / np.maximum(np.hypot(fx, fy), 1 / CANVAS[0])
-    texture = np.fft.irfft2(spectrum, CANVAS[::-1])
+    width, height = image.size
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    spectrum = np.fft.rfft2(rng.normal(size=(height, width))) / np.maximum(np.hypot(fx, fy), 1 / width)
+    texture = np.fft.irfft2(spectrum, (height, width))
     return _image(np.asarray(image) + (rng.uniform(*GRAIN) * texture / texture.std())[:, :, None])
 
 
@@ -90,51 +94,55 @@ def _image(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def leaves(rng: RandomState) -> Image.Image:
+def leaves(rng: RandomState, canvas: Size) -> Image.Image:
     """Draw discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
-    image = Image.new('RGB', CANVAS, _colour(rng))
+    image = Image.new('RGB', canvas, _colour(rng))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(150, 400)):
-        x, y, radius = rng.uniform(0, CANVAS[0]), rng.uniform(0, CANVAS[1]), 5 / math.sqrt(rng.uniform(.004, 1))
+        x, y, radius = rng.uniform(0, canvas[0]), rng.uniform(0, canvas[1]), 5 / math.sqrt(rng.uniform(.004, 1))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(rng))
     return _grain(image, rng)
 
 
-def city(rng: RandomState) -> Image.Image:
+def city(rng: RandomState, canvas: Size) -> Image.Image:
     """Draw houses with windows before the sky."""
-    image = _sky(rng)
+    image = _sky(rng, canvas)
     draw = ImageDraw.Draw(image)
     for row in range(3):
-        for left in range(-20, CANVAS[0], rng.randint(40, 70)):
+        for left in range(-20, canvas[0], rng.randint(40, 70)):
             width, top = rng.randint(30, 80), rng.randint(15 + 50 * row, 90 + 50 * row)
-            draw.rectangle((left, top, left + width, CANVAS[1]), fill=_colour(rng, 20, 230))
+            draw.rectangle((left, top, left + width, canvas[1]), fill=_colour(rng, 20, 230))
             glass, pitch = _colour(rng), rng.randint(9, 18)
             for x in range(left + 4, left + width - pitch // 2, pitch):
-                for y in range(top + 5, CANVAS[1], pitch):
+                for y in range(top + 5, canvas[1], pitch):
                     draw.rectangle((x, y, x + pitch // 2, y + pitch // 2), fill=glass)
     return _grain(image, rng)
 
 
-def hills(rng: RandomState) -> Image.Image:
+def hills(rng: RandomState, canvas: Size) -> Image.Image:
     """Draw ridges behind one another, with trees on them."""
-    image = _sky(rng)
+    image = _sky(rng, canvas)
     draw = ImageDraw.Draw(image)
-    for base in range(80, CANVAS[1] + 30, 30):
-        steps = np.cumsum(rng.normal(0, 4, CANVAS[0]))
+    for base in range(80, canvas[1] + 30, 30):
+        steps = np.cumsum(rng.normal(0, 4, canvas[0]))
         ridge = base + steps - steps.mean()
-        draw.polygon([(0, CANVAS[1]), *enumerate(ridge.tolist()), (CANVAS[0], CANVAS[1])], fill=_colour(rng, 20, 220))
+        draw.polygon([(0, canvas[1]), *enumerate(ridge.tolist()), (canvas[0], canvas[1])], fill=_colour(rng, 20, 220))
         tree = _colour(rng, 0, 180)
-        for x in rng.randint(0, CANVAS[0], rng.randint(10, 40)).tolist():
+        for x in rng.randint(0, canvas[0], rng.randint(10, 40)).tolist():
             foot, height = ridge[x] + rng.uniform(0, 40), rng.uniform(10, 36)
             draw.polygon([(x - height / 4, foot), (x, foot - height), (x + height / 4, foot)], fill=tree)
     return _grain(image, rng)
 
 
-def mosaic(rng: RandomState) -> Image.Image:
+def mosaic(rng: RandomState, canvas: Size) -> Image.Image:
     """Draw tiles of flat colours, each the cells nearest to a random point, some of them striped."""
-    y, x = np.mgrid[:CANVAS[1], :CANVAS[0]]
-    points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * CANVAS
-    tile = np.argmin([(x - px) ** 2 + (y - py) ** 2 for px, py in points], axis=0)
+    y, x = np.mgrid[:canvas[1], :canvas[0]]
+    points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * canvas
+    tile, nearest = np.zeros(x.shape, int), np.full(x.shape, np.inf)
+    for i, (px, py) in enumerate(points):
+        distance = (x - px) ** 2 + (y - py) ** 2
+        tile[distance < nearest] = i
+        nearest = np.minimum(nearest, distance)
     colours = np.array([[_colour(rng) for _ in points] for _ in range(2)])
     angle, pitch = rng.uniform(0, math.pi, len(points))[tile], rng.uniform(6, 30, len(points))[tile]
     stripe = (np.floor((x * np.cos(angle) + y * np.sin(angle)) / pitch) % 2).astype(int)
@@ -202,16 +210,17 @@ DISTORTIONS: dict[str, Callable[[Image.Image, float, RandomState], Image.Image]]
 
 def scenes(drawings: int = DRAWINGS) -> list[tuple[str, str, Scene]]:
     """List (name, kind, function that makes the scene): every photograph, then `drawings` scenes of each drawn kind."""
-    listed = [(name.partition('.')[0], 'photograph', lambda _, name=name: photograph(name)) for name in PHOTOGRAPHS]
+    listed = [(name.partition('.')[0], 'photograph', lambda rng, canvas, name=name: photograph(name))
+              for name in PHOTOGRAPHS]
     return listed + [(f'{kind}{i}', kind, draw) for kind, draw in DRAWN.items() for i in range(drawings)]
 
 
-def crop(scene: Image.Image, rng: RandomState) -> Image.Image:
-    """Cut a random part of the right shape out of a scene, at least .6 of what fits, mirror it or not; SIZE."""
-    scale = rng.uniform(.6, 1) * min(scene.width / SIZE[0], scene.height / SIZE[1])
-    width, height = SIZE[0] * scale, SIZE[1] * scale
+def crop(scene: Image.Image, rng: RandomState, size: Size = SIZE) -> Image.Image:
+    """Cut a random part out of a scene, at least .6 of the largest one, bring it to `size` (w, h), mirror it or not."""
+    scale = rng.uniform(.6, 1) * min(scene.width / size[0], scene.height / size[1])
+    width, height = size[0] * scale, size[1] * scale
     left, top = rng.uniform(0, 1, 2) * (scene.width - width, scene.height - height)
-    part = scene.resize(SIZE, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+    part = scene.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.uniform() < .5 else part
 
 
@@ -229,47 +238,54 @@ def rate(score: float, rng: RandomState) -> tuple[float, float]:
     return float(marks.mean()), float(marks.std(ddof=1))
 
 
-def split_runs(kinds: list[str], runs: int = RUNS) -> np.ndarray:
-    """Permute the contents `runs` times, such that any stretch of a permutation has its share of every kind.
+def order_of_contents(kinds: list[str]) -> np.ndarray:
+    """Permute contents such that any stretch of the permutation has its share of every kind.
 
     Args:
         kinds: The kind of each of R contents.
-        runs: How many permutations.
 
     Returns:
-        (R, runs) integers, each column a permutation of the reference ids 1..R.
+        (R,) integers, a permutation of the contents 1..R.
     """
-    columns = []
-    for run in range(runs):
-        rng = RandomState([SEED, run])
-        place = np.empty(len(kinds))
-        for kind in dict.fromkeys(kinds):
-            members = np.flatnonzero(np.array(kinds) == kind)
-            place[members] = (rng.permutation(len(members)) + rng.uniform()) / len(members)
-        columns.append(np.argsort(place, kind='stable') + 1)
-    return np.stack(columns, axis=1)
+    rng = RandomState([SEED, 0])
+    place = np.empty(len(kinds))
+    for kind in dict.fromkeys(kinds):
+        members = np.flatnonzero(np.array(kinds) == kind)
+        place[members] = (rng.permutation(len(members)) + rng.uniform()) / len(members)
+    return np.argsort(place, kind='stable') + 1
 
 
-def degraded_crops(ref: int, draw: Scene, per_scene: int) -> Iterator[tuple[str, float, ImagePair, float, float]]:
+def parts_of(ref_ids: Sequence[int], order: np.ndarray) -> np.ndarray:
+    """Return the part of each image, (N,) of PARTS: the contents in `order` are split by RATIOS."""
+    part = np.empty(len(ref_ids), object)
+    for name, rows in by_ratio(np.array(ref_ids), order, *RATIOS).items():
+        part[rows] = name
+    return part
+
+
+def degraded_crops(ref: int, draw: Scene, per_scene: int,
+                   size: Size) -> Iterator[tuple[str, float, ImagePair, float, float]]:
     """Yield (distortion, strength, (reference, image), mos, std) of content `ref`, a pristine image first."""
     rng = RandomState([SEED, 0, ref])
-    scene = draw(rng)
+    scene = draw(rng, (max(CANVAS[0], 2 * size[0]), max(CANVAS[1], 2 * size[1])))
     kinds = ['pristine', *np.resize(rng.permutation(list(DISTORTIONS)), per_scene - 1).tolist()]
     strengths = [0., *((rng.permutation(per_scene - 1) + rng.uniform(size=per_scene - 1)) / (per_scene - 1)).tolist()]
     for i, (kind, strength) in enumerate(zip(kinds, strengths, strict=True)):
         rng = RandomState([SEED, 1, ref, i])
-        pristine = crop(scene, rng)
+        pristine = crop(scene, rng, size)
         image = DISTORTIONS[kind](pristine, strength, rng) if kind in DISTORTIONS else pristine
         yield kind, strength, (pristine, image), *rate(true_score(pristine, image, strength), rng)
 
 
-def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawings: int = DRAWINGS) -> Path:
-    """Write the demo data set: images and references, and last of all demoinfo.mat, which makes it complete.
+def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawings: int = DRAWINGS,
+              size: Size = SIZE) -> Path:
+    """Write the demo data set: images and references, and last of all demo.csv, which makes it complete.
 
     Args:
         out_dir: The folder; an older demo data set in it is written over.
         per_scene: Images of each scene, at least 2.
         drawings: Scenes of each drawn kind.
+        size: Width and height of the images.
 
     Returns:
         The path of the info file.
@@ -280,31 +296,32 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
     if not features.check('jpg_2000'):
         raise UserError('this Pillow lacks JPEG 2000; expected one built with OpenJPEG, as the wheels on PyPI are')
     out_dir = Path(out_dir)
-    info_path = out_dir / 'demoinfo.mat'
+    info_path = out_dir / INFO
     _remove(info_path)
     listed = scenes(drawings)
     names, mos, std, ref_ids = [], [], [], []
-    with tqdm(total=len(listed) * per_scene, desc='making the demo data set', unit='image') as bar:
+    with tqdm(total=len(listed) * per_scene, desc=f'Drawing the demo data set in {out_dir}', unit='image',
+              leave=False, disable=None) as bar:
         for ref, (scene, _, draw) in enumerate(listed, start=1):
-            for i, (kind, strength, pair, *marks) in enumerate(degraded_crops(ref, draw, per_scene)):
+            for i, (kind, strength, pair, *marks) in enumerate(degraded_crops(ref, draw, per_scene, size)):
                 names.append(f'{scene}-{i:02d}-{kind}-{round(100 * strength):03d}.png')
                 for folder, image in zip(('references', 'images'), pair, strict=True):
                     with replacing(out_dir / folder / names[-1]) as temporary:
-                        image.save(temporary, format='PNG')
+                        image.save(temporary, format='PNG', compress_level=1)
                 mos.append(marks[0])
                 std.append(marks[1])
                 ref_ids.append(ref)
                 bar.update()
-    write_info(info_path, names, mos, std, ref_ids, split_runs([kind for _, kind, _ in listed]),
-               references=names)
+    order = order_of_contents([kind for _, kind, _ in listed])
+    write_info(info_path, names, mos, std, ref_ids, np.empty((len(listed), 0), int), references=names,
+               part=parts_of(ref_ids, order))
     return info_path
 
 
 def write_tables(info_path: Path) -> None:
-    """Write train.csv, of the scenes of the first run's train and val parts, and test.csv, of the others'."""
+    """Write train.csv, of the scenes of the train and val parts, and test.csv, of the others'."""
     info = read_info(info_path)
-    test = split(info, 0, .6, .8)['test']
-    for name, rows in (('train', np.setdiff1d(np.arange(len(info.names)), test)), ('test', test)):
+    for name, rows in (('train', np.flatnonzero(info.part != 'test')), ('test', np.flatnonzero(info.part == 'test'))):
         chosen = [info.names[i] for i in rows]
         write_info(info_path.with_name(f'{name}.csv'), chosen, info.mos[rows], info.std[rows], info.ref_ids[rows],
                    np.empty((0, 0), int))
@@ -312,16 +329,19 @@ def write_tables(info_path: Path) -> None:
 
 def _remove(path: Path) -> None:
     try:
-        Path(os.path.realpath(path)).unlink(missing_ok=True)  # a link stays, and what it leads to is written anew
+        Path(os.path.realpath(path)).unlink(missing_ok=True)  # a link stays, and its target is written again
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror or error}') from error
 
 
 def summary(info_path: Path) -> str:
-    """Describe a demo data set: the images, contents and scores of each part of its first run."""
+    """Describe a demo data set: the images, contents and scores of each part."""
     info = read_info(info_path)
-    lines = [f'{info_path.parent}: {len(info.names)} images of {len(info.index)} contents, {SIZE[0]}x{SIZE[1]}']
-    for part, rows in split(info, 0, .6, .8).items():
+    with opened(info_path.parent / 'images' / info.names[0]) as image:
+        width, height = image.size
+    lines = [f'{info_path}: {len(info.names)} images of {len(set(info.ref_ids))} contents, {width}x{height}']
+    for part in PARTS:
+        rows = np.flatnonzero(info.part == part)
         mos, contents = info.mos[rows], len(set(info.ref_ids[rows]))
         lines.append(f'{part:>6}: {len(rows)} images of {contents} contents, MOS {mos.min():.1f} to {mos.max():.1f}')
     return '\n'.join(lines)
@@ -332,6 +352,8 @@ def drawn(add: Add) -> None:
     add('--out', type=Path, default=OUT_DIR, metavar='DIR', help='where to write the data set')
     add('--drawings', type=number(int, 1, 10 ** 4), default=DRAWINGS,
         help='scenes of each drawn kind, beside the photographs')
+    add('--size', type=number(int, 32, 4096), nargs=2, default=list(SIZE), metavar=('W', 'H'),
+        help='width and height of the images')
     add('--tables', action='store_true', help='write train.csv and test.csv too, info files of different scenes')
 
 
@@ -342,7 +364,7 @@ MAKE_DEMO = Command(__doc__, [drawn])
 def main(argv: list[str] | None = None) -> None:
     """Parse the options, draw the data set and describe it."""
     args = MAKE_DEMO.parse(argv)
-    info_path = make_demo(args.out, drawings=args.drawings)
+    info_path = make_demo(args.out, drawings=args.drawings, size=tuple(args.size))
     if args.tables:
         write_tables(info_path)
     print(summary(info_path))

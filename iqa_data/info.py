@@ -93,7 +93,7 @@ DATASETS = {
                            'download the photographs of the 2023 Samsung AI Challenge (image quality) and link the '
                            'folder, which has train.csv and train/: ln -s FOLDER Samsung-2023; '
                            'python data/make_info.py samsung --source Samsung-2023 writes the info file'),
-    'demo': Source('./data/demo/images', './data/demo/demoinfo.mat', 'python data/make_demo.py',
+    'demo': Source('./data/demo/images', './data/demo/demo.csv', 'python data/make_demo.py',
                    ref_dir='./data/demo/references'),
 }
 

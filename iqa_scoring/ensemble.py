@@ -11,6 +11,7 @@ from pathlib import Path
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import iqa_runtime  # noqa: F401 (it names missing packages)
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

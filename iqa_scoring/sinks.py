@@ -183,7 +183,7 @@ class Picture(Sink):
 def sentence(row: dict, scale: Scale) -> str:
     """Return the text that describes a single image."""
     percentile = '-' if row['percentile'] is None else f'{row["percentile"]:.1f}'
-    lines = [f'The image quality score is {row["score"]}',
+    lines = [f'{row["name"]}: image quality score {row["score"]:.4g}',
              f'Raw output {row["raw"]:.4f}; percentile {percentile}. {scale}']
     if row['spread'] is not None:
         lines.append(f'The scores of its crops have a standard deviation of {row["spread"]:.4g}')

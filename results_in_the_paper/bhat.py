@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
-
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import iqa_runtime  # noqa: F401 (it names missing packages)
+
+import numpy as np
+from matplotlib.figure import Figure
 
 from iqa_results import figures
 from iqa_results.charts import BLUE, VERMILION

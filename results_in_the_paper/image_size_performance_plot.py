@@ -3,10 +3,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import iqa_runtime  # noqa: F401 (it names missing packages)
+
+from matplotlib.figure import Figure
 
 from iqa_results import figures
 from iqa_results.curves import Curve

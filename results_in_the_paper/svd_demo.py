@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from iqa_data.demo import OUT_DIR, make_demo
+from iqa_data.demo import INFO, OUT_DIR, make_demo
 from iqa_data.info import Info, read_info
 from iqa_results import figures
 from iqa_results.table_formats import render
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     """Train the missing networks, draw, and print the table."""
     args = SVD_DEMO.parse(argv)
     further = words_of({name: args.values[name] for name in args.given if name != 'out_dir'})
-    info_file = OUT_DIR / 'demoinfo.mat'
+    info_file = OUT_DIR / INFO
     write_tables(read_info(info_file if info_file.exists() else make_demo()), TABLES)
     pretrained, source = trained('source', ['-arch', 'cnniqa', '-e', '60', '--milestones', '40', '-bs', '32', '-lr',
                                             '1e-3', *further])

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import iqa_runtime  # noqa: F401 (it names missing packages)
+
+import numpy as np
 
 from iqa_results.read import metrics_of
 from iqa_results.table_formats import render

@@ -1,6 +1,7 @@
 """--help of every script: short, in groups that can be taken in, each default once."""
 import re
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -94,3 +95,19 @@ def test_scoring_lists_no_option_of_training(monkeypatch, capsys):
 
 def test_a_group_that_is_not_there_names_the_nearest(fails):
     assert 'did you mean training?' in fails(TRAIN.parse, '--help', 'trainning')
+
+
+@pytest.mark.parametrize('module', SCRIPTS)
+def test_a_script_without_its_packages_names_them_and_both_ways_out(module):
+    script = ROOT / f'{module.replace(".", "/")}.py'
+    found = subprocess.run([sys.executable, '-S', script], capture_output=True, text=True)  # -S: no site-packages
+    assert found.returncode == 2
+    assert found.stderr.count('\n') == 1
+    assert 'lacks the packages torch, ' in found.stderr
+    assert 'source .venv/bin/activate' in found.stderr
+    assert f'pip install -r {ROOT / "requirements.txt"}' in found.stderr
+
+
+def test_a_library_without_packages_is_no_end_of_the_program():
+    found = subprocess.run([sys.executable, '-S', '-c', 'import iqa_runtime'], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, '')

@@ -102,7 +102,7 @@ def scores_in(path: str) -> dict[str, float]:
 def test_one_pair_is_scored_and_drawn(pairs, capsys):
     score = test_demo.main(['--img', 'images/c1_2.png', '--ref', 'references/c1.png', '--picture', 'out/p.png', *pairs])
     assert score == load('tiny.pth').score('images/c1_2.png', 'references/c1.png')
-    assert f'The image quality score is {score}' in capsys.readouterr().out
+    assert f'image quality score {score:.4g}' in capsys.readouterr().out
     picture = np.asarray(Image.open('out/p.png'))
     assert picture.shape[1] > 1.5 * picture.shape[0]  # two panels
     assert picture.std() > 10

@@ -237,7 +237,7 @@ def test_the_losses_alone_in_another_project(tmp_path):
 def test_one_image(scored, capsys):
     score = test_demo.main(['--img', 'images/00.png', *scored])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f'The image quality score is {score}'
+    assert lines[0] == f'images/00.png: image quality score {score:.4g}'
     assert score == pytest.approx(PHOTO_SCORE, abs=1e-3)
     assert 'percentile 62.3. MOS of the training images: 20 to 80, higher is better' in lines[1]
     assert len(lines) == 2
