@@ -18,8 +18,15 @@ MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --i
 .PHONY: demo figure1-demo svd-demo asna-demo maniqa-demo test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
-	$(BIN)/python main.py $(DEMO)
-	$(BIN)/python test_demo.py --img data/demo/images/$(PHOTO) $(DEMO)
+	$(BIN)/python main.py --name demo --resume auto $(DEMO)
+	$(BIN)/python test_demo.py --img data/demo/images/$(PHOTO) --trained_model_file demo
+	@echo "Its MOS in data/demo/demo.csv: $$(grep '^$(PHOTO),' data/demo/demo.csv | cut -d, -f2)"
+	@echo
+	@echo 'Next:'
+	@echo "  open $$(ls -d runs/demo-????????)/summary.html: learning curves, scores over MOS"
+	@echo '  source .venv/bin/activate'
+	@echo '  python test_demo.py --trained_model_file demo --img YOUR_PHOTO.jpg --map results/maps'
+	@echo '  read docs/data.md: train on images that you rated'
 
 data/demo/demo.csv: | $(VENV)/.installed
 	$(BIN)/python data/make_demo.py

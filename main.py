@@ -26,14 +26,14 @@ from iqa_training.card import models_table
 from iqa_training.evaluation import Evaluation, Performances, mean_over_sets
 from iqa_training.features import OnFeatures, check_frozen, with_features
 from iqa_training.labels import check_labels, fit_distribution
-from iqa_training.naming import RunFiles, inputs_of, runs_of_other_epochs
+from iqa_training.naming import RunFiles, inputs_of, named_checkpoint, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.ridge import create_ridge_trainer, one_batch
 from iqa_training.run import Run, RunPlan
 from iqa_training.schedules import build_schedule
-from iqa_training.state import find_state, remove_unfinished
+from iqa_training.state import find_state, refuse_finished, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
 from iqa_training.updates import averaged
 from iqa_training.writer import About, RunParts, RunWriter
@@ -80,6 +80,8 @@ def run(args: Options) -> Performance | Performances | None:
     if args.evaluate:
         return test(args, part='test')
     if args.summary:
+        if args.trained_model_file:
+            args = args.having(trained_model_file=str(named_checkpoint(args.trained_model_file, args.checkpoint_dir)))
         print(*summarise(args), sep='\n')
         return None
     keep_freed_memory(device_of(args.device))
@@ -99,6 +101,8 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     if is_main():
         remove_unfinished(files.checkpoint)
     state = find_state(files.checkpoint, args.resume, args) if args.resume else None
+    if not (args.resume or args.again):
+        refuse_finished(files.checkpoint)
     if args.resume == 'auto' and state is None:
         for name, epochs in runs_of_other_epochs(args).items():
             print(f'{name}, the run with these options and --epochs {epochs}, is not resumed: a run of another '

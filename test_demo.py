@@ -34,7 +34,7 @@ from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Si
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import Tables
 from iqa_training.card import about, write_card
-from iqa_training.naming import card_file, find_checkpoints
+from iqa_training.naming import card_file, find_checkpoints, named_checkpoint
 from IQAperformance import CRITERIA
 
 PATIENCE = timedelta(days=1)  # how long processes that share a list wait for the slowest of them
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> float | int | None:
     """
     args = SCORE.parse(argv)
     if args.about:
-        print(about(args.about), end='')
+        print(about(named_checkpoint(args.about, args.checkpoint_dir)), end='')
         return None
     files = find_checkpoints(args)
     check_outputs(outputs_of(args, files[0]), {'--trained_model_file': files, '--calibrate': args.calibrate})

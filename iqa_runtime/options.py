@@ -20,6 +20,7 @@ from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, wor
 from iqa_runtime.variants import Variants
 
 Add = Callable[..., None]  # called as argparse's add_argument
+LATEST = 'latest'  # names the newest checkpoint of a folder
 
 
 # Options, groups and commands
@@ -367,16 +368,18 @@ def _places(add: Add) -> None:
     add('--result_dir', metavar='DIR', default='results', help='folder of the per-image predictions and metrics')
 
 
+CHECKPOINT = (f'a checkpoint: its file, the name of its run, the first letters of its digest, or {LATEST} (default: '
+              'the checkpoint that main.py wrote with the same options)')
+
+
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine(add) -> None:
     _places(add)
-    add('-modelfile', '--trained_model_file', metavar='FILE',
-        help='a checkpoint (default: the checkpoint that main.py wrote with the same options)')
+    add('-modelfile', '--trained_model_file', metavar='FILE', help=CHECKPOINT)
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine_of_several(add) -> None:
     _places(add)
     add('-modelfile', '--trained_model_file', nargs='+', metavar='FILE',
-        help='a checkpoint (default: the checkpoint that main.py wrote with the same options), or several, whose '
-             'scores are averaged')
+        help=f'{CHECKPOINT}; or several, whose scores are averaged')

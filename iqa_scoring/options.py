@@ -81,7 +81,12 @@ def views(add) -> None:
 
 
 def check_output(args: Options) -> None:
-    """Raise UserError if the form of a challenge is asked for without --csv or with --resume."""
+    """Refuse tables that would be lost, and the form of a challenge without --csv or with --resume."""
+    if {'resume', 'overwrite'} <= args.given:
+        raise UserError('--resume continues tables, and --overwrite replaces them: give one')
+    for name, path in (('csv', args.csv), ('json', args.json)):
+        if path and os.path.isfile(path) and os.path.getsize(path) and not (args.resume or args.overwrite):
+            raise UserError(f'--{name} {path} exists: --resume scores what it lacks, and --overwrite replaces it')
     if args.columns != 'full' and (args.resume or not args.csv):
         raise UserError(f'--columns {args.columns} needs --csv, and --resume cannot continue the table')
 
@@ -96,6 +101,7 @@ def output(add) -> None:
         help="form of the finished --csv: full; ntire: that challenge's output.txt, lines FILE,SCORE in its order; "
              "challenge: the 2023 Samsung AI Challenge's, img_name,mos,comments, scores clipped to 0..10")
     add('--resume', action='store_true', help='score only what --csv, --json or --parquet lack')
+    add('--overwrite', action='store_true', help='replace the files of --csv and --json if they exist')
     add('--sort', action='store_true', help='sort the scores, best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
     add('--picture', metavar='FILE', help='draw a single image, its reference and its score, as PNG')

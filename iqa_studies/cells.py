@@ -77,7 +77,7 @@ class Cell:
         finished = is_finished(self.training.checkpoint)
         commands = [step.command() for step in tests]
         if lacks or not finished:  # what was not recorded is trained again
-            how = ['--resume', 'auto'] if not finished else [] if unrecorded else ['--evaluate']
+            how = ['--resume', 'auto'] if not finished else ['--again'] if unrecorded else ['--evaluate']
             commands.insert(0, [*self.training.command(), *self.flags, *how])
         lock = Path(f'{self.training.checkpoint}.lock')  # a study that was killed may have left a run that ends soon
         return Job(commands, self.output, lock if self.output else None)

@@ -49,7 +49,8 @@ MOST_RUNS = 10_000
 TOLERANCE = .003  # three runs of one setting by the authors of Norm-in-Norm differ by this much SROCC
 PLACES = ('dataset', 'data_weights', 'data_info', 'im_dir', 'ref_dir')  # of a data set, or of several at once
 SHARES = ('train_ratio', 'train_and_val_ratio', 'split_seed')  # of all splits: in `options` alone
-CHOSEN = {'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'resume', 'evaluate', 'list_models'}
+CHOSEN = {'checkpoint_dir', 'result_dir', 'log_dir', 'trained_model_file', 'name', 'resume', 'again', 'evaluate',
+          'list_models'}
 FREE = (OF_RECIPES | TRAIN.names(of_data.places, machine, recording) | {'recipe'}) - {*PLACES, *CHOSEN}
 OF_THE_SPLIT = TRAIN.names(of_data.split)
 KEEP = {'curves': '--test_during_training', 'bhat': '--log_bhat'}

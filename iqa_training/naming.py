@@ -9,7 +9,8 @@ from pathlib import Path
 from iqa_data.info import dataset_name, named_source, names_of, sets_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
-from iqa_runtime.options import Options, shown
+from iqa_runtime.names import nearest
+from iqa_runtime.options import LATEST, Options, shown
 from iqa_runtime.recipes import options_of_run
 
 # files of a log, besides TensorBoard's event files
@@ -30,8 +31,10 @@ SHORT = {'resize': 'resize', 'optimizer': '', 'learning_rate': 'lr', 'batch_size
 def run_name(args: Options) -> str:
     """Return the name of a run's files: its main options, those that differ from the defaults, and a digest.
 
-    Options that would make the name longer than LONGEST are left out.
+    Options that would make the name longer than LONGEST are left out. --name stands for all but the digest.
     """
+    if args.values.get('name'):
+        return f'{args.name}-{digest_of(args)}'
     changed = args.changed()
     head = '-'.join(_file_name(word)[:40] for word in (args.architecture, args.loss_type, dataset_name(args.dataset)))
     for name in sorted(changed, key=lambda name: list(SHORT).index(name) if name in SHORT else len(SHORT)):
@@ -186,7 +189,31 @@ def find_checkpoints(args: Options, trained_on: str | None = None) -> list[Path]
     if not args.trained_model_file:
         return [find_checkpoint(args, trained_on)]
     named = args.trained_model_file
-    return [Path(named)] if isinstance(named, str) else [Path(file) for file in named]
+    return [named_checkpoint(one, args.checkpoint_dir) for one in ([named] if isinstance(named, str) else named)]
+
+
+def named_checkpoint(named: str, folder: str | Path) -> Path:
+    """Return the checkpoint that a user names: its file, its run, the first letters of its digest, or `latest`.
+
+    Runs are looked up among the checkpoints in `folder`. Raises UserError that lists them if none or several match.
+    """
+    if Path(named).exists():
+        return Path(named)
+    found = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, named)]
+    if len(called) == 1:
+        return called[0]
+    there = ', '.join(path.name for path in (called or found)[:5]) or 'none'
+    if called:
+        raise UserError(f'{named}: {len(called)} checkpoints are called so: {there}')
+    raise UserError(f'{named}: no such file{nearest(named)}; checkpoints in {folder}: {there}')
+
+
+def _is_called(stem: str, named: str) -> bool:
+    """Return whether a name is that of a run's file, without its digest too, or at least 3 letters of the digest."""
+    own = re.fullmatch(r'(.+)-([0-9a-f]{8})', stem)
+    return stem == named or (own is not None and (own[1] == named or (
+        len(named) >= 3 and own[2].startswith(named))))
 
 
 def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
@@ -196,7 +223,7 @@ def find_checkpoint(args: Options, trained_on: str | None = None) -> Path:
     other one is printed. Raises UserError if there is none.
     """
     if args.trained_model_file:
-        return Path(args.trained_model_file)
+        return named_checkpoint(args.trained_model_file, args.checkpoint_dir)
     datasets = [trained_on] if trained_on else dict.fromkeys((args.dataset, 'KonIQ-10k'))
     paths = {name: checkpoint_file(on_dataset(args, name)) for name in datasets}
     found = [name for name, path in paths.items() if path.exists()]

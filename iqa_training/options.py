@@ -1,5 +1,6 @@
 """Options of the network, its loss, its training, and what a training run records."""
-from argparse import BooleanOptionalAction
+import re
+from argparse import ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ from iqa_losses import LOSSES, chosen
 from iqa_networks import HEADS, NETWORKS
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, look_up, named, number, positive, seed, weight, whole
-from iqa_runtime.options import Command, Options, group, machine, options_of
+from iqa_runtime.options import LATEST, Command, Options, group, machine, options_of
 from iqa_training import OPTIMIZERS, SCHEDULES
 
 PROBES = ('ridge',)
@@ -225,12 +226,25 @@ schedules = options_of('schedules', 'options that some schedules take', SCHEDULE
 optimizers = options_of('optimizers', 'options that some optimizers take', OPTIMIZERS)
 
 
+def name_of_run(text: str) -> str:
+    """Return a name for the files of a run: an argparse type."""
+    if not re.fullmatch(r'\w[\w.+=-]{0,99}', text, re.ASCII) or text == LATEST:
+        raise ArgumentTypeError(f'{text!r}: expected up to 100 letters, digits and _ . + = -, the first a letter, a '
+                                f'digit or _, and not {LATEST!r}')
+    return text
+
+
 def check_recording(args: Options) -> None:
-    """Check the loggers and the name of --log_dir, and that --summary and --evaluate are not given together."""
+    """Check the loggers and the name of --log_dir, and refuse options that contradict each other."""
     from iqa_training.loggers import check_loggers
     check_loggers(args.logger)
     if args.summary and args.evaluate:
         raise UserError('--summary and --evaluate cannot be combined: give one')
+    if {'again', 'resume'} <= args.given:
+        raise UserError('--again trains from the beginning, and --resume from a state: give one')
+    if args.name and args.trained_model_file:
+        raise UserError(f'--name {args.name} and --trained_model_file {args.trained_model_file} both name the '
+                        'checkpoint: give one')
     try:
         args.log_dir.encode()
     except UnicodeEncodeError:
@@ -239,6 +253,8 @@ def check_recording(args: Options) -> None:
 
 @group('recording', 'recording, resuming and stopping', check=check_recording)
 def recording(add) -> None:
+    add('--name', type=name_of_run, metavar='NAME',
+        help="name of the run's files, before the digest of its options (default: its main options)")
     add('-logd', '--log_dir', metavar='DIR', default='runs', help="folder of the runs' logs")
     add('--logger', nargs='+', type=choice('iqa_training.loggers:LOGGERS', 'logger'), metavar='NAME',
         default=['tensorboard'], help='where scalars are logged: tensorboard, csv, wandb, mlflow')
@@ -247,6 +263,7 @@ def recording(add) -> None:
     add('--log_bhat', action='store_true', help='record the norm of the centred predictions')
     add('--resume', metavar='{auto,PATH}',
         help='resume from a state file, or with auto from the last state of the run with these options, if any')
+    add('--again', action='store_true', help='train even if a finished run with these options is there')
     add('--keep', type=count, default=1, help='number of latest states to keep')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
     add('--summary', action=BooleanOptionalAction,

@@ -88,6 +88,13 @@ def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
     return {'path': str(path), **state}
 
 
+def refuse_finished(checkpoint: Path) -> None:
+    """Raise UserError if a checkpoint is that of a finished run, which a new run would replace."""
+    if checkpoint.exists() and load_checkpoint(checkpoint).get('finished'):
+        raise UserError(f'{checkpoint} is a finished run: --evaluate tests it, --resume auto leaves it as it is, and '
+                        '--again trains it again')
+
+
 def _check_options(path: str | Path, stored: Mapping, options: Options) -> None:
     """Raise UserError that lists the training options that differ from those stored in the file."""
     own, defaults = options.of_training(), options.command.defaults

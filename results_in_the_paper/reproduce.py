@@ -32,7 +32,7 @@ GROUPS = {'figure5': FIGURE5, 'bhat': ('figureA',), 'all': ALL}
 SYSTEMS = ('svd_cnniqa', 'asna', 'maniqa_ensemble')  # with papers of their own
 TARGETS = (*ALL, 'image_size', *SYSTEMS)  # each the study of that name in this folder
 OWN = ('targets', 'jobs', 'dry_run', 'out_dir', 'splits', 'models', 'sizes', 'held_out', 'predict')
-REFUSED = ('evaluate', 'list_models', 'resume', 'trained_model_file')  # of each run, and chosen here
+REFUSED = ('again', 'evaluate', 'list_models', 'name', 'resume', 'trained_model_file')  # of each run, and chosen here
 
 
 def expand(names: Iterable[str]) -> list[str]:

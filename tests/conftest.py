@@ -13,6 +13,7 @@ from PIL import Image
 from scored import save_photos, saved
 
 from iqa_data.info import write_info
+from iqa_scoring.options import SCORE
 from iqa_training.options import TRAIN
 
 ROOT = Path(__file__).parent.parent
@@ -41,9 +42,11 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_summary(monkeypatch) -> None:
-    """Let runs write no summary: hundreds are trained here, and it takes longer than such a run."""
+def other_defaults(monkeypatch) -> None:
+    """Let runs write no summary, which takes longer than such a run, and replace the files of those before them."""
     monkeypatch.setitem(TRAIN.defaults, 'summary', False)
+    monkeypatch.setitem(TRAIN.defaults, 'again', True)
+    monkeypatch.setitem(SCORE.defaults, 'overwrite', True)
 
 
 def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:
