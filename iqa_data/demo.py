@@ -241,11 +241,7 @@ def rate(score: float, rng: RandomState) -> tuple[float, float]:
 def order_of_contents(kinds: list[str]) -> np.ndarray:
     """Permute contents such that any stretch of the permutation has its share of every kind.
 
-    Args:
-        kinds: The kind of each of R contents.
-
-    Returns:
-        (R,) integers, a permutation of the contents 1..R.
+    `kinds` are those of R contents; returns a permutation of 1..R.
     """
     rng = RandomState([SEED, 0])
     place = np.empty(len(kinds))
@@ -282,16 +278,13 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
     """Write the demo data set: images and references, and last of all demo.csv, which makes it complete.
 
     Args:
-        out_dir: The folder; an older demo data set in it is written over.
-        per_scene: Images of each scene, at least 2.
-        drawings: Scenes of each drawn kind.
-        size: Width and height of the images.
+        out_dir: the folder; an older demo data set in it is replaced.
+        per_scene: images of each scene, at least 2.
+        drawings: scenes of each drawn kind.
+        size: width and height of the images.
 
-    Returns:
-        The path of the info file.
-
-    Raises:
-        UserError: A file cannot be written, or scikit-image's photographs or Pillow's JPEG 2000 codec are missing.
+    Returns the path of the info file. Raises UserError if a file cannot be written, or scikit-image's photographs or
+    Pillow's JPEG 2000 codec are missing.
     """
     if not features.check('jpg_2000'):
         raise UserError('this Pillow lacks JPEG 2000; expected one built with OpenJPEG, as the wheels on PyPI are')
@@ -307,7 +300,7 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
                 names.append(f'{scene}-{i:02d}-{kind}-{round(100 * strength):03d}.png')
                 for folder, image in zip(('references', 'images'), pair, strict=True):
                     with replacing(out_dir / folder / names[-1]) as temporary:
-                        image.save(temporary, format='PNG', compress_level=1)
+                        image.save(temporary, format='PNG')
                 mos.append(marks[0])
                 std.append(marks[1])
                 ref_ids.append(ref)

@@ -34,7 +34,7 @@ def run_name(args: Options) -> str:
     Options that would make the name longer than LONGEST are left out. --name stands for all but the digest.
     """
     if args.values.get('name'):
-        return f'{args.name}-{digest_of(args)}'
+        return f'{args.name}-{run_digest(args)}'
     changed = args.changed()
     head = '-'.join(_file_name(word)[:40] for word in (args.architecture, args.loss_type, dataset_name(args.dataset)))
     for name in sorted(changed, key=lambda name: list(SHORT).index(name) if name in SHORT else len(SHORT)):
@@ -200,7 +200,7 @@ def named_checkpoint(named: str, folder: str | Path) -> Path:
     if Path(named).exists():
         return Path(named)
     found = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
-    called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, named)]
+    called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, named.removesuffix('.pth'))]
     if len(called) == 1:
         return called[0]
     there = ', '.join(path.name for path in (called or found)[:5]) or 'none'
