@@ -1,44 +1,33 @@
 """Data sets of images with mean opinion scores (MOS), and their loaders."""
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from iqa_data import AUGMENTATIONS, PAPERS
 from iqa_data.augmentation import Augmentation, FixedAugmentation
-from iqa_data.cache import for_each_image, in_memory, on_disk
 from iqa_data.contents import Contents, check_apart
-from iqa_data.crops import Crops, crops_of
-from iqa_data.images import ImageError, opened
-from iqa_data.info import (
-    DATASETS,
-    Info,
-    Source,
-    dataset_name,
-    find_dataset,
-    named_source,
-    read_info,
-    require,
-    sets_of,
-)
-from iqa_data.samplers import Mixed, ProcessShare, SameSize, Shuffled, shares_of
-from iqa_data.several import Together
-from iqa_data.splits import SPLITS, SplitPlan, choose, names_in_parts
-from iqa_data.target import Target, target_of
+from iqa_data.crops import crops_of
+from iqa_data.datasets import DATASETS, Source, dataset_name, named_source, require, sets_of
+from iqa_data.images import ImageError
+from iqa_data.info import Info, find_dataset, read_info
+from iqa_data.loaders import Data, Loading
+from iqa_data.references import check_pairs, references_of, stay_inside
+from iqa_data.several import SeveralData, turned
+from iqa_data.splits import SPLITS, SplitPlan, choose
+from iqa_data.target import target_of
 from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_runtime.distributed import device_of
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.files import Paths, check_outputs, same_file
+from iqa_runtime.files import Paths, check_outputs
 from iqa_runtime.labels import Labels
-from iqa_runtime.names import PARTS, nearest
 from iqa_runtime.options import Options
 
 
@@ -107,213 +96,6 @@ class IQADataset(Dataset):
         fixed = isinstance(self.augment, FixedAugmentation)
         changed = self.augment(self.paths[i][-1].name, variant, *images) if fixed else self.augment(*images)
         return [np.asarray(image) for image in changed]
-
-
-def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[int, int]]:
-    """Decode every image once, on all cores; return the (h, w) of each after `preprocess`.
-
-    Raises UserError that names the first unreadable images with the reasons, and counts all of them.
-    """
-    def probe(path: Path) -> tuple[int, int]:
-        with opened(path) as image:
-            image.draft('L', (1, 1))  # JPEG only: every byte is read, at an eighth of the resolution
-            image.load()
-        return preprocess.size(path)
-    return for_each_image(paths, probe, 'Checking images')
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How images are loaded: batch size, workers, cache.
-
-    Attributes:
-        batch_size: images in a batch.
-        num_workers: processes that decode and augment images.
-        cache: where decoded images are kept: 'disk' (in `cache_dir`), 'ram' or 'none' (see iqa_data/cache.py).
-        cache_dir: folder of the cache on disk.
-        pin_memory: copy batches to pinned memory, for a GPU.
-        allow_outside: read images that the info file names outside their folder.
-    """
-
-    batch_size: int
-    num_workers: int = 0
-    cache: str = 'none'
-    cache_dir: str = 'cache'
-    pin_memory: bool = False
-    allow_outside: bool = False
-
-    def open(self, paths: Sequence[Path], preprocess: Preprocess) -> tuple[Callable[[Path], np.ndarray], list]:
-        """Decode every image once; return the function that reads an image, and the (h, w) of each."""
-        if self.cache == 'none':
-            return preprocess.array, check_images(paths, preprocess)
-        images = on_disk(paths, preprocess, self.cache_dir) if self.cache == 'disk' else in_memory(paths, preprocess)
-        return images, [images.size(path) for path in paths]
-
-
-@dataclass
-class Data:
-    """The parts of a data set that a run uses: {'train', 'val', 'test'} (or 'all') -> file names, data sets, sizes."""
-
-    name: str
-    names: dict[str, list[str]]
-    datasets: dict[str, IQADataset]
-    sizes: dict[str, list[tuple[int, int]]]
-    preprocess: Preprocess
-    loading: Loading
-    higher_is_better: bool = True
-    augment: Augmentation | None = None
-    target: Target = field(default_factory=Target)
-    train_crops: int = 1         # of a training image in an epoch
-    fixed: FixedAugmentation | None = None  # instead of other changes in each epoch
-    pooled: int = 0              # tensors of an item if items are pooled features, computed once; 0: images
-    crops: Crops | None = None   # that images are scored by; None: whole images
-    tested: str | None = 'test'  # the part that a run is tested on in the end
-
-    @property
-    def sets(self) -> tuple['Data', ...]:
-        """Return the data sets that are trained on at once: this one."""
-        return (self,)
-
-    def each(self, change: Callable[['Data'], 'Data']) -> 'Data':
-        """Return the data with a change of each data set."""
-        return change(self)
-
-    @property
-    def batch_size(self) -> int:
-        """Return the number of images in a batch, over all processes."""
-        return self.loading.batch_size
-
-    def loader(self, part: str) -> DataLoader:
-        """Return the batches of a part: shuffled and augmented for train, every image once for the other parts.
-
-        A batch is ((image, ...), (mos, std)): uint8 (N, 3, H, W), which Network.prepare takes, and (N, 1) each. A last
-        training batch of one image is dropped, since batch normalisation needs two.
-        """
-        part = pick(self.names, part, 'part')
-        return self.training_loader(fewest=2) if part == 'train' else self.evaluation_loader(part)
-
-    def training_loader(self, fewest: int = 1) -> DataLoader:
-        """Return shuffled batches; their orders depend on the current state of torch's global generator (see Shuffled).
-
-        A last batch of fewer than `fewest` images is dropped. Each of several processes gets its share of each batch.
-
-        Raises UserError if there are fewer than `fewest` images.
-        """
-        dataset = self.datasets['train'].repeated(self.train_crops)
-        dataset.augment = self.fixed or self.augment
-        if len(dataset) < fewest:
-            raise UserError(f'{self.name} has {len(dataset)} training image{"s" * (len(dataset) > 1)}, fewer than the '
-                            f'{fewest} that batch normalisation needs in a batch')
-        left = len(dataset) % self.batch_size
-        drop = 0 < left < fewest and len(dataset) > self.batch_size
-        if drop:
-            print(f'The last training batch of each epoch would be of {left} image{"s" * (left > 1)}: it is dropped '
-                  f'({len(dataset)} images, batch size {self.batch_size})')
-        if self.batch_size > len(dataset):
-            print(f'WARNING: --batch_size {self.batch_size} is larger than the training set of {len(dataset)}: an '
-                  'epoch is one batch')
-        order = Shuffled(len(dataset), self.fixed.variants if self.fixed else 1)
-        return self._loader(dataset, ProcessShare(BatchSampler(order, self.batch_size, drop)), order.generator)
-
-    def evaluation_loader(self, part: str) -> DataLoader:
-        """Return every image of a part once, without augmentation, in batches of one image size (see SameSize.order).
-
-        If training uses crops, a batch of whole images has at most as many pixels as a batch of crops, so that it fits
-        into memory.
-        """
-        cropped = self.augment and 'crop' in self.augment.parts
-        most = self.batch_size * self.augment.crop[0] * self.augment.crop[1] if cropped else None
-        return self._loader(self.datasets[part], SameSize(self.sizes[part], self.batch_size, most), torch.Generator())
-
-    def _loader(self, dataset: IQADataset, batches: Sampler, generator: torch.Generator) -> DataLoader:
-        """Return the loader of these batches; when it starts, it seeds its workers with a number from `generator`.
-
-        It fetches positions only; `dataset.batch`, its collate function, reads the images of a whole batch.
-        """
-        at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
-        workers = 0 if at_once else self.loading.num_workers
-        variants = self.fixed.variants if self.fixed else 1
-        return DataLoader(range(len(dataset) * variants), batch_sampler=batches, num_workers=workers,
-                          collate_fn=dataset.batch, pin_memory=self.loading.pin_memory, generator=generator)
-
-
-@dataclass
-class SeveralData(Data):
-    """Several data sets that are trained on at once; a name of an image begins with that of its set.
-
-    The labels of its batches hold 'set', the position of the image's set (see iqa_data/several.py).
-
-    Attributes:
-        sets: the data sets.
-        shares: images of each in a training batch.
-    """
-
-    sets: tuple[Data, ...] = ()
-    shares: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, sets: Sequence[Data], weights: Sequence[float] | None = None) -> 'SeveralData':
-        """Put data sets together; `weights`: their shares of a batch, equal ones by default.
-
-        Raises UserError if a set has no image in a batch, or fewer images than its share.
-        """
-        first, shares = sets[0], shares_of(sets[0].batch_size, weights or [1] * len(sets))
-        for one, share in zip(sets, shares, strict=True):
-            check_share(one, share)
-        parts = {part: [one for one in sets if part in one.names] for part in PARTS}
-        parts = {part: some for part, some in parts.items() if some}
-        datasets = {part: Together([one.datasets[part] for one in some]) for part, some in parts.items()}
-        sizes = {part: [size for one in some for size in one.sizes[part]] for part, some in parts.items()}
-        names = names_in_parts([one.name for one in sets], [one.names for one in sets])
-        of_all = {key: value for key, value in vars(first).items() if key not in ('sets', 'shares')}
-        return cls(**{**of_all, 'name': '+'.join(one.name for one in sets), 'names': names, 'datasets': datasets,
-                      'sizes': sizes, 'target': Target()}, sets=tuple(sets), shares=tuple(shares))
-
-    def each(self, change: Callable[[Data], Data]) -> 'SeveralData':
-        """Return the data with a change of each data set."""
-        return self.of([change(one) for one in self.sets], self.shares)
-
-    def training_loader(self, fewest: int = 1) -> DataLoader:
-        """Return batches that hold the share of each set, in orders as of Data.training_loader (see samplers.Mixed)."""
-        several, variants = [one.datasets['train'].repeated(self.train_crops) for one in self.sets], 1
-        for dataset, one in zip(several, self.sets, strict=True):
-            dataset.augment = one.fixed or one.augment
-            variants = one.fixed.variants if one.fixed else 1
-        order = Mixed(list(map(len, several)), self.shares, variants)
-        shares = {one.name: share for one, share in zip(self.sets, self.shares, strict=True)}
-        held = ', '.join(f'{share} of {name}' for name, share in shares.items())
-        print(f'A batch of {self.batch_size} holds {held}; an epoch is {len(order)} batches, in which each image comes '
-              'at least once')
-        for name in (name for name, share in shares.items() if share == 1):
-            print(f'WARNING: a batch holds 1 image of {name}: losses of pairs and of correlations learn nothing of it')
-        dataset = Together(several, self.fixed or self.augment, variants)
-        return self._loader(dataset, ProcessShare(order), order.generator)
-
-
-def check_share(data: Data, share: int) -> None:
-    """Raise UserError if a batch can have no images of a set, or more than its training set has."""
-    if not share:
-        raise UserError(f'--batch_size {data.batch_size} leaves no image of {data.name} in a batch: give a larger one, '
-                        'or other --data_weights')
-    if share > (count := len(data.datasets['train']) * data.train_crops):
-        raise UserError(f'{data.name} has {count} training image{"s" * (count > 1)}, fewer than the {share} that a '
-                        'batch holds of it: --batch_size and --data_weights say how many')
-
-
-def stay_inside(folder: str | Path, names: Sequence[str]) -> None:
-    """Raise UserError if a name leads outside the folder: by .., as an absolute path, or through a symbolic link."""
-    root, folders = os.path.realpath(folder), {}
-
-    def real(path: str) -> str:
-        parent = os.path.dirname(path)
-        if parent not in folders:
-            folders[parent] = os.path.realpath(parent)
-        return os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[parent], os.path.basename(path))
-
-    out = [name for name in names if not real(os.path.join(folder, name)).startswith(root.rstrip(os.sep) + os.sep)]
-    if out:
-        raise UserError(f'{len(out)} of {len(names)} images lie outside {folder}, as {out[0]}: if you trust the info '
-                        'file, --allow_outside reads them')
 
 
 def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.ndarray]], preprocess: Preprocess,
@@ -417,37 +199,6 @@ def source_at(args: Options) -> Source:
     return named_source(args.dataset, args.im_dir, args.data_info, args.ref_dir)
 
 
-def references_of(source: Source, name: str, info: Info, rows: np.ndarray, allow_outside: bool = False) -> list[Path]:
-    """Return the reference file of each image in `rows`; UserError if a reference is missing."""
-    wants = f'a full-reference network compares images with their references, and {name}'
-    if info.references is None:
-        raise UserError(f'{wants} has none: {source.info} has no column reference')
-    named = [info.references[i].replace('\\', '/') for i in rows]
-    folder = source.ref_dir or source.im_dir
-    files = {reference: Path(folder, reference) for reference in dict.fromkeys(named)}
-    missing = [reference for reference, path in files.items() if not reference or not path.is_file()]
-    if missing:
-        first = info.names[rows[named.index(missing[0])]]
-        raise UserError(f'{wants} lacks {len(missing)} of {len(files)}: {missing[0]!r}, the reference of {first}, is '
-                        f'no file in {folder} (--ref_dir names the folder of the reference images)'
-                        + (nearest(files[missing[0]]) if missing[0] else ''))
-    if not allow_outside:
-        stay_inside(folder, list(files))
-    images = (Path(source.im_dir, info.names[i]) for i in rows)
-    if all(same_file(files[reference], image) for image, reference in zip(images, named, strict=True)):
-        raise UserError(f'{wants} names each image as its own reference: --ref_dir names another folder')
-    return [files[reference] for reference in named]
-
-
-def check_pairs(items: Sequence[tuple[Path, ...]], size: Mapping[Path, tuple[int, int]]) -> None:
-    """Raise UserError if the sizes of an image and its reference differ."""
-    for reference, image in (item for item in items if len(item) == 2):
-        if size[reference] != size[image]:
-            (h, w), (height, width) = size[image], size[reference]
-            raise UserError(f'{image} is {w}x{h}, its reference {reference} {width}x{height}: a full-reference network '
-                            'needs both of one size (--resize brings them to it)')
-
-
 def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths] | None = None,
                      fits: Callable[[tuple[int, int]], None] | None = None) -> Data:
     """Return the train, val and test parts that the options describe; with --debug, 5 batches, 5 and 5 images of them.
@@ -474,16 +225,6 @@ def get_data_loaders(args: Options, inputs: int = 1, outputs: Mapping[str, Paths
         print(f'WARNING: --cache none decodes each training image {data.train_crops} times in an epoch; --cache disk '
               'or ram, once')
     return data
-
-
-def turned(sets: Sequence[Data]) -> Sequence[Data]:
-    """Turn the targets of data sets whose scores fall with quality, if those of others rise: one network learns both.
-    """
-    if len({data.higher_is_better for data in sets}) > 1:
-        for data in sets:
-            if not data.higher_is_better:
-                data.target = replace(data.target, scale=-data.target.scale)
-    return sets
 
 
 def rows_of(args: Options, info: Info) -> dict[str, np.ndarray]:

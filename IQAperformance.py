@@ -3,11 +3,9 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import ignite.distributed as idist
 import numpy as np
-import pandas as pd
 import torch
 import torch.distributed as dist
 from ignite.exceptions import NotComputableError
@@ -18,12 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from iqa_networks.network import Network, scored_first
-from iqa_runtime.checks import json_text
-from iqa_runtime.files import replacing, write_text
-from iqa_runtime.names import cell
 from iqa_runtime.reliability import reliability
 
 MORE = ('spread', 'uncertainty')  # what a Performance may know of each image besides, (N,) in MOS units
+
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:
     """Return the least-squares k, b of mos ~ k raw + b; both (N,) float64. A constant `raw` gives k = 0, b = mean.
@@ -372,38 +368,3 @@ def evaluate(model: Network, loader: DataLoader, metric: IQAPerformance | None =
     performance = metric.compute()
     order = getattr(loader.batch_sampler, 'order', None)
     return performance if order is None else performance.in_order(order)
-
-
-# Results on disk and screen
-
-def write_results(folder: str | Path, name: str, names: list[str], performance: Performance,
-                  about: dict) -> list[Path]:
-    """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
-
-    The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
-    others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops;
-    uncertainty, if the network predicts distributions. All digits are kept, so that iqa_studies/check.py can compute
-    the metrics again. A metric that is not defined is null in the JSON file.
-    """
-    table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
-    csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
-    with replacing(csv) as temporary:
-        table.to_csv(temporary, index=False)
-    content = {'metrics': performance.criteria, 'k': performance.k, 'b': performance.b, 'images': len(names), **about}
-    write_text(summary, json_text(content, indent=2) + '\n')
-    return [csv, summary]
-
-
-def results_table(performance: Performance, heads: Sequence[str]) -> str:
-    """Return the criteria of all heads as lines of text; `heads`: their names, the scored head first.
-
-    Correlations are shown by their magnitude; a last line names the heads whose scores fall as MOS rises.
-    """
-    lines = [f'{"":12}' + ''.join(f'{criterion_title(name):>9}' for name in CRITERIA)]
-    named = list(zip(heads, performance.heads, strict=True))
-    for name, head in named:
-        lines.append(f'{name:12}' + ''.join(f'{abs(head.criteria[criterion]):9.4f}' for criterion in CRITERIA))
-    falling = [name for name, head in named if head.criteria['SROCC'] < 0]
-    if falling:
-        lines.append(f'SROCC is negative, the scores fall as MOS rises: {", ".join(falling)}')
-    return '\n'.join(lines)

@@ -13,7 +13,8 @@ import torch
 from ignite.engine import Events
 from torch.utils.data import DataLoader
 
-from iqa_data.info import dataset_name, require
+from iqa_data.datasets import dataset_name, require
+from iqa_data.loaders import Data
 from iqa_data.several import PerSet
 from iqa_networks.network import Network
 from iqa_networks.normalise import memory_format
@@ -37,7 +38,7 @@ from iqa_training.state import find_state, refuse_finished, remove_unfinished
 from iqa_training.summary import summarise, summarise_if_possible
 from iqa_training.updates import averaged
 from iqa_training.writer import About, RunParts, RunWriter
-from IQAdataset import Data, get_data_loaders, of_each_set, source_at
+from IQAdataset import get_data_loaders, of_each_set, source_at
 from IQAloss import build_loss
 from IQAmodel import build_model, network_options
 from IQAperformance import Performance

@@ -12,13 +12,15 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from iqa_data.info import DATASETS, Info, dataset_name, named_source, names_of, sets_of
+from iqa_data.datasets import DATASETS, dataset_name, named_source, names_of, sets_of
+from iqa_data.info import Info
 from iqa_data.options import data as data_group
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
 from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_networks.network import scored_first
 from iqa_results.charts import Panel, png
+from iqa_results.write import results_table, write_results
 from iqa_runtime.checkpoint import load_checkpoint, versions
 from iqa_runtime.distributed import device_of, is_main, processes
 from iqa_runtime.errors import UserError, command, one_line
@@ -29,11 +31,12 @@ from iqa_runtime.reliability import NOMINAL, coverage
 from iqa_scoring.average import Average, average_of, performance_of
 from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, report_entry, write_report
-from iqa_scoring.scorer import CROPPING, Scorer, as_asked, given_network, restore_network
+from iqa_scoring.restore import CROPPING, as_asked, given_network, restore_network
+from iqa_scoring.scorer import Scorer
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_training.naming import find_checkpoints, joined, on_dataset, result_name
 from IQAdataset import loading_of, open_data, plan_of
-from IQAperformance import CRITERIA, IQAPerformance, Performance, evaluate, interval, results_table, write_results
+from IQAperformance import CRITERIA, IQAPerformance, Performance, evaluate, interval
 
 
 @command
@@ -247,7 +250,6 @@ def report(args: Options, scorer: Scorer, model: str, paths: list[tuple[Path, ..
                for name, criterion in CRITERIA.items()}
     write_report(args.report, entries, scorer.scale, title, metrics=metrics)
     print(f'Report: {args.report}')
-
 
 
 if __name__ == '__main__':

@@ -28,7 +28,8 @@ from iqa_scoring.maps import check_maps
 from iqa_scoring.parts import TableParts, model_digest
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL
-from iqa_scoring.scorer import Scorer, as_asked, given_network, network_of, scorer_of
+from iqa_scoring.restore import as_asked, given_network, network_of
+from iqa_scoring.scorer import Scorer, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
 from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files

@@ -16,13 +16,14 @@ from ignite.engine import Engine
 from PIL import Image
 
 from iqa_data.info import write_info
+from iqa_data.loaders import Data
 from iqa_data.target import Target
 from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
 from iqa_training.features import OnFeatures, with_features
 from iqa_training.optimizers import build_optimizer
 from iqa_training.options import TRAIN
-from IQAdataset import Data, get_data_loaders
+from IQAdataset import get_data_loaders
 from IQAloss import IQALoss
 from IQAmodel import build_model
 from modified_ignite_engine import create_supervised_trainer, preparing

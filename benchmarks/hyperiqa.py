@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from iqa_data.augmentation import Augmentation
-from iqa_data.info import Source
+from iqa_data.datasets import Source
+from iqa_data.loaders import Loading
 from iqa_data.target import Target
 from iqa_data.transforms import Preprocess
 from iqa_networks.hyperiqa import HyperIQA
 from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
-from IQAdataset import Loading, open_data
+from IQAdataset import open_data
 from IQAloss import IQALoss
 from modified_ignite_engine import create_supervised_trainer, preparing
 

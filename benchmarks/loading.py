@@ -14,11 +14,12 @@ from baseline import SIZE, Baseline, in_turns, options, own_memory, photographs,
 from torch.utils.data import DataLoader
 
 from iqa_data.cache import on_disk
-from iqa_data.info import Source
+from iqa_data.datasets import Source
+from iqa_data.loaders import Loading
 from iqa_data.transforms import Preprocess
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.process import keep_freed_memory
-from IQAdataset import Loading, open_data
+from IQAdataset import open_data
 
 BATCH = 8
 

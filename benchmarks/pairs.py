@@ -24,14 +24,15 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from iqa_data.info import Source
+from iqa_data.datasets import Source
+from iqa_data.loaders import Data, Loading
 from iqa_data.transforms import Preprocess
 from iqa_runtime.process import keep_freed_memory
 from iqa_scoring.average import Average
 from iqa_scoring.scorer import Scorer
 from iqa_scoring.stream import Reader, score_files
 from iqa_scoring.views import VIEWS
-from IQAdataset import Data, Loading, open_data
+from IQAdataset import open_data
 from IQAmodel import NETWORKS, create_model
 
 SIDE, PER_REFERENCE, BATCH = 288, 8, 16

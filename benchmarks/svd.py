@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from iqa_data.augmentation import Augmentation
-from iqa_data.info import Source
+from iqa_data.datasets import Source
+from iqa_data.loaders import Loading
 from iqa_data.target import Target
 from iqa_data.transforms import Preprocess
 from iqa_networks.normalise import memory_format
 from iqa_runtime.process import keep_freed_memory
-from IQAdataset import Loading, open_data
+from IQAdataset import open_data
 from IQAloss import IQALoss
 from IQAmodel import create_model
 from IQAperformance import evaluate

@@ -45,7 +45,8 @@ import numpy as np
 from tqdm import tqdm
 
 from iqa_data.cache import nearest_to_first
-from iqa_data.info import Info, Source, dataset_name, named_source, read_info, require
+from iqa_data.datasets import Source, dataset_name, named_source, require
+from iqa_data.info import Info, read_info
 from iqa_data.look import Seen, guess_direction, look, weakest
 from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
 from iqa_data.transforms import preprocess_of

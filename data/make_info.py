@@ -22,7 +22,8 @@ import numpy as np
 
 from iqa_data import published
 from iqa_data.any_table import any_table
-from iqa_data.info import DATASETS, SUFFIXES, WRITERS, Info, write_info
+from iqa_data.datasets import DATASETS, SUFFIXES
+from iqa_data.info import WRITERS, Info, write_info
 from iqa_data.pairs import asna_pretrain
 from iqa_data.published import Folder, permutations
 from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import Info, Source, read_info
+from iqa_data.datasets import Source
+from iqa_data.info import Info, read_info
 from iqa_runtime.errors import UserError, one_line
 
 

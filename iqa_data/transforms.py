@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from iqa_data.crops import grid_crops as grid_crops
+from iqa_data.datasets import Source
 from iqa_data.images import opened, shown_size, to_rgb
-from iqa_data.info import Source
 from iqa_runtime.errors import pick
 from iqa_runtime.options import Options
 

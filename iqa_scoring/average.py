@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from iqa_runtime.errors import UserError
-from iqa_scoring.scorer import Mapping, Scale, Scorer
+from iqa_scoring.mapping import Mapping, Scale
+from iqa_scoring.scorer import Scorer
 from iqa_scoring.views import VIEWS
 from IQAperformance import MORE, IQAPerformance, Performance
 

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from iqa_results.statistics import QUARTILES
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.tables import Table
-from iqa_scoring.scorer import Mapping
+from iqa_scoring.mapping import Mapping
 from IQAperformance import agreement, fit_line
 
 WORSE = .05  # loss of SROCC beyond noise: a line that ranks well loses less when each image is left out

@@ -34,7 +34,8 @@ from iqa_runtime.checkpoint import halved, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs, replacing
 from iqa_runtime.options import Options
-from iqa_scoring.scorer import Scorer, as_asked, resized, scorer_of
+from iqa_scoring.restore import as_asked
+from iqa_scoring.scorer import Scorer, resized, scorer_of
 from iqa_training.card import write_card
 from iqa_training.naming import find_checkpoint
 

@@ -18,8 +18,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
+from iqa_scoring.mapping import Scale
 from iqa_scoring.options import WINDOW
-from iqa_scoring.scorer import Scale, Scorer
+from iqa_scoring.scorer import Scorer
 
 if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
     from matplotlib.colors import Colormap, Normalize

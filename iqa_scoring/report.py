@@ -13,8 +13,8 @@ import numpy as np
 
 from iqa_data.images import opened
 from iqa_results.page import data_uri, svg_uri, write_page
+from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import colours
-from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
 
 if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it

@@ -3,191 +3,29 @@
 `IQAmodel.load(checkpoint)` returns a Scorer. A score is not clamped: k raw + b is unbounded, so that an image worse
 than all that were rated can get a score below the lowest MOS, even a negative one; `Scale.outside` reports it.
 """
-import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.special import expit
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from iqa_data.crops import Crops, crops_of
+from iqa_data.crops import Crops
+from iqa_data.datasets import source_of
 from iqa_data.images import check_samples
-from iqa_data.info import source_of
 from iqa_data.transforms import INTERPOLATIONS, Preprocess, preprocess_of
 from iqa_networks.adapted_layers import merged
 from iqa_networks.network import Network, scored_first, twin
 from iqa_networks.normalise import NORMALISATIONS
-from iqa_networks.pretrained import state_dict_in
-from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, load_weights, of_set
-from iqa_runtime.checks import checked_value
-from iqa_runtime.distributed import is_main
-from iqa_runtime.errors import UserError, one_line, pick
-from iqa_runtime.options import Command, Options
-from iqa_training.options import NETWORK
-from IQAmodel import create_model
-
-
-def linear(raw, k: float, b: float):
-    """Return k raw + b."""
-    return k * raw + b
-
-
-def logistic(raw, top: float, bottom: float, centre: float, width: float):
-    """Return bottom + (top - bottom) / (1 + exp(-(raw - centre) / width)); falls if bottom > top."""
-    z = (raw - centre) / width
-    return bottom + (top - bottom) * (torch.sigmoid(z) if isinstance(z, Tensor) else expit(z))
-
-
-MAPPINGS = {'linear': linear, 'logistic': logistic}  # name -> function of raw (a tensor, array or number), parameters
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """The mapping from raw outputs of the final head to MOS; takes and returns a tensor, an array or a number."""
-
-    name: str
-    parameters: tuple[float, ...]
-
-    def __post_init__(self):
-        wanted = list(inspect.signature(MAPPINGS[pick(MAPPINGS, self.name, 'mapping')]).parameters)[1:]
-        if len(self.parameters) != len(wanted) or dict(zip(wanted, self.parameters, strict=True)).get('width') == 0:
-            raise UserError(f'{self.name} with {", ".join(wanted)}; a width must not be 0')
-
-    def __call__(self, raw):
-        return MAPPINGS[self.name](raw, *self.parameters)
-
-    @classmethod
-    def of(cls, checkpoint: dict) -> 'Mapping':
-        """Return the checkpoint's calibration ('mapping': {'name', 'parameters'}), or else the line k[0], b[0]."""
-        calibrated = checkpoint.get('mapping', {'name': 'linear',
-                                                'parameters': (checkpoint['k'][0], checkpoint['b'][0])})
-        return cls(calibrated['name'], tuple(float(value) for value in calibrated['parameters']))
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The MOS of the training images, for comparison with scores; unknown in a checkpoint of the original package."""
-
-    values: np.ndarray  # (N,) float64, sorted; empty if unknown
-    low: float | None = None
-    high: float | None = None
-    higher_is_better: bool | None = None
-
-    @classmethod
-    def of(cls, checkpoint: dict) -> 'Scale':
-        """Return the scale that the checkpoint keeps in 'mos'."""
-        mos = checkpoint.get('mos')
-        if not mos:
-            return cls(np.empty(0))
-        return cls(np.asarray(mos['values'], float), mos['min'], mos['max'], mos['higher_is_better'])
-
-    def percentile(self, score: float) -> float | None:
-        """Return the percentage of training images of lower MOS (an equal MOS counts half), 0..100; None if unknown."""
-        if not len(self.values):
-            return None
-        both = np.searchsorted(self.values, score, 'left') + np.searchsorted(self.values, score, 'right')
-        return float(50 * both / len(self.values))
-
-    def outside(self, score: float) -> str:
-        """Return 'below' or 'above' if the score lies outside the range of the training MOS, else ''."""
-        if self.low is None:
-            return ''
-        return 'below' if score < self.low else 'above' if score > self.high else ''
-
-    def clamp(self, score: float) -> float:
-        """Return the score, clipped to the range of the training MOS."""
-        return score if self.low is None else min(max(score, self.low), self.high)
-
-    def __str__(self) -> str:
-        if self.low is None:
-            return 'MOS of the training images: not in this checkpoint'
-        return (f'MOS of the training images: {self.low:.4g} to {self.high:.4g}, '
-                f'{"higher" if self.higher_is_better else "lower"} is better')
-
-
-def network_of(checkpoint: dict, file: str | Path, given: dict) -> tuple[str, dict]:
-    """Return the name and the options of a checkpoint's network, each checked as on the command line.
-
-    `given` are the user's options. A checkpoint of the original package holds no options: those not given are the
-    defaults. Raises UserError if `given` contradicts any other checkpoint.
-    """
-    command = Command('', NETWORK)
-    given = command.stored(given, 'options of the network')
-    if 'network' not in checkpoint:
-        own = {'architecture': command.defaults['architecture'], **given}
-    else:
-        stored = checkpoint['network']
-        own = command.stored({'architecture': stored['name'], **stored['options']}, file)
-        for name, value in given.items():
-            if own.get(name, value) != value:
-                raise UserError(f'--{name} {value} conflicts with {file}, which was trained with {own[name]}: leave '
-                                'the option out, or name another checkpoint')
-    name = own.pop('architecture')
-    return name, {option: value for option, value in own.items() if value is not None}
-
-
-def given_network(args: Options) -> dict:
-    """Return the options of the network that the user gave, by name."""
-    return {name: getattr(args, name) for name in sorted(args.given & args.command.names(*NETWORK))
-            if name != 'weights'}
-
-
-# options of scoring that the user may change after training
-CROPPING = frozenset({'test_crops', 'crop_places', 'crop_size_h', 'crop_size_w', 'train_crops', 'enlarge'})
-
-
-def of_line(checkpoint: dict, file: str | Path, line_of: str | None = None, tested: str = '') -> dict:
-    """Return a checkpoint with one line to MOS: that of `line_of`, else of the data set `tested`, else the first.
-
-    Which one is used is said on stderr, if it is neither asked for nor that of the tested set. UserError if the
-    checkpoint has no line of `line_of`.
-    """
-    sets = checkpoint.get('sets')
-    if not sets:
-        if line_of and line_of != checkpoint.get('dataset', line_of):
-            raise UserError(f'--line_of {line_of}: {file} was trained on {one_line(checkpoint["dataset"])} alone')
-        return checkpoint
-    try:
-        name = pick(sets, line_of, 'data set') if line_of else tested if tested in sets else next(iter(sets))
-    except UserError as error:
-        raise UserError(f'--line_of: {file}: {error}') from None
-    if not line_of and name != tested and is_main():
-        print(f'{file} has a line to MOS for each of {one_line(", ".join(sets))}: that of {one_line(name)} is used '
-              '(--line_of names another)', file=sys.stderr)
-    return of_set(checkpoint, name)
-
-
-def as_asked(args: Options, checkpoint: dict, file: str | Path, tested: str = '') -> dict:
-    """Return a checkpoint that scores by the line and the crops that the user asks for, and enlarges small images.
-
-    What the user does not give is the checkpoint's own; for the line, see `of_line`. UserError if images are to be
-    enlarged that the checkpoint resizes.
-    """
-    checkpoint = of_line(checkpoint, file, args.values.get('line_of'), tested)
-    if not args.given & CROPPING:
-        return checkpoint
-    own = checkpoint.get('crops') or {'count': 0, 'size': (args.crop_size_h, args.crop_size_w), 'places': 'grid'}
-    values = {'test_crops': own['count'], 'crop_size_h': own['size'][0], 'crop_size_w': own['size'][1],
-              'crop_places': own['places']}
-    args = args.having(**{name: value for name, value in values.items() if name not in args.given})
-    crops = crops_of(args)
-    checkpoint = {key: value for key, value in checkpoint.items() if key != 'crops'}
-    checkpoint |= {'crops': crops.stored()} if crops else {}
-    if not args.enlarge or 'input' not in checkpoint:
-        return checkpoint
-    preprocessing = checkpoint['input']['preprocessing']
-    if preprocessing.get('resize') and preprocessing.get('fit') != 'enlarge':
-        raise UserError(f'--enlarge: {file} was trained with --resize, which gives all images one size')
-    preprocessing = {**preprocessing, 'resize': (args.crop_size_h, args.crop_size_w), 'fit': 'enlarge'}
-    return {**checkpoint, 'input': {**checkpoint['input'], 'preprocessing': preprocessing}}
+from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint
+from iqa_runtime.errors import pick
+from iqa_runtime.options import Options
+from iqa_scoring.mapping import Mapping, Scale
+from iqa_scoring.restore import CROPPING, given_network, of_line, restore_network
 
 
 def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) -> 'Scorer':
@@ -199,28 +37,6 @@ def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) ->
                   file)
     preprocess = None if 'input' in checkpoint else preprocess_of(args, source_of(args.dataset))
     return Scorer(restore_network(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
-
-
-def restore_network(checkpoint: dict, file: str | Path, **given) -> Network:
-    """Return the network of a checkpoint with its weights; see `network_of` for `given`."""
-    name, options = network_of(checkpoint, file, given)
-    network = create_model(name, **options)
-    load_weights(network, {'model': state_dict_in(checkpoint['model'], file)}, file)
-    if len(checkpoint['k']) != len(network.heads):
-        raise UserError(f'{file}: k has {len(checkpoint["k"])} values, {name} {len(network.heads)} heads')
-    if not 0 <= checkpoint.get('head', 0) < len(network.heads):
-        raise UserError(f'{file}: head: expected 0 to {len(network.heads) - 1}')
-    checked_value(file, 'mapping', Mapping.of, checkpoint)
-    if 'input' in checkpoint:
-        checked_value(file, 'input', _input, checkpoint['input'])
-    if 'crops' in checkpoint:
-        checked_value(file, 'crops', lambda crops: Crops(**crops), checkpoint['crops'])
-    return network
-
-
-def _input(value: dict) -> None:
-    pick(NORMALISATIONS, value['normalise'], 'normalisation')
-    Preprocess(**value['preprocessing'])
 
 
 def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,

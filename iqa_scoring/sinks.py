@@ -13,10 +13,10 @@ from iqa_runtime.distributed import gather_objects, is_main
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import path_text, without_suffix
 from iqa_scoring.inputs import SUFFIXES
+from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import small_map, write_map, write_picture
 from iqa_scoring.parts import TableParts
 from iqa_scoring.report import report_entry, write_report
-from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Sample
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
 

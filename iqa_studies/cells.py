@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iqa_data.info import dataset_name, named_source, names_of, require, sets_of
+from iqa_data.datasets import dataset_name, named_source, names_of, require, sets_of
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
 from iqa_scoring.options import TEST

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from iqa_data.info import dataset_name
+from iqa_data.datasets import dataset_name
 from iqa_results.read import Result, read_results
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import as_file_name

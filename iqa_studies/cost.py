@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import DATASETS, sets_of
+from iqa_data.datasets import DATASETS, sets_of
 from iqa_data.transforms import Preprocess
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
@@ -23,7 +23,7 @@ def macs(outcome: Outcome) -> float:
 
     from iqa_networks.adapted_layers import merged
     from iqa_runtime.checkpoint import load_checkpoint
-    from iqa_scoring.scorer import restore_network
+    from iqa_scoring.restore import restore_network
     if outcome.checkpoint is None or not outcome.checkpoint.exists():
         return math.nan
     with suppress(UserError):

@@ -2,7 +2,7 @@
 import math
 from collections.abc import Collection, Iterable, Mapping
 
-from iqa_data.info import dataset_name
+from iqa_data.datasets import dataset_name
 from iqa_results.read import Result
 from iqa_training.options import TRAIN
 

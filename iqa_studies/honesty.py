@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.contents import same_files
-from iqa_data.info import DATASETS, Info, Source, dataset_name, named_source, read_info, sets_of
+from iqa_data.datasets import DATASETS, Source, dataset_name, named_source, sets_of
+from iqa_data.info import Info, read_info
 from iqa_data.splits import split_hash
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table

@@ -8,8 +8,11 @@ import numpy as np
 
 from iqa_data.contents import Contents
 from iqa_data.contents import check_apart as check_sets_apart
-from iqa_data.info import Info, Source, dataset_name, read_info, require
+from iqa_data.datasets import Source, dataset_name, require
+from iqa_data.info import Info, read_info
+from iqa_data.references import references_of
 from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
+from iqa_results.write import write_results
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import as_file_name
 from iqa_runtime.options import Options
@@ -20,9 +23,9 @@ from iqa_studies.outcome import Outcome
 from iqa_studies.steps import Given, Step, merge_options, parsed, training_step, words_for
 from iqa_studies.study import Study
 from iqa_training.naming import log_name
-from IQAdataset import of_each_set, plan_of, references_of, source_at
+from IQAdataset import of_each_set, plan_of, source_at
 from IQAmodel import entry_of
-from IQAperformance import HeadPerformance, Performance, write_results
+from IQAperformance import HeadPerformance, Performance
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from iqa_data.info import dataset_name
+from iqa_data.datasets import dataset_name
 from iqa_results import figures
 from iqa_results import statistics as st
 from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, SKY, THEME, VERMILION, Scatter, svg

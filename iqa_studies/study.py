@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from iqa_data import options as of_data
-from iqa_data.info import dataset_name
+from iqa_data.datasets import dataset_name
 from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, text, whole
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import read_yaml

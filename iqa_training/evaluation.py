@@ -2,11 +2,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+from iqa_data.loaders import Data
 from iqa_networks.network import Network
 from iqa_runtime.distributed import broadcast_weights, is_main
 from iqa_runtime.labels import Labels
 from iqa_training.features import OnFeatures, PooledCrops, scored_crops
-from IQAdataset import Data
 from IQAperformance import IQAPerformance, Performance, evaluate
 
 Line = tuple[Sequence[float], Sequence[float]]  # k, b of each head

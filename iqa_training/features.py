@@ -15,6 +15,7 @@ from iqa_data import AUGMENTATIONS
 from iqa_data.augmentation import FixedAugmentation
 from iqa_data.crops import Crops
 from iqa_data.features import Features, Items, features_in_memory, features_on_disk
+from iqa_data.loaders import Data
 from iqa_data.samplers import of_one_size
 from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
@@ -22,7 +23,7 @@ from iqa_runtime.labels import Labels
 from iqa_runtime.options import Options
 from iqa_training.freezing import named_by
 from iqa_training.optimizers import heads_and_backbone
-from IQAdataset import Data, IQADataset
+from IQAdataset import IQADataset
 from IQAmodel import network_options
 
 

@@ -2,10 +2,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from iqa_data.loaders import Data
 from iqa_losses import INPUTS, LOSSES, chosen
 from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
-from IQAdataset import Data
 
 
 def check_labels(options: Mapping, data: Data) -> None:

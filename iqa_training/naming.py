@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iqa_data.info import dataset_name, named_source, names_of, sets_of
+from iqa_data.datasets import dataset_name, named_source, names_of, sets_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
 from iqa_runtime.names import nearest

@@ -5,9 +5,9 @@ import torch
 from ignite.engine import Engine
 from torch.utils.data import DataLoader
 
+from iqa_data.loaders import Data
 from iqa_runtime.errors import UserError
 from iqa_training.features import OnFeatures
-from IQAdataset import Data
 
 LEAST, MOST = -5, 4  # powers of ten of the penalties
 CHUNK = 256          # items that are read at once

@@ -13,6 +13,7 @@ from ignite.handlers import ProgressBar
 from torch.utils.data import DataLoader
 
 from iqa_networks.network import Network, scored_first
+from iqa_results.write import results_table
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.distributed import any_process, broadcast_weights, gather, is_main
 from iqa_runtime.errors import UserError
@@ -22,7 +23,6 @@ from iqa_training.record import Record, name_printed, value_printed
 from iqa_training.state import Skipping, restore_run
 from iqa_training.writer import RunParts, RunWriter
 from IQAloss import NotFiniteError, bhat
-from IQAperformance import results_table
 from modified_ignite_engine import batch_of, limits_explained
 
 MOST_SKIPPED = 10  # consecutive steps without a finite gradient

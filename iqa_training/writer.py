@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from iqa_data.loaders import Data
 from iqa_data.splits import split_hash
 from iqa_networks.adapted_layers import count_parameters
+from iqa_results.write import write_results
 from iqa_runtime.checkpoint import of_set, save_checkpoint, versions
 from iqa_runtime.distributed import gather_objects, is_main
 from iqa_training.card import write_card
@@ -16,8 +18,7 @@ from iqa_training.log import Log
 from iqa_training.naming import RunFiles
 from iqa_training.record import Record
 from iqa_training.state import gradients_of, random_states, write_state
-from IQAdataset import Data
-from IQAperformance import Performance, intervals, write_results
+from IQAperformance import Performance, intervals
 
 
 @dataclass(frozen=True)

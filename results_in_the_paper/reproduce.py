@@ -73,7 +73,7 @@ if __name__ == '__main__':
 import shlex
 from collections.abc import Sequence
 
-from iqa_data.info import dataset_name
+from iqa_data.datasets import dataset_name
 from iqa_results import figures
 from iqa_results.curves import read_scalars
 from iqa_results.table_formats import FORMATS, SUFFIXES, render

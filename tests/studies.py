@@ -7,8 +7,9 @@ import numpy as np
 
 from iqa_data.info import write_info
 from iqa_data.splits import split_hash, write_split
+from iqa_results.write import write_results
 from iqa_studies.outcome import Outcome
-from IQAperformance import HeadPerformance, Performance, write_results
+from IQAperformance import HeadPerformance, Performance
 
 CONTENTS, EACH = 20, 4  # of a made data set
 

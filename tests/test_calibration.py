@@ -10,7 +10,7 @@ import test_demo
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_scoring.calibrate import calibrated, fit_logistic, leave_one_out, objections, read_ratings
-from iqa_scoring.scorer import Mapping, logistic
+from iqa_scoring.mapping import Mapping, logistic
 from IQAmodel import load
 from IQAperformance import fit_line
 

@@ -157,6 +157,7 @@ def test_a_checksum_sees_a_flipped_bit():
 def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / 'file'
     path.write_text('before')
+
     def disk_full():
         with replacing(path) as temporary:
             temporary.write_text('half')

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from mini import MINI
 
 import main
+from iqa_results.write import results_table
 from iqa_training.record import VAL_CRITERIA, name_printed, value_printed
 from iqa_training.run import Clock, duration_in_words
-from IQAperformance import IQAPerformance, results_table
+from IQAperformance import IQAPerformance
 
 
 @given(st.integers(1, 10 ** 6), st.integers(0, 10 ** 6), st.floats(1e-3, 1e4))

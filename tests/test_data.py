@@ -13,13 +13,14 @@ from torchvision import transforms
 import main
 from iqa_data.augmentation import Augmentation
 from iqa_data.info import Info, read_info, write_info
+from iqa_data.loaders import check_images
 from iqa_data.samplers import SameSize
 from iqa_data.splits import split
 from iqa_data.transforms import Preprocess
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
-from IQAdataset import IQADataset, check_images, get_data_loaders
+from IQAdataset import IQADataset, get_data_loaders
 
 
 @pytest.fixture

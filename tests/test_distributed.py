@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 import main
 import test_dataset
+from iqa_data.loaders import Data, Loading
 from iqa_data.samplers import ProcessShare, SameSize
 from iqa_data.several import PerSet
 from iqa_data.target import Target
@@ -33,7 +34,7 @@ from iqa_runtime.distributed import (
 )
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
-from IQAdataset import Data, IQADataset, Loading
+from IQAdataset import IQADataset
 from IQAloss import LOSSES, IQALoss
 from IQAperformance import IQAPerformance
 

@@ -23,8 +23,8 @@ from iqa_networks.pretrained import load_pretrained
 from iqa_results.read import read_results
 from iqa_runtime.checkpoint import checksum, load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError, one_line
+from iqa_scoring.mapping import Scale
 from iqa_scoring.report import ReportEntry, write_report
-from iqa_scoring.scorer import Scale
 from iqa_scoring.stream import Reader, row_of, score_files
 from iqa_scoring.tables import COLUMNS, KINDS, Tables, references_in
 from iqa_studies.found import find

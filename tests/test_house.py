@@ -9,7 +9,7 @@ from conftest import ROOT
 from PIL import Image
 
 from iqa_data.augmentation import AUGMENTATIONS, Augmentation
-from iqa_data.info import DATASETS
+from iqa_data.datasets import DATASETS
 from iqa_data.splits import SPLITS
 from iqa_data.transforms import FILTERS
 from iqa_losses import LOSSES

@@ -16,10 +16,10 @@ import test_demo
 from data import check
 from iqa_data.cache import in_memory
 from iqa_data.images import FORMATS, HEIF_HINT, ImageError, opened, to_rgb
+from iqa_data.loaders import check_images
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError, one_line
 from iqa_scoring.stream import Reader
-from IQAdataset import check_images
 
 SMALL = Image.fromarray(photo(0, (24, 32)))
 HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(40)

@@ -14,7 +14,8 @@ from PIL import Image
 import main
 import test_dataset
 import test_demo
-from iqa_data.info import Info, dataset_name, named_source, read_info, write_info
+from iqa_data.datasets import dataset_name, named_source
+from iqa_data.info import Info, read_info, write_info
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_training.naming import run_name
@@ -188,6 +189,17 @@ def test_mistakes_in_the_name_of_a_data_set(tmp_path, monkeypatch, fails, words,
     monkeypatch.chdir(tmp_path)
     table(tmp_path / 'my.csv', 'image,mos\na,1\n')
     assert message in fails(lambda argv: TRAIN.parse(argv), *words)
+
+
+def test_only_files_that_read_as_info_files_are_proposed(tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / 'mine.csv', 'image,mos\na,1\n')
+    others = {'requirements.txt': 'torch>=2\nnumpy\n', 'scores.csv': 'image,score\na,1\n', 'x.mat': '1'}
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+    message = fails(lambda argv: TRAIN.parse(argv), '--dataset', 'requirement.txt')
+    assert 'mine.csv' in message
+    assert not any(name in message for name in others)
 
 
 def test_train_test_and_score_with_a_table(tiny, tmp_path, fails, capsys):

@@ -22,6 +22,7 @@ from iqa_training.schedules import build_schedule
 
 # The filter
 
+
 def cubic_weights(size, new):
     """(new, size): the weight of each pixel in each new one, by the definition of the filter with a = -.75."""
     def kernel(x, a=-.75):

@@ -13,8 +13,9 @@ from iqa_data.demo import DISTORTIONS, DRAWN
 from iqa_networks.network import Network
 from iqa_networks.normalise import NORMALISATIONS
 from iqa_runtime.errors import UserError
+from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import colours, quality_maps, small_map, write_map, write_picture
-from iqa_scoring.scorer import Scale, Scorer
+from iqa_scoring.scorer import Scorer
 from IQAloss import IQALoss
 from IQAmodel import SPSP, IQAModel, load
 from IQAperformance import fit_line

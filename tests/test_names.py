@@ -18,10 +18,11 @@ from iqa_data.info import Info, read_info, write_info
 from iqa_data.splits import read_split, write_split
 from iqa_results.read import read_predictions
 from iqa_results.table_formats import render
+from iqa_results.write import write_results
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.names import cell, from_cell, path_text
 from iqa_training.options import TRAIN
-from IQAperformance import HeadPerformance, Performance, write_results
+from IQAperformance import HeadPerformance, Performance
 
 ODD = ['=1+1.png', '+x.png', '-x.png', '@SUM(A1).png', '＝wide.png', 'back\\nslash.png', 'x;=1.png', 'semi;colon.png']
 NAMES = st.text(min_size=1, max_size=12) | st.text('=+-@./\\n\x1b\n\t\r"\',;1e', min_size=1, max_size=8)

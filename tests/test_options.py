@@ -42,6 +42,7 @@ SPELLINGS = """--seed=1|-lr=2 --learning_rate=2 --lr=2|-bs=3 --batch_size=3|-flr
 -logd=x --log_dir=x|-tdt --test_during_training|-eval --evaluate|-debug --debug|-pbar --pbar|
 -modelfile=x --trained_model_file=x"""
 
+
 def options(line='', command=TRAIN) -> Options:
     return command.parse(line.split())
 

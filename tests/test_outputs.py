@@ -31,6 +31,7 @@ from results_in_the_paper import bhat, compare, export_csv, tables
 
 # Inputs stay as they are
 
+
 @pytest.fixture
 def kept(tmp_path):
     """Call it with paths: after the test, their bytes are as they were then."""

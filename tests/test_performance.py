@@ -10,7 +10,8 @@ from ignite.exceptions import NotComputableError
 from scipy import stats
 
 import IQAperformance
-from IQAperformance import CRITERIA, Criterion, IQAPerformance, agreement, fit_line, intervals, results_table
+from iqa_results.write import results_table
+from IQAperformance import CRITERIA, Criterion, IQAPerformance, agreement, fit_line, intervals
 
 
 def fill(metric, heads, mos, std, batch=7):

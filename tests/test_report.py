@@ -16,8 +16,8 @@ from scored import photo
 import main
 import test_dataset
 import test_demo
+from iqa_scoring.mapping import Scale
 from iqa_scoring.report import ReportEntry, write_report
-from iqa_scoring.scorer import Scale
 
 SCALE = Scale(np.linspace(20, 80, 50), 20, 80, True)
 NASTY = '<script>document.title="owned"</script>" onerror="document.title=1" &amp; \'x\'.png'

@@ -17,6 +17,7 @@ from conftest import ROOT, SMALL, make_tiny
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_results.figures import STYLE
+from iqa_results.write import write_results
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.files import locked
 from iqa_scoring.options import TEST
@@ -28,7 +29,7 @@ from iqa_studies.published import HEADER, Comparison, comparisons
 from iqa_studies.study import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
-from IQAperformance import HeadPerformance, Performance, write_results
+from IQAperformance import HeadPerformance, Performance
 from results_in_the_paper import reproduce, sources
 
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST}

@@ -1,4 +1,5 @@
 """Scores: from the raw output to MOS and its meaning, from Python and from the command line."""
+import argparse
 import doctest
 import shutil
 import subprocess
@@ -19,8 +20,9 @@ import test_demo
 from iqa_data.transforms import Preprocess
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_scoring.mapping import Mapping, Scale, logistic
 from iqa_scoring.maps import quality_maps
-from iqa_scoring.scorer import Mapping, Scale, logistic, resized
+from iqa_scoring.scorer import resized
 from IQAmodel import load
 
 UNKNOWN = Scale(np.empty(0))
@@ -206,6 +208,14 @@ def test_load_without_options_of_the_network(scored_folder):
         load(checkpoint, architecture='resnet50')
     with pytest.raises(UserError, match="options of the network: 'depth' is no option"):
         load(checkpoint, depth=3)
+
+
+def test_load_builds_no_parser(scored_folder, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError('a parser was built')
+
+    monkeypatch.setattr(argparse.ArgumentParser, '__init__', refuse)
+    assert load(scored_folder / 'checkpoint.pth').score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
 
 
 def test_the_example_in_the_documentation(scored_folder, tmp_path, monkeypatch):

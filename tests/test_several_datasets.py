@@ -19,7 +19,8 @@ import IQAmodel
 import main
 import test_dataset
 import test_demo
-from iqa_data.info import dataset_name, sets_of, write_info
+from iqa_data.datasets import dataset_name, sets_of
+from iqa_data.info import write_info
 from iqa_data.samplers import Mixed, shares_of
 from iqa_data.several import PerSet, Together
 from iqa_data.target import Target

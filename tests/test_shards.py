@@ -229,6 +229,7 @@ def test_a_shard_that_is_no_file(tmp_path):
 def test_columns_of_a_parquet(tmp_path):
     images = [b'a', b'b', b'c']
     hugging_face = [{'bytes': b'a', 'path': 'x.png'}, {'bytes': b'b', 'path': None}, {'bytes': b'c', 'path': '../z'}]
+
     def keys(**columns):
         found, error = read(save_parquet(tmp_path / '0.parquet', 2, **columns))
         assert error == ''

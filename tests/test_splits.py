@@ -12,7 +12,8 @@ from mini import MINI
 
 import main
 import test_dataset
-from iqa_data.info import DATASETS, Info
+from iqa_data.datasets import DATASETS
+from iqa_data.info import Info
 from iqa_data.splits import SPLITS, SplitPlan, choose, read_split, shared_contents, split_hash, write_split
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
@@ -88,7 +89,6 @@ def test_official_is_the_column_part_then_the_index_then_random(capsys):
     assert capsys.readouterr().out == ''
     choose(info_of(range(10)), SplitPlan())
     assert 'no official split: images are split at random, --split_seed 0 --exp_id 0' in capsys.readouterr().out
-
 
     choose(info_of([*range(9), 0]), SplitPlan())
     assert 'no official split: contents are split at random' in capsys.readouterr().out

@@ -71,6 +71,7 @@ def test_batches():
     assert sorted(sample.index for batch in rare for sample in batch) == list(range(1001))
     sizes = np.random.RandomState(0).randint(1, 60, 300)
     held, most = 0, 0
+
     def counted():
         nonlocal held, most
         for sample in samples(sizes):
