@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.info import ROUNDED, TEXTS, Info, info_of
+from iqa_data.datasets import TEXTS
+from iqa_data.info import ROUNDED, Info, info_of
 from iqa_data.look import guess_direction, look, weakest
 from iqa_data.published import Folder, renamed
 from iqa_data.pyiqa import OFFICIAL, PART_NAMES
