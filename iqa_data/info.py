@@ -51,8 +51,8 @@ from iqa_runtime.files import replacing
 from iqa_runtime.names import PARTS, cell, from_cell
 from iqa_runtime.tables import Table, write_columns
 
-ROUNDED = .01                # how far shares that are written with few digits may be from a sum of 1
-MOST_BESIDE = 30              # files beside a missing info file that are read, to name those that are info files
+ROUNDED = .01    # how far shares that are written with few digits may be from a sum of 1
+MOST_BESIDE = 30  # files beside a missing info file that are read, to name those that are info files
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
