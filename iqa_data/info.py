@@ -56,6 +56,17 @@ MOST_BESIDE = 30  # files beside a missing info file that are read, to name thos
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
+def half_interval(std: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Return half the width of the 95 % confidence interval of each MOS, shaped as std; nan below 2 votes.
+
+    t s / sqrt(votes), with Student's t of votes - 1 degrees of freedom and s^2 = std^2 votes / (votes - 1), as std is
+    divided by the number of votes (ITU-T P.1401).
+    """
+    from scipy.special import stdtrit  # slow to import, and --help needs none
+    freedom = np.where(votes > 1, votes - 1, np.nan)
+    return stdtrit(freedom, .975) * std / np.sqrt(freedom)
+
+
 @dataclass(frozen=True)
 class Info:
     """The names, scores and contents of the N images of a data set. UserError if the fields do not fit together."""
@@ -112,16 +123,10 @@ class Info:
 
     @property
     def interval(self) -> np.ndarray | None:
-        """Return half the width of the 95 % confidence interval of each MOS, (N, 1); nan below 2 votes; None: unknown.
-
-        t s / sqrt(votes), with Student's t of votes - 1 degrees of freedom and s^2 = std^2 votes / (votes - 1), as std
-        is divided by the number of votes (ITU-T P.1401).
-        """
+        """Return `half_interval` of each MOS, (N, 1); None if std or votes are not known."""
         if self.votes is None or np.isnan(self.std).all():
             return None
-        from scipy.special import stdtrit  # slow to import, and --help needs none
-        freedom = np.where(self.votes > 1, self.votes - 1, np.nan)
-        return (stdtrit(freedom, .975) * self.std / np.sqrt(freedom))[:, None]
+        return half_interval(self.std, self.votes)[:, None]
 
     @property
     def shares(self) -> np.ndarray | None:

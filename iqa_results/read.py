@@ -15,12 +15,21 @@ HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
 
 
 class Predictions(NamedTuple):
-    """Predictions for N images in MOS units: `mos`, `std`, `pq` are (N,) float64; `names` is None for a .npy file."""
+    """Predictions for N images in MOS units: arrays (N,) float64; `names` is None for a .npy file.
+
+    `std` and `votes` are those of the ratings, nan where they are not known; `votes` is None if no image has them.
+    """
 
     names: list[str] | None
     mos: np.ndarray
     std: np.ndarray
     pq: np.ndarray
+    votes: np.ndarray | None = None
+
+    def taking(self, rows: np.ndarray) -> 'Predictions':
+        """Return the predictions of the images at some positions."""
+        names = None if self.names is None else [self.names[i] for i in rows]
+        return Predictions(names, *(None if values is None else values[rows] for values in self[1:]))
 
 
 class Result(NamedTuple):
@@ -81,7 +90,7 @@ def _numeric(value) -> bool:
 
 
 def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
-    """Read predictions from NAME.csv (columns name, mos, `head`, optionally std) or an .npy file of the original.
+    """Read predictions from NAME.csv (columns name, mos, `head`, optionally std, votes) or the original's .npy file.
 
     Raises UserError for a missing column, no rows, a number that is not finite (a missing std is NaN), a name twice.
     """
@@ -95,7 +104,7 @@ def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
         bad = ~np.isfinite(columns[column])
         if bad.any():
             raise UserError(f'{path}: {column} of image {int(np.argmax(bad)) + 1} is not a finite number')
-    return Predictions(columns.get('name'), columns['mos'], columns['std'], columns[head])
+    return Predictions(columns.get('name'), columns['mos'], columns['std'], columns[head], columns.get('votes'))
 
 
 def _from_npy(path: Path, head: str) -> dict:
@@ -117,7 +126,8 @@ def _from_csv(path: Path, head: str) -> dict:
     names = table.images('name')
     table.once(names)
     std = table.numbers('std', math.nan) if 'std' in table.columns else np.full(len(names), math.nan)
-    return {'name': names, 'mos': table.numbers('mos'), 'std': std, head: table.numbers(head)}
+    votes = {'votes': table.numbers('votes', math.nan)} if 'votes' in table.columns else {}
+    return {'name': names, 'mos': table.numbers('mos'), 'std': std, head: table.numbers(head), **votes}
 
 
 def metric(value) -> float:

@@ -1,6 +1,7 @@
 """Format tables as text, Markdown, LaTeX or CSV."""
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 from iqa_runtime.names import cell
@@ -45,3 +46,8 @@ SUFFIXES = {'text': '.txt', 'markdown': '.md', 'latex': '.tex', 'csv': '.csv'}
 def render(header: TextRow, rows: Sequence[TextRow], style: str = 'text') -> str:
     """Format a table of texts in one of FORMATS; each row is as long as the header. LaTeX needs booktabs."""
     return FORMATS[style](header, rows)
+
+
+def as_word(value: float, form: str = '.3f') -> str:
+    """Return a number as a word; - if it is not defined."""
+    return format(value, form) if math.isfinite(value) else '-'

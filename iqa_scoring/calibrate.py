@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import curve_fit
 from scipy.stats import rankdata
 
-from iqa_results.statistics import QUARTILES
+from iqa_results.mapping import QUARTILES
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.tables import Table
 from iqa_scoring.mapping import Mapping

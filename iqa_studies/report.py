@@ -20,6 +20,7 @@ from iqa_results import figures
 from iqa_results import statistics as st
 from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, SKY, THEME, VERMILION, Scatter, svg
 from iqa_results.curves import Curve, as_curve, read_scalars
+from iqa_results.mapping import NoFitError, mapped
 from iqa_results.page import data_uri, svg_uri, write_page
 from iqa_results.table_formats import SUFFIXES, render
 from iqa_runtime.checks import json_text
@@ -184,18 +185,18 @@ def disagreements(findings: Findings, folders: Mapping[str, Path]) -> list[dict]
 def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path]) -> list[dict]:
     """Return the images whose scores, mapped to MOS, differ most between two runs."""
     mos, outcome = findings.scores[a].mos, findings.outcomes[a]
-    mapped = [_on_mos(findings.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
-    order = np.argsort(-np.abs(mapped[0] - mapped[1]), kind='stable')[:MOST_IMAGES]
+    scores = [_on_mos(findings.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
+    order = np.argsort(-np.abs(scores[0] - scores[1]), kind='stable')[:MOST_IMAGES]
     folder = folders.get(outcome.tested_on) or folder_of(outcome)
     read = Reader(Preprocess(), thumbnail=THUMBNAIL)
-    return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [scores[i] for scores in mapped],
+    return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [of_run[i] for of_run in scores],
              'thumbnail': _thumbnail(read, Path(folder, mos.index[i]))} for i in order]
 
 
 def _on_mos(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     try:
-        return st.mapped(MAPPED, x, y)
-    except st.NoFitError:
+        return mapped(MAPPED, x, y)
+    except NoFitError:
         return x
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 from iqa_results import statistics as st
+from iqa_results.mapping import NoFitError, mapped
+from iqa_results.significance import dependent, holm
+from iqa_results.table_formats import as_word
 from iqa_studies import cost
 from iqa_studies.outcome import Outcome
 from IQAperformance import CRITERIA, agreement
@@ -80,8 +83,8 @@ class Findings:
 def quality(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return QUALITY of scores and MOS, both (N,); nan for what is not defined."""
     try:
-        fitted = agreement(st.mapped(MAPPED, x, y), y)
-    except st.NoFitError:
+        fitted = agreement(mapped(MAPPED, x, y), y)
+    except NoFitError:
         fitted = dict.fromkeys(CRITERIA, math.nan)
     return {**agreement(x, y), 'PLCC mapped': fitted['PLCC'], 'RMSE mapped': fitted['RMSE']}
 
@@ -100,11 +103,6 @@ def scale_of(name: str) -> str:
 def median(runs: pd.DataFrame, name: str) -> float:
     """Return the median of a criterion over splits; nan if it is not defined in any."""
     return st.spread(over_units(runs, name)).median
-
-
-def as_word(value: float, form: str = '.3f') -> str:
-    """Return a number as a word; - if it is not defined."""
-    return format(value, form) if math.isfinite(value) else '-'
 
 
 def _table(name: str, title: str, header: Sequence[str], rows: list[tuple[list[str], Sequence[int]]], note: str = ''
@@ -159,9 +157,9 @@ def significance(findings: Findings) -> StudyTable:
         for criterion in ('SROCC', 'PLCC'):
             names = list(combinations(some, 2))
             tested = [_tests(findings, criterion, some[a], some[b]) for a, b in names]
-            corrected = zip(*(st.holm(p) for p in zip(*(tests for *_, tests in tested), strict=True)), strict=True)
-            for pair, (runs, mean, splits, tests), holm in zip(names, tested, corrected, strict=True):
-                p = [as_word(value, '.2g') for both in zip(tests, holm, strict=True) for value in both]
+            corrected = zip(*(holm(p) for p in zip(*(tests for *_, tests in tested), strict=True)), strict=True)
+            for pair, (runs, mean, splits, tests), adjusted in zip(names, tested, corrected, strict=True):
+                p = [as_word(value, '.2g') for both in zip(tests, adjusted, strict=True) for value in both]
                 rows.append(([*key, criterion, *pair, as_word(mean, '+.3f'), str(splits), *p], runs))
     header = ['trained on', 'tested on', 'criterion', 'setting', 'other', 'difference', 'splits',
               *(f'{test}{kind}' for test in TESTS for kind in (' p', ' Holm'))]
@@ -178,8 +176,8 @@ def _tests(findings: Findings, criterion: str, a: pd.DataFrame, b: pd.DataFrame
     paired = findings.runs.loc[[x for x, _ in pairs], ['split', 'seed', criterion]]
     paired['difference'] = paired[criterion] - findings.runs.loc[[y for _, y in pairs], criterion].to_numpy()
     difference = over_units(paired, 'difference').to_numpy()
-    images = [st.dependent(CRITERIA[criterion], *(findings.scores[run].score.to_numpy() for run in pair),
-                           findings.scores[pair[0]].mos.to_numpy()) for pair in pairs]
+    images = [dependent(CRITERIA[criterion], *(findings.scores[run].score.to_numpy() for run in pair),
+                        findings.scores[pair[0]].mos.to_numpy()) for pair in pairs]
     over_images = [st.over_splits([found[test.lower()][1] for found in images]) for test in TESTS[1:]]
     return ([run for pair in pairs for run in pair], st.spread(difference).mean, len(difference),
             [st.signed_rank(difference, 0), *over_images])

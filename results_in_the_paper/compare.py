@@ -1,12 +1,14 @@
-"""Compare models by their predictions: SROCC, PLCC, KROCC, RMSE, outlier ratio with 95 % bootstrap intervals.
+"""Compare models by their predictions: criteria with intervals, tests, groups, pairs of images, the raters' noise.
 
     python results_in_the_paper/compare.py results/A.csv results/B.csv          files of predictions on the same images
     python results_in_the_paper/compare.py A.csv B.csv --format latex --out comparison.tex
+    python results_in_the_paper/compare.py A.csv B.csv --info data/AGIQA-3K.csv --by reference
 
-Each model is judged as saved, after a linear refit, and after logistic mappings with 4 and 5 parameters; each pair of
-models by the paired bootstrap of the difference, and by Williams' and Steiger's tests for correlations that share the
-MOS. A mapping is fitted once, on all images, and kept in the resamples: the intervals are over images, not over fits.
-For SROCC the two tests are an approximation, as they suppose normally distributed scores.
+Each model is judged as saved, and after mappings to MOS: line, monotonic polynomial of order 3, logistic curves with 4
+and 5 parameters. Each pair of models is judged by the paired bootstrap of the difference, by Williams' and Steiger's
+tests for correlations that share the MOS, and by the tests of ITU-T P.1401. A mapping is fitted once, on all images,
+and kept in the resamples: the intervals are over images, not over fits. Criteria that need the standard deviation of
+the ratings, or their number, are left out where it is not known, and named. docs/evaluation.md explains each.
 """
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from iqa_runtime.option_types import choice, number
-from iqa_runtime.options import Add, Command, group
+from iqa_runtime.errors import UserError
+from iqa_runtime.option_types import choice, count, number
+from iqa_runtime.options import Add, Command, Options, group
 from results_in_the_paper.sources import add_format
 
 HEADS = 'iqa_results.read:HEADS'
@@ -32,136 +35,68 @@ def comparison(add: Add) -> None:
     add('--out', metavar='FILE', help='file to write (default: the screen)')
 
 
-COMPARE = Command(__doc__, [comparison])
+def one_grouping(args: Options) -> None:
+    """Raise UserError if the groups are named twice."""
+    if args.by and args.by_name:
+        raise UserError('--by and --by_name both name the groups: give one of them')
+
+
+@group('ratings', 'what else is known of the images', check=one_grouping)
+def ratings(add: Add) -> None:
+    add('--info', metavar='FILE', help='table with a row per image (columns image, std, votes, and others), info file, '
+                                       'or name of a data set')
+    add('--votes', type=count, metavar='N', help='how many rated each image, if no column votes tells')
+    add('--by', metavar='COLUMN', help='column of --info, or of the first file, whose values are the groups')
+    add('--by_name', metavar='PATTERN', help="regular expression that finds an image's group in its name: '^[^_]+'")
+    add('--preferences', metavar='FILE', help='table of comparisons by people: columns first, second, preference (the '
+                                              'share that prefers the first, 0..1)')
+
+
+COMPARE = Command(__doc__, [comparison, ratings])
 
 if __name__ == '__main__':
     COMPARE.begin()  # --help and mistakes end here, before scipy and torch are imported
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
-from iqa_results import statistics as st
+from iqa_results import comparison as tables
+from iqa_results import raters
+from iqa_results.comparison import Shown, aligned
+from iqa_results.facts import Facts, parts_of_names, read_preferences
+from iqa_results.groups import group_tables
+from iqa_results.pairs import preferred_pairs, rated_pairs
 from iqa_results.read import Predictions, read_predictions
 from iqa_results.table_formats import render
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import command
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
-from IQAperformance import CRITERIA, interval
-
-OUTLIERS = 'outlier ratio'
-BY_RANK = ('SROCC', 'KROCC')
-Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 
 
-def estimates(predictions: Predictions, count: int, seed: int = 0) -> dict[str, dict[str, Estimate] | str]:
-    """Return {mapping: {criterion: (value, low, high)}}, or {mapping: why it could not be fitted}.
-
-    `count`, `seed`: see IQAperformance.interval. The outlier ratio is left out if the std cannot be held against MOS.
-    """
-    x, y = predictions.pq, predictions.mos
-    table, ranked = {}, {}
-    for mapping in st.REGRESSIONS:
-        try:
-            z = st.mapped(mapping, x, y)
-        except st.NoFitError as error:
-            table[mapping] = str(error)
-            continue
-        ranks = rankdata(z).tobytes()  # a mapping that keeps the order keeps the rank correlations
-        if ranks not in ranked:
-            ranked[ranks] = {name: _estimate(CRITERIA[name], z, y, count=count, seed=seed) for name in BY_RANK}
-        table[mapping] = {name: ranked[ranks].get(name) or _estimate(criterion, z, y, count=count, seed=seed)
-                          for name, criterion in CRITERIA.items()}
-        if not st.std_problem(y, predictions.std):
-            table[mapping][OUTLIERS] = _estimate(st.outlier_ratio, z, y, predictions.std, count=count, seed=seed)
-    return table
-
-
-def _estimate(criterion: Callable, *arrays: np.ndarray, **bootstrap: int) -> Estimate:
-    return float(criterion(*arrays)), *interval(criterion, *arrays, **bootstrap)
-
-
-def difference(a: Predictions, b: Predictions, count: int, seed: int = 0) -> dict[str, dict]:
-    """Return {criterion: {'difference': (a - b, low, high), 'williams': (t, p), 'steiger': (z, p)}} of two models.
-
-    The tests are for SROCC and PLCC alone. The predictions must be of the same images in the same order.
-    """
-    table = {}
-    for name, criterion in CRITERIA.items():
-        def less(x: np.ndarray, z: np.ndarray, y: np.ndarray, axis: int = -1, criterion=criterion) -> np.ndarray:
-            return criterion(x, y, axis) - criterion(z, y, axis)
-        table[name] = {'difference': _estimate(less, a.pq, b.pq, a.mos, count=count, seed=seed)}
-        if name in ('SROCC', 'PLCC'):
-            table[name] |= st.dependent(criterion, a.pq, b.pq, a.mos)
-    return table
-
-
-def aligned(models: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """Bring all models to the images and the order of the first; UserError if they are not of the same images.
-
-    Files without names (.npy) are compared in their order; MOS that differ tell that it is not the same.
-    """
-    first_label, first = next(iter(models.items()))
-    result = {}
-    for label, model in models.items():
-        if len(model.mos) != len(first.mos):
-            raise UserError(f'{label} has {len(model.mos)} images, {first_label} has {len(first.mos)}; '
-                            f'expected the same images')
-        if model.names and first.names and model.names != first.names:
-            place = {name: i for i, name in enumerate(model.names)}
-            missing = [name for name in first.names if name not in place]
-            if missing:
-                raise UserError(f'{label} lacks {missing[0]!r} of {first_label} ({len(missing)} images in all)')
-            order = [place[name] for name in first.names]
-            model = Predictions(first.names, model.mos[order], model.std[order], model.pq[order])
-        other = np.abs(model.mos - first.mos) > 1e-3 * (np.ptp(first.mos) or 1)
-        if other.any():
-            row = int(np.argmax(other))
-            raise UserError(f'{label} and {first_label} differ in the MOS of image {row + 1} ({model.mos[row]:g}, '
-                            f'{first.mos[row]:g}); expected the same images in the same order')
-        result[label] = model
-    return result
-
-
-def _show(estimate: Estimate, digits: int = 4) -> str:
-    value, low, high = estimate
-    return f'{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]'
-
-
-def model_rows(label: str, table: Mapping[str, dict | str], outliers: bool) -> list[list[str]]:
-    """Return the rows of one model: label, mapping, then the criteria or why there are none."""
-    names = [*CRITERIA, *([OUTLIERS] if outliers else [])]
-    return [[label, mapping, *([values] + ['-'] * (len(names) - 1) if isinstance(values, str) else
-                               [_show(values[name], 3 if name == 'RMSE' else 4) for name in names])]
-            for mapping, values in table.items()]
-
-
-def pair_rows(label: str, table: Mapping[str, dict]) -> list[list[str]]:
-    """Return the rows of one pair: label, criterion, difference, Williams' t and p, Steiger's Z and p."""
-    return [[label, name, _show(values['difference']),
-             *(f'{x:.4g}' for test in ('williams', 'steiger') for x in values[test])] if 'williams' in values else
-            [label, name, _show(values['difference']), '-', '-', '-', '-'] for name, values in table.items()]
-
-
-def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int = 0, style: str = 'text') -> str:
-    """Return the tables of all models and of all pairs of models in one of the formats."""
-    models = aligned(models)
+def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int = 0) -> list[Shown]:
+    """Return the tables of models that are aligned, and of all pairs of them."""
     first = next(iter(models.values()))
-    problem = st.std_problem(first.mos, first.std)
-    header = ['model', 'mapping', *CRITERIA, *([] if problem else [OUTLIERS])]
-    rows = [row for label, model in models.items() for row in model_rows(label, estimates(model, resamples, seed),
-                                                                          not problem)]
-    parts = [render(header, rows, style)]
+    problem = raters.votes_problem(first.mos, first.std, first.votes)
+    pairs = rated_pairs(first.mos, *(() if problem else (first.std, first.votes)))
+    found = [*tables.criteria_tables(models, resamples, seed), tables.scores_table(models, pairs)]
+    found += [] if problem else [tables.ceiling_table(models, pairs, seed)]
     if len(models) > 1:
-        pairs = [row for (label_a, a), (label_b, b) in combinations(models.items(), 2)
-                 for row in pair_rows(f'{label_a} - {label_b}', difference(a, b, resamples, seed))]
-        header = ['models', 'criterion', 'difference', "Williams' t", 'p', "Steiger's Z", 'p']
-        parts.append(render(header, pairs, style))
-    if problem and style != 'csv':
-        parts.append(f'No outlier ratio: {problem}.\n')
-    return '\n'.join(parts)
+        found += [tables.differences_table(models, resamples, seed), tables.standard_table(models),
+                  tables.pair_tests_table(models, pairs)]
+    return found
+
+
+TITLES = {'text': '{}\n\n', 'markdown': '### {}\n\n', 'latex': '% {}\n'}
+
+
+def in_words(shown: Sequence[Shown], style: str) -> str:
+    """Return tables in one of the formats; CSV has neither titles nor notes."""
+    def words(table: Shown) -> str:
+        body = render(table.header, table.rows, style)
+        note = f'\n{table.note}\n' if table.note else ''
+        return body if style == 'csv' else TITLES[style].format(table.title) + body + note
+    return '\n'.join(words(table) for table in shown if table.rows)
 
 
 def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
@@ -173,14 +108,50 @@ def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
     return labels
 
 
+def read_models(args: Options) -> dict[str, Predictions]:
+    """Return the models, aligned, with what --info and --votes tell of the ratings."""
+    models = aligned({label: read_predictions(path, args.head)
+                      for label, path in zip(_labels(args.files, args.names), args.files, strict=True)})
+    first = next(iter(models.values()))
+    std, votes = first.std, first.votes
+    if args.info:
+        facts = Facts.read(args.info)
+        known = {name: facts.numbers(name, _named(first, '--info')) for name in ('std', 'votes')}
+        std = known['std'] if known['std'] is not None and not np.isfinite(std).any() else std
+        votes = known['votes'] if votes is None else votes
+    if args.votes and votes is not None:
+        raise UserError(f'--votes {args.votes}: the images have a column votes')
+    votes = np.full(len(first.mos), float(args.votes)) if args.votes else votes
+    return {label: model._replace(std=std, votes=votes) for label, model in models.items()}
+
+
+def _named(model: Predictions, option: str) -> list[str]:
+    if model.names is None:
+        raise UserError(f'{option} needs the names of images, which an .npy file does not have')
+    return model.names
+
+
+def groups_of(args: Options, names: Sequence[str]) -> tuple[list[str], str]:
+    """Return the group of each image, and what groups are, in words."""
+    if args.by_name:
+        return parts_of_names(names, args.by_name), 'part of the name'
+    return Facts.read(args.info or args.files[0]).texts(args.by, names), args.by
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Read the predictions, print the tables or write them to a file."""
     args = COMPARE.parse(argv)
-    check_outputs({'--out': args.out}, {'files': args.files})
-    models = {label: read_predictions(path, args.head)
-              for label, path in zip(_labels(args.files, args.names), args.files, strict=True)}
-    text = report(models, args.resamples, args.seed, args.format)
+    check_outputs({'--out': args.out}, {'files': args.files, '--info': args.info, '--preferences': args.preferences})
+    models = read_models(args)
+    first = next(iter(models.values()))
+    more = []  # first, as a mistake in them should not cost the time of the bootstrap
+    if args.by or args.by_name:
+        more += group_tables(models, *groups_of(args, _named(first, '--by')))
+    if args.preferences:
+        pairs = preferred_pairs(*read_preferences(args.preferences, _named(first, '--preferences')))
+        more.append(tables.preferences_table(models, pairs))
+    text = in_words([*report(models, args.resamples, args.seed), *more], args.format)
     if args.out:
         write_text(args.out, text)
     else:

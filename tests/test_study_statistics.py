@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from iqa_results.statistics import Spread, dependent, holm, nemenyi, over_splits, signed_rank, spread
+from iqa_results.significance import dependent, holm
+from iqa_results.statistics import Spread, nemenyi, over_splits, signed_rank, spread
 from IQAperformance import CRITERIA
 
 FINITE = st.floats(-1, 1)
