@@ -94,5 +94,5 @@ def loss(*names: str, **given) -> Callable[[Callable], Callable]:
     """
     def decorate(function: Callable) -> Callable:
         from iqa_losses.tensors import of_columns  # it imports torch
-        return LOSSES.register(*names, **given)(of_columns(function))
+        return LOSSES.register(*names, **given)(of_columns(function, INPUTS, TABLES))
     return decorate

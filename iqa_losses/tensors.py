@@ -1,12 +1,10 @@
 """Convert the arguments of losses: predictions and MOS become (N, 1) tensors in float32 or float64."""
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 
 import torch
 from torch import Tensor
-
-from iqa_losses import INPUTS, TABLES
 
 SHORT = {'y': 'MOS'}  # names of inputs in messages
 
@@ -41,21 +39,24 @@ def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return computed
 
 
-def of_columns(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def of_columns(loss: Callable[..., Tensor], inputs: Collection[str], tables: Collection[str] = ()
+               ) -> Callable[..., Tensor]:
     """Decorate a loss so that it gets its inputs from `columns`, and computes as `in_float32` says.
 
     Args:
         loss: takes predictions (N, 1), MOS (N, 1), what else it needs, and options, and returns a scalar.
+        inputs: names of its parameters that are tensors.
+        tables: those of them that are (N, K), not columns.
     """
     names = list(inspect.signature(loss).parameters)
 
     @wraps(loss)
     def computed(*arguments, **options) -> Tensor:
         given = dict(zip(names, arguments, strict=False)) | options
-        tensors = {name: value for name, value in given.items() if name in INPUTS}
+        tensors = {name: value for name, value in given.items() if name in inputs}
         first, *others = tensors
         for name in others:
-            shaped = histograms if name in TABLES else columns
+            shaped = histograms if name in tables else columns
             given[first], given[name] = shaped(tensors[first], tensors[name], SHORT.get(name, name))
         return in_float32(loss)(**given)
     return computed

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from iqa_data.datasets import dataset_name, named_source, names_of, require, sets_of
 from iqa_results.curves import read_scalars
@@ -14,10 +13,8 @@ from iqa_studies.jobs import Job
 from iqa_studies.outcome import Outcome
 from iqa_studies.steps import Step, is_finished
 from iqa_studies.study import KEEP
+from iqa_studies.study_data import Other
 from iqa_training.naming import result_name
-
-if TYPE_CHECKING:
-    from iqa_studies.plan import Other
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     splits: dict[tuple[str, str], str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
-    others: list['Other'] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
     images: dict[str, Path] = field(default_factory=dict)
     first: list[Step] = field(default_factory=list)
     last: list[list[Step]] = field(default_factory=list)

@@ -1,60 +1,25 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from iqa_data.contents import Contents
 from iqa_data.contents import check_apart as check_sets_apart
-from iqa_data.datasets import Source, dataset_name, require
-from iqa_data.info import Info, read_info
+from iqa_data.datasets import dataset_name, require
+from iqa_data.info import read_info
 from iqa_data.references import references_of
 from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
-from iqa_results.write import write_results
 from iqa_runtime.errors import UserError
-from iqa_runtime.names import as_file_name
 from iqa_runtime.options import Options
-from iqa_runtime.tables import Table
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
-from iqa_studies.outcome import Outcome
 from iqa_studies.steps import Given, Step, merge_options, parsed, training_step, words_for
 from iqa_studies.study import Study
+from iqa_studies.study_data import StudyData, StudySet, others_of
 from iqa_training.naming import log_name
 from IQAdataset import of_each_set, plan_of, source_at
 from IQAmodel import entry_of
-from IQAperformance import HeadPerformance, Performance
-
-
-@dataclass(frozen=True)
-class StudySet:
-    """A data set: its name, its place, and what its info file says."""
-
-    name: str
-    source: Source
-    info: Info
-
-    def files(self) -> set[str]:
-        """Return the real paths of all images and references, by which data sets are compared."""
-        paths = [Path(self.source.im_dir, name) for name in self.info.names]
-        folder = self.source.ref_dir or self.source.im_dir
-        paths += [Path(folder, name) for name in set(self.info.references or ()) - {''}]
-        return set(map(os.path.realpath, paths))
-
-
-@dataclass(frozen=True)
-class StudyData:
-    """The images of a run: a data set, or several that it trains on at once; and the options that name them."""
-
-    name: str
-    given: Given
-    sets: tuple[StudySet, ...]
-
-    def files(self) -> set[str]:
-        """Return the real paths of all images and references."""
-        return set().union(*(one.files() for one in self.sets))
 
 
 def plan(study: Study, folder: Path) -> Plan:
@@ -183,43 +148,3 @@ def test_of(step: Step, place: StudyData, args, folder: Path) -> Step:
     words = words_for(place.given, machine, {'result_dir': str(folder / 'results'), 'part': 'all'})
     return Step(('test_dataset.py', '--trained_model_file', str(step.checkpoint), *words),
                 folder / 'results' / f'{step.checkpoint.stem}-on-{place.name}-all.json')
-
-
-@dataclass(frozen=True)
-class Other:
-    """Others' predictions (N,) of the tested images of a data set, of which `rows` are the places in its info file."""
-
-    label: str
-    place: StudySet
-    split: str
-    rows: np.ndarray
-    score: np.ndarray
-
-    def outcome(self, folder: Path) -> Outcome:
-        """Write the predictions as results, as they are; return the outcome."""
-        info, name = self.place.info, as_file_name('\n'.join([self.label, self.place.name, self.split]))
-        mos = info.mos[self.rows]
-        performance = Performance(mos, info.std[self.rows], (HeadPerformance.of(self.score, mos),))
-        _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,
-                                  {'dataset': self.place.name, 'part': 'test', 'options': {}})
-        return Outcome(self.label, self.split, 0, '', self.place.name, result)
-
-
-def others_of(study: Study, place: StudySet, parts: Mapping[str, np.ndarray]) -> Iterator[Other]:
-    """Yield others' predictions of the images that are tested, by split.
-
-    A table counts for a data set if it has any of these images; UserError if it then lacks some of them.
-    """
-    for label, file in study.predictions.items():
-        table = Table.read(file)
-        table.needs('image', 'score')
-        names, scores = table.images(), table.numbers('score')
-        table.once(names, scores, 'score')
-        score = dict(zip(names, scores, strict=True))
-        for split, rows in parts.items():
-            missing = [name for name in (place.info.names[i] for i in rows) if name not in score]
-            if 0 < len(missing) < len(rows):
-                raise UserError(f'{file}: it lacks {len(missing)} of the {len(rows)} images of {place.name} that are '
-                                f'tested, as {missing[0]}')
-            if not missing:
-                yield Other(label, place, split, rows, np.array([score[place.info.names[i]] for i in rows]))

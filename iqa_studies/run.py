@@ -4,7 +4,8 @@
     python iqa_studies/run.py iqa_studies/four_systems.yaml --jobs 4      four runs at once, one per GPU
     python iqa_studies/run.py mine.yaml --engine slurm --time_limit 240   a job of an array for each run
 
-iqa_studies/study.py says what the file may hold. Run again, it goes on where it was stopped, and trains nothing twice.
+iqa_studies/study_file.py describes the file. A study that was stopped continues if it is run again; nothing is trained
+twice.
 """
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ ENGINE_NAMES = ('local', 'slurm', 'ray')
 
 @group('study', 'the study, and where its runs are trained')
 def study(add) -> None:
-    add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study.py)')
+    add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
     add('--dry_run', action='store_true', help='say what there is to do, print the commands, and do nothing')
     add('--yes', action='store_true', help='more than 10,000 training runs are meant')
@@ -54,7 +55,7 @@ from iqa_studies.gains import numbers
 from iqa_studies.jobs import INTERRUPTED, Job, terminable
 from iqa_studies.plan import plan
 from iqa_studies.published import HEADER
-from iqa_studies.study import read_study
+from iqa_studies.study_file import read_study
 
 
 @command

@@ -85,7 +85,8 @@ from iqa_studies.chains import plan_chain
 from iqa_studies.gains import numbers
 from iqa_studies.jobs import INTERRUPTED, Runner, gpus, slots, terminable
 from iqa_studies.published import HEADER, comparisons
-from iqa_studies.study import Study, read_study
+from iqa_studies.study import Study
+from iqa_studies.study_file import read_study
 from iqa_training.options import TRAIN
 from results_in_the_paper import (
     backbone_performance_plot,

@@ -24,7 +24,8 @@ from iqa_runtime.options import Add, Options, group
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.chains import plan_chain
 from iqa_studies.found import differences
-from iqa_studies.study import Study, read_study
+from iqa_studies.study import Study
+from iqa_studies.study_file import read_study
 from iqa_training.options import TRAIN
 
 HERE = Path(__file__).parent

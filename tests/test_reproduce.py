@@ -26,7 +26,7 @@ from iqa_studies.cells import Cell
 from iqa_studies.chains import plan_chain
 from iqa_studies.found import differences
 from iqa_studies.published import HEADER, Comparison, comparisons
-from iqa_studies.study import read_study
+from iqa_studies.study_file import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAperformance import HeadPerformance, Performance

@@ -29,7 +29,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_studies import check, honesty
 from iqa_studies.plan import plan
-from iqa_studies.study import read_study
+from iqa_studies.study_file import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 from IQAdataset import IQADataset, get_data_loaders

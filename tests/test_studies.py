@@ -23,7 +23,7 @@ from iqa_studies import engines, run
 from iqa_studies.jobs import Job
 from iqa_studies.plan import plan
 from iqa_studies.steps import words_for
-from iqa_studies.study import read_study
+from iqa_studies.study_file import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
 
@@ -62,7 +62,7 @@ def inline(jobs: list[Job], folder: Path, resources: engines.Resources) -> list[
 @pytest.fixture
 def here(monkeypatch):
     """Run the jobs of studies in this process, without a report."""
-    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_report=lambda *_: []))
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_: []))
     monkeypatch.setitem(engines.ENGINES, 'local', inline)
 
 
@@ -269,7 +269,7 @@ import test_studies
 from iqa_studies import engines
 from iqa_studies import run
 torch.set_num_threads(1)
-sys.modules['iqa_studies.report'] = test_studies.SimpleNamespace(write_report=lambda *_: [])
+sys.modules['iqa_studies.report'] = test_studies.SimpleNamespace(write_study_report=lambda *_: [])
 engines.ENGINES['local'] = test_studies.inline
 draw = random.Random(0)
 for kill in [True] * 10 + [False]:

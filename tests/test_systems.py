@@ -9,7 +9,7 @@ from conftest import ROOT, make_tiny
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_studies.chains import plan_chain
 from iqa_studies.published import comparisons, reason
-from iqa_studies.study import read_study
+from iqa_studies.study_file import read_study
 from iqa_training.naming import checkpoint_file
 from iqa_training.options import TRAIN
 from results_in_the_paper import reproduce, sources
