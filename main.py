@@ -18,11 +18,19 @@ from iqa_data.loaders import Data
 from iqa_data.several import PerSet
 from iqa_networks.network import Network
 from iqa_networks.normalise import memory_format
-from iqa_runtime.distributed import device_of, fewest_images, is_main, parallel, processes, synchronise
+from iqa_runtime.distributed import (
+    check_synchronised,
+    device_of,
+    fewest_images,
+    is_main,
+    parallel,
+    processes,
+    synchronise,
+)
 from iqa_runtime.errors import command
 from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
-from iqa_runtime.process import keep_freed_memory, seed_everything, signals_wait
+from iqa_runtime.process import keep_freed_memory, seed_by_rank, seed_everything, signals_wait
 from iqa_training.card import models_table
 from iqa_training.evaluation import Evaluation, Performances, mean_over_sets
 from iqa_training.features import OnFeatures, check_frozen, with_features
@@ -99,6 +107,8 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     On several data sets: name -> performance. Returns None if --resume finds that the run is finished, or if there are
     no test images.
     """
+    if args.sync_bn:
+        check_synchronised(device)
     if is_main():
         remove_unfinished(files.checkpoint)
     state = find_state(files.checkpoint, args.resume, args) if args.resume else None
@@ -130,6 +140,7 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
         data = data.each(partial(with_features, args, network=model))
     loader = one_batch() if args.probe else data.training_loader(fewest_images(args.batch_size, args.sync_bn, model))
     training = assemble(args, files, data, model, loader, device, stop)
+    seed_by_rank(idist.get_rank())
     print(f'Run {files.name}\n' + ', '.join(f'{len(names)} {part}' for part, names in data.names.items())
           + f' images of {data.name}, {where_and_how(args, device)}\n'
           f'Split {args.split_file or args.split}, hash {training.writer.split_hash}: {files.log / "split.csv"}')

@@ -129,7 +129,7 @@ def check_fit(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> 
 def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: list[dict]) -> float | int:
     """Score the images that the options name; return a single image's score, or else the number scored here."""
     items, repeated = find_items(args.img, args.ref, scorer.inputs, args.recursive,
-                                 sys.stdin.buffer if '-' in args.img else ())
+                                 sys.stdin.buffer if sys.stdin and '-' in args.img else ())
     check_outputs(outputs_of(args, files[0]), {'--img': files_of(items)})
     paths = [path_of(item) for item in items]
     shards = list(filter(is_shard, paths))

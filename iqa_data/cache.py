@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from iqa_data.images import ImageError
 from iqa_runtime.errors import UserError, one_line
-from iqa_runtime.files import locked, read_text, replacing, write_text
+from iqa_runtime.files import locked, read_text, remove_left_over, replacing, write_text
 from iqa_runtime.names import nearest
 
 FORMAT = 3
@@ -255,8 +255,10 @@ def _make(file: Path, depends_on: dict, paths: Sequence[Path], preprocess) -> No
 def array_file(file: Path, dtype: type, shape: tuple[int, ...], what: str, instead: str) -> Iterator[np.memmap]:
     """Write an array to a file of numpy, whole or not at all: yield it as a memory map that is to be filled.
 
-    Raises UserError if the disk has no room for `what` it is; `instead` ends the message.
+    The caller holds the file's lock, so that temporary files of killed processes are removed. Raises UserError if the
+    disk has no room for `what` it is; `instead` ends the message.
     """
+    remove_left_over(file.parent, lambda name: name == file.name)
     size, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(file.parent).free
     if size > free:
         raise UserError(f'{file.parent} has {readable(free)} free, {what} need {readable(size)}: --cache_dir names '

@@ -1,8 +1,10 @@
 """Load the parts of a data set in batches: shuffled and augmented for training, every image once for evaluation."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
@@ -15,6 +17,7 @@ from iqa_data.samplers import ProcessShare, SameSize, Shuffled
 from iqa_data.target import Target
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.process import seed_by_rank
 
 
 def check_images(paths: Sequence[Path], preprocess: Preprocess) -> list[tuple[int, int]]:
@@ -136,10 +139,17 @@ class Data:
     def _loader(self, dataset: Dataset, batches: Sampler, generator: torch.Generator) -> DataLoader:
         """Return the loader of these batches; when it starts, it seeds its workers with a number from `generator`.
 
+        Several processes draw the same number, to which each adds its rank, so that their augmentation differs.
+
         It fetches positions only; `dataset.batch`, its collate function, reads the images of a whole batch.
         """
         at_once = self.loading.cache != 'none' and dataset.augment is None  # copying needs no process of its own
         workers = 0 if at_once else self.loading.num_workers
         variants = self.fixed.variants if self.fixed else 1
         return DataLoader(range(len(dataset) * variants), batch_sampler=batches, num_workers=workers,
-                          collate_fn=dataset.batch, pin_memory=self.loading.pin_memory, generator=generator)
+                          collate_fn=dataset.batch, pin_memory=self.loading.pin_memory, generator=generator,
+                          worker_init_fn=partial(_seed_worker, workers * idist.get_rank()) if workers else None)
+
+
+def _seed_worker(rank: int, worker: int) -> None:
+    seed_by_rank(rank)

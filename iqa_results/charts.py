@@ -1,4 +1,4 @@
-"""Draw curves and scatter plots, as SVG for a page with a light and a dark theme, or as PNG.
+"""Draw curves, scatter plots and histograms, as SVG for a page with a light and a dark theme, or as PNG.
 
 A figure is drawn once, in the colours below. `svg` replaces them by CSS variables, whose values `THEME` sets.
 """
@@ -63,11 +63,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A scatter plot of scores over MOS, both (n,), with the line of equality."""
+    """A scatter plot of scores over MOS, both (n,), with the line of equality; x, y: labels of the axes."""
 
     mos: np.ndarray
     scores: np.ndarray
     title: str = ''
+    x: str = 'MOS'
+    y: str = 'score'
 
     def draw(self, axes: 'Axes') -> None:
         """Draw the points."""
@@ -75,8 +77,36 @@ class Scatter:
         axes.plot(ends, ends, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
         axes.scatter(self.mos, self.scores, s=12, alpha=.6, linewidths=0, color=SERIES[0],
                      rasterized=len(self.mos) > MOST_POINTS)
-        axes.set(title=self.title, xlabel='MOS', ylabel='score')
+        axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
         axes.set_aspect('equal', adjustable='datalim')
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Histograms of groups of images, as shares of each group.
+
+    Attributes:
+        groups: label -> values (n,); the first is filled, the others are outlined. Empty groups are left out.
+        x: label of the axis of the values.
+    """
+
+    groups: Mapping[str, np.ndarray]
+    x: str
+
+    def draw(self, axes: 'Axes') -> None:
+        """Draw the histograms, with common bins."""
+        groups = {label: values for label, values in self.groups.items() if len(values)}
+        edges = np.histogram_bin_edges(np.concatenate([*groups.values(), []]), bins=30)
+        for i, (label, values) in enumerate(self.groups.items()):
+            style = {'histtype': 'step', 'color': SERIES[i - 1], 'linewidth': 2} if i else {'color': '.75'}
+            if label in groups:
+                axes.hist(values, edges, weights=np.full(len(values), 100 / len(values)), label=label, **style)
+        if groups:
+            axes.legend()
+        axes.set(xlabel=self.x, ylabel='% of the images')
+
+
+Chart = Panel | Scatter | Histogram
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +119,7 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def draw_charts(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> 'Figure':
+def draw_charts(charts: Sequence[Chart], width: float = 4.4, height: float = 2.9) -> 'Figure':
     """Draw charts side by side, each `width` x `height` inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -102,7 +132,7 @@ def draw_charts(charts: Sequence[Panel | Scatter], width: float = 4.4, height: f
     return figure
 
 
-def svg(chart: Panel | Scatter, width: float = 4.4, height: float = 2.9) -> str:
+def svg(chart: Chart, width: float = 4.4, height: float = 2.9) -> str:
     """Return a chart as an SVG element for a page that includes THEME, which sets its colours; its texts are escaped.
     """
     import matplotlib
@@ -117,7 +147,7 @@ def svg(chart: Panel | Scatter, width: float = 4.4, height: float = 2.9) -> str:
     return text
 
 
-def png(charts: Sequence[Panel | Scatter], width: float = 4.4, height: float = 2.9) -> bytes:
+def png(charts: Sequence[Chart], width: float = 4.4, height: float = 2.9) -> bytes:
     """Return charts side by side as the content of a PNG file."""
     import matplotlib
     buffer = io.BytesIO()

@@ -29,9 +29,9 @@ STYLE = {
 styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
 # Colours, with a dash pattern for print in grey.
-VALUE_STYLES = [{'color': BLUE, 'linestyle': '-'}, {'color': ORANGE, 'linestyle': (0, (4, 1.5))},
-                {'color': GREEN, 'linestyle': (0, (1.2, 1.2))},
-                {'color': PURPLE, 'linestyle': (0, (4, 1.2, 1, 1.2))}]
+DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
+VALUE_STYLES = [{'color': colour, 'linestyle': dash}
+                for colour, dash in zip((BLUE, ORANGE, GREEN, PURPLE), DASHES, strict=True)]
 # ticks of the axis of a correlation, the most useful first
 TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .7, .85, .97, .6, .3, -.3, -.6, -.9, .96, .94, .92, .91, .87, .83)
 

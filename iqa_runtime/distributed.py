@@ -12,7 +12,6 @@ import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from iqa_runtime.errors import UserError, one_line
@@ -50,6 +49,13 @@ def processes(device: str, **options) -> Iterator[str]:
     finally:
         sys.stdout = stdout
     idist.finalize()
+
+
+def check_synchronised(device: str) -> None:
+    """Raise UserError if batch normalisation over several processes is not computed on this device."""
+    if not device.startswith('cuda'):
+        raise UserError(f'--sync_bn on {device}: expected a GPU, since torch synchronises batch normalisation on GPUs '
+                        'alone; leave the option out')
 
 
 def is_main() -> bool:
@@ -145,56 +151,12 @@ def parallel(model: nn.Module, some_unused: bool) -> nn.Module:
                                    find_unused_parameters=some_unused)
 
 
-class _Sum(torch.autograd.Function):
-    """Sum a tensor over all processes; its gradient is the sum of their gradients.
-
-    torch.distributed.nn.functional.all_reduce does this too, but is deprecated, and fails in a single process.
-    """
-
-    @staticmethod
-    def forward(_, tensor: Tensor) -> Tensor:
-        return idist.all_reduce(tensor.clone())
-
-    @staticmethod
-    def backward(_, gradient: Tensor) -> Tensor:
-        return idist.all_reduce(gradient.clone())
-
-
-class BatchNormOverProcesses(_BatchNorm):
-    """Batch normalisation over the images of all processes, for the CPU, where torch's SyncBatchNorm does not run."""
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        pass
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, ...) as nn.BatchNorm1d and nn.BatchNorm2d do, with the statistics of all processes."""
-        if not self.training:
-            return super().forward(x)
-        dims = [0, *range(2, x.dim())]
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        count = idist.all_reduce(x.numel() / x.shape[1])
-        mean = _Sum.apply(x.sum(dims)) / count
-        centred = x - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(dims)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight / (variance + self.eps).sqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
-
-
-def synchronise(module: nn.Module) -> None:
-    """Replace every batch normalisation in `module`, in place, by one over the images of all processes."""
-    for name, child in module.named_children():
-        if not isinstance(child, _BatchNorm):
-            synchronise(child)
-        elif next(module.parameters()).is_cuda:
-            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
-        else:
-            synced = BatchNormOverProcesses(child.num_features, child.eps, child.momentum).to(child.weight)
-            synced.load_state_dict(child.state_dict())
-            setattr(module, name, synced)
+def synchronise(model: nn.Module) -> None:
+    """Replace every batch normalisation in `model`, in place, by one over the images of all processes, for GPUs."""
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if 'timm' in sys.modules:  # its networks have batch normalisations with an activation, which torch would drop
+        from timm.layers import convert_sync_batchnorm as convert
+    convert(model)
 
 
 def broadcast_weights(model: nn.Module) -> None:

@@ -83,18 +83,17 @@ def wait_for_the_first() -> None:
 
 
 def open_streams() -> None:
-    """Open stdin, stdout and stderr if they are closed, and let stdout escape characters that its encoding lacks.
+    """Open stdout and stderr if they are closed, and let stdout escape characters that its encoding lacks.
 
     Otherwise the next opened file would get the descriptor of a stream, and receive the output that libraries print to
     it. UserError if stdout was closed, since the command's output would be lost.
     """
-    for number in range(3):
+    for number in (1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 (as long as the process)
-    sys.stderr = sys.stderr or open(os.devnull, 'w')  # noqa: SIM115
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    sys.stderr = sys.stderr or open(os.devnull, 'w')  # noqa: SIM115 (as long as the process)
     if sys.stdout is None:
         raise UserError('stdout is closed, and the output would be lost; >/dev/null discards it')
     if isinstance(sys.stdout, io.TextIOWrapper):

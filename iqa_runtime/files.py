@@ -1,7 +1,10 @@
 """Write files atomically, lock them, check that outputs overwrite no inputs, and read text, JSON and YAML files."""
 import errno
+import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import stat
 import sys
@@ -15,7 +18,6 @@ from filelock import FileLock, Timeout
 
 from iqa_runtime.errors import UserError, needed
 from iqa_runtime.names import path_text
-from iqa_runtime.temporary import temporary_beside
 
 ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit
 Paths = str | Path | Sequence[str | Path] | None
@@ -39,8 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     The temporary file is in the same folder, and is flushed to disk before it replaces the file. A symbolic link is
     followed: its target is replaced. A device or a pipe is written to. On an error, the previous file stays unchanged
-    and the temporary file is removed, as are temporary files of the same file that killed processes left. OSError
-    becomes a UserError.
+    and the temporary file is removed. OSError becomes a UserError.
     """
     with writing(path):
         device = open_device(path)
@@ -55,7 +56,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if target.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_beside(target)
+        temporary = _temporary_beside(target)
         try:
             yield temporary
             with open(temporary, 'rb+') as file:
@@ -64,6 +65,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _flush_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(target: Path) -> Path:
+    """Create the empty file .NAME.RANDOM.tmp for `target`, with its mode if it exists; a long NAME becomes a digest."""
+    name = os.fsencode(target.name)
+    known = target.name if len(name) <= 200 else hashlib.sha256(name).hexdigest()  # file systems allow 255 bytes
+    path = target.with_name(f'.{known}.{secrets.token_hex(8)}.tmp')
+    path.open('xb').close()
+    with suppress(FileNotFoundError):
+        shutil.copymode(target, path)
+    return path
+
+
+def remove_left_over(folder: Path, owns: Callable[[str], bool]) -> None:
+    """Remove the temporary files that killed processes left in a folder, of files that no other process writes now.
+
+    Args:
+        folder: the folder of the files.
+        owns: whether the caller alone writes the file of a name, as the process that holds a lock does.
+    """
+    with suppress(OSError):  # a temporary file that cannot be removed does no harm
+        for path in list(folder.iterdir()):
+            parts = re.fullmatch(r'\.(.+)\.[0-9a-f]{16}\.tmp', path.name, re.DOTALL)
+            if parts and owns(parts[1]):
+                path.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -80,7 +80,7 @@ def seed_everything(seed: int, randomness: bool) -> None:
     """Seed Python, numpy and torch, and select deterministic GPU kernels.
 
     With `randomness`, the seed is random and the fastest kernels are selected. All processes get the same seed, since
-    they divide batches of the same order among them.
+    they build the same network and divide batches of the same order among them (see `seed_by_rank`).
     """
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not randomness, randomness
     if randomness:
@@ -89,6 +89,12 @@ def seed_everything(seed: int, randomness: bool) -> None:
     random.seed(seed)
     np.random.seed(seed % 2 ** 32)
     torch.manual_seed(seed)
+
+
+def seed_by_rank(rank: int) -> None:
+    """Seed torch in each process differently, so that dropout and augmentation differ; that of rank 0 is unchanged."""
+    if rank:
+        torch.manual_seed((torch.initial_seed() + rank) % 2 ** 64)
 
 
 def memory() -> int | None:

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the options, score with each checkpoint, write the tables and the ensemble."""
     args = PREDICT.parse(argv)
     files = checkpoints_in(args.models)
-    paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if '-' in args.img else ())
+    paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if sys.stdin and '-' in args.img else ())
     for path in filter(is_shard, paths):
         raise UserError(f'--img {path_text(path)}: expected image files; test_demo.py scores shards')
     tables = [Path(args.out, f'{file.stem}.csv') for file in files]

@@ -7,18 +7,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iqa_data.images import opened
+from iqa_results.charts import Histogram, Scatter, draw_charts
 from iqa_results.page import data_uri, svg_uri, write_page
 from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import colours
 from iqa_scoring.stream import Sample
-
-if TYPE_CHECKING:  # matplotlib is slow to import: the functions that draw do it
-    from matplotlib.figure import Figure
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20
@@ -67,46 +64,15 @@ def write_report(path: str | Path, entries: Sequence[ReportEntry], scale: Scale,
     entries = sorted(entries, key=lambda entry: entry.row['score'], reverse=scale.higher_is_better is not False)
     cards = [{**entry.card(), 'place': place} for place, entry in enumerate(entries)]
     labelled = bool(cards) and all(card['mos'] is not None for card in cards)
-    scores = np.array([card['score'] for card in cards])
+    scores, mos = (np.array([card[key] for card in cards]) for key in ('score', 'mos'))
+    histogram = Histogram({"training images' MOS": scale.values, 'scores': scores}, 'MOS scale')
     norm, colormap = colours(scale, scores if len(scores) else np.zeros(1))
     write_page(
         path, TEMPLATES / 'report.html', title=title, scale=str(scale), cards=cards, labelled=labelled,
         unreadable=unreadable, metrics=metrics,
-        outside=sum(bool(card['outside']) for card in cards), histogram=_histogram(scores, scale),
+        outside=sum(bool(card['outside']) for card in cards), histogram=svg_uri(draw_charts([histogram], 6, 3)),
         pairs=any(card['others'] for card in cards),
-        scatter=_scatter(scores, np.array([card['mos'] for card in cards])) if labelled else '',
+        scatter=svg_uri(draw_charts([Scatter(mos, scores)], 4, 4)) if labelled else '',
         worst=sorted(cards, key=lambda card: -abs(card['score'] - card['mos']))[:WORST] if labelled else [],
         maps=any(card['map'] for card in cards), low=norm.vmin, high=norm.vmax, side=THUMBNAIL,
         legend=[to_hex(colormap(x)) for x in np.linspace(0, 1, 9)])
-
-
-def _figure(width: float, height: float) -> 'Figure':
-    """Return an empty figure, its size in inches."""
-    from matplotlib.figure import Figure
-    return Figure(figsize=(width, height), layout='constrained')
-
-
-def _histogram(scores: np.ndarray, scale: Scale) -> str:
-    """Draw the scores, and the MOS of the training images if they are known, as shares of all."""
-    figure = _figure(6, 3)
-    axes = figure.add_subplot()
-    both = np.concatenate([scores, scale.values])
-    if len(both):
-        edges = np.histogram_bin_edges(both, bins=30)
-        for values, label, style in ((scale.values, "training images' MOS", {'color': '.75'}),
-                                     (scores, 'scores', {'histtype': 'step', 'color': 'C0', 'linewidth': 2})):
-            if len(values):
-                axes.hist(values, edges, weights=np.full(len(values), 100 / len(values)), label=label, **style)
-        axes.legend()
-    axes.set(xlabel='MOS scale', ylabel='% of the images')
-    return svg_uri(figure)
-
-
-def _scatter(scores: np.ndarray, mos: np.ndarray) -> str:
-    figure = _figure(4, 4)
-    axes = figure.add_subplot()
-    ends = [min(scores.min(), mos.min()), max(scores.max(), mos.max())]
-    axes.plot(ends, ends, color='.7', linewidth=1)
-    axes.scatter(mos, scores, s=6, alpha=.5, linewidths=0, rasterized=True)
-    axes.set(xlabel='MOS', ylabel='score', aspect='equal')
-    return svg_uri(figure)

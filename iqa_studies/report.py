@@ -36,7 +36,6 @@ from iqa_studies.study_tables import MAPPED, TABLES, Findings, StudyTable, over_
 
 STYLES = ('csv', 'markdown', 'latex')
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, 'black')
-DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
 PLAIN = {'text.parse_math': False}  # of matplotlib: a name may have a $
 PIXELS = 130  # of an inch of a figure on the page
 MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings side by side, and images of a pair
@@ -107,7 +106,8 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
-    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
+    dashes = figures.DASHES
+    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': dashes[i // len(COLOURS) % len(dashes)]}
               for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
     found = {}
     with matplotlib.rc_context(PLAIN):

@@ -200,7 +200,8 @@ def named_checkpoint(named: str, folder: str | Path) -> Path:
     if Path(named).exists():
         return Path(named)
     found = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
-    called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, named.removesuffix('.pth'))]
+    name = named.removesuffix('.pth')
+    called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, name)]
     if len(called) == 1:
         return called[0]
     there = ', '.join(path.name for path in (called or found)[:5]) or 'none'

@@ -205,7 +205,7 @@ def computing(add) -> None:
     add('--amp_backend', type=choice(AMP_BACKENDS, 'backend'), metavar=among(AMP_BACKENDS), default='torch',
         help='implementation of mixed precision; apex needs an old version of it that still has its own')
     add('--sync_bn', action='store_true',
-        help='batch normalisation over the whole batch if several processes share it')
+        help='batch normalisation over the whole batch if several processes share it, on GPUs')
     add('--compile', action='store_true', help='compile the training step: slow to start, then faster')
     add('-rn', '--randomness', action='store_true', help='set no seed, and use the fastest GPU kernels')
 

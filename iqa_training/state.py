@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from iqa_runtime.checkpoint import checksum, load_checkpoint, read_tensors, write_tensors
 from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, optional, plain, tensors, text, whole
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import remove_left_over
 from iqa_runtime.options import Options, shown
-from iqa_runtime.temporary import remove_left_over
 
 
 def state_file(checkpoint: Path, iteration: int) -> Path:

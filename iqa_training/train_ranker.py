@@ -48,7 +48,7 @@ if __name__ == '__main__':
 import numpy as np
 
 from iqa_networks.ranker import load_ranker
-from iqa_results.charts import BLUE
+from iqa_results.charts import Scatter, png
 from iqa_runtime.distributed import device_of
 from iqa_runtime.files import check_outputs, locked, replacing, write_text
 from iqa_runtime.process import signals_wait
@@ -99,16 +99,10 @@ def csv(rows: dict[str, tuple[float, float]]) -> str:
 
 def draw(found: dict[str, tuple[np.ndarray, np.ndarray]], file: Path) -> None:
     """Draw the surrogate correlations over the true ones."""
-    from matplotlib.figure import Figure
-    figure = Figure((4 * len(found), 4.2), layout='constrained')
-    for axes, (name, (true, surrogate)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(),
-                                               strict=True):
-        axes.plot([-1, 1], [-1, 1], color='#999999', linewidth=1)
-        axes.scatter(true, surrogate, s=6, alpha=.5, color=BLUE, linewidths=0)
-        axes.set(title=name, xlabel="Spearman's correlation", ylabel='through the ranker', xlim=(-1.05, 1.05),
-                 ylim=(-1.05, 1.05), aspect='equal')
+    plots = [Scatter(true, surrogate, name, "Spearman's correlation", 'through the ranker')
+             for name, (true, surrogate) in found.items()]
     with replacing(file) as temporary:
-        figure.savefig(temporary, format='png', dpi=150)
+        temporary.write_bytes(png(plots, 4, 4.2))
 
 
 if __name__ == '__main__':

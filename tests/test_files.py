@@ -10,9 +10,8 @@ import pytest
 from conftest import ROOT
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import check_outputs, locked, replacing, write_text
+from iqa_runtime.files import check_outputs, locked, remove_left_over, replacing, write_text
 from iqa_runtime.names import without_suffix
-from iqa_runtime.temporary import HOST, START, remove_left_over
 
 WRITE = '''
 import sys
@@ -39,41 +38,43 @@ def left_over(folder: Path) -> list[Path]:
 
 # Temporary files
 
-@pytest.mark.parametrize('name', ['m.pth', 'm', 'x' * 255, '日本' * 42, os.fsdecode(b'\xff.csv'), 'new\nline'])
-def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, name):
-    path = tmp_path / name
+def test_a_killed_process_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / 'm.pth'
     write_text(path, 'before')
     process = child(WRITE, path)
+    write_text(path, 'of this process')
     process.kill()
     process.communicate()
-    assert path.read_text() == 'before'
+    assert path.read_text() == 'of this process'
     assert len(left_over(tmp_path)) == 1
-    write_text(tmp_path / 'another', '')
-    assert len(left_over(tmp_path)) == 1
-    write_text(path, 'after')
-    assert path.read_text() == 'after'
+    process = child(WRITE, path)
+    write_text(path, 'meanwhile')
+    process.communicate('go on\n')
+    assert path.read_text() == 'of the child'
+
+
+NAMES = ['m.pth', 'm', 'm.v2.pth', 'x' * 200, '日本' * 33, os.fsdecode(b'\xff.csv'), 'new\nline']
+
+
+@pytest.mark.parametrize('name', [*NAMES, 'x' * 255, '日本' * 42])
+def test_a_file_of_any_name_is_replaced(tmp_path, name):
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text('of another process')
+        write_text(tmp_path / name, 'before')
+        assert len(left_over(tmp_path)) == 1
+    assert (tmp_path / name).read_text() == 'of another process'
     assert not left_over(tmp_path)
 
 
-def test_what_a_living_process_writes_is_left_alone(tmp_path):
-    process = child(WRITE, tmp_path / 'm.pth')
-    write_text(tmp_path / 'm.pth', 'of this process')
-    remove_left_over(tmp_path, lambda name: True)
-    assert len(left_over(tmp_path)) == 1
-    process.communicate('go on\n')
-    assert process.returncode == 0
-    assert (tmp_path / 'm.pth').read_text() == 'of the child'
-
-
-def test_whose_a_temporary_file_is(tmp_path):
-    own, gone = os.getpid(), 2 ** 22 + 1  # Linux numbers no process higher
-    kept = [f'.m.pth.{own}@{HOST}.{START}-9.tmp', f'.m.pth.{gone}@elsewhere.00000000-0.tmp', '.m.pth.mine.tmp',
-            f'.m.v2.pth.{gone}@{HOST}.00000000-0.tmp', 'm.pth']
-    removed = [f'.m.pth.{own}@{HOST}.00000000-0.tmp', f'.m.pth.{gone}@{HOST}.00000000-0.tmp']
-    for name in kept + removed:
-        (tmp_path / name).touch()
-    remove_left_over(tmp_path, lambda name: name == 'm.pth')
-    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+@pytest.mark.parametrize('name', NAMES)
+def test_what_was_left_of_a_file_is_removed_and_nothing_else(tmp_path, name):
+    unfinished = {other: replacing(tmp_path / other) for other in NAMES}
+    left = {other: context.__enter__() for other, context in unfinished.items()}
+    (tmp_path / '.m.pth.mine.tmp').touch()
+    (tmp_path / name).write_text('before')
+    before = set(tmp_path.iterdir())
+    remove_left_over(tmp_path, lambda other: other == name)
+    assert before - set(tmp_path.iterdir()) == {left[name]}
 
 
 def test_an_error_leaves_the_file_as_it_was(tmp_path):

@@ -21,7 +21,6 @@ import test_demo
 from data import check, make_info
 from iqa_runtime.checkpoint import save_checkpoint
 from iqa_runtime.errors import UserError
-from iqa_runtime.temporary import HOST
 from iqa_scoring import ensemble, export
 from iqa_training import train_ranker
 from iqa_training.log import Log
@@ -64,6 +63,8 @@ def test_images_on_stdin(scored, fails, kept, monkeypatch):
         monkeypatch.setattr(sys, 'stdin', stdin)
         assert 'would overwrite --img images/05.png' in fails(test_demo.main, '--img', '-', *scored, '--csv',
                                                               'images/05.png')
+    monkeypatch.setattr(sys, 'stdin', None)  # it is closed
+    assert 'no path on stdin' in fails(test_demo.main, '--img', '-', *scored)
 
 
 def test_a_calibration(scored, fails, kept):
@@ -173,12 +174,11 @@ def test_models_trained_under_names_with_dots(tiny, capsys):
 
 def test_what_a_killed_run_left_is_removed(tiny):
     words = [*tiny, *SMALL, *MINI, '-e', '1', '--trained_model_file', 'm.pth']
-    owner = f'4194305@{HOST}.00000000-0.tmp'  # Linux numbers no process higher
     gone, kept = ['m.pth', 'm.pth.00000099.state'], ['m.v2.pth', 'm.v2.pth.00000099.state', 'notes.txt']
     for name in gone + kept:
-        Path(f'.{name}.{owner}').touch()
+        Path(f'.{name}.0123456789abcdef.tmp').touch()
     main.main(words)
-    assert {path.name for path in Path().glob('.*.tmp')} == {f'.{name}.{owner}' for name in kept}
+    assert {path.name for path in Path().glob('.*.tmp')} == {f'.{name}.0123456789abcdef.tmp' for name in kept}
 
 
 def test_two_runs_do_not_share_a_log(tmp_path):

@@ -13,14 +13,13 @@ from conftest import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mini import MINI, stop_at
-from PIL import Image
+from several import make_set
 
 import IQAmodel
 import main
 import test_dataset
 import test_demo
 from iqa_data.datasets import dataset_name, sets_of
-from iqa_data.info import write_info
 from iqa_data.samplers import Mixed, shares_of
 from iqa_data.several import PerSet, Together
 from iqa_data.target import Target
@@ -37,24 +36,6 @@ from IQAloss import LOSSES, IQALoss
 
 WORDS = ['--dataset', 'A.csv', 'B.csv', *SMALL, *MINI, '-e', '2', '-bs', '6', '--data_weights', '2', '1', '-optl', 'O0',
          '-lr', '.001']
-
-
-def make_set(name: str, seed: int, low: float, high: float, count: int = 20, *, lower_is_better: bool = False,
-             **columns) -> None:
-    """Write NAME.csv and its noisy images, with scores in low..high that rise, or fall, with their quality."""
-    rng = np.random.RandomState(seed)
-    quality = rng.uniform(0, 1, count)
-    Path(name).mkdir(exist_ok=True)
-    names = [f'{name}/{i:02d}.png' for i in range(count)]
-    ramp = np.linspace(0, 255, 64)[None, :, None]
-    for file, score in zip(names, quality, strict=True):
-        noisy = ramp + rng.normal(0, 100 * (1 - score), (48, 64, 3))
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file)
-    mos = low + (high - low) * (1 - quality if lower_is_better else quality)
-    write_info(f'{name}.csv', names, mos, np.full(count, (high - low) / 10), range(1, count + 1),
-               np.empty((count, 0), int), about={'higher_is_better': not lower_is_better})
-    if columns:
-        pd.read_csv(f'{name}.csv').assign(**columns).to_csv(f'{name}.csv', index=False)
 
 
 @pytest.fixture
