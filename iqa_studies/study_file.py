@@ -8,7 +8,7 @@
       fine-tuned: {recipe: cnniqa_agiqa, after: CNNIQA}   # starts from the checkpoint of another setting
     vary: {lr: [1e-3, 1e-4]}           # a grid: every setting with every value, or label: value
     dataset: [KonIQ-10k, CLIVE]        # trained on each; without it, settings and recipes choose data and split
-    splits: {repeats: 10}              # by content; or {folds: 5}, official, all (no test part: see tests)
+    splits: {repeats: 10}              # by content; or {images: 10}: by image; {folds: 5}, official, all (see tests)
     seeds: [1, 2, 3]                   # default: that of the options
     tests: [CLIVE, {dataset: mine.csv, im_dir: photos}]   # other data sets, tested as a whole
     predictions: {NIQE: niqe.csv}      # others' scores of the same images: columns image, score
@@ -198,7 +198,7 @@ def in_full(value) -> str:
 
 
 def splits_of(study: Mapping, path: Path) -> dict[str, dict]:
-    """Return label -> options of the splits that are repeated, folds, official, or the whole set.
+    """Return label -> options of the splits: repeated by content or by image, folds, official, or the whole set.
 
     Of a study without `dataset`: values of an option of the split; {'': {}}, that of each setting.
     """
@@ -206,17 +206,18 @@ def splits_of(study: Mapping, path: Path) -> dict[str, dict]:
     if value is None and own:
         return {'': {}}
     if isinstance(value or 'official', str):
-        kind = pick(('official', 'all'), value or 'official', f'kind of splits ({path}; or repeats: N, folds: N)')
+        kind = pick(('official', 'all'), value or 'official',
+                    f'kind of splits ({path}; or repeats: N, images: N, folds: N)')
         return {kind: {'split': kind}}
     (kind, count), *more = mapping(value, f'{path}: splits').items() or [('', 0)]
     if own and kind in OF_THE_SPLIT and isinstance(count, list) and not more:
         return unique(((str(one), options_in({kind: one}, f'{path}: splits', OF_THE_SPLIT)) for one in count),
                       f'{path}: splits')
-    kind = pick(('repeats', 'folds'), kind, f'kind of splits ({path}; or official, all)')
+    kind = pick(('repeats', 'images', 'folds'), kind, f'kind of splits ({path}; or official, all)')
     if more or isinstance(count, bool) or not isinstance(count, int) or not 1 + 2 * (kind == 'folds') <= count <= 1000:
-        raise UserError(f'{path}: splits: expected repeats: 1 to 1000, or folds: 3 to 1000')
-    if kind == 'repeats':
-        return {str(i): {'split': 'reference', 'exp_id': i} for i in range(count)}
+        raise UserError(f'{path}: splits: expected repeats or images: 1 to 1000, or folds: 3 to 1000')
+    if kind != 'folds':
+        return {str(i): {'split': 'reference' if kind == 'repeats' else 'random', 'exp_id': i} for i in range(count)}
     return {str(i): {'split': 'kfold', 'folds': count, 'fold': i} for i in range(count)}
 
 

@@ -125,6 +125,17 @@ def test_a_recipe_gives_its_options_and_neither_its_data_nor_its_split(study):
         ('demo', 'maniqa_tiny', 7, 'cubic')}
 
 
+def test_splits_by_image_share_contents_and_say_so(study, tmp_path, capsys):
+    file = study(settings={'a': {'arch': 'mini'}}, splits={'images': 2}, dataset={
+        'dataset': 'two.csv', 'im_dir': 'tiny/images'})
+    names = sorted(path.name for path in (tmp_path / 'tiny' / 'images').iterdir())
+    rows = [f'{name},{i},{"ab"[i % 2]}.png' for i, name in enumerate(names)]
+    (tmp_path / 'two.csv').write_text('\n'.join(['image,mos,reference', *rows]))
+    args = [TRAIN.parse(cell.training.words[1:]) for cell in planned(file).cells]
+    assert [(one.split, one.exp_id) for one in args] == [('random', 0), ('random', 1)]
+    assert 'two, split 1 by image: 2 contents are in train or val and in test too, which' in capsys.readouterr().out
+
+
 BAD = [
     ({'setings': {}}, "unknown key of the study study.yaml 'setings' (did you mean settings?)"),
     ({'settings': {}}, 'settings: expected at least one'),
@@ -141,9 +152,9 @@ BAD = [
     ({'options': '--sched_gamma .1 --schedule step'}, 'study.yaml'),
     ({'vary': {'lr': [1, -1]}}, "the option 'lr': -1 is out of range"),
     ({'vary': {'lr': list(range(1, 201)), 'epochs': list(range(1, 101))}}, '20,000 training runs; --yes if'),
-    ({'splits': 'half'}, "unknown kind of splits (study.yaml; or repeats: N, folds: N) 'half'"),
+    ({'splits': 'half'}, "unknown kind of splits (study.yaml; or repeats: N, images: N, folds: N) 'half'"),
     ({'splits': {'repeat': 3}}, "'repeat' (did you mean repeats?)"),
-    ({'splits': {'folds': 2}}, 'expected repeats: 1 to 1000, or folds: 3 to 1000'),
+    ({'splits': {'folds': 2}}, 'expected repeats or images: 1 to 1000, or folds: 3 to 1000'),
     ({'splits': 'all'}, 'all leaves no test part: name other data sets in tests'),
     ({'seeds': [-1]}, 'seeds: a whole number of at least 0'),
     ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
