@@ -27,7 +27,7 @@ from iqa_data.info import WRITERS, Info, write_info
 from iqa_data.pairs import asna_pretrain
 from iqa_data.published import Folder, permutations
 from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import UserError, command, pick
 from iqa_runtime.files import check_outputs
 from iqa_runtime.names import PARTS, without_suffix
 
@@ -172,7 +172,10 @@ def parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Iterable[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith('-'):
+        words[0] = pick(RECIPES, words[0], 'data set')
+    args = parser().parse_args(words)
     out = args.out or default_out(args.name, table_name(args.source))
     if out.suffix.lower() not in WRITERS:
         raise UserError(f'--out {out}: expected a file that ends in {" or ".join(WRITERS)}')

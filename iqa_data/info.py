@@ -52,6 +52,7 @@ from iqa_runtime.names import PARTS, cell, from_cell
 from iqa_runtime.tables import Table, write_columns
 
 ROUNDED = .01    # how far shares that are written with few digits may be from a sum of 1
+SHEETS = ('.xlsx', '.xls', '.ods')
 MOST_BESIDE = 30  # files beside a missing info file that are read, to name those that are info files
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
@@ -342,12 +343,20 @@ def find_dataset(name: str) -> str:
     path = Path(name)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return os.path.normpath(name)
+    if path.is_dir() and not any(path.name.lower() == known.lower() for known in DATASETS):
+        raise UserError(f'{name} is a folder; expected an info file, a table of its images with the columns image and '
+                        'mos')
+    if path.suffix.lower() in SHEETS and path.is_file():
+        raise UserError(f'{name} is a spreadsheet: save it as .csv, with the columns image and mos')
     beside = [file for suffix in SUFFIXES for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
     readable = [str(file) for file in sorted(beside)[:MOST_BESIDE] if is_info(file)]
     try:
         return pick([*DATASETS, *readable[:10]], name, 'data set')
     except UserError as error:
-        raise UserError(f'{error}, or an existing info file ({", ".join(SUFFIXES)})') from None
+        reason = f'{error}, or an existing info file ({", ".join(SUFFIXES)})'
+    if path.suffix.lower() in SUFFIXES:
+        reason = reason.replace(f'unknown data set {name!r}', f'{name}: no such file', 1)
+    raise UserError(reason)
 
 
 def is_info(path: Path) -> bool:

@@ -1,4 +1,5 @@
 """Declare the options of the data set, its places, its split and the preprocessing of images."""
+import argparse
 import os
 from argparse import ArgumentTypeError
 
@@ -125,6 +126,17 @@ def split(add) -> None:
 SIDE = number(int, 1, 1 << 15)
 
 
+class Resize(argparse.Action):
+    """Switches --resize on; one or two sides after it, H W, set --resize_size_h and --resize_size_w."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if len(values) > 2:
+            parser.error(f'argument {option_string}: expected at most two sides, H W, found {len(values)}')
+        setattr(namespace, self.dest, True)
+        for name, side in zip(('resize_size_h', 'resize_size_w'), (values * 2)[:2], strict=False):
+            setattr(namespace, name, side)
+
+
 def target_word(text: str) -> str:
     """Return a word of --target in lower case: an argparse type."""
     return text.casefold()
@@ -146,7 +158,8 @@ def check_preprocessing(args: Options) -> None:
 
 @group('preprocessing', 'preparing images for the network', trained=True, check=check_preprocessing)
 def preprocessing(add) -> None:
-    add('-rs', '--resize', action='store_true', help='resize the images')
+    add('-rs', '--resize', action=Resize, nargs='*', type=SIDE, default=False, metavar='SIDE',
+        help='resize the images to --resize_size_h x --resize_size_w, or to the sides given here, H W or one for both')
     add('-rs_h', '--resize_size_h', type=SIDE, default=498, help='height after --resize')
     add('-rs_w', '--resize_size_w', type=SIDE, default=664, help='width after --resize')
     add('--filter', type=choice('iqa_data.transforms:FILTERS', 'filter'), default='bilinear',

@@ -1,9 +1,12 @@
 """The command linearity-iqa of an installed toolkit: each subcommand runs a script, as `python main.py` does."""
+import re
 import runpy
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from iqa_runtime.errors import command, pick
+from iqa_runtime.packages import ROOT
 
 # name -> (module of the script, description)
 SUBCOMMANDS = {
@@ -28,7 +31,16 @@ DATA = 'iqa_data.scripts'  # where the scripts of data/ are installed (pyproject
 def listed() -> str:
     """Return the help text of the command: a line for each subcommand."""
     lines = '\n'.join(f'  {name:14}{about}' for name, (_, about) in SUBCOMMANDS.items())
-    return f'linearity-iqa COMMAND [options]\n\n{lines}\n\n`linearity-iqa COMMAND --help` shows the options.'
+    return ('linearity-iqa COMMAND [options], or --version\n\n'
+            f'{lines}\n\n`linearity-iqa COMMAND --help` shows the options.')
+
+
+def version_here() -> str:
+    """Return the version of the toolkit: of the installed package, or of the repository."""
+    try:
+        return version('linearity-iqa')
+    except PackageNotFoundError:
+        return re.search(r'^version = "(.+)"', (ROOT / 'pyproject.toml').read_text(), re.M)[1]
 
 
 @command
@@ -37,6 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     name, *words = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help', 'help'):
         print(listed())
+        return
+    if name == '--version':
+        print(f'linearity-iqa {version_here()}')
         return
     module, _ = SUBCOMMANDS[pick(SUBCOMMANDS, name, 'command')]
     if module.startswith('data.') and find_spec(DATA):

@@ -6,9 +6,10 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
@@ -66,10 +67,20 @@ def command(main: Callable) -> Callable:
         except OSError as error:
             reason = _reason(error)
         wait_for_the_first()
+        reason += spaces_hint(sys.argv[1:] if argv is None else argv)
         with suppress(OSError):
             print(f'{Path(sys.argv[0]).name}: error: {one_line(reason)}', file=sys.stderr)
         raise SystemExit(2)
     return run
+
+
+def spaces_hint(words: Sequence[str]) -> str:
+    """Return a hint if up to 8 neighbouring words of a command line make the path of a file that exists; else ''."""
+    for first, last in combinations(range(len(words) + 1), 2):
+        path = ' '.join(words[first:last])
+        if 2 <= last - first <= 8 and os.path.exists(path):
+            return f" (a path with spaces needs quotes: '{path}')"
+    return ''
 
 
 def wait_for_the_first() -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, command, one_line, wait_for_the_first
-from iqa_runtime.option_help import help_action
+from iqa_runtime.errors import UserError, command, one_line, spaces_hint, wait_for_the_first
+from iqa_runtime.option_help import NAMES, help_action, join_help
 from iqa_runtime.option_types import device
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
 from iqa_runtime.variants import Variants
@@ -118,12 +118,14 @@ class Joined(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
+    words: Sequence[str] = ()  # that are parsed
+
     def error(self, message: str):
         """Exit with a one-line message and status 2, without the usage text."""
         prefix = 'unrecognized arguments: '
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
-        hint = f' (did you mean {near[0]}?)' if near else ''
+        hint = f' (did you mean {near[0]}?)' if near else spaces_hint(self.words)
         wait_for_the_first()
         self.exit(2, f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)\n')
 
@@ -133,13 +135,16 @@ class Command:
 
     Args:
         doc: description of the script, which --help prints unchanged.
-        shown: groups whose options --help shows.
+        shown: groups whose options --help shows, unless `most_used` says which ones it shows.
         others: groups that --help only lists; --help GROUP shows their options.
         accepted: groups of another script, whose options are accepted, but are not this script's own subject.
+        most_used: names of the options that --help shows.
     """
 
-    def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = (), accepted: Sequence[Group] = ()):
+    def __init__(self, doc: str, shown: Sequence[Group], others: Sequence[Group] = (), accepted: Sequence[Group] = (),
+                 most_used: Sequence[str] = ()):
         self.doc, self.shown, self.others, self.accepted = doc, tuple(shown), tuple(others), tuple(accepted)
+        self.most_used = tuple(most_used)
         self.groups = (*self.shown, *self.others, *self.accepted)
         self.actions: dict[str, argparse.Action] = {}
         self.defaults: dict[str, object] = {}
@@ -148,8 +153,8 @@ class Command:
         self.begun: Options | None = None  # the options that `begin` parsed
         self.parser = _Parser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
         self.general = [self.parser.add_argument(
-            '-h', '-help', '--help', nargs='?', const='', metavar='GROUP', action=help_action(self),
-            default=argparse.SUPPRESS, help='show this text, or all options of a group (or of all), and exit')]
+            *NAMES, nargs='?', const='', metavar='GROUP', action=help_action(self), default=argparse.SUPPRESS,
+            help='show this text, or an option, or all options of a group (or of all), and exit')]
         for one in self.groups:
             self._declare(one)
         if self.names():
@@ -201,7 +206,7 @@ class Command:
         """
         if argv is None and self.begun:
             return self.begun
-        words = list(sys.argv[1:] if argv is None else argv)
+        words = self.parser.words = join_help(sys.argv[1:] if argv is None else argv)
         try:
             for one in self.groups:
                 if one.prepare:
@@ -304,7 +309,7 @@ class Command:
         action, default = self.actions[name], self.defaults[name]
         if value is None:
             return default  # earlier versions had no default for some options
-        if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if isinstance(default, bool) or isinstance(action, argparse.BooleanOptionalAction):
             if not isinstance(value, bool):
                 raise ValueError(f'{_brief(value)} is neither true nor false')
             return value

@@ -284,4 +284,6 @@ TRAIN = Command("""Train a network, or with --evaluate test the trained one.
     torchrun --nproc_per_node=4 main.py --resize -bs 32
 """, [of_data.data, training, validation, recording],
                 [schedule, schedules, optimizer, optimizers, *NETWORK, *LOSS, of_data.split, *of_data.PREPROCESSING,
-                 of_data.crops, computing, of_data.places, machine])
+                 of_data.crops, computing, of_data.places, machine],
+                most_used=('dataset', 'im_dir', 'architecture', 'weights', 'loss_type', 'resize', 'split', 'epochs',
+                           'batch_size', 'learning_rate', 'ema', 'name', 'resume', 'evaluate', 'device'))

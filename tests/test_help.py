@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from iqa_runtime.commands import SUBCOMMANDS
 from iqa_scoring.options import ENSEMBLE, EXPORT, PREDICT, SCORE, TEST
+from iqa_training.naming import run_digest
 from iqa_training.options import TRAIN
 from iqa_training.train_ranker import TRAIN_RANKER
 from results_in_the_paper.reproduce import REPRODUCE
@@ -93,8 +94,44 @@ def test_scoring_lists_no_option_of_training(monkeypatch, capsys):
     assert SCORE.parse(['--img', 'x', '-arch', 'resnet18', '--resize']).architecture == 'resnet18'
 
 
-def test_a_group_that_is_not_there_names_the_nearest(fails):
-    assert 'did you mean training?' in fails(TRAIN.parse, '--help', 'trainning')
+def test_a_group_or_an_option_that_is_not_there_names_the_nearest(fails):
+    assert 'did you mean training' in fails(TRAIN.parse, '--help', 'trainning')
+    assert 'resize' in fails(TRAIN.parse, '--help', 'resise').partition('; the groups')[0]
+    assert 'the groups are data, training' in fails(TRAIN.parse, '--help', '@')
+
+
+@pytest.mark.parametrize('words', [['--help', 'ft_lr_ratio'], ['--help', '--ft_lr_ratio'], ['-h', '-flr']])
+def test_help_of_an_option(words, capsys):
+    with pytest.raises(SystemExit):
+        TRAIN.parse(words)
+    (shown,) = groups_in(capsys.readouterr().out)['training']
+    assert shown.startswith("  -flr, --ft_lr_ratio RATIO       the backbone's learning rate")
+
+
+def test_the_most_used_options_of_training_are_those_of_everyday(capsys):
+    with pytest.raises(SystemExit):
+        TRAIN.parse(['--help'])
+    shown = ' '.join(groups_in(capsys.readouterr().out)['most used options'])
+    for option in ('-arch', '--resize', '--weights', '--loss_type', '--split', '--ema', '--name'):
+        assert f' {option}' in shown
+    for option in ('--later_wins', '--log_bhat', '--val_every'):
+        assert option not in shown
+
+
+@pytest.mark.parametrize(('words', 'sides'), [
+    ([], (498, 664)), (['224'], (224, 224)), (['192', '256'], (192, 256)), (['224', '-rs_h', '9'], (9, 224))])
+def test_the_sides_of_resize(words, sides):
+    args = TRAIN.parse(['--resize', *words])
+    assert args.resize is True
+    assert (args.resize_size_h, args.resize_size_w) == sides
+    same = TRAIN.parse(['--resize', '-rs_h', str(sides[0]), '-rs_w', str(sides[1])])
+    assert run_digest(args) == run_digest(same)
+    assert TRAIN.options(resize=True, resize_size_h=sides[0], resize_size_w=sides[1]).values == same.values
+
+
+@pytest.mark.parametrize('words', [['1', '2', '3'], ['0'], ['big'], ['32769']])
+def test_sides_of_resize_that_are_refused(words, fails):
+    assert '--resize' in fails(TRAIN.parse, '--resize', *words)
 
 
 @pytest.mark.parametrize('module', SCRIPTS)

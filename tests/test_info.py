@@ -179,14 +179,22 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('words', 'message'), [
-    (['--dataset', 'mi.csv'], "unknown data set 'mi.csv' (did you mean my.csv?)"),
-    (['--dataset', 'gone/x.mat'], 'or an existing info file (.csv, .tsv, .txt, .mat)'),
+    (['--dataset', 'mi.csv'], 'mi.csv: no such file; nearest to it: my.csv'),
+    (['--dataset', 'gone/x.mat'], 'gone/x.mat: no such file'),
     (['--dataset', 'KonIQ10k.csv'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'koniq-1k'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'my.csv', '--data_info', 'x.mat'], '--dataset my.csv is an info file already'),
+    (['--dataset', 'folder'], 'folder is a folder; expected an info file'),
+    (['--dataset', 'my.xlsx'], 'my.xlsx is a spreadsheet: save it as .csv, with the columns image and mos'),
+    (['--dataset', 'my', 'ratings.csv'], "a path with spaces needs quotes: 'my ratings.csv'"),
+    (['--im_dir', 'a', 'folder'], "a path with spaces needs quotes: 'a folder'"),
 ])
 def test_mistakes_in_the_name_of_a_data_set(tmp_path, monkeypatch, fails, words, message):
     monkeypatch.chdir(tmp_path)
+    for name in ('folder', 'a folder'):
+        (tmp_path / name).mkdir()
+    for name in ('my.xlsx', 'my ratings.csv'):
+        (tmp_path / name).touch()
     table(tmp_path / 'my.csv', 'image,mos\na,1\n')
     assert message in fails(lambda argv: TRAIN.parse(argv), *words)
 

@@ -38,6 +38,12 @@ def test_the_command_lists_and_refuses(capsys, monkeypatch):
     assert "unknown command 'trian' (did you mean train?)" in capsys.readouterr().err
 
 
+def test_the_version(capsys):
+    main(['--version'])
+    version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
+    assert capsys.readouterr().out == f'linearity-iqa {version}\n'
+
+
 def test_a_subcommand_is_the_script():
     found = subprocess.run([sys.executable, '-m', 'iqa_runtime.commands', 'train', '--lossy'], cwd=ROOT,
                            capture_output=True, text=True)
@@ -85,5 +91,5 @@ def test_an_installed_toolkit(tmp_path):
         return found.stdout + found.stderr
     assert 'Norm-in-Norm' in run('train', '--recipe')
     assert 'resnet18' in run('train', '--list_models', 'resnet*')
-    assert 'unknown data set' in run('check', 'nothing.csv')
+    assert 'nothing.csv: no such file' in run('check', 'nothing.csv')
     assert not (tmp_path / 'site' / 'data').exists()

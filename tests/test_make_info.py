@@ -297,3 +297,12 @@ def test_it_runs_from_anywhere(source, tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'x.csv: 1 images, contents are not known' in done.stdout
     assert read_info(tmp_path / 'x.csv').names == ['a']
+
+
+@pytest.mark.parametrize(('name', 'hint'), [('konik10k', 'did you mean koniq10k'), ('nothing', 'expected one of')])
+def test_an_unknown_data_set_names_the_nearest(name, hint, fails):
+    assert hint in fails(make_info.main, name, '--source', '.')
+
+
+def test_a_data_set_by_its_usual_name(tmp_path, fails):
+    assert 'data.csv' in fails(make_info.main, 'AGIQA-3K', '--source', str(tmp_path))

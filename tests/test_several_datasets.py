@@ -256,7 +256,7 @@ def test_a_study_trains_on_each_set_and_on_both(two):
     (['--dataset', 'A.csv', 'B.csv', '--split_file', 'A.csv'], '--split_file A.csv is of one data set'),
     (['--dataset', 'A.csv', 'B.csv', '-bs', '40'], 'A has 12 training images, fewer than the 20'),
     (['--dataset', 'A.csv', 'B.csv', '--data_weights', '99', '1'], '--batch_size 8 leaves no image of B in a batch'),
-    (['--dataset', 'A.csv+C.csv'], "unknown data set 'C.csv'")])
+    (['--dataset', 'A.csv+C.csv'], 'C.csv: no such file')])
 def test_mistakes_are_one_line(two, fails, words, message):
     Path('x').mkdir()
     Path('x/A.csv').write_bytes(Path('A.csv').read_bytes())
