@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     'predict-all': ('iqa_scoring.predict_all', 'score images with every checkpoint in a folder'),
     'ensemble': ('iqa_scoring.ensemble', 'combine the predictions of several models'),
     'export': ('iqa_scoring.export', 'write a trained network as ONNX or for torch.export'),
+    'clean': ('iqa_training.clean', 'list and remove states, locks and caches'),
     'train-ranker': ('iqa_training.train_ranker', "train the ranker of ASNA's loss"),
     'info': ('data.make_info', 'make the info file of a published data set'),
     'check': ('data.check', 'check all images and scores of a data set'),

@@ -198,7 +198,8 @@ def _check_place(name: str, path: str | Path) -> None:
 def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`; the system releases it when the process ends for any reason.
 
-    Forked processes do not hold it. Raises UserError if another process holds it and `wait` is false.
+    Forked processes do not hold it. Raises UserError if another process holds it and `wait` is false. The file is
+    removed before it is released: filelock lets a process that waited for a removed file try again.
     """
     path = Path(path)
     lock = FileLock(path, timeout=-1 if wait else 0)
@@ -211,6 +212,8 @@ def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 

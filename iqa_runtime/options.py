@@ -125,7 +125,7 @@ class _Parser(argparse.ArgumentParser):
         prefix = 'unrecognized arguments: '
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
-        hint = f' (did you mean {near[0]}?)' if near else spaces_hint(self.words)
+        hint = spaces_hint(self.words) or (f' (did you mean {near[0]}?)' if near else '')
         wait_for_the_first()
         self.exit(2, f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)\n')
 
@@ -373,8 +373,8 @@ def _places(add: Add) -> None:
     add('--result_dir', metavar='DIR', default='results', help='folder of the per-image predictions and metrics')
 
 
-CHECKPOINT = (f'a checkpoint: its file, the name of its run, the first letters of its digest, or {LATEST} (default: '
-              'the checkpoint that main.py wrote with the same options)')
+CHECKPOINT = (f'a checkpoint: a file, the name of a run, letters of its digest, or {LATEST} (default: the one that '
+              'main.py wrote with the same options)')
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')

@@ -264,7 +264,8 @@ def recording(add) -> None:
     add('--resume', metavar='{auto,PATH}',
         help='resume from a state file, or with auto from the last state of the run with these options, if any')
     add('--again', action='store_true', help='train even if a finished run with these options is there')
-    add('--keep', type=count, default=1, help='number of latest states to keep')
+    add('--keep', type=count,
+        help='number of latest states to keep (default: 1 while the run trains, none when it is finished)')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
     add('--summary', action=BooleanOptionalAction,
         help='no training: write summary.html and curves.png of a run again; --no-summary trains without them')

@@ -20,7 +20,7 @@ from iqa_runtime.errors import UserError
 from iqa_training.evaluation import Evaluation, Performances, lines_of
 from iqa_training.log import Log
 from iqa_training.record import Record, name_printed, value_printed
-from iqa_training.state import Skipping, restore_run
+from iqa_training.state import Skipping, remove_states, restore_run
 from iqa_training.writer import RunParts, RunWriter
 from IQAloss import NotFiniteError, bhat
 from modified_ignite_engine import batch_of, limits_explained
@@ -39,7 +39,7 @@ class RunPlan:
         everywhere: evaluate the training and test images at each validation too.
         bhat: exponent q of the norm of the centred predictions that is logged; None: none is.
         accumulation: batches in an optimizer step.
-        keep: number of latest states to keep.
+        keep: number of latest states to keep; None: one while the run trains, none when it is finished.
         loggers: where scalars are logged (see iqa_training/loggers.py).
         pbar: show progress bars.
     """
@@ -50,7 +50,7 @@ class RunPlan:
     everywhere: bool = False
     bhat: float | None = None
     accumulation: int = 1
-    keep: int = 1
+    keep: int | None = None
     loggers: tuple[str, ...] = ('tensorboard',)
     pbar: bool = False
 
@@ -249,7 +249,7 @@ class Run:
         """Write the state of this iteration; `order`: the state of the order's generator when the epoch began."""
         waiting = self.iteration % self.plan.accumulation > 0
         self.writer.state(self.parts, self.record, self.log, iteration=self.iteration, order=order,
-                          waiting=waiting, keep=self.plan.keep)
+                          waiting=waiting, keep=self.plan.keep or 1)
 
     # The end
 
@@ -269,6 +269,8 @@ class Run:
         if is_main():
             self.log.flush()
             self._tell_the_end(best['epoch'], tested, self.writer.finish(train, tested, best))
+            if self.plan.keep is None:
+                remove_states(self.files.checkpoint)
         return tested
 
     def _tell_the_end(self, epoch: int, tested: Performances, written: list[Path]) -> None:

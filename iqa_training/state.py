@@ -62,6 +62,12 @@ def write_state(checkpoint: Path, state: dict, keep: int) -> None:
         other.unlink()
 
 
+def remove_states(checkpoint: Path) -> None:
+    """Remove the states of a run."""
+    for state in states_of(checkpoint):
+        state.unlink(missing_ok=True)
+
+
 def find_state(checkpoint: Path, resume: str, options: Options) -> dict | None:
     """Return the state that --resume names, or with 'auto' the latest of the run, if any; {} if the run is finished.
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weights', 'none', '--device', 'cpu',
          '--no-pbar', '--num_workers', '0']
 
+OTHER_DEFAULTS = {'summary': False, 'again': True, 'keep': 1, 'overwrite': True}
+
 # the same cases each time; `pytest --hypothesis-profile=others` looks for others; a slow machine fails no test
 settings.register_profile('others', deadline=None)
 settings.register_profile('same cases', settings.get_profile('others'), derandomize=True)
@@ -43,10 +45,11 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def other_defaults(monkeypatch) -> None:
-    """Let runs write no summary, which takes longer than such a run, and replace the files of those before them."""
-    monkeypatch.setitem(TRAIN.defaults, 'summary', False)
-    monkeypatch.setitem(TRAIN.defaults, 'again', True)
-    monkeypatch.setitem(SCORE.defaults, 'overwrite', True)
+    """Let runs write no summary, which takes longer than such a run, replace earlier files, and keep their states."""
+    for name, default in OTHER_DEFAULTS.items():
+        for command in (TRAIN, SCORE):
+            if name in command.defaults:
+                monkeypatch.setitem(command.defaults, name, default)
 
 
 def make_tiny(folder: Path, n: int = 24, size: tuple[int, int] = (64, 48)) -> Path:

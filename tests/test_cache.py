@@ -132,7 +132,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(paths, tmp_path, monkey
     monkeypatch.setattr(os, 'posix_fallocate', no_space)
     with pytest.raises(UserError, match='cannot write .*npy: No space left on device'):
         on_disk(paths, Preprocess(), tmp_path / 'cache')
-    assert {path.suffix for path in (tmp_path / 'cache').iterdir()} == {'.lock'}
+    assert not list((tmp_path / 'cache').iterdir())
     monkeypatch.setattr(decoded.shutil, 'disk_usage', lambda folder: type('Usage', (), {'free': 100}))
     with pytest.raises(UserError, match=r'has 0.0 MB free, .* need 0.0 MB: --cache_dir names another place'):
         on_disk(paths, Preprocess(), tmp_path / 'cache')
@@ -163,13 +163,12 @@ def test_what_a_killed_run_left_is_removed(paths, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     assert len(list(folder.glob('.*.tmp'))) == 1
     on_disk(paths, Preprocess(), folder)
-    assert {path.suffix for path in folder.iterdir()} == {'.npy', '.json', '.lock'}
+    assert {path.suffix for path in folder.iterdir()} == {'.npy', '.json'}
 
 
 def test_a_whole_cache_in_a_read_only_folder(paths, tmp_path, capsys):
     folder = tmp_path / 'cache'
     on_disk(paths, Preprocess(), folder)
-    next(folder.glob('*.lock')).unlink()
     before = [(path.name, path.stat().st_mtime_ns) for path in [folder, *folder.iterdir()]]
     folder.chmod(0o555)
     capsys.readouterr()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import OTHER_DEFAULTS, ROOT
 
 from iqa_runtime.commands import SUBCOMMANDS
 from iqa_scoring.options import ENSEMBLE, EXPORT, PREDICT, SCORE, TEST
@@ -79,7 +79,8 @@ def test_every_group_can_be_taken_in_and_says_each_default_once(command, capsys)
         assert len(options) <= 15 or group.title in OF_TABLES, group.title
         names = [name for name, title in command.titles.items() if title == group.title]
         for name, option in zip(names, options, strict=True):
-            unsaid = command.defaults[name] in (None, [], '') or command.defaults[name] is False
+            default = None if name in OTHER_DEFAULTS else command.defaults[name]
+            unsaid = default in (None, [], '') or default is False
             said = option.lower().count('default:') + option.count('(default)')
             assert said <= 1 if unsaid else said == 1, option
 
