@@ -190,7 +190,8 @@ A score can lie outside the range of the training images' MOS, even below 0: the
 MOS is an unbounded line, and an image can be worse or better than all that were rated. The output marks such scores.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
 """, [images, views, output, report, machine_of_several], [of_data.crops, calibration, lines, of_data.places],
-                OF_TRAINING)
+                OF_TRAINING, most_used=('img', 'ref', 'recursive', 'trained_model_file', 'csv', 'json', 'resume',
+                                        'overwrite', 'sort', 'map', 'report', 'views', 'about', 'device'))
 
 EXPORT = Command("""Export a trained model with its preprocessing and mapping inside: uint8 (N, H, W, 3) in, MOS out.
 
