@@ -179,7 +179,7 @@ def test_a_data_set_that_is_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('words', 'message'), [
-    (['--dataset', 'mi.csv'], 'mi.csv: no such file; nearest to it: my.csv'),
+    (['--dataset', 'mi.csv'], 'mi.csv: no such file (did you mean my.csv?)'),
     (['--dataset', 'gone/x.mat'], 'gone/x.mat: no such file'),
     (['--dataset', 'KonIQ10k.csv'], 'did you mean KonIQ-10k?'),
     (['--dataset', 'koniq-1k'], 'did you mean KonIQ-10k?'),
