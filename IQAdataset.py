@@ -142,7 +142,8 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
                                  more={name: values[chosen] for name, values in known.items()})
                 for part, chosen in parts.items()}
     return Data(name, names, datasets, {part: [size[item[-1]] for item in pairs] for part, pairs in paths.items()},
-                preprocess, loading, info.higher_is_better)
+                preprocess, loading, info.higher_is_better,
+                votes={} if info.votes is None else {part: info.votes[chosen] for part, chosen in parts.items()})
 
 
 def load_data(name_or_csv: str | Path, split: str | Path | SplitPlan = 'official',

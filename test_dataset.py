@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from iqa_data.datasets import DATASETS, dataset_name, named_source, names_of, sets_of
 from iqa_data.info import Info
+from iqa_data.loaders import Data
 from iqa_data.options import data as data_group
 from iqa_data.options import split as split_group
 from iqa_data.splits import choose, split_hash
@@ -114,7 +115,7 @@ class Test:
               f'{len(names)} images of {self.name}')
         performance = self.performance(scorer, data.evaluation_loader(part))
         if is_main():
-            self.write(part, names, performance, scorer, seen)
+            self.write(part, data, performance, scorer, seen)
             if 'report' in self.args.values and self.args.report:
                 report(self.args, scorer, self.run_name, data.datasets[part].paths,
                        performance, f'{self.run_name} on {len(names)} images of {self.name}')
@@ -144,17 +145,17 @@ class Test:
         linear = scorer.mapping.name == 'linear'
         return performance if linear else performance.mapped(scorer.mapping)  # a curve, which k and b cannot describe
 
-    def write(self, part: str, names: list[str], performance: Performance, scorer: Scorer, seen: int) -> None:
+    def write(self, part: str, data: Data, performance: Performance, scorer: Scorer, seen: int) -> None:
         """Write the results, and print them."""
         split = self.checkpoint.get('split')
         several = len(sets_of(self.trained_on)) > 1  # the split of all is the run's
         own_hash = self.checkpoint.get('split_hash') if several else split_hash(split) if split else None
         written = write_results(
-            self.args.result_dir, self.result_name(part), names, performance, {
+            self.args.result_dir, self.result_name(part), data.names[part], performance, {
                 'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
                 'part': part, 'split_hash': own_hash, 'images_trained_on': seen,
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
-                'versions': versions(), 'mapping': scorer.mapping.name})
+                'versions': versions(), 'mapping': scorer.mapping.name}, data.votes.get(part))
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
         if performance.uncertainty is not None:
             written.append(self.write_reliability(part, performance))

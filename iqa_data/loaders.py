@@ -79,6 +79,7 @@ class Data:
     pooled: int = 0              # tensors of an item if items are pooled features, computed once; 0: images
     crops: Crops | None = None   # that images are scored by; None: whole images
     tested: str | None = 'test'  # the part that a run is tested on in the end
+    votes: dict[str, np.ndarray] = field(default_factory=dict)  # part -> how many rated each image, if it is known
 
     @property
     def sets(self) -> tuple['Data', ...]:

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from iqa_runtime.checks import json_text
@@ -11,15 +12,16 @@ from IQAperformance import CRITERIA, Performance, criterion_title
 
 
 def write_results(folder: str | Path, name: str, names: list[str], performance: Performance,
-                  about: dict) -> list[Path]:
+                  about: dict, votes: np.ndarray | None = None) -> list[Path]:
     """Write FOLDER/NAME.csv (per image) and FOLDER/NAME.json (metrics, k, b, and `about`); return both paths.
 
     The table's columns: name; mos and std of the opinions; pq, pq1, pq2, the predictions of the scored head and of the
     others in MOS units; pq_before, pq1_before, pq2_before, their raw outputs; spread, if images are scored by crops;
-    uncertainty, if the network predicts distributions. All digits are kept, so that iqa_studies/check.py can compute
-    the metrics again. A metric that is not defined is null in the JSON file.
+    uncertainty, if the network predicts distributions; votes, (N,), if they are given. All digits are kept, so that
+    iqa_studies/check.py can compute the metrics again. A metric that is not defined is null in the JSON file.
     """
-    table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns()})
+    rated = {} if votes is None else {'votes': votes}
+    table = pd.DataFrame({'name': list(map(cell, names)), **performance.columns(), **rated})
     csv, summary = (Path(folder, f'{name}.{kind}') for kind in ('csv', 'json'))
     with replacing(csv) as temporary:
         table.to_csv(temporary, index=False)

@@ -63,7 +63,8 @@ class Other:
         mos = info.mos[self.rows]
         performance = Performance(mos, info.std[self.rows], (HeadPerformance.of(self.score, mos),))
         _, result = write_results(folder / 'predictions', name, [info.names[i] for i in self.rows], performance,
-                                  {'dataset': self.place.name, 'part': 'test', 'options': {}})
+                                  {'dataset': self.place.name, 'part': 'test', 'options': {}},
+                                  None if info.votes is None else info.votes[self.rows])
         return Outcome(self.label, self.split, 0, '', self.place.name, result)
 
 

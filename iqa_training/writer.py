@@ -132,7 +132,7 @@ class RunWriter:
             'run_name': self.files.name, 'dataset': data.name, 'trained_on': self.data.name,
             'part': data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch,
             'checkpoint': str(self.files.checkpoint), 'options': self.about.options,
-            'parameters': count_parameters(self.model), 'versions': versions()})
+            'parameters': count_parameters(self.model), 'versions': versions()}, data.votes.get(data.tested))
 
     def state(self, parts: RunParts, record: Record, log: Log, *, iteration: int, order: torch.Tensor, waiting: bool,
               keep: int) -> None:

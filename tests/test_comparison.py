@@ -2,12 +2,16 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SMALL, make_tiny
 from numpy.testing import assert_allclose
 
-from iqa_data.info import write_info
+import main
+import test_dataset
+from iqa_data.info import read_info, write_info
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import grouped
 from iqa_results.read import read_predictions
@@ -143,6 +147,23 @@ def test_preferences_are_read(tmp_path, capsys):
     first, second, preference = read_preferences(table, NAMES)
     assert [NAMES[i] for i in (*first, *second)] == [best, worst, middle, worst, middle, best]
     assert_allclose(preference, [.9, .2, .6])
+
+
+def test_runs_and_tests_write_the_votes_of_their_images(tmp_path, monkeypatch, one_thread):
+    make_tiny(tmp_path / 'tiny')
+    monkeypatch.chdir(tmp_path)
+    info = read_info('tiny/info.mat')
+    votes = np.arange(10., 34)
+    write_info('tiny/votes.csv', info.names, info.mos, info.std, info.ref_ids, info.index, votes=votes)
+    main.main(['--dataset', 'tiny/votes.csv', '--im_dir', 'tiny/images', '-e', '1', *SMALL])
+    checkpoint = next(Path('checkpoints').glob('*.pth'))
+    test_dataset.main(['--trained_model_file', str(checkpoint), '--dataset', 'tiny/votes.csv', '--im_dir',
+                       'tiny/images', '--part', 'all', '--device', 'cpu', '--no-pbar', '--num_workers', '0'])
+    tables = list(Path('results').glob('*.csv'))
+    assert len(tables) == 2
+    for table in tables:
+        found = read_predictions(table)
+        assert found.votes.tolist() == [votes[info.names.index(name)] for name in found.names]
 
 
 # Mistakes
