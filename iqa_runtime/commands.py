@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     'check-results': ('iqa_studies.check', 'recompute the numbers of results, and check their splits'),
     'study': ('iqa_studies.run', 'train, test and compare several settings on several splits and data sets'),
     'compare': ('results_in_the_paper.compare', 'compare models by their predictions'),
+    'gmad': ('iqa_scoring.gmad', 'show people the images on which two models contradict each other'),
     'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
 }
 DATA = 'iqa_data.scripts'  # where the scripts of data/ are installed (pyproject.toml)

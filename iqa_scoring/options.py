@@ -200,6 +200,22 @@ EXPORT = Command("""Export a trained model with its preprocessing and mapping in
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --half small.pth
 """, [export, machine], [lines, of_data.crops], OF_TRAINING)
 
+@group('contradictions', 'the images on which two models contradict each other')
+def contradictions(add) -> None:
+    add('files', nargs=2, metavar='FILE', help='scores of the same images: columns name, and score or pq')
+    add('--im_dir', metavar='DIR', default='.', help='folder of the images')
+    add('--out', metavar='FILE', default='gmad.html', help='page with the pairs and a form')
+    add('--choices', nargs='+', metavar='FILE', help="people's choices, as the page saves them: print the verdict")
+    add('--pairs', type=number(int, 1, 1000), default=10, help='pairs that each model calls equal')
+    add('--lower_is_better', action='store_true', help='the scores fall as quality rises')
+
+
+GMAD = Command("""Show people the images on which two models contradict each other most, and count their choices (gMAD).
+
+    python iqa_scoring/gmad.py A.csv B.csv --im_dir photographs --out gmad.html       a page with a form
+    python iqa_scoring/gmad.py A.csv B.csv --choices choices.csv                      the verdict
+""", [contradictions])
+
 ENSEMBLE = Command("""Combine the predictions of several models into one score for each image.
 
     python iqa_scoring/ensemble.py 384_fold*.csv 448_fold*.csv 640_fold*.csv --out final.csv
