@@ -136,10 +136,9 @@ def open_data(source: Source, name: str, rows: Callable[[Info], dict[str, np.nda
     read, sizes = loading.open(files, preprocess)
     size = dict(zip(files, sizes, strict=True))
     check_pairs([item for pairs in paths.values() for item in pairs], size)
-    known = {name: values for name, values in (('interval', info.interval), ('ratings', info.shares))
-             if values is not None}
+    more = info.more
     datasets = {part: IQADataset(paths[part], info.mos[chosen], info.std[chosen], read,
-                                 more={name: values[chosen] for name, values in known.items()})
+                                 more={name: values[chosen] for name, values in more.items()})
                 for part, chosen in parts.items()}
     return Data(name, names, datasets, {part: [size[item[-1]] for item in pairs] for part, pairs in paths.items()},
                 preprocess, loading, info.higher_is_better,

@@ -134,6 +134,12 @@ class Info:
         """Return the share of the votes at each level, (N, K), each row of sum 1; None: unknown."""
         return None if self.ratings is None else self.ratings / self.ratings.sum(1, keepdims=True)
 
+    @property
+    def more(self) -> dict[str, np.ndarray]:
+        """Return what is known of the opinions besides MOS and std, by name, (N, C) each: `interval`, `ratings`."""
+        known = {'interval': self.interval, 'ratings': self.shares}
+        return {name: values for name, values in known.items() if values is not None}
+
     def _check_index(self) -> None:
         """Raise UserError if a column is no permutation: a content could be in two parts then."""
         n, runs = self.index.shape

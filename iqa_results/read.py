@@ -136,10 +136,11 @@ def metric(value) -> float:
 
 
 OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': '',
-            'k': None, 'b': None, 'mapping': 'linear'}
+            'k': None, 'b': None, 'mapping': 'linear', 'val': {}}
 _summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
                   versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
-                  trained_on=text, k=optional(list_of(metric)), b=optional(list_of(metric)), mapping=text)
+                  trained_on=text, k=optional(list_of(metric)), b=optional(list_of(metric)), mapping=text,
+                  val=dict_of(metric))
 
 
 def read_summary(path: Path) -> dict:

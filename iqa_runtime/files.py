@@ -256,17 +256,21 @@ def read_json(path: str | Path, check: Callable, what: str):
 
 def read_yaml(path: str | Path):
     """Return the content of a YAML file, plain values only; UserError if it is not YAML, or holds other values."""
-    yaml = needed('yaml', 'pyyaml', f'{path}: reading YAML')
-    text = read_text(path, LARGEST_YAML)
+    return parse_yaml(read_text(path, LARGEST_YAML), str(path))
+
+
+def parse_yaml(text: str, where: str):
+    """Return the content of a YAML text, plain values only; UserError that names `where`, as `read_yaml`."""
+    yaml = needed('yaml', 'pyyaml', f'{where}: reading YAML')
     try:
         loader = yaml.SafeLoader(text)
         _written_out(yaml.compose(text, yaml.SafeLoader), {}, loader.construct_object)
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         place = f' line {error.problem_mark.line + 1}' if error.problem_mark else ''
-        raise UserError(f'{path}{place}: no YAML: {error.problem}') from None
+        raise UserError(f'{where}{place}: no YAML: {error.problem}') from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f'{path}: no YAML: {str(error)[:200]}') from None
+        raise UserError(f'{where}: no YAML: {str(error)[:200]}') from None
 
 
 def _written_out(node, sizes: dict[int, int], value_of: Callable) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iqa_data.datasets import dataset_name, named_source, names_of, require, sets_of
 from iqa_results.curves import read_scalars
@@ -15,6 +16,9 @@ from iqa_studies.steps import Step, is_finished
 from iqa_studies.study import KEEP
 from iqa_studies.study_data import Other
 from iqa_training.naming import result_name
+
+if TYPE_CHECKING:
+    from iqa_studies.choosing import Choice
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Plan:
 
     Attributes:
         cells: the training runs, with their tests.
+        choices: the values of `choose` that are tried for each setting, and how they did.
         splits: (data set, label) -> sizes and hash of the split, in words.
         left_out: what cannot be done, and why.
         others: others' predictions.
@@ -128,6 +133,7 @@ class Plan:
     """
 
     cells: list[Cell] = field(default_factory=list)
+    choices: list['Choice'] = field(default_factory=list)
     splits: dict[tuple[str, str], str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
@@ -140,13 +146,17 @@ class Plan:
         return [outcome for cell in self.cells for outcome in cell.outcomes()] + [
             other.outcome(folder) for other in self.others]
 
-    def trainings(self) -> list[Cell]:
-        """Return the training runs, each once, with all that the cells want of it."""
+    def trainings(self, trials: bool = False) -> list[Cell]:
+        """Return the training runs, each once, with all that the cells want of it; `trials`: those that choose too."""
         found: dict[Path, Cell] = {}
-        for cell in self.cells:
+        for cell in (*(self.trials() if trials else ()), *self.cells):
             known = found.get(cell.training.checkpoint)
             found[cell.training.checkpoint] = known.joined(cell) if known else cell
         return list(found.values())
+
+    def trials(self) -> list[Cell]:
+        """Return the runs by which values are chosen."""
+        return [cell for choice in self.choices for cell in choice.trials.values()]
 
     def with_data(self) -> 'Plan':
         """Return the plan without the tests on data sets that are not here; UserError if one to train on is not."""
@@ -162,7 +172,7 @@ class Plan:
 
     def count(self) -> int:
         """Return how many runs there are."""
-        return len(self.trainings()) + len(self.first) + sum(map(len, self.last))
+        return len(self.trainings(trials=True)) + len(self.first) + sum(map(len, self.last))
 
     def stages(self) -> list[list[Job]]:
         """Return what is missing, each run once; a stage begins when all of the one before is done."""
@@ -173,9 +183,14 @@ class Plan:
                         for steps in (self.first, *self.last)]
         return [left for stage in (first, *stages, *last) if (left := [job for job in stage if job])]
 
+    def trying(self) -> list[Job]:
+        """Return the missing runs by which values are chosen, which come before all stages."""
+        jobs = {cell.training.checkpoint: cell.job() for cell in self.trials()}
+        return [job for job in jobs.values() if job]
+
     def jobs(self) -> list[Job]:
-        """Return the missing runs of all stages."""
-        return [job for stage in self.stages() for job in stage]
+        """Return all missing runs that are known."""
+        return self.trying() + [job for stage in self.stages() for job in stage]
 
 
 def check_there(options: Mapping) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.datasets import DATASETS, sets_of
+from iqa_data.datasets import DATASETS, dataset_name, sets_of
 from iqa_data.transforms import Preprocess
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
@@ -47,6 +47,23 @@ def folder_of(outcome: Outcome) -> Path:
     if outcome.tested_on in DATASETS:
         return Path(DATASETS[outcome.tested_on].im_dir)
     return Path(sets_of(str(outcome.options.get('dataset', '')))[0]).parent
+
+
+def validation(log: Path | None, trained: str) -> np.ndarray:
+    """Return steps and validation SROCC, (n, 2), of a run's log on the set that it trained on; none without a log."""
+    with suppress(UserError):
+        rows = read_scalars(log).get(f'val/{dataset_name(trained)}/SROCC', []) if log else []
+        return np.array([row[1:] for row in rows], float).reshape(-1, 2)
+    return np.empty((0, 2))
+
+
+def epochs_to(outcome: Outcome, share: float) -> float:
+    """Return the epochs after which the validation SROCC first is a share of that after the last; nan without a log."""
+    curve = validation(outcome.log, outcome.trained_on)
+    if not len(curve):
+        return math.nan
+    good = np.abs(curve[:, 1]) >= share * abs(curve[-1, 1])
+    return float(curve[np.argmax(good), 0]) if good.any() else math.nan
 
 
 def seconds_per_image(outcome: Outcome) -> float:

@@ -1,4 +1,4 @@
-"""Run jobs on an engine: processes of this machine, Slurm through submitit, or a Ray cluster.
+"""Run jobs on an engine: processes of this machine, this process, Slurm through submitit, or a Ray cluster.
 
 All jobs share a folder on a common file system. Its files show which jobs are done, and stopped jobs continue by
 main.py's --resume auto.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from iqa_runtime.errors import needed, one_line
 from iqa_runtime.files import ROOT
+from iqa_studies.inline import here
 from iqa_studies.jobs import Job, Runner, gpus, slots
 
 
@@ -33,6 +34,14 @@ class Resources:
 def local(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
     """Run jobs as processes of this machine, each on its own GPU if available; return the failures."""
     return Runner(slots(resources.at_once or 1, [] if resources.gpus == 0 else gpus())).run(jobs)
+
+
+def inline(jobs: Sequence[Job], folder: Path, resources: Resources) -> list[str]:
+    """Run jobs one after another in this process, which imports the packages once; return the failures.
+
+    A run that ends the process, as one that is out of memory, ends them all; the same command continues from there.
+    """
+    return [failure for i, job in enumerate(jobs, 1) if (failure := here(job, f'[{i}/{len(jobs)}]'))]
 
 
 @dataclass(frozen=True)
@@ -105,4 +114,5 @@ def result_of(result: Callable[[], str | None], job: Job) -> str | None:
         return f'{type(error).__name__}: {one_line(str(error))[-300:]} (log: {job.log})'
 
 
-ENGINES: dict[str, Callable[[Sequence[Job], Path, Resources], list[str]]] = {'local': local, 'slurm': slurm, 'ray': ray}
+ENGINES: dict[str, Callable[[Sequence[Job], Path, Resources], list[str]]] = {
+    'local': local, 'inline': inline, 'slurm': slurm, 'ray': ray}

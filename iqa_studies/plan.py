@@ -1,8 +1,10 @@
 """Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from iqa_data.contents import Contents
 from iqa_data.contents import check_apart as check_sets_apart
@@ -11,19 +13,28 @@ from iqa_data.info import read_info
 from iqa_data.references import references_of
 from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
 from iqa_runtime.errors import UserError
+from iqa_runtime.labels import Labels
 from iqa_runtime.options import Options
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
+from iqa_studies.choosing import choice_of
 from iqa_studies.steps import Given, Step, merge_options, parsed, training_step, words_for
 from iqa_studies.study import Study
 from iqa_studies.study_data import StudyData, StudySet, others_of
+from iqa_training.labels import lack_of
 from iqa_training.naming import log_name
 from IQAdataset import of_each_set, plan_of, source_at
 from IQAmodel import entry_of
 
+Parts = Sequence[Mapping[str, np.ndarray]]  # of a split: part -> rows, of each data set
 
-def plan(study: Study, folder: Path) -> Plan:
-    """Plan the runs; UserError if data are missing, or a content would be trained on and tested."""
+
+def plan(study: Study, folder: Path, tried: bool = False) -> Plan:
+    """Plan the runs; UserError if data are missing, or a content would be trained on and tested.
+
+    Where the study chooses values, the runs of a setting follow once all of them have been tried. `tried`: those that
+    failed are not tried again.
+    """
     if not study.datasets:
         return plan_chain(study, folder)
     made, common = Plan(), merge_options(study.common, next(iter(study.settings.values())))
@@ -35,7 +46,7 @@ def plan(study: Study, folder: Path) -> Plan:
         splits = {label: splits_in(place, {**common, **split}, study) for label, split in study.splits.items()}
         for label, parts in splits.items():
             made.splits[place.name, label] = split_in_words(place, parts)
-        made.cells += cells_of(study, place, tests, splits, folder, made.left_out)
+        add_cells(made, study, place, tests, splits, folder, tried)
         for i, one in ((i, one) for i, one in enumerate(place.sets) if one.name not in predicted):
             tested = {label: parts[i]['test'] for label, parts in splits.items() if 'test' in parts[i]}
             made.others += others_of(study, one, tested)
@@ -45,7 +56,7 @@ def plan(study: Study, folder: Path) -> Plan:
     for label in study.predictions.keys() - {other.label for other in made.others}:
         raise UserError(f'{study.predictions[label]}: none of its images is tested; expected the names of '
                         f'{", ".join(made.images)}, as {next(iter(datasets + tests)).sets[0].info.names[0]}')
-    if not made.cells and not made.others:
+    if not made.cells and not made.choices and not made.others:
         raise UserError(f'{study.at}: nothing is left to train: ' + '; '.join(made.left_out))
     return made
 
@@ -113,37 +124,73 @@ def split_in_words(place: StudyData, splits: Sequence[Mapping[str, np.ndarray]])
     return ', '.join(f'{len(some)} {part}' for part, some in names.items()) + f', hash {split_hash(names)}'
 
 
-def cells_of(study: Study, place: StudyData, tests: list[StudyData], splits: Iterable[str], folder: Path,
-             left_out: list[str]) -> Iterator[Cell]:
-    """Yield the cells of a data set; a full-reference setting is left out if the set has no references."""
+def add_cells(made: Plan, study: Study, place: StudyData, tests: list[StudyData], splits: Mapping[str, Parts],
+              folder: Path, tried: bool) -> None:
+    """Add the runs of a data set to the plan; a setting is left out if the set lacks what it needs."""
+    others = [other for other in tests if other.name not in {place.name, *(one.name for one in place.sets)}]
     for label in study.settings:
-        where = f'{study.at}: {label}'
-        inputs = entry_of(parsed(study.words(label, place.given), where).architecture).inputs
-        if why := lack_of(place, inputs):
-            left_out.append(f'{label}: {why}')
+        args = parsed(study.words(label, place.given), f'{study.at}: {label}')
+        inputs = entry_of(args.architecture).inputs
+        if why := lack_of_references(place, inputs) or lack_of_labels(place, args, splits.values()):
+            made.left_out.append(f'{label}: {why}')
             continue
-        tested = [other for other in tests if other.name not in {place.name, *(one.name for one in place.sets)}]
-        missing = {other.name: why for other in tested if (why := lack_of(other, inputs))}
-        left_out += [f'{label}: {why}' for why in missing.values()]
-        for split in splits:
-            for seed in study.seeds:
-                words = study.words(label, place.given, study.splits[split], {} if seed is None else {'seed': seed},
-                                    folders(folder))
-                args = parsed(words, where)
-                name = log_name(args)
-                yield Cell(label, split, args.seed, place.name, step := training_step(words),
-                           {other.name: test_of(step, other, args, folder) for other in tested
-                            if other.name not in missing}, split != 'all', args.values, folder / 'runs' / name,
-                           folder / 'logs' / f'{name}.log')
+        missing = {other.name: why for other in others if (why := lack_of_references(other, inputs))}
+        made.left_out += [f'{label}: {why}' for why in missing.values()]
+        tested = [other for other in others if other.name not in missing]
+        cell = partial(cell_of, study, label, place, folder)
+        chosen = chosen_of(made, study, cell, next(iter(splits)), tried)
+        made.cells += [cell(split, seed, {**chosen}, tested) for split in splits for seed in study.seeds
+                       if chosen is not None]
 
 
-def lack_of(place: StudyData, inputs: int) -> str:
+def chosen_of(made: Plan, study: Study, cell: Callable[..., Cell], split: str, tried: bool) -> Given | None:
+    """Return the options that validation chooses for a setting; None if they are not known yet, or if all failed.
+
+    The runs that choose are added to the plan; `cell`, `tried`: see `cell_of` and `plan`.
+    """
+    if not study.choose:
+        return {}
+    trials = {name: cell(split, study.seeds[0], given, []) for name, given in study.choose.items()}
+    made.choices.append(choice := choice_of(trials))
+    if tried and choice.best is None:
+        made.left_out.append(f'{choice.setting}: none of the values of choose can be trained')
+    done = tried or choice.complete()
+    return study.choose[choice.best] if done and choice.best else None
+
+
+def cell_of(study: Study, label: str, place: StudyData, folder: Path, split: str, seed: int | None, more: Given,
+            tested: Sequence[StudyData]) -> Cell:
+    """Return the run of a setting with further options on a split, and its tests on other data sets."""
+    words = study.words(label, place.given, study.splits[split], {} if seed is None else {'seed': seed}, more,
+                        folders(folder))
+    args, step = parsed(words, f'{study.at}: {label}'), training_step(words)
+    name = log_name(args)
+    return Cell(label, split, args.seed, place.name, step,
+                {other.name: test_of(step, other, args, folder) for other in tested}, split != 'all', args.values,
+                folder / 'runs' / name, folder / 'logs' / f'{name}.log')
+
+
+def lack_of_references(place: StudyData, inputs: int) -> str:
     """Return why a network of so many inputs cannot be used on data sets, '' if it can."""
     try:
         for one in place.sets if inputs == 2 else ():
             references_of(one.source, one.name, one.info, np.arange(len(one.info.names)), allow_outside=True)
     except UserError as error:
         return str(error)
+    return ''
+
+
+def lack_of_labels(place: StudyData, args: Options, splits: Iterable[Parts]) -> str:
+    """Return which labels that the loss needs the training images of a split lack, '' if none.
+
+    A histogram of the ratings can be made of their standard deviation.
+    """
+    for one, parts in ((one, parts) for split in splits for one, parts in zip(place.sets, split, strict=True)):
+        info, rows = one.info, parts['train']
+        known = {'ratings': info.std[:, None], **info.more}
+        labels = Labels(info.mos[rows, None], info.std[rows, None], {name: of[rows] for name, of in known.items()})
+        if why := lack_of(args.values, labels.map(torch.from_numpy), one.name):
+            return why
     return ''
 
 

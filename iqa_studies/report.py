@@ -15,11 +15,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from iqa_data.datasets import dataset_name
 from iqa_results import figures
 from iqa_results import statistics as st
 from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, SKY, THEME, VERMILION, Scatter, svg
-from iqa_results.curves import Curve, as_curve, read_scalars
+from iqa_results.curves import Curve, as_curve
 from iqa_results.mapping import NoFitError, mapped
 from iqa_results.page import data_uri, svg_uri, write_page
 from iqa_results.table_formats import SUFFIXES, render
@@ -28,7 +27,8 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import write_text
 from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.stream import Preprocess, Reader
-from iqa_studies.cost import folder_of
+from iqa_studies import cost
+from iqa_studies.choosing import Choice
 from iqa_studies.honesty import check_outcome
 from iqa_studies.outcome import Outcome
 from iqa_studies.published import HEADER, Comparison
@@ -42,7 +42,8 @@ MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings 
 
 
 def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
-                 images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = ()) -> list[Path]:
+                       images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = (),
+                       choices: Sequence[Choice] = (), note: str = '') -> list[Path]:
     """Write the files of a study's report (see the module) into a folder; return their paths.
 
     Args:
@@ -50,6 +51,8 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
         outcomes: the runs, of which there may be few or none.
         images: data set as tested -> folder of its images (default: the data set's own), for thumbnails.
         beside: our numbers beside published ones.
+        choices: the values that were chosen by validation.
+        note: what the page says of the study.
 
     Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
     """
@@ -57,7 +60,8 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
         if wrong := check_outcome(outcome)[0]:
             raise UserError(f'{outcome.result}: {wrong[0]}')
     findings, folder = Findings(outcomes), Path(folder)
-    tables = [table for table in (*(make(findings) for make in TABLES), published(findings, beside)) if table.rows]
+    tables = [table for table in (*(make(findings) for make in TABLES), published(findings, beside),
+                                  chosen(findings, choices)) if table.rows]
     written = [folder / 'outcomes.json']
     write_text(written[0], outcomes_json(outcomes, folder))
     for table in tables:
@@ -72,7 +76,7 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
     with matplotlib.rc_context(PLAIN):
         plots = scatter_plots(findings)
     page = folder / 'study.html'
-    write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, tables=tables,
+    write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, note=note, tables=tables,
                figures=pictures, theme=Markup(THEME), scatter=[(text, Markup(chart)) for text, chart in plots],
                pairs=disagreements(findings, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
                settings=len(set(findings.runs.setting)))
@@ -84,6 +88,17 @@ def published(findings: Findings, rows: Sequence[Comparison]) -> StudyTable:
     runs = [findings.runs[findings.runs.setting == row.setting].run.tolist() for row in rows]
     return StudyTable('published', 'Beside published numbers', HEADER, [row.words() for row in rows], runs,
                       'PASS: a correlation within the tolerance of the published one. Intervals are over images.')
+
+
+def chosen(findings: Findings, choices: Sequence[Choice]) -> StudyTable:
+    """Return the table of the values that were chosen by validation."""
+    labels, known = list(choices[0].trials) if choices else [], findings.runs
+    runs = [known[(known.setting == choice.setting) & (known.trained == choice.trained_on)].run.tolist()
+            for choice in choices]
+    return StudyTable('chosen', 'Chosen by validation', ['trained on', 'setting', 'criterion', 'chosen', *labels],
+                      [choice.row() for choice in choices], runs,
+                      'The best epoch on the validation images of the first split, with the first seed; the value is '
+                      'then fixed for all. (An end): a value beyond the grid may be better.')
 
 
 def outcomes_json(outcomes: Sequence[Outcome], folder: Path) -> str:
@@ -118,7 +133,8 @@ def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
                 figures.PAGE, 2.6, alike=False))
         for i, ((trained, tested), ranking, names) in enumerate(rankings(findings)):
             text = (f'Mean ranks by SROCC over splits, trained on {trained}, tested on {tested}: Friedman p '
-                    f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05).')
+                    f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05): those whose ranks are '
+                    f'less than {ranking.critical:.1f} apart, of at most {len(names) - 1}.')
             found[f'critical-difference{i or ""}'] = (text, figures.draw_critical_difference(
                 names, ranking.ranks, ranking.critical))
     return found
@@ -132,20 +148,12 @@ def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
             logs.setdefault((outcome.trained_on, outcome.setting), {})[outcome.log] = outcome
     curves: dict[str, dict[str, Curve]] = {}
     for (trained, setting), some in logs.items():
-        rows = [rows for rows in (_validation(log, trained) for log in some) if len(rows)]
+        rows = [rows for rows in (cost.validation(log, trained) for log in some) if len(rows)]
         if rows:
             length = min(map(len, rows))
             mean = np.mean([one[:length] for one in rows], 0)
             curves.setdefault(trained, {})[setting] = as_curve(mean[:, 0], mean[:, 1])
     return curves
-
-
-def _validation(log: Path, trained: str) -> np.ndarray:
-    """Return steps and validation SROCC, (n, 2), of a run's log; none if there is no log."""
-    try:
-        return np.array([row[1:] for row in read_scalars(log).get(f'val/{dataset_name(trained)}/SROCC', [])], float)
-    except UserError:
-        return np.empty((0, 2))
 
 
 def scatter_plots(findings: Findings) -> list[tuple[str, str]]:
@@ -187,7 +195,7 @@ def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path]) 
     mos, outcome = findings.scores[a].mos, findings.outcomes[a]
     scores = [_on_mos(findings.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
     order = np.argsort(-np.abs(scores[0] - scores[1]), kind='stable')[:MOST_IMAGES]
-    folder = folders.get(outcome.tested_on) or folder_of(outcome)
+    folder = folders.get(outcome.tested_on) or cost.folder_of(outcome)
     read = Reader(Preprocess(), thumbnail=THUMBNAIL)
     return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [of_run[i] for of_run in scores],
              'thumbnail': _thumbnail(read, Path(folder, mos.index[i]))} for i in order]

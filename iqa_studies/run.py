@@ -16,7 +16,7 @@ if not __package__:  # run as a script
 from iqa_runtime.option_types import choice, count, number
 from iqa_runtime.options import Command, group
 
-ENGINE_NAMES = ('local', 'slurm', 'ray')
+ENGINE_NAMES = ('local', 'inline', 'slurm', 'ray')
 
 
 @group('study', 'the study, and where its runs are trained')
@@ -24,9 +24,12 @@ def study(add) -> None:
     add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
     add('--dry_run', action='store_true', help='say what there is to do, print the commands, and do nothing')
+    add('--set', nargs='+', default=[], metavar='KEY=VALUE', help="values of the study's keys, in place of the file's "
+                                                                  "own: --set dataset=CLIVE 'splits={repeats: 10}'")
     add('--yes', action='store_true', help='more than 10,000 training runs are meant')
     add('--engine', type=choice(ENGINE_NAMES, 'engine'), default='local',
-        help='local: processes here; slurm: an array of jobs, by submitit; ray: a task per run on a Ray cluster')
+        help='local: a process for each run; inline: all in this process, one after another, without the start of '
+             'each; slurm: an array of jobs, by submitit; ray: a task per run on a Ray cluster')
     add('--jobs', type=count, help='runs at once (default: local 1, else as many as there is room for)')
     add('--gpus', type=number(int, 0, 64), help='GPUs of each run on slurm and ray (default: 1 if there are any)')
     add('--time_limit', type=count, default=24 * 60, metavar='MINUTES', help='slurm: after it, a run is queued again')
@@ -46,8 +49,8 @@ from statistics import mean
 from iqa_results.table_formats import render
 from iqa_runtime import checks
 from iqa_runtime.checks import fields
-from iqa_runtime.errors import UserError, command
-from iqa_runtime.files import locked, read_json
+from iqa_runtime.errors import UserError, command, pick
+from iqa_runtime.files import locked, parse_yaml, read_json
 from iqa_runtime.options import Options
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.engines import ENGINES, Resources
@@ -55,33 +58,35 @@ from iqa_studies.gains import numbers
 from iqa_studies.jobs import INTERRUPTED, Job, terminable
 from iqa_studies.plan import plan
 from iqa_studies.published import HEADER
-from iqa_studies.study_file import read_study
+from iqa_studies.study import Study
+from iqa_studies.study_file import KEYS, read_study
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Parse the options and run the study; return the exit status, 1 if a run failed."""
     args = STUDY.parse(argv)
-    wanted = read_study(args.study, args.yes)
+    wanted = read_study(args.study, args.yes, changes_in(args.set))
     folder = Path(args.folder or Path('studies', Path(args.study).stem))
     planned = plan(wanted, folder)
     if not args.dry_run:
         planned = planned.with_data()
     jobs = planned.jobs()
-    tell(wanted.title, planned, jobs)
+    tell(wanted, planned, jobs)
     if args.dry_run:
         print(*(shlex.join(words) for job in jobs for words in job.commands), sep='\n', end='\n' if jobs else '')
         return 0
     try:
         with locked(folder / '.lock'), terminable():
-            failures = run_stages(planned, folder, args)
+            failures = run_all(wanted, planned, folder, args)
     except KeyboardInterrupt:
         print('Stopped; the same command goes on from there')
         return INTERRUPTED
     from iqa_studies.report import write_study_report  # slow to import: it draws
-    planned = plan(wanted, folder)
+    planned = plan(wanted, folder, tried=True)
     outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
-    written = write_study_report(wanted.title, outcomes, folder, planned.images, beside) if outcomes else []
+    written = write_study_report(wanted.title, outcomes, folder, planned.images, beside, planned.choices,
+                                 wanted.note) if outcomes else []
     print(*written, sep='\n')
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')
@@ -92,26 +97,47 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def run_stages(planned: Plan, folder: Path, args: Options) -> list[str]:
+def changes_in(words: Sequence[str]) -> dict[str, object]:
+    """Return the keys of a study and their values, of words KEY=VALUE with a value in YAML."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition('=')
+        if not equals:
+            raise UserError(f'--set {word}: expected KEY=VALUE')
+        found[pick(KEYS, key, 'key of a study (--set)')] = parse_yaml(value, f'--set {key}')
+    return found
+
+
+def run_all(wanted: Study, planned: Plan, folder: Path, args: Options) -> list[str]:
+    """Run what is missing: first the runs by which values are chosen, then all others; return the failures."""
+    failures = run_stages([planned.trying()], folder, args)
+    if planned.choices:
+        planned = plan(wanted, folder, tried=True).with_data()
+    return failures + run_stages(planned.stages(), folder, args)
+
+
+def run_stages(stages: Sequence[Sequence[Job]], folder: Path, args: Options) -> list[str]:
     """Run the stages one after the other, up to one that fails; return the failures."""
     resources = Resources(args.jobs, args.gpus, args.time_limit, args.partition)
-    for stage in planned.stages():
+    for stage in filter(None, stages):
         if failures := ENGINES[args.engine](stage, folder, resources):
             return failures
     return []
 
 
-def tell(title: str, planned: Plan, jobs: Sequence[Job]) -> None:
+def tell(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:
     """Print the splits, what is left out, how much there is to do, and how long that took before."""
-    print(title)
+    print(study.title)
     for (data, label), words in planned.splits.items():
         print(f'  {data}, split {label}: {words}')
     for why in planned.left_out:
         print(f'  left out: {why}')
-    logs, cells = {job.log for job in jobs}, planned.trainings()
+    logs, cells = {job.log for job in jobs}, planned.trainings(trials=True)
     left = [cell for cell in cells if cell.output in logs]
+    follow = (len(study.splits) * len(study.seeds) - 1) * sum(not choice.complete() for choice in planned.choices)
     print(f'{planned.count() - len(jobs)} of {planned.count()} runs are there'
-          + (f'; to do: {how_long(left, cells)}' if jobs else ''), flush=True)
+          + (f'; to do: {how_long(left, cells)}' if jobs else '')
+          + (f'; then {follow} with the values that these choose' if follow else ''), flush=True)
 
 
 def how_long(left: Sequence[Cell], cells: Sequence[Cell]) -> str:

@@ -52,6 +52,8 @@ class Study:
         tolerance, not_judged, judged_from, keep, curves, ranker, ensemble, predict: see the module.
         given: names of the options that came from the command line.
         start: file that stands for the checkpoints that settings start from.
+        choose: label -> options, of which validation chooses for each setting; empty: nothing is chosen.
+        note: what the page says of the study.
     """
 
     title: str
@@ -76,6 +78,8 @@ class Study:
     predict: str = ''
     given: frozenset[str] = frozenset()
     start: str = ''
+    choose: Mapping[str, Given] = field(default_factory=dict)
+    note: str = ''
 
     @property
     def name(self) -> str:

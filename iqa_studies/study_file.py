@@ -6,7 +6,10 @@
       LinearityIQA: {recipe: linearity_iqa, architecture: resnet50}
       CNNIQA: --recipe cnniqa_koniq
       fine-tuned: {recipe: cnniqa_agiqa, after: CNNIQA}   # starts from the checkpoint of another setting
-    vary: {lr: [1e-3, 1e-4]}           # a grid: every setting with every value, or label: value
+    vary:                              # a grid: every setting with every value, or label: value
+      lr: [1e-3, 1e-4]
+      loss: {MSE: {loss_type: mse}, EMD: --loss_type emd --head histogram}   # or a name of one's own, label: options
+    choose: {lr: [1e-3, 1e-4]}         # chosen for each setting by validation on the first split and seed, then fixed
     dataset: [KonIQ-10k, CLIVE]        # trained on each; without it, settings and recipes choose data and split
     splits: {repeats: 10}              # by content; or {images: 10}: by image; {folds: 5}, official, all (see tests)
     seeds: [1, 2, 3]                   # default: that of the options
@@ -14,6 +17,7 @@
     predictions: {NIQE: niqe.csv}      # others' scores of the same images: columns image, score
     published: {CNNIQA: {PLCC: .919, SROCC on CLIVE: .766, best val PLCC: .93, mean PLCC: null}}   # null: not known
     tolerance: .003                    # of a published correlation: PASS or FAIL
+    note: What it can tell, and what it cannot.   # shown on the page
 
 Of studies without `dataset` alone: `splits: {fold: [0, 1, 2]}`, an option of the split and its values; `keep: [curves,
 bhat]`, what runs record besides; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
@@ -27,8 +31,7 @@ Every value is checked as on the command line. What decides the data and the spl
 import math
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from iqa_data import options as of_data
@@ -37,8 +40,9 @@ from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional,
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import read_yaml
 from iqa_runtime.names import PARTS
-from iqa_runtime.options import machine, shown
+from iqa_runtime.options import machine
 from iqa_scoring.options import HOW
+from iqa_studies.grid import axes_of, in_full, labelled, settings_of, unique
 from iqa_studies.steps import OF_RECIPES, a_list, mapping, options_in
 from iqa_studies.study import ENSEMBLE, KEEP, PLACES, CurveFiles, Measure, Study
 from iqa_training.options import TRAIN, recording
@@ -53,35 +57,45 @@ OF_THE_SPLIT = TRAIN.names(of_data.split)
 MEASURE = re.compile(rf'(mean |best val |)({"|".join(CRITERIA)})(?: on (.+))?')
 
 
-def read_study(path: str | Path, large: bool = False) -> Study:
-    """Read a study; UserError for what it cannot mean, and unless `large`, for more than MOST_RUNS runs."""
+def read_study(path: str | Path, large: bool = False, changes: Mapping[str, object] | None = None) -> Study:
+    """Read a study; UserError for what it cannot mean, and unless `large`, for more than MOST_RUNS runs.
+
+    Args:
+        path: the file.
+        large: whether more runs are wanted.
+        changes: values of keys, in place of the file's own.
+    """
     path, content = Path(path), read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f'{path}: expected a study: {", ".join(KEYS)}')
     study = {pick(KEYS, str(key), f'key of the study {path}'): value for key, value in content.items()}
+    study |= changes or {}
     if not study.get('settings') or not study.get('dataset', True):
         raise UserError(f'{path}: {"settings" if not study.get("settings") else "dataset"}: expected at least one')
     splits, seeds = splits_of(study, path), seeds_of(study.get('seeds'), path)
-    settings, grid = mapping(study['settings'], f'{path}: settings'), mapping(study.get('vary') or {}, f'{path}: vary')
-    lists = {name: values if isinstance(values, dict) else a_list(values, f'{path}: vary: {name}')
-             for name, values in grid.items()}
+    settings = mapping(study['settings'], f'{path}: settings')
     datasets = a_list(study['dataset'], f'{path}: dataset') if 'dataset' in study else []
-    runs = math.prod(map(len, (settings, *lists.values(), datasets or [None], splits, seeds)))
-    if runs > MOST_RUNS and not large:
-        raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
     fixed = {'seed'} if seeds != [None] else set()
     free = (FREE if datasets else FREE | TRAIN.names() | {*PLACES}) - fixed
+    varied, choices = (axes_of(study.get(key), f'{path}: {key}', free) for key in ('vary', 'choose'))
+    tried = math.prod(map(len, choices)) if choices else 0
+    runs = math.prod(map(len, (settings, *varied, datasets or [None]))) * (len(splits) * len(seeds) + tried)
+    if runs > MOST_RUNS and not large:
+        raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
     common = options_in(study.get('options') or '', f'{path}: options', free | set(SHARES))
     data, tests = (places_of(some, f'{path}: {key}') for some, key in (
         (datasets, 'dataset'), (a_list(study.get('tests') or [], f'{path}: tests'), 'tests')))
     if 'all' in splits and not tests:
         raise UserError(f'{path}: splits: all leaves no test part: name other data sets in tests')
+    if choices and (not datasets or 'all' in splits):
+        raise UserError(f'{path}: choose: expected `dataset`, and splits that have a test part')
     own, after = apart(settings, path)
-    multiplied = unique(settings_of(own, lists, path, free), f'{path}: settings')
+    multiplied = unique(settings_of(own, varied, str(path), free), f'{path}: settings')
     predictions = predictions_of(study.get('predictions') or {}, path)
     for label in predictions.keys() & multiplied:
         raise UserError(f'{path}: predictions: {label!r} is the name of a setting too')
     more = {key: checked(path, study, key) for key in MORE if key in study}
+    more['choose'] = unique(labelled(choices), f'{path}: choose')
     tested = [dataset_name(str(one['dataset'])) for one in tests]
     if 'curves' in more.get('keep', ()):
         more.setdefault('curves', CurveFiles('', PARTS, ('SROCC',)))
@@ -126,8 +140,9 @@ def ensemble_of(value) -> dict[str, str]:
 
 NUMBERS = dict_of(dict_of(optional(number)))
 MORE = {'published': NUMBERS, 'beside': NUMBERS, 'tolerance': fraction, 'not_judged': text, 'judged_from': text,
-        'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text}
-KEYS = ('title', 'options', 'settings', 'vary', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)
+        'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text,
+        'note': text}
+KEYS = ('title', 'options', 'settings', 'vary', 'choose', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)
 OWN_DATA = ('keep', 'curves', 'ranker', 'ensemble', 'predict')  # of studies whose settings choose their data
 
 
@@ -163,38 +178,6 @@ def apart(settings: Mapping[str, object], path: Path) -> tuple[dict[str, object]
             if len(seen) > len(settings):
                 raise UserError(f'{path}: {label}: after: it starts from itself')
     return own, after
-
-
-def unique(items: Iterable[tuple[str, object]], where: str) -> dict:
-    """Return pairs as a dictionary; UserError if a label comes twice."""
-    found = {}
-    for label, value in items:
-        if label in found:
-            raise UserError(f'{where}: {label!r} twice')
-        found[label] = value
-    return found
-
-
-def settings_of(settings: Mapping, grid: Mapping[str, list | dict], path: Path, allowed) -> Iterator[tuple[str, dict]]:
-    """Yield the label and the options of every setting with every combination of the grid."""
-    def step(name: str, label: str, value) -> tuple[str, dict]:
-        return label, options_in({name: value}, f'{path}: vary', allowed)
-
-    steps = [[step(name, str(label), value) for label, value in values.items()] if isinstance(values, dict) else
-             [step(name, f'{name} {in_full(value)}', value) for value in values] for name, values in grid.items()]
-    for label, value in settings.items():
-        own = options_in(value or '', f'{path}: {label}', allowed)
-        for varied in product(*steps):
-            options = dict(own)
-            for _, one in varied:
-                options |= one
-            yield ', '.join([label, *(mark for mark, _ in varied)]), options
-
-
-def in_full(value) -> str:
-    """Return the value of an option as it is typed, a number with all its digits."""
-    values = value if isinstance(value, list) else [value]
-    return ' '.join(repr(one) if isinstance(one, float) and float(shown(one)) != one else shown(one) for one in values)
 
 
 def splits_of(study: Mapping, path: Path) -> dict[str, dict]:

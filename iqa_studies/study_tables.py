@@ -18,6 +18,7 @@ from IQAperformance import CRITERIA, agreement
 MAPPED = '4-parameter logistic'
 QUALITY = ('SROCC', 'PLCC', 'PLCC mapped', 'KROCC', 'RMSE', 'RMSE mapped')  # mapped: after the logistic
 TESTS = ('Wilcoxon', 'Williams', 'Steiger')
+NEAR = .95  # of the end of a curve: the measure of the Norm-in-Norm paper
 TESTED_AS = {'test': '', 'all': ', whole', 'val': ', on the validation images, which chose the epoch'}
 
 
@@ -201,6 +202,23 @@ def costs(findings: Findings) -> StudyTable:
                   'loading included, by the clock of the machine that trained.')
 
 
+def speed(findings: Findings) -> StudyTable:
+    """Return how many epochs the validation SROCC of each setting takes to NEAR of its value after the last epoch."""
+    rows, outcomes = [], findings.outcomes
+    for labels, some in findings.runs[findings.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
+        own = some[some.tested == some.tested.iloc[0]]
+        ends = [cost.validation(outcomes[run].log, outcomes[run].trained_on)[-1:, 1] for run in own.run]
+        epochs = st.spread([cost.epochs_to(outcomes[run], NEAR) for run in own.run])
+        if epochs.defined:
+            last = st.spread([abs(end[0]) for end in ends if len(end)])
+            rows.append(([*labels, f'{epochs.count}', *(as_word(value, 'g') for value in (epochs.median, epochs.mean)),
+                          as_word(last.median)], own.run))
+    header = ['trained on', 'setting', 'runs', 'epochs, median', 'epochs, mean', 'SROCC of val at the end']
+    return _table('speed', f'Epochs to {NEAR:.0%} of the end', header, rows,
+                  f'After how many epochs the SROCC of the validation images first is {NEAR:.0%} of that after the '
+                  'last epoch (with --val_every: iterations). A setting that ends low can be there soon: look at both.')
+
+
 def provenance(findings: Findings) -> StudyTable:
     """Return a row for each run: on what, and the file of its results."""
     header = ['run', 'setting', 'split', 'seed', 'trained on', 'tested on', 'images', 'SROCC', 'PLCC', 'split hash',
@@ -212,4 +230,5 @@ def provenance(findings: Findings) -> StudyTable:
     return _table('runs', 'Runs', header, rows)
 
 
-TABLES: tuple[Callable[[Findings], StudyTable], ...] = (settings, criteria, across, significance, costs, provenance)
+TABLES: tuple[Callable[[Findings], StudyTable], ...] = (settings, criteria, across, significance, speed, costs,
+                                                        provenance)

@@ -17,6 +17,7 @@ from iqa_data.crops import Crops
 from iqa_data.features import Features, Items, features_in_memory, features_on_disk
 from iqa_data.loaders import Data
 from iqa_data.samplers import of_one_size
+from iqa_networks import HEADS
 from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
@@ -104,7 +105,8 @@ def with_features(args: Options, data: Data, network: Network) -> Data:
         data: the images.
         network: on its device; see `check_frozen`.
     """
-    options = {name: value for name, value in network_options(args).items() if name != 'probe'}  # behind the trunk
+    behind = {'probe', 'head', *HEADS.parameters}  # options of what is behind the trunk
+    options = {name: value for name, value in network_options(args).items() if name not in behind}
     about = {'network': args.architecture, 'options': options, 'weights': trunk_digest(network),
              'normalise': network.normalise, 'preprocess': repr(data.preprocess)}
     open_items = (partial(features_on_disk, folder=data.loading.cache_dir) if data.loading.cache == 'disk'

@@ -6,19 +6,32 @@ from iqa_data.loaders import Data
 from iqa_losses import INPUTS, LOSSES, chosen
 from iqa_networks.network import Network
 from iqa_runtime.errors import UserError
+from iqa_runtime.labels import Labels
 
 
-def check_labels(options: Mapping, data: Data) -> None:
-    """Raise UserError if a training image lacks what the losses that the options choose need."""
-    labels = data.datasets['train'].labels
+def lack_of(options: Mapping, labels: Labels, name: str) -> str:
+    """Return which labels of training images are lacking that the losses of options need; '' if none are.
+
+    Args:
+        options: name -> value, of main.py.
+        labels: those of the training images.
+        name: of the data set.
+    """
     known = {'std': labels.std, **labels.more}
-    for name in chosen(options):
-        for need in set(LOSSES[name].needs()) & {'std', 'interval', 'ratings'}:
+    for loss in chosen(options):
+        for need in set(LOSSES[loss].needs()) & {'std', 'interval', 'ratings'}:
             images = len(labels.mos)
             missing = int(known[need].isnan().any(1).sum()) if need in known else images
             if missing:
                 of = '' if missing == images else f' of {missing} of its {images} training images'
-                raise UserError(f'--loss_type {name} needs {INPUTS[need]}: {data.name} does not have them{of}')
+                return f'--loss_type {loss} needs {INPUTS[need]}: {name} does not have them{of}'
+    return ''
+
+
+def check_labels(options: Mapping, data: Data) -> None:
+    """Raise UserError if a training image lacks what the losses that the options choose need."""
+    if why := lack_of(options, data.datasets['train'].labels, data.name):
+        raise UserError(why)
 
 
 def fit_distribution(network: Network, data: Data) -> None:

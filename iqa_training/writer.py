@@ -117,7 +117,7 @@ class RunWriter:
             metrics = {**of_set(best, one.name)['metrics'], 'train': train[one.name].criteria}
             found[one.name] = {'metrics': metrics}
             if performance := tested.get(one.name):
-                written += self.results(one, performance, best['epoch'])
+                written += self.results(one, performance, best['epoch'], metrics['val'])
                 metrics[one.tested] = performance.criteria
                 found[one.name]['intervals'] = {one.tested: intervals(performance.pq, performance.sq)}
         content = self.content(train, best['epoch'], found, finished=True)
@@ -125,12 +125,12 @@ class RunWriter:
         save_checkpoint(self.files.checkpoint, content)
         return written
 
-    def results(self, data: Data, performance: Performance, epoch: int) -> list[Path]:
-        """Write the results on the tested part of a data set; return their files."""
+    def results(self, data: Data, performance: Performance, epoch: int, val: Mapping[str, float]) -> list[Path]:
+        """Write the results on the tested part of a data set, with the best epoch's criteria; return their files."""
         name = self.files.result(data.name, data.tested)
         return write_results(self.files.result_dir, name, data.names[data.tested], performance, {
             'run_name': self.files.name, 'dataset': data.name, 'trained_on': self.data.name,
-            'part': data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch,
+            'part': data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch, 'val': val,
             'checkpoint': str(self.files.checkpoint), 'options': self.about.options,
             'parameters': count_parameters(self.model), 'versions': versions()}, data.votes.get(data.tested))
 

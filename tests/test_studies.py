@@ -18,6 +18,7 @@ from mini import MINI
 
 import main as training_script
 import test_dataset as testing_script
+from iqa_runtime.checkpoint import load_checkpoint
 from iqa_scoring.options import TEST
 from iqa_studies import engines, run
 from iqa_studies.jobs import Job
@@ -136,6 +137,24 @@ def test_splits_by_image_share_contents_and_say_so(study, tmp_path, capsys):
     assert 'two, split 1 by image: 2 contents are in train or val and in test too, which' in capsys.readouterr().out
 
 
+def test_a_grid_may_vary_several_options_at_once(study):
+    made = planned(study(settings={'mini': {'arch': 'mini'}}, vary={
+        'loss': {'mse': {'loss_type': 'mse'}, 'emd': '--loss_type emd --head histogram --levels 4'},
+        'batch_size': {'small': 4, 'large': 8}}))
+    assert {cell.setting: (cell.options['loss_type'], cell.options['head'], cell.options['levels'],
+                           cell.options['batch_size']) for cell in made.cells} == {
+        'mini, mse, small': ('mse', 'score', TRAIN.defaults['levels'], 4),
+        'mini, mse, large': ('mse', 'score', TRAIN.defaults['levels'], 8),
+        'mini, emd, small': ('emd', 'histogram', 4, 4), 'mini, emd, large': ('emd', 'histogram', 4, 8)}
+
+
+def test_what_a_data_set_lacks_for_a_loss_leaves_out_the_setting(study):
+    made = planned(study(settings={'mini': {'arch': 'mini'}}, vary={'loss_type': {'mse': 'mse', 'epsilon': 'epsilon'}}))
+    assert [cell.setting for cell in made.cells] == ['mini, mse']
+    assert made.left_out == ['mini, epsilon: --loss_type epsilon needs the confidence intervals of the MOS (columns '
+                             'std and votes, of 2 votes or more): demo does not have them']
+
+
 BAD = [
     ({'setings': {}}, "unknown key of the study study.yaml 'setings' (did you mean settings?)"),
     ({'settings': {}}, 'settings: expected at least one'),
@@ -156,6 +175,12 @@ BAD = [
     ({'splits': {'repeat': 3}}, "'repeat' (did you mean repeats?)"),
     ({'splits': {'folds': 2}}, 'expected repeats or images: 1 to 1000, or folds: 3 to 1000'),
     ({'splits': 'all'}, 'all leaves no test part: name other data sets in tests'),
+    ({'choose': {'lr': [0]}}, "choose: the option 'lr': 0 is out of range"),
+    ({'choose': {'lr': [1e-3, 1e-3]}}, "choose: 'lr 0.001' twice"),
+    ({'choose': {'lr': [1e-3]}, 'splits': 'all', 'tests': ['CLIVE']}, 'choose: expected `dataset`, and splits that'),
+    ({'vary': {'loss': {'a': {'los_type': 'mse'}}}}, "vary: loss: a) 'los_type' (did you mean loss_type?)"),
+    ({'vary': {'loss': ['mse']}}, "unknown option (study.yaml: vary) 'loss'"),
+    ({'note': 3}, 'note: expected a text'),
     ({'seeds': [-1]}, 'seeds: a whole number of at least 0'),
     ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
     ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request the LIVE'),
@@ -253,6 +278,73 @@ def test_what_fails_is_told_and_the_rest_is_done_once(study, here, capsys, monke
     assert run.main([file]) == 1
     assert '4 of 6 runs are there' in (out := capsys.readouterr().out)
     assert 'Failed:\n  2' in out
+
+
+CHOOSING = {'settings': {'whole': {'arch': 'mini'}, 'half': {'arch': 'mini', 'batch_size': 4}},
+            'options': WORDS.replace('-e 1', '-e 3') + ' -lt mse --optimizer sgd',
+            'choose': {'lr': [1e-6, 1e-2, 1e9]}, 'splits': {'repeats': 2}, 'seeds': [1, 2]}
+
+
+def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsys, monkeypatch):
+    """1e9 diverges: it is named and not chosen."""
+    shown = []
+    report = SimpleNamespace(write_study_report=lambda *given: shown.append(given) or [])
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', report)
+    file = study(**CHOOSING)
+    assert run.main([file, '--dry_run']) == 0
+    assert '0 of 6 runs are there; to do: 6 not measured yet; then 6 with' in capsys.readouterr().out
+    assert run.main([file, '--engine', 'inline']) == 1
+    out = capsys.readouterr().out
+    assert len(re.findall(r'exit status 2: .* at iteration', out.partition('Failed:')[2])) == 2
+    *_, choices, note = shown[0]
+    assert note == ''
+    best = {}
+    for choice in choices:
+        assert list(choice.trials) == ['lr 1e-06', 'lr 0.01', 'lr 1e+09']
+        assert list(choice.found) == ['lr 1e-06', 'lr 0.01']
+        checkpoints = {label: load_checkpoint(choice.trials[label].training.checkpoint) for label in choice.found}
+        found = {label: one['metrics']['val']['SROCC'] for label, one in checkpoints.items()}
+        assert dict(choice.found) == pytest.approx({label: abs(value) for label, value in found.items()})
+        best[choice.setting] = choice.best
+        assert choice.best == max(choice.found, key=choice.found.get)
+        assert choice.row()[-1] == 'failed'
+    outcomes = shown[0][1]
+    assert {(one.setting, one.split, one.seed) for one in outcomes} == {
+        (setting, split, seed) for setting in best for split in '01' for seed in (1, 2)}
+    for one in outcomes:
+        assert f'lr {one.options["learning_rate"]:g}' == best[one.setting]
+    monkeypatch.setitem(engines.ENGINES, 'inline', lambda jobs, *_: [job.commands[0][-1] for job in jobs])
+    assert run.main([file, '--engine', 'inline']) == 1  # what diverged is tried again, and nothing else
+    assert '4 of 6 runs are there; to do: 2 ' in (out := capsys.readouterr().out)
+    assert out.partition('Failed:\n')[2].count('\n') == 2
+
+
+def test_runs_in_one_process_are_those_of_processes_of_their_own(study, monkeypatch):
+    """The later runs start after others, with other losses and seeds, in the same process."""
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_: []))
+    keys = {'options': WORDS, 'vary': {'loss_type': ['mae', 'plcc']}, 'splits': {'repeats': 1}, 'seeds': [1, 2],
+            'settings': {'mini': shlex.join(MINI)}}
+    file = study(**keys)
+    before = list(sys.argv)
+    assert run.main([file, '--engine', 'inline', '--folder', 'together']) == 0
+    assert sys.argv == before
+    for cell in reversed(plan(read_study(file), Path('alone')).cells):
+        training_script.main(cell.training.words[1:])
+    together, alone = (plan(read_study(file), Path(name)).outcomes(Path(name)) for name in ('together', 'alone'))
+    assert len(together) == 4
+    for one, other in zip(together, alone, strict=True):
+        assert one.result.with_suffix('.csv').read_bytes() == other.result.with_suffix('.csv').read_bytes()
+    assert all(re.search('Best epoch 1', log.read_text()) for log in Path('together/logs').glob('*.log'))
+
+
+def test_keys_of_a_study_can_be_given_with_the_command(study, fails, capsys):
+    file = study(splits={'repeats': 3})
+    assert run.main([file, '--dry_run', '--set', 'splits={folds: 4}', 'settings={new: -arch mini -e 2}']) == 0
+    assert '0 of 4 runs are there' in (out := capsys.readouterr().out)
+    assert out.count('--epochs 2') == 4
+    for word, message in (('splits', '--set splits: expected KEY=VALUE'), ('split=x', "'split' (did you mean splits?)"),
+                          ('splits={', '--set splits line 1: no YAML'), ('seeds=[-1]', 'seeds: a whole number')):
+        assert message in fails(run.main, file, '--dry_run', '--set', word)
 
 
 def planned_outcomes(file: str):
