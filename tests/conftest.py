@@ -4,11 +4,13 @@ import signal
 from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as every script does: read when torch is loaded
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # threads of so small networks cost more than they gain
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from mini import MINI
 from PIL import Image
 from scored import save_photos, saved
 
@@ -113,7 +115,7 @@ def one_thread():
 def scored_folder(tmp_path_factory) -> Path:
     """A folder with checkpoint.pth, a random network, and images/00.png to 11.png."""
     folder = tmp_path_factory.mktemp('scored')
-    saved(folder)
+    saved(folder, architecture=MINI[1])
     save_photos(folder / 'images', 12)
     return folder
 

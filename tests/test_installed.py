@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from scored import save_photos, saved
 
 from iqa_runtime.commands import SUBCOMMANDS, main
 
@@ -61,13 +62,13 @@ print(scorer.score(sys.argv[3]))
 """
 
 
-def test_torch_hub_in_a_program_with_packages_of_its_own(scored_folder, tmp_path):
+def test_torch_hub_in_a_program_with_packages_of_its_own(tmp_path):
     for name in ('data', 'training', 'networks', 'utils'):
         (tmp_path / name).mkdir()
         (tmp_path / name / '__init__.py').write_text('own = True\n')
     (tmp_path / 'main.py').write_text('own = True\n')
     (tmp_path / 'program.py').write_text(OTHERS)
-    words = [str(ROOT), str(scored_folder / 'checkpoint.pth'), str(scored_folder / 'images/00.png')]
+    words = [str(ROOT), saved(tmp_path), *save_photos(tmp_path / 'images', 1)]
     found = subprocess.run([sys.executable, 'program.py', *words], cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     float(found.stdout)

@@ -34,7 +34,8 @@ def pixels(image):
 
 
 @pytest.mark.parametrize('network', [{}, {'pool': 'mean_std', 'P6': 3, 'P7': 2}, {'use_bn_end': True, 'pool': 'max'},
-                                     {'architecture': 'alexnet'}, {'architecture': 'resnet50'}])
+                                     {'architecture': 'alexnet'},
+                                     pytest.param({'architecture': 'resnet50'}, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('window', [1, 3])
 def test_the_map_of_a_uniform_image_is_flat(network, window, one_thread):
     scorer = load(random_checkpoint(resize=None, **network))
@@ -123,6 +124,7 @@ def demo_scorer():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', LEARNT)
 def test_the_map_is_lower_in_the_half_that_is_degraded(demo_scorer, kind):
     scorer, scenes = demo_scorer
@@ -138,6 +140,7 @@ def test_the_map_is_lower_in_the_half_that_is_degraded(demo_scorer, kind):
             assert good - bad > 5
 
 
+@pytest.mark.slow
 def test_flat_on_a_trained_model_too(demo_scorer):
     for value in (0, 128, 255):
         assert np.ptp(quality_maps(demo_scorer[0], uniform((160, 192), value))) < 1e-2

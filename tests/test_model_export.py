@@ -87,10 +87,11 @@ def test_a_difference_is_an_error(here, monkeypatch, capsys):
 
     def read(path):
         return lambda images: exported(torch.from_numpy(images)).numpy() + .01
-    exported = export.Exported(load(saved(here, resize=None)))
+    exported = export.Exported(load(saved(here, resize=None, architecture='mini')))
     monkeypatch.setitem(export.FORMATS, 'torch_export', (write, read))
     with pytest.raises(SystemExit) as stop:
-        export.main(['--trained_model_file', saved(here, resize=None), *WORDS, '--torch_export', 'm.pt2'])
+        export.main(['--trained_model_file', saved(here, resize=None, architecture='mini'), *WORDS,
+                     '--torch_export', 'm.pt2'])
     assert stop.value.code == 1
     assert 'm.pt2: above 0.001 MOS units: do not use' in capsys.readouterr().out
 
@@ -99,12 +100,13 @@ def test_a_file_that_does_not_run_is_an_error(here, monkeypatch, capsys):
     monkeypatch.setitem(export.FORMATS, 'torch_export', (
         lambda *arguments: arguments[-1].write_text(''), lambda path: lambda images: 1 / 0))
     with pytest.raises(SystemExit):
-        export.main(['--trained_model_file', saved(here, resize=None), *WORDS, '--torch_export', 'm.pt2'])
+        export.main(['--trained_model_file', saved(here, resize=None, architecture='mini'), *WORDS,
+                     '--torch_export', 'm.pt2'])
     assert 'm.pt2: does not run: division by zero' in capsys.readouterr().out
 
 
 def test_mistakes(here, fails, monkeypatch):
-    checkpoint = saved(here)
+    checkpoint = saved(here, architecture='mini')
     words = ['--trained_model_file', checkpoint, *WORDS]
     assert 'give --onnx FILE or --torch_export FILE' in fails(export.main, *words)
     (here / 'taken').write_text('')
@@ -124,7 +126,7 @@ def test_mistakes(here, fails, monkeypatch):
 
 def test_half_precision_scores_alike_at_half_the_size(here, capsys):
     """Every tensor of several dimensions is halved, the others are kept, and scores move little."""
-    checkpoint = saved(here)
+    checkpoint = saved(here, architecture='mini')
     assert export.main(['--trained_model_file', checkpoint, *WORDS, '--half', 'small.pth']) == {}
     assert 'small.pth: ' in capsys.readouterr().out
     whole, small = load_checkpoint(checkpoint), load_checkpoint('small.pth')

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 from mini import MINI
+from processes import prepare, process
 from scored import save_photos
 
 import main
@@ -243,12 +244,13 @@ def test_names_on_a_terminal_of_another_encoding(tmp_path, variables):
 def test_files_whose_names_are_not_utf_8(scored, capsys):
     name = os.fsdecode(b'\xff')
     shutil.copy(scored[1], f'{name}.pth')
-    words = ['--img', 'images', '-modelfile', f'{name}.pth', *scored[2:], '--map', f'{name}-maps']
+    images = ['images/00.png', 'images/01.png']
+    words = ['--img', *images, '-modelfile', f'{name}.pth', *scored[2:], '--map', f'{name}-maps']
     outputs = [word for kind in ('csv', 'json', 'report') for word in (f'--{kind}', f'{name}.{kind}')]
-    assert test_demo.main([*words, *outputs]) == 12
-    assert r'12 images scored: \xff.csv, \xff.json, \xff.report, \xff-maps' in capsys.readouterr().out
+    assert test_demo.main([*words, *outputs]) == 2
+    assert r'2 images scored: \xff.csv, \xff.json, \xff.report, \xff-maps' in capsys.readouterr().out
     assert test_demo.main([*words, *outputs[:2], '--resume']) == 0
-    assert len(Path(f'{name}.csv').read_text().splitlines()) == 13
+    assert len(Path(f'{name}.csv').read_text().splitlines()) == 3
 
 
 def test_a_log_folder_whose_name_is_not_utf_8(capsys):
@@ -257,13 +259,22 @@ def test_a_log_folder_whose_name_is_not_utf_8(capsys):
     assert '--log_dir' in capsys.readouterr().err
 
 
+def score_with_streams(folder: str, words: list[str]) -> None:
+    """test_demo.py in a folder, its stdout and stderr in the files `out` and `err`."""
+    prepare(folder)
+    for number, name in ((1, 'out'), (2, 'err')):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False)  # noqa: SIM115
+    test_demo.main(words)
+
+
 def test_a_table_on_stdout_is_alone_there(scored):
-    command = [sys.executable, str(ROOT / 'test_demo.py'), '--img', 'images/00.png', 'images/01.png', *scored]
-    done = subprocess.run([*command, '--csv', '/dev/stdout'], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == '2 images scored: /dev/stdout\n'
-    assert [line.split(',')[0] for line in done.stdout.splitlines()] == ['name', 'images/00.png', 'images/01.png']
+    words = ['--img', 'images/00.png', 'images/01.png', *scored, '--csv', '/dev/stdout']
+    done = process(score_with_streams, os.getcwd(), words)
+    done.join()
+    assert Path('err').read_text() == '2 images scored: /dev/stdout\n'
+    rows = Path('out').read_text().splitlines()
+    assert [row.split(',')[0] for row in rows] == ['name', 'images/00.png', 'images/01.png']
 
 
 @pytest.mark.parametrize('word', ['--resume', '--sort'])

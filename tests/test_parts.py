@@ -1,10 +1,8 @@
 """Scores as a folder of Parquet files: a part for each shard, gone on with, shared, and broken shards on the way."""
 import json
-import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import in_two
 from shards import png, save_parquet, save_tar
 from test_tables import ends_with, names
 
@@ -216,14 +215,11 @@ def test_the_readme_has_commands_for_shards():
 
 def test_two_processes_take_whole_shards(shards):
     Path('s/1.tar').write_bytes(Path('s/1.tar').read_bytes()[:-12_000])
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               str(ROOT / 'test_demo.py'), '--img', 's/*.tar', *shards, '--parquet', 'out']
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert 's/1.tar: cut off' in done.stderr
+    (status, _), out = in_two(test_demo.main, ['--img', 's/*.tar', *shards, '--parquet', 'out'])
+    assert status == 1
+    assert 's/1.tar: cut off' in out
     table = parts()
-    assert f'{len(table)} images scored, broken shards: 1: out' in done.stdout, done.stderr
+    assert f'{len(table)} images scored, broken shards: 1: out' in out
     assert [row['name'] for row in table if '/1.tar' not in row['name']] == [
         f's/{i // 4}.tar/{i:02d}.png' for i in (0, 1, 2, 3, 8, 9, 10, 11)]
     assert len(list(Path('out').iterdir())) == 3

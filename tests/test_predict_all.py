@@ -23,7 +23,7 @@ def here(tmp_path, monkeypatch):
     """A fresh working directory with four images, and weight/ours.pth."""
     monkeypatch.chdir(tmp_path)
     save_photos(tmp_path / 'images', 4)
-    saved(tmp_path / 'weight')
+    saved(tmp_path / 'weight', architecture='mini')
     (tmp_path / 'weight' / 'checkpoint.pth').rename(tmp_path / 'weight' / 'ours.pth')
 
 

@@ -199,7 +199,7 @@ def test_a_calibrated_logistic_is_applied(scored_folder):
 def test_load_without_options_of_the_network(scored_folder):
     checkpoint = load_checkpoint(scored_folder / 'checkpoint.pth')
     original = {name: checkpoint[name] for name in ('model', 'k', 'b')}
-    scorer = load(original, architecture='resnet18', preprocess=Preprocess(resize=(48, 64)))
+    scorer = load(original, architecture='mini', preprocess=Preprocess(resize=(48, 64)))
     assert scorer.score(photo(0)) == pytest.approx(PHOTO_SCORE, abs=1e-3)
     assert scorer.scale.low is None
     with pytest.raises(UserError, match='the checkpoint: the weights are not those of this network'):
@@ -268,7 +268,7 @@ def test_outside_the_range_and_clamped(scored, capsys, tmp_path):
 def test_a_checkpoint_of_the_original(scored, capsys):
     checkpoint = load_checkpoint(scored[1])
     torch.save({name: checkpoint[name] for name in ('model', 'k', 'b')}, 'original')
-    words = ['--trained_model_file', 'original', '-arch', 'resnet18', '--resize', '-rs_h', '48', '-rs_w', '64',
+    words = ['--trained_model_file', 'original', '-arch', 'mini', '--resize', '-rs_h', '48', '-rs_w', '64',
              *scored[2:]]
     assert test_demo.main(['--img', 'images/00.png', *words]) == pytest.approx(PHOTO_SCORE, abs=1e-3)
     assert 'percentile -. MOS of the training images: not in this checkpoint' in capsys.readouterr().out

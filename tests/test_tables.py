@@ -5,17 +5,16 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import ignite.distributed as idist
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import in_two
 from scored import PHOTO_SCORE, photo
 
 import test_demo
@@ -244,14 +243,11 @@ def test_what_an_interrupted_shared_run_left_is_merged(tmp_path, monkeypatch):
 
 def test_two_processes_share_a_list(scored, tmp_path):
     Path('text.png').write_text('hello')
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               str(ROOT / 'test_demo.py'), '--img', 'images', 'text.png', *scored]
-    done = subprocess.run([*command, '--csv', 'out.csv', '--report', 'out.html'], env=environment, capture_output=True,
-                          text=True, timeout=300)
-    assert names() == [f'images/{i:02d}.png' for i in range(12)], done.stderr
-    assert '12 images scored, 1 could not be scored: out.csv, out.html' in done.stdout
-    assert done.returncode == 1
+    words = ['--img', 'images', 'text.png', *scored, '--csv', 'out.csv', '--report', 'out.html']
+    (status, _), out = in_two(test_demo.main, words)
+    assert names() == [f'images/{i:02d}.png' for i in range(12)], out
+    assert '12 images scored, 1 could not be scored: out.csv, out.html' in out
+    assert status == 1
     assert Path('out.html').read_text().count('<figure') == 12
     assert sorted(path.name for path in Path().iterdir()) == ['images', 'out.csv', 'out.html', 'text.png']
 
