@@ -40,6 +40,7 @@ class Panel:
         x, y: labels of the axes.
         curves: label -> positions (n,) and values (n,); values that are not finite leave a gap.
         mark: position of a vertical line; None: no line.
+        whole: whether the x axis counts: its ticks are whole numbers.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Panel:
     y: str = ''
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     mark: float | None = None
+    whole: bool = True
 
     def draw(self, axes: 'Axes') -> None:
         """Draw the curves."""
@@ -56,7 +58,7 @@ class Panel:
         if self.mark is not None:
             axes.axvline(self.mark, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
         axes.set(title=self.title, xlabel=self.x, ylabel=self.y)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=self.whole)
         if len(self.curves) > 1:
             axes.legend()
 

@@ -161,6 +161,10 @@ def _digits(value: float) -> str:
     return as_word(value, '.3g')
 
 
+def _share(value: float) -> str:
+    return as_word(100 * value, '.1f') + ' %'
+
+
 def criteria_tables(models: Models, count: int, seed: int) -> list[Shown]:
     """Return the criteria of each model after each mapping, with bootstrap intervals: correlations, errors."""
     first = next(iter(models.values()))
@@ -246,8 +250,9 @@ def scores_table(models: Models, pairs: of_pairs.Pairs) -> Shown:
         found = [of_pairs.PAIR_CRITERIA[name](pairs, scores) for name in names]
         rows.append([label, *(shown((one.value, *of_pairs.pair_interval(pairs, one))) for one in found),
                      shown(distance_correlation(model.pq, model.mos))])
-    seen = ('' if pairs.z is None else f' {pairs.different.mean():.1%} of the pairs differ significantly (z test of '
-            'the two MOS, .05); different/similar, better/worse and correct: Krasula et al. (2016).')
+    seen = '' if pairs.z is None else (
+        f' {_share(pairs.different.mean())} of the pairs differ significantly (z test of the two MOS, .05); '
+        'different/similar, better/worse and correct: Krasula et al. (2016).')
     return Shown('Pairs of images', ['model', *names, 'distance correlation'], rows,
                  f'{len(pairs.target)} pairs. Intervals are over images.{seen}')
 
@@ -296,9 +301,9 @@ def ceiling_table(models: Models, pairs: of_pairs.Pairs, seed: int) -> Shown:
                   zip(CORRELATIONS, (model.pq, z), strict=True)]
         power = raters.resolving_power(pairs.of(rising(model._replace(pq=z))), pairs.z)
         share = power / np.ptp(first.mos)
-        words = [(as_word(value, '.4f'), as_word(value / top[0], '.1%').replace('%', ' %'))
+        words = [(as_word(value, '.4f'), _share(value / top[0]))
                  for value, top in zip(values, tops.values(), strict=True)]
-        rows.append([label, *(word for both in words for word in both), _digits(power), as_word(share, '.1%')])
+        rows.append([label, *(word for both in words for word in both), _digits(power), _share(share)])
     return Shown("The raters' noise", ['model', 'SROCC', 'share', 'PLCC mapped', 'share', 'resolving power',
                                        'of the range'], rows,
                  'Ceiling: what an oracle of the true qualities reaches, with its interval over the noise. Resolving '

@@ -2,7 +2,7 @@
 
     python results_in_the_paper/compare.py results/A.csv results/B.csv          files of predictions on the same images
     python results_in_the_paper/compare.py A.csv B.csv --format latex --out comparison.tex
-    python results_in_the_paper/compare.py A.csv B.csv --info data/AGIQA-3K.csv --by reference
+    python results_in_the_paper/compare.py A.csv B.csv --info data/AGIQA-3K.csv --by reference --page page.html
 
 Each model is judged as saved, and after mappings to MOS: line, monotonic polynomial of order 3, logistic curves with 4
 and 5 parameters. Each pair of models is judged by the paired bootstrap of the difference, by Williams' and Steiger's
@@ -33,6 +33,7 @@ def comparison(add: Add) -> None:
     add('--seed', type=number(int, 0, 2 ** 32 - 1), default=0, help='seed of the bootstrap')
     add_format(add)
     add('--out', metavar='FILE', help='file to write (default: the screen)')
+    add('--page', metavar='FILE', help='page (HTML) to write with all tables, ROC curves and the worst groups')
 
 
 def one_grouping(args: Options) -> None:
@@ -64,9 +65,10 @@ import numpy as np
 from iqa_results import comparison as tables
 from iqa_results import raters
 from iqa_results.comparison import Shown, aligned
+from iqa_results.comparison_page import roc_plots, worst_group_plots, write_comparison
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import group_tables
-from iqa_results.pairs import preferred_pairs, rated_pairs
+from iqa_results.pairs import Pairs, preferred_pairs, rated_pairs
 from iqa_results.read import Predictions, read_predictions
 from iqa_results.table_formats import render
 from iqa_runtime.errors import command
@@ -74,13 +76,16 @@ from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.names import without_suffix
 
 
-def report(models: Mapping[str, Predictions], resamples: int = 2000, seed: int = 0) -> list[Shown]:
+def pairs_of_images(model: Predictions) -> Pairs:
+    """Return all pairs of images, with the differences that people see if std and votes are known."""
+    problem = raters.votes_problem(model.mos, model.std, model.votes)
+    return rated_pairs(model.mos, *(() if problem else (model.std, model.votes)))
+
+
+def report(models: Mapping[str, Predictions], pairs: Pairs, resamples: int = 2000, seed: int = 0) -> list[Shown]:
     """Return the tables of models that are aligned, and of all pairs of them."""
-    first = next(iter(models.values()))
-    problem = raters.votes_problem(first.mos, first.std, first.votes)
-    pairs = rated_pairs(first.mos, *(() if problem else (first.std, first.votes)))
     found = [*tables.criteria_tables(models, resamples, seed), tables.scores_table(models, pairs)]
-    found += [] if problem else [tables.ceiling_table(models, pairs, seed)]
+    found += [] if pairs.z is None else [tables.ceiling_table(models, pairs, seed)]
     if len(models) > 1:
         found += [tables.differences_table(models, resamples, seed), tables.standard_table(models),
                   tables.pair_tests_table(models, pairs)]
@@ -142,16 +147,22 @@ def groups_of(args: Options, names: Sequence[str]) -> tuple[list[str], str]:
 def main(argv: list[str] | None = None) -> None:
     """Read the predictions, print the tables or write them to a file."""
     args = COMPARE.parse(argv)
-    check_outputs({'--out': args.out}, {'files': args.files, '--info': args.info, '--preferences': args.preferences})
+    check_outputs({'--out': args.out, '--page': args.page},
+                  {'files': args.files, '--info': args.info, '--preferences': args.preferences})
     models = read_models(args)
     first = next(iter(models.values()))
-    more = []  # first, as a mistake in them should not cost the time of the bootstrap
+    more, plots = [], []  # first, as a mistake in them should not cost the time of the bootstrap
     if args.by or args.by_name:
-        more += group_tables(models, *groups_of(args, _named(first, '--by')))
+        groups, by = groups_of(args, _named(first, '--by'))
+        more, plots = group_tables(models, groups, by), worst_group_plots(models, groups, by)
     if args.preferences:
-        pairs = preferred_pairs(*read_preferences(args.preferences, _named(first, '--preferences')))
-        more.append(tables.preferences_table(models, pairs))
-    text = in_words([*report(models, args.resamples, args.seed), *more], args.format)
+        preferred = preferred_pairs(*read_preferences(args.preferences, _named(first, '--preferences')))
+        more.append(tables.preferences_table(models, preferred))
+    pairs = pairs_of_images(first)
+    shown = [*report(models, pairs, args.resamples, args.seed), *more]
+    if args.page:
+        write_comparison(args.page, shown, [*roc_plots(models, pairs), *plots])
+    text = in_words(shown, args.format)
     if args.out:
         write_text(args.out, text)
     else:

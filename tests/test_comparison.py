@@ -124,6 +124,23 @@ def test_every_table_has_its_rows(tmp_path, capsys):
     assert float(tests[0][5]) >= float(tests[0][4])
 
 
+def test_the_page_has_every_table_and_plot(tmp_path, capsys):
+    files = [write(tmp_path / f'{name}.csv', seed=seed) for seed, name in enumerate('ab')]
+    page = tmp_path / 'page.html'
+    output(capsys, *files, '--names', 'a <b>', '$x$', '--by_name', '^[^_]+', '--page', page)
+    text = page.read_text()
+    for title in ('Correlations', 'Errors', 'Pairs of images', 'Differences of models', 'Tests of ITU-T P.1401',
+                  'Worst groups by part of the name'):
+        assert f'>{title}</h2>' in text
+    assert text.count('<svg') == 4  # two ROC plots, and the worst group of each model
+    assert 'different/similar analysis' in text
+    assert '<b>' not in text
+    assert '$x$ is worst in' in text
+    write(tmp_path / 'a.csv', columns=[])
+    output(capsys, files[0], '--page', page)
+    assert '<svg' not in page.read_text()
+
+
 def test_falling_scores_are_as_good_as_rising_ones(tmp_path, capsys):
     path = write(tmp_path / 'a.csv')
     text = output(capsys, path, '--format', 'csv')
