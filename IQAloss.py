@@ -242,9 +242,9 @@ class IQALoss(nn.Module):
 
         IQALoss()([pq6, pq7, pq], (mos, std)) = beta[0] L(pq6, mos) + beta[1] L(pq7, mos) + beta[2] L(pq, mos)
 
-    Predictions and MOS are (N, 1) or (N,), in MOS units; Labels instead of the pair (mos, std) contain what some losses
-    need besides. Heads of weight 0 are skipped. `beta` has as many weights as
-    the network has heads. Raises NotFiniteError if predictions or MOS contain NaN or infinity, and ValueError for an
+    Predictions and MOS are (N, 1) or (N,), in MOS units. Instead of the pair (mos, std), Labels can be given, which
+    contain further labels that some losses need. Heads of weight 0 are skipped. `beta` has a weight for each head of
+    the network. Raises NotFiniteError if predictions or MOS contain NaN or infinity, and ValueError for an
     unknown loss or option.
 
     >>> loss = IQALoss('mse+plcc:.5', beta=[1])
@@ -316,7 +316,11 @@ class IQALoss(nn.Module):
         return total
 
     def means(self, outputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the predictions (N, 1) of the heads, of the outputs that `forward` takes."""
+        """Return the predictions (N, 1) of each head.
+
+        Args:
+            outputs: as of `forward`.
+        """
         return [self._mean(output) for output in outputs[:len(self.beta)]]
 
     def _mean(self, output: Tensor) -> Tensor:

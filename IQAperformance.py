@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from iqa_networks.network import Network, scored_first
 from iqa_runtime.reliability import reliability
 
-MORE = ('spread', 'uncertainty')  # what a Performance may know of each image besides, (N,) in MOS units
+MORE = ('spread', 'uncertainty')  # further numbers of a Performance, (N,) in MOS units each
 
 
 def fit_line(raw: np.ndarray, mos: np.ndarray) -> tuple[float, float]:

@@ -81,7 +81,7 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
 
 
 def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sink]:
-    """Return the sinks besides tables, parts and maps: the picture, the screen, and the report."""
+    """Return the other sinks: the picture, the screen, and the report."""
     scale, sinks = scorer.scale, []
     if args.picture:
         sinks.append(Picture(args.picture, scale))

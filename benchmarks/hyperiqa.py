@@ -78,7 +78,7 @@ def epoch(side: str, paths: list[Path], folder: Path):
 
 
 def prepare(side: str, paths: list[Path], folder: Path, batch: int) -> None:
-    """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
+    """Fill `work` with the measurements of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
     keep_freed_memory('cpu')
     network = (Grouped if side == 'baseline' else HyperIQA)().to(memory_format=memory_format((CROP, CROP)))

@@ -100,7 +100,7 @@ def steps(side: str) -> None:
 
 
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
-    """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
+    """Fill `work` with the measurements of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
     set_start_method('fork', force=True)  # of the loaders' workers, as in main.py; this process was spawned
     if side == 'ours':

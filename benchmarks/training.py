@@ -24,7 +24,7 @@ from modified_ignite_engine import create_supervised_trainer, preparing
 
 
 def prepare(side: str, paths: list[Path], cache: Path) -> None:
-    """Fill `work` with what is measured of a side, 'baseline' or 'ours'."""
+    """Fill `work` with the measurements of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
     scores = (torch.rand(BATCH, 1) * 100,) * 2
     form = torch.contiguous_format if side == 'baseline' else memory_format(SIZE)

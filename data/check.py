@@ -198,9 +198,9 @@ def opinions(case: Case) -> Iterator[Finding]:
         yield 'error', f'{int((std < 0).sum())} are below 0'
     elif len(std) and span:
         share = np.median(std) / span
-        told = f'median {np.median(std):.4g}, {share:.1%} of the range of MOS'
+        text = f'median {np.median(std):.4g}, {share:.1%} of the range of MOS'
         odd = not STD_SHARE[0] <= share <= STD_SHARE[1]
-        yield ('warning', f'{told}: is it on another scale?') if odd else ('ok', told)
+        yield ('warning', f'{text}: it may be on another scale') if odd else ('ok', text)
 
 
 def split(case: Case) -> Iterator[Finding]:
@@ -233,8 +233,8 @@ def references(case: Case) -> Iterator[Finding]:
     if len(missing) == len(names):
         yield 'ok', 'none: for no-reference networks only'
     else:
-        told = f'{len(names) - len(missing)} of {len(names)} reference images are in {folder}'
-        yield ('warning', f'{told}, not {some(list(map(repr, missing)))}') if missing else ('ok', told)
+        text = f'{len(names) - len(missing)} of {len(names)} reference images are in {folder}'
+        yield ('warning', f'{text}, not {some(list(map(repr, missing)))}') if missing else ('ok', text)
 
 
 def room(case: Case) -> Iterator[Finding]:
@@ -245,9 +245,9 @@ def room(case: Case) -> Iterator[Finding]:
     folder = next(path for path in (Path(case.args.cache_dir).absolute(), *Path(case.args.cache_dir).absolute().parents)
                   if path.exists())
     free, most = shutil.disk_usage(folder).free, memory()
-    told = (f'decoded images take {gigabytes(needed)} on disk ({gigabytes(free)} free in {folder}), or in memory'
+    text = (f'decoded images take {gigabytes(needed)} on disk ({gigabytes(free)} free in {folder}), or in memory'
             + (f' ({gigabytes(most)} in this machine)' if most else ''))
-    yield ('warning', f'{told}: --cache none needs neither') if needed > free else ('ok', told)
+    yield ('warning', f'{text}: --cache none needs neither') if needed > free else ('ok', text)
 
 
 def some(words: Sequence[str]) -> str:
@@ -284,13 +284,13 @@ def check(args: Options) -> list[tuple[str, str, str]]:
         check_outputs({'--json': args.json if args.json != '-' else None},
                       {'DATASET': source.info, '--split_file': args.split_file, '--im_dir': paths})
         seen = list(tqdm(pool.map(look, paths), 'Looking', len(paths), delay=1, leave=False, disable=None))
-    case, said = Case(args, source, info, seen, {}), io.StringIO()
+    case, message = Case(args, source, info, seen, {}), io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(message):
             case.parts = choose(info, plan_of(args, source))
     except UserError as error:
         case.trouble = str(error)
-    case.notes = said.getvalue()
+    case.notes = message.getvalue()
     return [(name, level, text) for name, find in CHECKS.items() for level, text in find(case)]
 
 
@@ -307,8 +307,8 @@ def main(argv: list[str] | None = None) -> int:
         return status
     if args.json:
         write_text(args.json, text + '\n')
-    for name, level, said in findings:
-        print(f'{name:16} {level:8} {one_line(said)}')
+    for name, level, message in findings:
+        print(f'{name:16} {level:8} {one_line(message)}')
     counted = Counter(level for _, level, _ in findings)
     print(f'{dataset_name(args.dataset)}: ' + ', '.join(f'{counted[level]} {level}' for level in LEVELS))
     return status

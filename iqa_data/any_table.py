@@ -1,4 +1,4 @@
-"""Read any table of images and scores: its columns guessed, ratings of several raters or counts of marks averaged."""
+"""Read any table of images and scores: guess its columns, and average ratings of several raters or counts of marks."""
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from iqa_data.pyiqa import OFFICIAL, PART_NAMES
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
 
-GUESSES = {  # what tables call their columns, the likeliest first; case and punctuation do not matter
+GUESSES = {  # usual names of columns, the likeliest first; case and punctuation do not matter
     'image': ('image', 'image_name', 'img_name', 'im_name', 'file_name', 'name', 'file', 'dist_img', 'img',
               'image_path', 'path', 'image_id'),
     'mos': ('mos', 'mos_zscore', 'mos_quality', 'mean_opinion_score', 'dmos', 'score', 'quality', 'rating', 'mean'),
@@ -29,10 +29,10 @@ FEWEST_IMAGES, MOST_IMAGES = 20, 200  # from which a direction is guessed
 
 
 def any_table(folder: Folder, args) -> Info:
-    """Read any table with a column of images and one of MOS: the names are guessed and printed, or given as options.
+    """Read any table with a column of images and one of MOS, whose names are guessed and printed, or given as options.
 
-    Instead of MOS it may have columns of counts, how many gave the mark 1, 2, ... K, as c1 ... c10: MOS and std are
-    those of the marks. With `--aggregate mean` an image may have several rows, a rating each.
+    Instead of MOS, a table may have columns with the number of raters who gave each mark 1, 2, ... K, as c1 ... c10:
+    MOS and std are then those of the marks. With `--aggregate mean`, an image may have several rows, one per rating.
     """
     table = folder.table(*(f'*{suffix}' for suffix in TEXTS))
     columns = guessed(table, args)
@@ -57,9 +57,9 @@ def _plain(name: str) -> str:
 
 
 def guessed(table: Table, args) -> dict[str, str]:
-    """Return the columns of a table by what they hold, as given by options or guessed; without mos if it has counts.
+    """Return {content: name} of the columns of a table, from options or guessed; without mos if the table has counts.
 
-    Raises UserError if there is no column of images, or none of MOS and no counts.
+    Raises UserError if the table has no column of images, or neither MOS nor counts.
     """
     plain = {_plain(name): name for name in reversed(table.columns)}
     columns = {}
@@ -73,7 +73,7 @@ def guessed(table: Table, args) -> dict[str, str]:
 
 
 def marks_of(table: Table) -> Mapping[int, str]:
-    """Return {mark: column} of the columns of counts for the marks 1 to K, at least FEWEST_MARKS; else nothing."""
+    """Return {mark: column} of the counts of the marks 1 to K; empty if there are fewer than FEWEST_MARKS."""
     groups: dict[str, dict[int, str]] = {}
     for name in table.columns:
         if found := COUNT.fullmatch(name):
@@ -84,9 +84,9 @@ def marks_of(table: Table) -> Mapping[int, str]:
 
 
 def of_counts(found: Table, table: Table) -> Table:
-    """Return `found` with mos and std of the marks that `table` counts, the votes, and the counts as c1 to cK.
+    """Return `found` with columns from the counts of marks in `table`: mos, std, votes, and the counts as c1 to cK.
 
-    If the counts of each image sum to 1, they are shares, and the votes are not known.
+    If the counts of each image sum to 1, they are shares, and the number of votes is unknown.
     """
     columns = marks_of(table)
     print(f'mos, std: of the marks 1 to {len(columns)}, counted in {", ".join(columns.values())}')
@@ -105,9 +105,9 @@ def of_counts(found: Table, table: Table) -> Table:
 
 
 def aggregated(table: Table) -> Table:
-    """Return a table of one row per image, in the order of the first: the mean of its mos, their std, the votes.
+    """Return a table with one row per image, in order of appearance: the mean of its ratings, their std, the votes.
 
-    The standard deviation is that of the ratings themselves (divided by their number); of one rating it is not known.
+    The standard deviation is that of the population (divided by the number of ratings); empty for a single rating.
     Raises UserError if another column differs between the rows of an image.
     """
     names, ratings = table.images(), table.numbers('mos')
@@ -130,13 +130,13 @@ def aggregated(table: Table) -> Table:
 
 
 def guess(info: Info, folder: Path) -> str:
-    """Guess in words from at most MOST_IMAGES images below a folder whether the scores rise with quality."""
+    """Describe a guess whether the scores rise with quality, from at most MOST_IMAGES images in a folder."""
     there = [i for i, name in enumerate(info.names) if (folder / name).is_file()][:MOST_IMAGES]
     seen = {i: one for i in there if not (one := look(folder / info.names[i])).error}
     if len(seen) < FEWEST_IMAGES:
         return f'no guess: {len(seen)} of its images can be read in {folder} (--im_dir names another folder)'
     rho = guess_direction(list(seen.values()), info.mos[list(seen)])
     if abs(rho) < weakest(len(seen)):
-        return f'no guess: the rank correlation with sharpness less half the noise is {rho:+.2f} of {len(seen)} images'
+        return f'no guess: the rank correlation with sharpness less half the noise is {rho:+.2f} on {len(seen)} images'
     return (f'a guess from {len(seen)} images is --{"higher" if rho > 0 else "lower"}_is_better: rank correlation '
             f'{rho:+.2f} with sharpness less half the noise')

@@ -1,4 +1,4 @@
-"""What images of several data sets show: whether one set trains with what another is validated or tested with."""
+"""Compare the contents of several data sets: no set may train on a content that another is validated or tested on."""
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from iqa_runtime.errors import UserError, one_line
 
 @dataclass(frozen=True)
 class Contents:
-    """The images of a data set and what they show; `parts`: {'train', 'val', 'test'} -> positions in `info`."""
+    """The images of a data set and their contents; `parts`: {'train', 'val', 'test'} -> positions in `info`."""
 
     name: str
     source: Source
@@ -32,14 +32,14 @@ class Contents:
         return [int(i) for part in parts if part in self.parts for i in self.parts[part]]
 
     def files(self, rows: Sequence[int]) -> set[Path]:
-        """Return the files of images and of their references that are there."""
+        """Return the existing files of images and of their references."""
         folder = self.source.ref_dir or self.source.im_dir
         files = {Path(self.source.im_dir, self.info.names[i]) for i in rows}
         files |= {Path(folder, self.info.references[i]) for i in rows if self.info.references}
         return {file for file in files if file.is_file()}
 
     def named(self, rows: Sequence[int]) -> set[str]:
-        """Return the names of contents: without files of references, which are compared themselves, and numbers."""
+        """Return the names of contents, without numbers and files of references, which are compared as files."""
         folder = self.source.ref_dir or self.source.im_dir
         names = {self.info.contents[i] for i in rows} if self.info.contents else set()
         return {name for name in names if name and not name.isdecimal() and not Path(folder, name).is_file()}
@@ -60,14 +60,14 @@ def check_apart(sets: Sequence[Contents]) -> None:
 
 
 def shared_contents(one: Contents, rows: Sequence[int], other: Contents, others: Sequence[int]) -> Iterator[str]:
-    """Yield the contents of images of a data set that those of another show too."""
+    """Yield the contents that images of two data sets share."""
     yield from one.named(rows) & other.named(others)
     known = same_files(other.files(others))
     yield from (str(file) for file in one.files(rows) if known(file))
 
 
 def same_files(paths: Sequence[Path]) -> Callable[[Path], bool]:
-    """Return the function that says whether a file is one of these, by path or, if as large as one, by content."""
+    """Return a function that tests whether a file is one of these, by path or, if the sizes are equal, by content."""
     real, sizes = set(map(os.path.realpath, paths)), {}
     for path in filter(Path.is_file, paths):
         sizes.setdefault(path.stat().st_size, []).append(path)

@@ -4,8 +4,8 @@ On disk they are two files in --cache_dir, as decoded images are (iqa_data/cache
 the preprocessing, the trunk and its weights:
 
     DIGEST.npy   float32, (N, numbers of an image)
-    DIGEST.json  the CRC-32 of each row, and what the numbers depend on besides: each image file's size in bytes and
-                 time of change, torch's version, and FORMAT; written last
+    DIGEST.json  the CRC-32 of each row, and everything else that the numbers depend on: each image file's size in bytes
+                 and time of change, torch's version, and FORMAT; written last
 
 Features that are cut or damaged, or that were computed of other files or by another version, are computed again, and
 the reason is printed.
@@ -57,7 +57,7 @@ class Items:
         names: of the items, no two alike.
         files: the image of each.
         shapes: of the tensors of an item.
-        depends_on: what the numbers depend on besides: the trunk, the preprocessing ... as plain values.
+        depends_on: everything else that the numbers depend on: the trunk, the preprocessing ... as plain values.
         fill: writes the features into an array (N, numbers) float32.
     """
 

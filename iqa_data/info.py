@@ -83,7 +83,7 @@ class Info:
     votes: np.ndarray | None = None      # (N,) how many rated an image, nan if it is not known
     ratings: np.ndarray | None = None    # (N, K) how many gave each level, or the shares of the votes
     numbered: dict[int, np.ndarray] = field(default_factory=dict)  # splits of a table of pyiqa's, as `part`, by number
-    contents: list[str] | None = None    # N names of contents, as far as a table gives them; '' if there is none
+    contents: list[str] | None = None    # N names of contents from a table; '' if it gives none
 
     def __post_init__(self):
         lengths = {'im_names': len(self.names), 'subjective_scores': len(self.mos),

@@ -1,4 +1,4 @@
-"""Look at an image file: can it be read, which size and mode, and numbers by which images are compared."""
+"""Inspect an image file: whether it can be read, its size and mode, and numbers that images are compared by."""
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from iqa_data.images import ImageError, opened, shown_size, to_rgb
 
 
 class Seen(NamedTuple):
-    """The facts that are read from an image in one pass."""
+    """The properties that are read from an image in one pass."""
 
     error: str = ''
     size: tuple[int, int] = (0, 0)      # (h, w), as it is shown
@@ -35,13 +35,13 @@ def look(path: Path) -> Seen:
 
 
 def perceptual_hash(grey: Image.Image) -> np.ndarray | None:
-    """Return whether brightness rises to the right, in 8 x 8 places, (64,) bool; None if contrast is lacking."""
+    """Return whether brightness rises to the right in each of 8 x 8 cells, (64,) bool; None without contrast."""
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     return (np.diff(small) > 0).ravel() if small.std() > 2 else None
 
 
 def layout(rgb: Image.Image) -> np.ndarray:
-    """Return the colours of 8 x 8 places less their mean, (192,) of length 1: two of them have a correlation, -1..1."""
+    """Return the colours of 8 x 8 cells minus their mean, (192,) of length 1: products of two are correlations."""
     small = np.asarray(rgb.resize((8, 8), Image.Resampling.BOX), np.float32).ravel()
     small -= small.mean()
     return small / max(np.linalg.norm(small), 1e-6)
@@ -50,8 +50,8 @@ def layout(rgb: Image.Image) -> np.ndarray:
 def clarity(grey: Image.Image) -> tuple[float, float]:
     """Measure the sharpness and the noise of the middle of an image, at most 512 x 512.
 
-    Sharpness is the mean step between neighbours at half the size, noise the second differences of flat places. Both
-    are 0 for an image of less than 18 x 18.
+    Sharpness is the mean difference of neighbours at half the size, noise the second difference in flat areas. Both are
+    0 for an image smaller than 18 x 18.
     """
     w, h = grey.size
     left, top = max(0, w - 512) // 2, max(0, h - 512) // 2
@@ -68,7 +68,7 @@ def clarity(grey: Image.Image) -> tuple[float, float]:
 
 
 def guess_direction(seen: Sequence[Seen], mos: np.ndarray) -> float:
-    """Return the rank correlation of MOS (N,) with sharpness less half the noise: above 0 if MOS rise with quality."""
+    """Return the rank correlation of MOS (N,) with sharpness minus half the noise; above 0 if MOS rise with quality."""
     from scipy import stats  # slow to import
     clear = np.log(np.array([one.clarity for one in seen]) + .1)
     clear = (clear - clear.mean(0)) / np.maximum(clear.std(0), 1e-6) @ (1, -.5)
@@ -76,5 +76,5 @@ def guess_direction(seen: Sequence[Seen], mos: np.ndarray) -> float:
 
 
 def weakest(n: int) -> float:
-    """Return the least rank correlation of n images from which a direction is guessed: .1, or two standard errors."""
+    """Return the smallest rank correlation on n images that decides a direction: .1, or two standard errors."""
     return max(.1, 2 / np.sqrt(n))

@@ -1,7 +1,7 @@
-"""Data sets of pairs, reference and distorted image: where their images lie, and their preparation as for ASNA.
+"""Prepare data sets of pairs (reference and distorted image) for ASNA.
 
-A row of PAIR_SETS says where the images of a set lie, how they are brought to 288x288, and on which scale the scores
-are compared. `prepare` yields the pairs as ASNA's networks see them.
+A row of PAIR_SETS gives the folders of the images, how they are brought to 288x288, and the scale on which scores are
+compared. `prepare` yields the pairs as ASNA's networks see them.
 """
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ class PairSet:
     """A data set of pairs.
 
     Attributes:
-        read: what is published -> Info.
+        read: reads the published files, Folder -> Info.
         folder: its published name.
-        images, references: where the images lie in it.
+        images, references: folders of the images in it.
         target: the scale on which ASNA compares scores.
         fit: how its images are brought to 288x288, a name in iqa_data.transforms.FITS.
         contents: the name of its collection of reference images.
@@ -53,11 +53,11 @@ PRETRAIN = ('PieAPP', 'TID2013', 'TID2008')
 
 
 def asna_pretrain(folder: Folder, args=None) -> Info:
-    """Mix the folders PieAPPdataset, tid2013 and tid2008, on which ASNA is pretrained.
+    """Join PieAPP, TID2013 and TID2008, on which ASNA is pretrained, into one data set.
 
-    Scores of three scales cannot be compared, so that the MOS of the mix are each set's scores, less its mean over its
-    standard deviation, as in ASNA (`about` keeps both). Images and references are relative to the folder of the three.
-    Of each collection of references, TID's being the same in both, 80 % are train and the others val, at random.
+    The three scales cannot be compared: the MOS are z-scores within each set, with ASNA's mean and standard deviation,
+    which `about` keeps. Images and references are relative to the folder that contains the three. Of each collection of
+    references (TID's is the same in both), 80 % are train and the others val, at random.
     """
     infos, rows = {}, {'image': [], 'mos': [], 'reference': [], 'content': [], 'part': []}
     for name in PRETRAIN:
@@ -87,7 +87,7 @@ def train_contents(contents: list[str]) -> set[str]:
 
 
 def find_folder(name: str, root: Path) -> Path:
-    """Return the folder of a data set: `root`, or the one in it that has its published name, in any case."""
+    """Return the folder of a data set: the one in `root` with its published name, in any case, or else `root`."""
     wanted = published_name(name).lower()
     inside = [path for path in sorted(root.glob('*')) if path.is_dir() and path.name.lower() == wanted]
     return inside[0] if inside else root
@@ -106,21 +106,21 @@ def prepare(dataset: str, root: str | Path) -> Iterator[PairRow]:
 
     Args:
         dataset: a name in PAIR_SETS.
-        root: the published folder, or the one that holds it.
+        root: the published folder, or the folder that contains it.
 
     Yields:
-        The files of the reference and of the distorted image, relative to the published folder; the score less the
-        set's mean over its standard deviation; reference and distorted image, uint8 RGB (288, 288, 3).
+        The files of the reference and of the distorted image, relative to the published folder; the score as a z-score
+        of its set; reference and distorted image, uint8 RGB (288, 288, 3).
     """
     one = PAIR_SETS[pick(PAIR_SETS, dataset, 'data set of pairs')]
     folder = find_folder(dataset, Path(root))
     info = one.read(Folder(folder))
-    from iqa_data.transforms import Preprocess  # torch, and make_info.py --help needs none
+    from iqa_data.transforms import Preprocess  # it imports torch, which make_info.py --help does not need
     preprocess = Preprocess((SIDE, SIDE), fit=one.fit)
     scores = one.target(info.mos)
     for reference, image, score in zip(info.references, info.names, scores, strict=True):
         files = f'{one.references}/{reference}', f'{one.images}/{image}'
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
-            raise UserError(f'{folder}: found no {missing[0]}')
+            raise UserError(f'{folder}: {missing[0]} not found')
         yield *files, float(score), *(preprocess.array(folder / file) for file in files)

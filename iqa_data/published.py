@@ -76,7 +76,7 @@ def permutations(contents: int, runs: int) -> np.ndarray:
 def koniq10k(folder: Folder, args) -> Info:
     """Read koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD
     of the marks 1..5, set (training, validation, test); in this order the test scores are the original package's.
-    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; if it is there,
+    koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; if it exists,
     its scores are taken, and the sets from the former.
     """
     sets = folder.table('koniq10k_distributions_sets.csv')

@@ -53,7 +53,10 @@ def _weight(text: str, term: str) -> float:
 
 
 def loss_type(text: str) -> str:
-    """Return the canonical spelling of a sum of losses, as 'mse+plcc:0.5'; raises as `terms_of` does.
+    """Return the canonical spelling of a sum of losses; raises as `terms_of` does.
+
+    >>> loss_type('Lp+plcc:.50')
+    'norm-in-norm+plcc:0.5'
 
     Args:
         text: a sum of losses, as `terms_of` takes it.
@@ -63,6 +66,9 @@ def loss_type(text: str) -> str:
 
 def chosen(options: Mapping) -> list[str]:
     """Return the names of the losses that a command's options add up.
+
+    >>> chosen({'loss_type': 'mse+plcc:.5', 'monotonicity_regularization': True})
+    ['mse', 'plcc', 'monotonicity']
 
     Args:
         options: name -> value of the command's options.

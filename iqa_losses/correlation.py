@@ -27,7 +27,9 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
 
 @loss('plcc')
 def plcc(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compute the linear correlation loss (1 - r) / 2, r being Pearson's correlation of the batch; a scalar in 0..1.
+    """Compute the linear correlation loss, a scalar in 0..1.
+
+        loss = (1 - r) / 2, r = sum (x - mean x) (t - mean t) / (||x - mean x||_2 ||t - mean t||_2)
 
     A batch of one, equal predictions or equal MOS have no correlation and give 1/2, with zero gradient.
 
@@ -35,8 +37,8 @@ def plcc(y_pred: Tensor, y: Tensor) -> Tensor:
     tensor(0.)
 
     Args:
-        y_pred: predictions, (N, 1) or (N,).
-        y: MOS, (N, 1) or (N,).
+        y_pred: predictions x, (N, 1) or (N,).
+        y: MOS t, (N, 1) or (N,).
     """
     return (1 - pearson(y_pred, y)) / 2
 

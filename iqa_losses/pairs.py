@@ -14,7 +14,7 @@ from iqa_runtime.option_types import Positive
 def pairwise_differences(values: Tensor) -> Tensor:
     """Return the differences v_i - v_j of all pairs i < j, (N (N - 1) / 2,).
 
-    >>> differences(torch.tensor([[1.], [2.], [4.]]))
+    >>> pairwise_differences(torch.tensor([[1.], [2.], [4.]]))
     tensor([-1., -3., -2.])
 
     Args:

@@ -10,7 +10,9 @@ from iqa_runtime.option_types import Positive
 
 @loss('mae')
 def mae(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compute the mean absolute error, mean |x - t|, in the unit of the MOS.
+    """Compute the mean absolute error, a scalar >= 0 in the unit of the MOS.
+
+        loss = mean |x - t|
 
     >>> mae(torch.tensor([0., 3.]), torch.tensor([1., 0.]))
     tensor(2.)
@@ -24,7 +26,9 @@ def mae(y_pred: Tensor, y: Tensor) -> Tensor:
 
 @loss('mse')
 def mse(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compute the mean squared error, mean (x - t)^2, in the squared unit of the MOS.
+    """Compute the mean squared error, a scalar >= 0 in the squared unit of the MOS.
+
+        loss = mean (x - t)^2
 
     >>> mse(torch.tensor([0., 3.]), torch.tensor([1., 0.]))
     tensor(5.)
@@ -57,7 +61,9 @@ def huber(y_pred: Tensor, y: Tensor, huber_delta: Positive = 1.) -> Tensor:
 
 @loss('charbonnier')
 def charbonnier(y_pred: Tensor, y: Tensor, charbonnier_eps: Positive = 1e-3) -> Tensor:
-    """Compute the Charbonnier loss, mean sqrt((x - t)^2 + c^2): an absolute error that is smooth at 0; a scalar >= c.
+    """Compute the Charbonnier loss, an absolute error that is smooth at 0; a scalar >= c.
+
+        loss = mean sqrt((x - t)^2 + c^2)
 
     P. Charbonnier et al.: Two deterministic half-quadratic regularization algorithms for computed imaging, ICIP 1994.
 
@@ -74,7 +80,9 @@ def charbonnier(y_pred: Tensor, y: Tensor, charbonnier_eps: Positive = 1e-3) -> 
 
 @loss('logcosh')
 def logcosh(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compute the log-cosh loss, mean log cosh(x - t); a scalar >= 0.
+    """Compute the log-cosh loss, a scalar >= 0.
+
+        loss = mean log cosh(x - t)
 
     It is about e^2 / 2 for small errors e = x - t and |e| - log 2 for large ones; its derivative tanh e is smooth. The
     transition is at an error of about 1, so that the unit of the MOS matters (P. J. Green: Bayesian reconstructions

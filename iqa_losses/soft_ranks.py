@@ -11,7 +11,9 @@ from iqa_runtime.option_types import Positive, SoftRanks
 
 @loss('soft-srocc')
 def soft_srocc(y_pred: Tensor, y: Tensor, soft_ranks: SoftRanks = 'sigmoid', temperature: Positive = .1) -> Tensor:
-    """Compute (1 - r) / 2, a differentiable approximation of (1 - SROCC) / 2; a scalar in 0..1.
+    """Compute a differentiable approximation of (1 - SROCC) / 2, a scalar in 0..1.
+
+        loss = (1 - r) / 2
 
     r is Pearson's correlation between the soft ranks of the predictions x and the ranks of the MOS; equal MOS share
     their mean rank. The predictions are standardised first, so that the loss is invariant to x -> a x + b, a > 0. As
@@ -84,7 +86,9 @@ def ranks_of(values: Tensor) -> Tensor:
 
 
 def sigmoid_ranks(values: Tensor, temperature: float) -> Tensor:
-    """Return the soft ranks 1/2 + sum_j s((v_i - v_j) / T), s the logistic function, (N,).
+    """Return the soft ranks of the values by the logistic function s, (N,).
+
+        r_i = 1/2 + sum_j s((v_i - v_j) / T)
 
     >>> sigmoid_ranks(torch.tensor([1., 2., 4.]), .1)
     tensor([1.0000, 2.0000, 3.0000])
@@ -97,7 +101,9 @@ def sigmoid_ranks(values: Tensor, temperature: float) -> Tensor:
 
 
 def erf_ranks(values: Tensor, temperature: float) -> Tensor:
-    """Return the soft ranks 1/2 + sum_j Phi((v_i - v_j) / T), Phi the normal distribution function, (N,).
+    """Return the soft ranks of the values by the normal distribution function Phi, (N,).
+
+        r_i = 1/2 + sum_j Phi((v_i - v_j) / T)
 
     >>> erf_ranks(torch.tensor([1., 2., 4.]), 1.)
     tensor([1.1600, 1.8641, 2.9759])

@@ -84,7 +84,7 @@ def columns(y_pred: Tensor, y: Tensor, what: str = 'MOS') -> tuple[Tensor, Tenso
 def histograms(logits: Tensor, ratings: Tensor, what: str = 'ratings') -> tuple[Tensor, Tensor]:
     """Return outputs and ratings as they are; ValueError that names both shapes if they are not (N, K), alike.
 
-    >>> [table.shape for table in tables(torch.ones(3, 5), torch.ones(3, 5))]
+    >>> [table.shape for table in histograms(torch.ones(3, 5), torch.ones(3, 5))]
     [torch.Size([3, 5]), torch.Size([3, 5])]
 
     Args:

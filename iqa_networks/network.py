@@ -53,7 +53,7 @@ class Network(nn.Module):
         self.distribution: nn.Module | None = None
 
     def predict(self, distribution: nn.Module) -> None:
-        """Let the heads predict a distribution: the last layers, drawn anew, have as many outputs as it needs of each.
+        """Let the heads predict a distribution: replace their last layers by new ones with the outputs that it needs.
 
         Args:
             distribution: a row of HEADS (iqa_networks/distribution.py).

@@ -13,20 +13,22 @@ if TYPE_CHECKING:  # slow to import: the functions that draw import it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, RULE = '#222222', '#d8d8d8'
+INK, GREY, RULE = '#222222', '#777777', '#d8d8d8'
 # the colours of Okabe and Ito, which colour-blind readers can distinguish; the first of SERIES differ most
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = SERIES = (
     '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
+# dash patterns, which differ in print too; the first of DASHES differ most
+SOLID, DASHED, DOTTED, DASH_DOTTED = DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
 ON_DARK = {BLUE: '#5aaee8', VERMILION: '#ff8f4a', GREEN: '#35c79b', PURPLE: '#e39cc4', SKY: '#8fd0f5',
            ORANGE: '#f2b63c', RULE: '#3a3f46'}
 THEME = (':root { ' + ' '.join(f'--c{colour[1:]}: {colour};' for colour in ON_DARK) + ' }\n'
          '@media (prefers-color-scheme: dark) { :root { '
          + ' '.join(f'--c{colour[1:]}: {dark};' for colour, dark in ON_DARK.items()) + ' } }')
-STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 9, 'axes.titlesize': 10, 'legend.fontsize': 8,
-         'text.color': INK, 'axes.labelcolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
-         'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False, 'axes.spines.right': False,
-         'axes.grid': True, 'grid.color': RULE, 'grid.linewidth': .6, 'axes.axisbelow': True, 'legend.frameon': False,
-         'lines.linewidth': 1.6}
+AXES = {'axes.grid': True, 'grid.color': RULE, 'axes.axisbelow': True, 'legend.frameon': False}  # of all figures
+STYLE = {**AXES, 'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 9, 'axes.titlesize': 10,
+         'legend.fontsize': 8, 'text.color': INK, 'axes.labelcolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK,
+         'ytick.color': INK, 'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False,
+         'axes.spines.right': False, 'grid.linewidth': .6, 'lines.linewidth': 1.6}
 MOST_POINTS = 4000  # points of a scatter plot that are drawn as vector marks; more are drawn as pixels
 MOST_STEPS = 400    # points of a curve; longer curves are averaged down to as many
 

@@ -12,26 +12,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from iqa_results.charts import AXES, DASHES, INK, SERIES, VERMILION
 from iqa_results.curves import Curve, last_epoch
 from iqa_runtime.files import replacing
 
 COLUMN, PAGE = 3.33, 7.0  # inches: a column and the width of the text of the paper's format
 STYLE = {
-    'font.family': 'sans-serif', 'font.size': 7, 'axes.titlesize': 7.5, 'axes.labelsize': 7, 'legend.fontsize': 6.5,
-    'xtick.labelsize': 6.5, 'ytick.labelsize': 6.5, 'axes.linewidth': .6, 'lines.linewidth': 1.1,
-    'lines.markersize': 3, 'xtick.major.width': .6, 'ytick.major.width': .6, 'xtick.major.size': 2.5,
-    'ytick.major.size': 2.5, 'xtick.direction': 'in', 'ytick.direction': 'in', 'legend.frameon': False,
-    'legend.handlelength': 2.2, 'axes.grid': True, 'grid.color': '.9', 'grid.linewidth': .4, 'axes.axisbelow': True,
-    'axes.titlepad': 4, 'hatch.linewidth': .5, 'pdf.fonttype': 42, 'ps.fonttype': 42, 'savefig.dpi': 300,
-    'svg.hashsalt': 'IQA',
+    **AXES, 'font.family': 'sans-serif', 'font.size': 7, 'axes.titlesize': 7.5, 'axes.labelsize': 7,
+    'legend.fontsize': 6.5, 'xtick.labelsize': 6.5, 'ytick.labelsize': 6.5, 'axes.linewidth': .6,
+    'lines.linewidth': 1.1, 'lines.markersize': 3, 'xtick.major.width': .6, 'ytick.major.width': .6,
+    'xtick.major.size': 2.5, 'ytick.major.size': 2.5, 'xtick.direction': 'in', 'ytick.direction': 'in',
+    'legend.handlelength': 2.2, 'grid.linewidth': .4, 'axes.titlepad': 4, 'hatch.linewidth': .5, 'pdf.fonttype': 42,
+    'ps.fonttype': 42, 'savefig.dpi': 300, 'svg.hashsalt': 'IQA',
 }
 styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
-# Colours, with a dash pattern for print in grey.
-DASHES = ('-', (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (4, 1.2, 1, 1.2)))
-VALUE_STYLES = [{'color': colour, 'linestyle': dash}
-                for colour, dash in zip((BLUE, ORANGE, GREEN, PURPLE), DASHES, strict=True)]
+VALUE_STYLES = [{'color': colour, 'linestyle': dash} for colour, dash in zip(SERIES, DASHES, strict=False)]
 # ticks of the axis of a correlation, the most useful first
 TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .7, .85, .97, .6, .3, -.3, -.6, -.9, .96, .94, .92, .91, .87, .83)
 
@@ -125,11 +121,11 @@ def draw_critical_difference(labels: Sequence[str], ranks: np.ndarray, critical:
     for place, i in enumerate(order):
         left = place < half
         depth, end = level - .4 - (place if left else k - 1 - place), .75 if left else k + .25
-        ax.plot([ranks[i], ranks[i], end], [0, depth, depth], color='black', linewidth=.6)
+        ax.plot([ranks[i], ranks[i], end], [0, depth, depth], color=INK, linewidth=.6)
         word = f'{labels[i]}  {ranks[i]:.2f} ' if left else f' {labels[i]}  {ranks[i]:.2f}'
         ax.text(end, depth, word, va='center', ha='right' if left else 'left')
     ax.set_ylim(level - half, 1.6)
-    ax.plot([1, 1 + critical], [1.2, 1.2], '|-', color='black', markersize=4)
+    ax.plot([1, 1 + critical], [1.2, 1.2], '|-', color=INK, markersize=4)
     ax.text(1 + critical, 1.2, f'  critical difference {critical:.2f}', va='center')
     return figure
 

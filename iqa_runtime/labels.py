@@ -11,7 +11,7 @@ class Labels:
 
     Attributes:
         mos, std: (N, 1), mean and standard deviation of the opinions; std is nan if it is not known.
-        more: name -> (N, C), what is known besides and a loss asks for: 'interval', (N, 1), half the width of the 95 %
+        more: name -> (N, C), further labels that losses need: 'interval', (N, 1), half the width of the 95 %
             confidence interval of the MOS; 'ratings', (N, K), the share of the opinions at each of K levels.
     """
 

@@ -16,8 +16,8 @@ UNCAUGHT = (signal.SIG_IGN, None)  # handlers of signals that are ignored, or we
 
 
 @contextmanager
-def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
-    """Defer Ctrl-C and SIGTERM: the first only sets `signal` of the yielded object, and prints the text `said`.
+def signals_wait(message: str = '') -> Iterator[SimpleNamespace]:
+    """Defer Ctrl-C and SIGTERM: the first only sets `signal` of the yielded object, and prints `message`.
 
     A second signal is handled as before the context. Outside the main thread, no signal is caught. Ignored signals stay
     ignored, such as Ctrl-C in a process that a script started in the background: it is for the foreground command.
@@ -34,8 +34,8 @@ def signals_wait(said: str = '') -> Iterator[SimpleNamespace]:
     def ask(number: int, _) -> None:
         stop.signal = number
         restore()
-        if said:
-            print(said, flush=True)
+        if message:
+            print(message, flush=True)
 
     for number in before:
         signal.signal(number, ask)

@@ -40,7 +40,7 @@ class Parameter:
         flag: how its words are read.
         default: its default; OWN: each row has its own.
         about: its description, for --help.
-        rows: names of the rows that take it, as far as the source states them.
+        rows: names of the rows that take it, those that the source states.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Variants(MutableMapping):
         self.chosen = chosen or (lambda values: [values[option]])
         self.find = find or self.__getitem__
         self.rows: dict[str, Row] = {}
-        self.names: list[str] = []  # names of the rows, as far as the source states them, in its order
+        self.names: list[str] = []  # names of the rows, those that the source states, in its order
         self.imported = False
         self.commands = WeakKeyDictionary()  # function that declares an option of a command -> shorter spellings
         self.parameters: dict[str, Parameter] = {}

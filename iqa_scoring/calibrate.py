@@ -110,7 +110,7 @@ def calibrated(checkpoint: dict, heads: np.ndarray, mos: np.ndarray, kind: str) 
         checkpoint: the old checkpoint, which is not changed.
         heads: raw outputs (N, heads), the scored head first.
         mos: ratings (N,).
-        kind: 'linear' (all heads get a line), or 'logistic' (the final head gets a curve, 'mapping', besides).
+        kind: 'linear' (all heads get a line), or 'logistic' (the final head also gets a curve, 'mapping').
 
     Returns:
         The new checkpoint; {'before', 'fitted', 'leave-one-out'} -> criteria of IQAperformance.agreement; and the

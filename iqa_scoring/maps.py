@@ -1,4 +1,4 @@
-"""Draw quality maps: the places in an image at which quality is lost, as far as the network's features show.
+"""Draw quality maps: where an image loses quality, as the network's features show.
 
 A map is made of the scores of local windows: the features of each window are pooled and sent through the heads that
 were trained on whole images (see IQAModel.local). It is not trained on local ratings, since there are none: it shows

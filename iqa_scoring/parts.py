@@ -235,7 +235,7 @@ class Part:
             temporary.write_bytes(self.content.getvalue())
 
 
-# What scores depend on besides the images, in a few digits: --resume goes on only if they are the same
+# A digest of everything but the images that scores depend on: --resume continues only if it is the same
 
 # what a score and its row come from
 SCORING = ('model', 'network', 'input', 'crops', 'head', 'k', 'b', 'mapping', 'mos')

@@ -51,7 +51,7 @@ CROPPING = frozenset({'test_crops', 'crop_places', 'crop_size_h', 'crop_size_w',
 def of_line(checkpoint: dict, file: str | Path, line_of: str | None = None, tested: str = '') -> dict:
     """Return a checkpoint with one line to MOS: that of `line_of`, else of the data set `tested`, else the first.
 
-    Which one is used is said on stderr, if it is neither asked for nor that of the tested set. UserError if the
+    A message on stderr names the line if it was not asked for and is not that of the tested set. UserError if the
     checkpoint has no line of `line_of`.
     """
     sets = checkpoint.get('sets')

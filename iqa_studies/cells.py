@@ -1,4 +1,4 @@
-"""The cells of a study: its training runs with their tests, what each has left, and the commands that make the rest."""
+"""The cells of a study: training runs with their tests, the files that exist, and the commands for the missing ones."""
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -57,7 +57,7 @@ class Cell:
                 for name in names if self.tested}
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcomes that are there."""
+        """Return the outcomes whose results exist."""
         tests = {data: step.makes for data, step in self.tests.items()}
         return [Outcome(self.setting, self.split, self.seed, self.trained_on, data, result, self.log,
                         self.training.checkpoint)
@@ -69,7 +69,7 @@ class Cell:
         return step.makes if step and step.makes.exists() else None
 
     def job(self) -> Job | None:
-        """Return what is missing; None if nothing is."""
+        """Return the job that makes the missing files; None if nothing is missing."""
         tests = [step for step in self.tests.values() if not step.makes.exists()]
         unrecorded = not self.is_recorded()
         lacks = unrecorded or not all(result.exists() for result in self.results.values())
@@ -84,7 +84,7 @@ class Cell:
         return Job(commands, self.output, lock if self.output else None)
 
     def missing(self) -> list[str]:
-        """Return the commands, as they are typed, that make the results which are not there."""
+        """Return the commands, as they are typed, that make the missing results."""
         tests = [step for step in self.tests.values() if not step.makes.exists()]
         return [self.trained_by()] * (self.result() is None) + [shlex.join(['python', *step.words]) for step in tests]
 
@@ -93,24 +93,24 @@ class Cell:
         return shlex.join(['python', *self.training.words, *self.flags])
 
     def joined(self, other: 'Cell') -> 'Cell':
-        """Return the cell with all that another one wants of the same run."""
+        """Return the cell with the tests, flags and curves of another cell of the same run."""
         flags = [flag for flag in KEEP.values() if flag in (*self.flags, *other.flags)]
         return replace(self, tests={**self.tests, **other.tests}, flags=tuple(flags),
                        curves={**self.curves, **other.curves})
 
     def is_recorded(self) -> bool:
-        """Return whether the log has all that is kept, from the beginning; curves may be in their CSV files instead."""
+        """Return whether everything that is kept was recorded from the beginning, in the log or as CSV files."""
         if self.curves and self.has_log():
             scalars = read_scalars(self.log)  # one that begins later is of a run that was resumed with other flags
             return all(tag in scalars and scalars[tag][0][1] == 1 for tag in self.curves.values()) and self.has_bhat()
         return all(path.is_file() for path in self.curves) and self.has_bhat()
 
     def has_log(self) -> bool:
-        """Return whether there are curves in the log."""
+        """Return whether the log holds curves."""
         return any(self.log.glob('*tfevents*'))
 
     def has_bhat(self) -> bool:
-        """Return whether bhat.csv, if it is kept, is there and begins with the first iteration."""
+        """Return whether bhat.csv exists and begins with the first iteration; True if it is not kept."""
         if KEEP['bhat'] not in self.flags:
             return True
         with suppress(OSError), open(self.log / 'bhat.csv', encoding='utf-8') as file:
@@ -124,12 +124,12 @@ class Plan:
 
     Attributes:
         cells: the training runs, with their tests.
-        choices: the values of `choose` that are tried for each setting, and how they did.
+        choices: the values of `choose` that are tried for each setting, with their results.
         splits: (data set, label) -> sizes and hash of the split, in words.
-        left_out: what cannot be done, and why.
+        left_out: what cannot be trained or tested, and why.
         others: others' predictions.
         images: data set -> folder of its images.
-        first, last: what is done before all trainings, and stage by stage after them.
+        first, last: steps before all trainings, and after them by stage.
     """
 
     cells: list[Cell] = field(default_factory=list)
@@ -142,12 +142,12 @@ class Plan:
     last: list[list[Step]] = field(default_factory=list)
 
     def outcomes(self, folder: Path) -> list[Outcome]:
-        """Return all outcomes that are there, and others' predictions, which are written into the folder."""
+        """Return all outcomes whose results exist, and others' predictions, which are written into the folder."""
         return [outcome for cell in self.cells for outcome in cell.outcomes()] + [
             other.outcome(folder) for other in self.others]
 
     def trainings(self, trials: bool = False) -> list[Cell]:
-        """Return the training runs, each once, with all that the cells want of it; `trials`: those that choose too."""
+        """Return the training runs, each once, with the tests and records of its cells; `trials`: trials too."""
         found: dict[Path, Cell] = {}
         for cell in (*(self.trials() if trials else ()), *self.cells):
             known = found.get(cell.training.checkpoint)
@@ -159,7 +159,7 @@ class Plan:
         return [cell for choice in self.choices for cell in choice.trials.values()]
 
     def with_data(self) -> 'Plan':
-        """Return the plan without the tests on data sets that are not here; UserError if one to train on is not."""
+        """Return the plan without tests on missing data sets; UserError if a data set to train on is missing."""
         cells = []
         for cell in self.cells:
             if cell.job():
@@ -171,11 +171,11 @@ class Plan:
         return replace(self, cells=cells, left_out=list(dict.fromkeys(self.left_out)))
 
     def count(self) -> int:
-        """Return how many runs there are."""
+        """Return the number of runs."""
         return len(self.trainings(trials=True)) + len(self.first) + sum(map(len, self.last))
 
     def stages(self) -> list[list[Job]]:
-        """Return what is missing, each run once; a stage begins when all of the one before is done."""
+        """Return the missing runs by stage, each once; a stage begins when the one before is done."""
         cells = self.trainings()
         stages = [[cell.job() for cell in cells if cell.stage == stage]
                   for stage in sorted({cell.stage for cell in cells})]
@@ -194,7 +194,7 @@ class Plan:
 
 
 def check_there(options: Mapping) -> None:
-    """Raise UserError if the data set that options name is not here; the demo data set is drawn by the run."""
+    """Raise UserError if the data set that options name is missing; the demo data set is drawn by the run."""
     if options['dataset'] != 'demo' or options['data_info']:
         for name in sets_of(options['dataset']):
             require(named_source(name, options['im_dir'], options['data_info'], options['ref_dir']), dataset_name(name))

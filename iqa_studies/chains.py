@@ -1,6 +1,6 @@
-"""Plan a study whose settings choose their own data: trainings that may start from others, and what follows them.
+"""Plan a study whose settings choose their own data: trainings, those that start from others, and the steps after them.
 
-Without a folder, files are main.py's own: checkpoints/, results/ and runs/ here. A run that is there under another name
+Without a folder, files are in main.py's own folders: checkpoints/, results/ and runs/. A finished run with another name
 is found by its options.
 """
 import re
@@ -32,7 +32,7 @@ def plan_chain(study: Study, folder: Path | None = None, results: Sequence[Resul
     Args:
         study: one without data sets of its own.
         folder: of all its files; None: main.py's own folders.
-        results: those that are there (default: those in the folder of results).
+        results: existing results (default: those in the folder of results).
     """
     made = Plan(cells=list(trainings(study, folder, results)))
     names = dict.fromkeys(cell.trained_on for cell in made.cells)
@@ -90,7 +90,7 @@ def curve_files(study: Study, label: str, args: Options) -> dict[Path, str]:
 
 
 def depth(study: Study, label: str) -> int:
-    """Return how many trainings come before that of a setting."""
+    """Return the number of trainings that come before that of a setting."""
     return 1 + depth(study, study.after[label]) if label in study.after else 0
 
 

@@ -1,11 +1,11 @@
-"""Check results: every number is computed again from the predictions of each image, and every split is looked at.
+"""Check results: compute every number again from the predictions of each image, and check every split.
 
-    python iqa_studies/check.py results/NAME.json        of a run: its numbers, its split, its contents
-    python iqa_studies/check.py studies/four_systems     of a study: those of all runs, and its tables made again
+    python iqa_studies/check.py results/NAME.json        a run: its numbers, its split, its contents
+    python iqa_studies/check.py studies/four_systems     a study: all its runs, and its tables
 
-A folder of results is taken too. It says which numbers do not hold, and which images or contents are both trained and
-tested on; exit status 1 means that something does not hold. What it cannot look at it names: a split needs the run's
-log, in runs/ beside the results or here, and contents need the info file of the data set.
+A folder of results can be given too. It lists numbers that do not follow from the predictions, and images or contents
+that are both trained and tested on; the exit status is then 1. It also lists what it cannot check: a split needs the
+run's log, in runs/ beside the results or here, and contents need the info file of the data set.
 """
 import sys
 from pathlib import Path
@@ -41,7 +41,7 @@ OUTCOMES, FILES = 'outcomes.json', ('result', 'log', 'checkpoint')
 
 
 def outcome_of(result: Path) -> Outcome:
-    """Return the outcome of a results file, with its run's log if that lies in runs/ beside its folder, or here."""
+    """Return the outcome of a results file, with its run's log if it is in runs/ beside its folder, or here."""
     outcome = Outcome(result.stem, '', 0, '', '', result)
     name = outcome.summary['run_name']
     logs = (folder / 'runs' / name for folder in (result.parent.parent, Path())) if name else ()
@@ -67,7 +67,7 @@ def study_outcomes(folder: Path) -> list[Outcome]:
 
 
 def wrong_tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield the tables of a study that are not those of its outcomes."""
+    """Yield the tables of a study that do not follow from its outcomes."""
     from iqa_studies.study_tables import TABLES, Findings, costs  # slow to import
     findings = Findings(outcomes)
     for table in (make(findings) for make in TABLES if make is not costs):  # which has times of another machine
@@ -93,7 +93,7 @@ def outcomes_at(path: Path) -> list[Outcome]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Check the results that are named, print what was found, and end with status 1 if something does not hold."""
+    """Check the results, print what was found, and end with status 1 if something is wrong."""
     failed = 0
     for path in map(Path, CHECK.parse(argv).results):
         outcomes = outcomes_at(path)

@@ -1,9 +1,10 @@
-"""Find what a run left by its options, whatever its name."""
+"""Find the results of a run by its options, whatever its name."""
 import math
 from collections.abc import Collection, Iterable, Mapping
 
 from iqa_data.datasets import dataset_name
 from iqa_results.read import Result
+from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 
 # options of training that do not make another run: precision, processes, and what other options imply
@@ -12,18 +13,17 @@ NOT_COMPARED = frozenset({'opt_level', 'amp_backend', 'sync_bn', 'randomness', '
 
 
 def effective(options: Mapping) -> dict:
-    """Return the options of training in one spelling; what is not in `options`, or without effect, as by default.
-
-    The size has no effect without resize, nor p and q with MAE.
-    """
-    run = {name: options.get(name, TRAIN.defaults[name]) for name in sorted(TRAIN.names())}
-    run['loss_type'] = 'norm-in-norm' if run['loss_type'] == 'Lp' else run['loss_type']
+    """Return the options of training in one spelling, with those that are missing or have no effect as by default."""
+    defaults = {name: TRAIN.defaults[name] for name in sorted(TRAIN.names())}
+    try:
+        run = TRAIN.effective(defaults | TRAIN.stored(options, 'the options of a run', known=False))
+    except UserError:  # of another version, or of a loss or network that is not here: compared as they are
+        run = {name: options.get(name, default) for name, default in defaults.items()}
     run['val_criterion'] = str(run['val_criterion']).rstrip('12')  # of the head that is trained: it follows from beta
     run['weights'] = 'none' if run['weights'] == 'none' else 'imagenet'  # a path stands for weights downloaded before
-    plain, monotone = run['loss_type'] in ('mae', 'mse'), run['monotonicity_regularization']
-    ignored = [*(('p', 'q', 'alpha') if plain else ()), *(('detach',) if plain and not monotone else ()),
-               *(() if monotone else ('gamma',)), *(() if run['resize'] else ('resize_size_h', 'resize_size_w'))]
-    return run | {name: TRAIN.defaults[name] for name in ignored}
+    without_effect = [*(() if run['monotonicity_regularization'] else ('gamma',)),
+                      *(() if run['resize'] else ('resize_size_h', 'resize_size_w'))]
+    return run | {name: defaults[name] for name in without_effect}
 
 
 def differences(options: Mapping, wanted: Mapping, ignored: Collection[str] = NOT_COMPARED) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # slow to import
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell of a study, and the files that hold its numbers. UserError if a file is not as it should be.
+    """A cell of a study, and the files that hold its numbers. UserError if a file is missing or damaged.
 
     Attributes:
         setting: label of the setting in the study.
@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """Return the number of parameters, 'trainable' and of the 'plain' network; empty if the results do not say."""
+        """Return the number of parameters, 'trainable' and of the 'plain' network; empty if they are unknown."""
         return self.summary['parameters']
 
     def predictions(self) -> 'pd.DataFrame':

@@ -1,4 +1,4 @@
-"""Plan a study: its runs and their commands, each once, with the splits; what cannot be trained is found out before."""
+"""Plan a study: its runs, their commands and the splits; mistakes are found before anything is trained."""
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -171,7 +171,7 @@ def cell_of(study: Study, label: str, place: StudyData, folder: Path, split: str
 
 
 def lack_of_references(place: StudyData, inputs: int) -> str:
-    """Return why a network of so many inputs cannot be used on data sets, '' if it can."""
+    """Return why a network with this number of inputs cannot be used on data sets, '' if it can."""
     try:
         for one in place.sets if inputs == 2 else ():
             references_of(one.source, one.name, one.info, np.arange(len(one.info.names)), allow_outside=True)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from iqa_results import figures
 from iqa_results import statistics as st
-from iqa_results.charts import BLUE, GREEN, ORANGE, PURPLE, SKY, THEME, VERMILION, Scatter, svg
+from iqa_results.charts import DASHES, INK, SERIES, THEME, Scatter, svg
 from iqa_results.curves import Curve, as_curve
 from iqa_results.mapping import NoFitError, mapped
 from iqa_results.page import data_uri, svg_uri, write_page
@@ -35,7 +35,7 @@ from iqa_studies.published import HEADER, Comparison
 from iqa_studies.study_tables import MAPPED, TABLES, Findings, StudyTable, over_units
 
 STYLES = ('csv', 'markdown', 'latex')
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, 'black')
+COLOURS = (*SERIES, INK)
 PLAIN = {'text.parse_math': False}  # of matplotlib: a name may have a $
 PIXELS = 130  # of an inch of a figure on the page
 MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings side by side, and images of a pair
@@ -48,7 +48,7 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
 
     Args:
         study_title: title of the page.
-        outcomes: the runs, of which there may be few or none.
+        outcomes: the runs, any number of them.
         images: data set as tested -> folder of its images (default: the data set's own), for thumbnails.
         beside: our numbers beside published ones.
         choices: the values that were chosen by validation.
@@ -121,7 +121,7 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
-    dashes = figures.DASHES
+    dashes = DASHES
     styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': dashes[i // len(COLOURS) % len(dashes)]}
               for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
     found = {}

@@ -23,15 +23,15 @@ ENGINE_NAMES = ('local', 'inline', 'slurm', 'ray')
 def study(add) -> None:
     add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
-    add('--dry_run', action='store_true', help='say what there is to do, print the commands, and do nothing')
+    add('--dry_run', action='store_true', help='print what is missing and the commands, and do nothing')
     add('--set', nargs='+', default=[], metavar='KEY=VALUE', help="values of the study's keys, in place of the file's "
                                                                   "own: --set dataset=CLIVE 'splits={repeats: 10}'")
-    add('--yes', action='store_true', help='more than 10,000 training runs are meant')
+    add('--yes', action='store_true', help='allow more than 10,000 training runs')
     add('--engine', type=choice(ENGINE_NAMES, 'engine'), default='local',
         help='local: a process for each run; inline: all in this process, one after another, without the start of '
              'each; slurm: an array of jobs, by submitit; ray: a task per run on a Ray cluster')
-    add('--jobs', type=count, help='runs at once (default: local 1, else as many as there is room for)')
-    add('--gpus', type=number(int, 0, 64), help='GPUs of each run on slurm and ray (default: 1 if there are any)')
+    add('--jobs', type=count, help='runs at once (default: 1 locally; on a cluster, as many as it has room for)')
+    add('--gpus', type=number(int, 0, 64), help='GPUs of each run on slurm and ray (default: 1 if available)')
     add('--time_limit', type=count, default=24 * 60, metavar='MINUTES', help='slurm: after it, a run is queued again')
     add('--partition', metavar='NAME', help='slurm: the partition')
 
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.dry_run:
         planned = planned.with_data()
     jobs = planned.jobs()
-    tell(wanted, planned, jobs)
+    print_plan(wanted, planned, jobs)
     if args.dry_run:
         print(*(shlex.join(words) for job in jobs for words in job.commands), sep='\n', end='\n' if jobs else '')
         return 0
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         with locked(folder / '.lock'), terminable():
             failures = run_all(wanted, planned, folder, args)
     except KeyboardInterrupt:
-        print('Stopped; the same command goes on from there')
+        print('Stopped; the same command continues from there')
         return INTERRUPTED
     from iqa_studies.report import write_study_report  # slow to import: it draws
     planned = plan(wanted, folder, tried=True)
@@ -125,7 +125,7 @@ def run_stages(stages: Sequence[Sequence[Job]], folder: Path, args: Options) -> 
     return []
 
 
-def tell(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:
+def print_plan(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:
     """Print the splits, what is left out, how much there is to do, and how long that took before."""
     print(study.title)
     for (data, label), words in planned.splits.items():

@@ -15,7 +15,7 @@ ENSEMBLE = 'ensemble'  # label of published numbers of all networks together
 
 
 class Measure(NamedTuple):
-    """What a published number is of: a criterion on a data set (None: the one trained on), or the best of a curve.
+    """What a published number measures: a criterion on a data set (None: the one trained on), or the best of a curve.
 
     `how`: '', of a run; 'mean ', over the splits; 'best val ', of the validation images over epochs.
     """
@@ -36,7 +36,7 @@ class CurveFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """What a study says; options are name -> value, checked.
+    """A study as its file describes it; options are name -> value, checked.
 
     Attributes:
         title: heading of the report.

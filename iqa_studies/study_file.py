@@ -20,7 +20,7 @@
     note: What it can tell, and what it cannot.   # shown on the page
 
 Of studies without `dataset` alone: `splits: {fold: [0, 1, 2]}`, an option of the split and its values; `keep: [curves,
-bhat]`, what runs record besides; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
+bhat]`, what runs also record; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
 `ranker: true`, that of the loss macs, trained first; `ensemble: {views: asna}`, all networks tested together, or `{how:
 iqr}`, what splits, settings and a rule for outliers add; `predict: FOLDER`, images that all networks score;
 `beside`, published numbers of networks that are not trained; `not_judged: WHY`, unless all start from the file whose
@@ -58,7 +58,7 @@ MEASURE = re.compile(rf'(mean |best val |)({"|".join(CRITERIA)})(?: on (.+))?')
 
 
 def read_study(path: str | Path, large: bool = False, changes: Mapping[str, object] | None = None) -> Study:
-    """Read a study; UserError for what it cannot mean, and unless `large`, for more than MOST_RUNS runs.
+    """Read a study; UserError for a mistake in it, and for more than MOST_RUNS runs unless `large`.
 
     Args:
         path: the file.
@@ -123,7 +123,7 @@ def fraction(value) -> float:
 
 
 def curves_of(value) -> CurveFiles:
-    """Return what a study says of its curves."""
+    """Return the curves that a study keeps, checked."""
     return CurveFiles(**fields(files=text, parts=list_of(one_of(PARTS)), criteria=list_of(one_of(CRITERIA)))(value))
 
 
@@ -147,7 +147,7 @@ OWN_DATA = ('keep', 'curves', 'ranker', 'ensemble', 'predict')  # of studies who
 
 
 def checked(path: Path, study: Mapping, key: str):
-    """Return the value of one of MORE; UserError if it is not as it should be."""
+    """Return the value of one of MORE; UserError if it is not valid."""
     if key in OWN_DATA and study.get('dataset'):
         raise UserError(f'{path}: {key}: of studies without `dataset`, whose settings choose it')
     try:
@@ -157,7 +157,7 @@ def checked(path: Path, study: Mapping, key: str):
 
 
 def measure_of(words: str, tested: Sequence[str], where: str) -> Measure:
-    """Return what a published number is of; `tested`: the other data sets that are tested."""
+    """Parse what a published number measures; `tested`: the other data sets that are tested."""
     found = MEASURE.fullmatch(words)
     if not found or (found[3] and (found[3] not in tested or found[1] == 'best val ')):
         raise UserError(f'{where}: {words!r}: expected a criterion ({", ".join(CRITERIA)}), as PLCC, mean PLCC, best '

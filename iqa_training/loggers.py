@@ -121,7 +121,7 @@ class LoggerRow:
     Attributes:
         title: name on the screen.
         build: (folder of the run's log, name of the run, its options) -> logger.
-        package: package that a service needs besides the requirements; None for a logger that writes files.
+        package: package that a service needs in addition to the requirements; None for a logger that writes files.
     """
 
     title: str

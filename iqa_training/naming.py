@@ -13,7 +13,7 @@ from iqa_runtime.names import nearest
 from iqa_runtime.options import LATEST, Options, shown
 from iqa_runtime.recipes import options_of_run
 
-# files of a log, besides TensorBoard's event files
+# files of a log other than TensorBoard's event files
 LOGGED = ('options.json', 'split.csv', 'bhat.csv', 'scalars.csv', 'summary.html', 'curves.png')
 LONGEST = 120  # characters of a name without its digest
 ALWAYS = ('architecture', 'loss_type', 'dataset')

@@ -263,7 +263,7 @@ def recording(add) -> None:
     add('--log_bhat', action='store_true', help='record the norm of the centred predictions')
     add('--resume', metavar='{auto,PATH}',
         help='resume from a state file, or with auto from the last state of the run with these options, if any')
-    add('--again', action='store_true', help='train even if a finished run with these options is there')
+    add('--again', action='store_true', help='train even if a finished run with these options exists')
     add('--keep', type=count,
         help='number of latest states to keep (default: 1 while the run trains, none when it is finished)')
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')

@@ -39,7 +39,7 @@ class Ridge:
 
 
 def penalties(count: int) -> np.ndarray:
-    """Return so many penalties, from 1e-5 to 1e4 in equal ratios; the variance of each feature is 1."""
+    """Return `count` penalties from 1e-5 to 1e4 in equal ratios; the variance of each feature is 1."""
     return np.logspace(LEAST, MOST, count)
 
 

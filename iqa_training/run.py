@@ -313,7 +313,7 @@ class Clock:
 def duration_in_words(seconds: float) -> str:
     """Return a duration as text: 45 s, 12 min, 3 h 05 min, 2 d 4 h; '' for nan.
 
-    >>> in_words(11100)
+    >>> duration_in_words(11100)
     '3 h 05 min'
     """
     if math.isnan(seconds):

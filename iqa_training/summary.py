@@ -75,7 +75,7 @@ def scatter_of(table: Path) -> Scatter | None:
 
 
 def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[Panel]:
-    """Return the learning curves of a run: the loss, the correlations and the error, as far as they are logged."""
+    """Return the learning curves of a run: the loss, the correlations and the error that were logged."""
     def curve(tag: str, magnitude: bool = False) -> tuple[np.ndarray, np.ndarray]:
         rows = np.array(history[tag], float).reshape(-1, 3)
         return rows[:, 0], np.abs(rows[:, 1]) if magnitude else rows[:, 1]

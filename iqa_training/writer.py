@@ -46,7 +46,7 @@ class About:
 
 @dataclass(frozen=True)
 class RunParts:
-    """The objects with state dicts that a state holds besides the network.
+    """The objects with state dicts that a state holds in addition to the network.
 
     Attributes:
         optimizer, scheduler: of the run.

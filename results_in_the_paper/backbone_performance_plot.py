@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from iqa_results import figures
-from iqa_results.charts import GREEN, ORANGE, SKY
+from iqa_results.charts import INK
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command, group
 from iqa_studies.published import Comparison, comparisons
 from results_in_the_paper import sources
 
-COLOURS = {'MAE': SKY, 'MSE': ORANGE, 'Norm-in-Norm': GREEN}
 WIDTH = .14  # of a bar; backbones are 1 apart
 
 
@@ -37,8 +36,9 @@ def draw(bars: Sequence[Comparison]) -> Figure:
     for ax, ((data, metric), panel) in zip(axes, panels.items(), strict=True):
         _panel(ax, panel)
         ax.set(ylabel=f'{metric} on {data}')
-    handles = [Patch(facecolor=colour, edgecolor='black', linewidth=.5, label=loss) for loss, colour in COLOURS.items()]
-    handles.append(Patch(facecolor='white', edgecolor='black', linewidth=.5, hatch='/////', label="the paper's"))
+    handles = [Patch(facecolor=colour, edgecolor=INK, linewidth=.5, label=loss)
+               for loss, colour in sources.LOSS_FILLS.items()]
+    handles.append(Patch(facecolor='white', edgecolor=INK, linewidth=.5, hatch='/////', label="the paper's"))
     figure.legend(handles=handles, loc='outside upper center', ncols=len(handles))
     return figure
 
@@ -48,13 +48,13 @@ def _panel(ax: Axes, panel: Sequence[Comparison]) -> None:
     heights = []
     for row in panel:
         backbone, loss = row.setting.split(', ')
-        place = backbones.index(backbone) + 2 * WIDTH * (list(COLOURS).index(loss) - 1)
+        place = backbones.index(backbone) + 2 * WIDTH * (list(sources.LOSS_FILLS).index(loss) - 1)
         for shift, value, hatch in ((-.5, row.ours, ''), (.5, row.known, '/////')):
             if value is None or not math.isfinite(value):
                 continue
             heights.append(value)
             x = place + shift * WIDTH
-            ax.bar(x, value, WIDTH, color=COLOURS[loss], edgecolor='black', linewidth=.5, hatch=hatch)
+            ax.bar(x, value, WIDTH, color=sources.LOSS_FILLS[loss], edgecolor=INK, linewidth=.5, hatch=hatch)
             ax.annotate(f'{value:.3f}'.replace('0.', '.', 1), (x, value), xytext=(0, 1.5), textcoords='offset points',
                         ha='center', va='bottom', fontsize=6, rotation=90)
     if heights:

@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iqa_results import figures
-from iqa_results.charts import BLUE, VERMILION
+from iqa_results.charts import BLUE, DASHED, DOTTED, INK, SOLID, VERMILION
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import check_outputs
 from iqa_runtime.options import Add, Command, group
@@ -32,8 +32,8 @@ from iqa_runtime.tables import Table
 from results_in_the_paper import sources
 
 HEADS = {'bhat': 'final score', 'bhat1': 'level 6', 'bhat2': 'level 7'}
-STYLES = {'bhat': {'color': 'black', 'linestyle': '-'}, 'bhat1': {'color': BLUE, 'linestyle': (0, (4, 1.5))},
-          'bhat2': {'color': VERMILION, 'linestyle': (0, (1.2, 1.2))}}
+STYLES = {'bhat': {'color': INK, 'linestyle': SOLID}, 'bhat1': {'color': BLUE, 'linestyle': DASHED},
+          'bhat2': {'color': VERMILION, 'linestyle': DOTTED}}
 LINE = re.compile(r'bhat = (\S+)')
 EPOCH_END = re.compile(r'@epoch: (\d+)')
 

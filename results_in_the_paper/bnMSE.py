@@ -13,13 +13,13 @@ if not __package__:  # run as a script
 from matplotlib.figure import Figure
 
 from iqa_results import figures
-from iqa_results.charts import GREEN
+from iqa_results.charts import DASH_DOTTED, GREEN
 from iqa_results.curves import Curve
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
 from results_in_the_paper import sources
 
-STYLES = {'MSE': sources.LOSS_STYLES['MSE'], 'bnMSE': {'color': GREEN, 'linestyle': (0, (4, 1.2, 1, 1.2))},
+STYLES = {'MSE': sources.LOSS_STYLES['MSE'], 'bnMSE': {'color': GREEN, 'linestyle': DASH_DOTTED},
           'Norm-in-Norm': sources.LOSS_STYLES['Norm-in-Norm']}
 
 

@@ -14,6 +14,7 @@ if not __package__:  # run as a script
 from matplotlib.figure import Figure
 
 from iqa_results import figures
+from iqa_results.charts import DASHED, GREY
 from iqa_results.curves import Curve, direction, first_reaching, last_epoch
 from iqa_runtime.errors import command
 from iqa_runtime.options import Command
@@ -55,7 +56,7 @@ def draw(curves: Mapping[str, Mapping[tuple[str, str], Curve]]) -> Figure:
 def _panel(ax, curves: Mapping[str, Curve], metric: str, last: float) -> None:
     figures.draw_curves(ax, curves, sources.LOSS_STYLES, last)
     if len(curves[REFERENCE].values):
-        ax.axhline(curves[REFERENCE].values[0], color='.35', linewidth=.7, linestyle=(0, (5, 3)),
+        ax.axhline(curves[REFERENCE].values[0], color=GREY, linewidth=.7, linestyle=DASHED,
                    label='Norm-in-Norm after its first epoch')
     reached = {loss: epoch for loss, epoch in epochs_to_reach(curves, metric).items() if epoch is not None}
     for i, (loss, epoch) in enumerate(sorted(reached.items(), key=lambda item: item[1])):

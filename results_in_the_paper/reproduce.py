@@ -9,7 +9,8 @@
     python results_in_the_paper/reproduce.py maniqa_ensemble --sizes 384 448 --folds 5 --predict Samsung-2023/test
 
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
-images of the demo data set are small, and are resized only with --resize. Run again, it goes on where it was stopped.
+images of the demo data set are small, and are resized only with --resize. If it was stopped, the same
+command continues.
 """
 import sys
 from collections.abc import Iterable
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         with terminable():
             failures = run_chains(chains, slots(args.jobs, [] if 'device' in args.given else gpus()))
     except KeyboardInterrupt:
-        print('Stopped; the same command goes on from there')
+        print('Stopped; the same command continues from there')
         return INTERRUPTED
     out_dir = Path(args.out_dir or Path(args.result_dir, folder_name(args.dataset)))
     table = []
@@ -222,7 +223,7 @@ def draw(study: Study, plan: Plan, out_dir: Path) -> list[str]:
 
 
 def export_curves(plan: Plan) -> list[str]:
-    """Write the curves of all runs as the CSV files that the figures read, as far as they went; return the failures.
+    """Write the curves that runs have recorded as the CSV files that the figures read; return the failures.
 
     A log counts before CSV files, which may be of another setting's run.
     """
@@ -245,7 +246,7 @@ def draw_curve_figure(study: Study, plan: Plan, out_dir: Path) -> None:
     lacking = [cell.training.checkpoint.stem for cell in plan.cells
                if not cell.result() and not cell.has_log()]
     if lacking:
-        raise UserError(f'nothing is there of {", ".join(lacking)}')
+        raise UserError(f'no curves of {", ".join(lacking)}')
     options = plan.cells[0].options
     CURVES[study.name].main(['--csv_dir', str(Path(options['result_dir'], 'csv')), '--out_dir', str(out_dir),
                              '--dataset', options['dataset']])
@@ -270,7 +271,7 @@ def draw_t_test(study: Study, plan: Plan, out_dir: Path) -> None:
     """Write and print the t-tests."""
     plcc = t_test.plcc_of(plan.cells)
     if not any(plcc.values()):
-        raise UserError('none of the 30 runs is there')
+        raise UserError('no result of the 30 runs')
     for style in FORMATS:
         write_text(out_dir / f'{study.name}{SUFFIXES[style]}', t_test.draw(plcc, style))
     print(t_test.draw(plcc), end='')

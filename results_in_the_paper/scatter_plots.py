@@ -31,7 +31,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iqa_results import figures
-from iqa_results.charts import BLUE
+from iqa_results.charts import BLUE, DASHED, INK
 from iqa_results.read import Predictions, read_predictions
 from iqa_runtime.errors import UserError, command
 from iqa_studies.cells import Cell
@@ -60,7 +60,7 @@ def draw(predictions: Mapping[str, Mapping[str, Predictions]]) -> Figure:
 
 
 def _panel(ax: Axes, model: Predictions, limits: tuple[float, float]) -> None:
-    ax.plot(limits, limits, color='black', linewidth=.7, linestyle=(0, (4, 2)))
+    ax.plot(limits, limits, color=INK, linewidth=.7, linestyle=DASHED)
     lines = [f'{name} {CRITERIA[name](model.pq, model.mos):.3f}' for name in ('SROCC', 'PLCC', 'RMSE')]
     # thousands of points: as pixels inside the PDF, so that it stays small and fast to open
     ax.scatter(model.mos, model.pq, s=2.5, color=BLUE, alpha=.35, linewidths=0, rasterized=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_results.charts import BLUE, VERMILION
+from iqa_results.charts import BLUE, DASHED, DOTTED, GREEN, INK, ORANGE, SKY, SOLID, VERMILION
 from iqa_results.curves import Curve, as_curve, best, read_curve, read_scalars
 from iqa_results.figures import files
 from iqa_results.read import Result, read_results
@@ -31,9 +31,9 @@ from iqa_training.options import TRAIN
 HERE = Path(__file__).parent
 STUDIES = {path.stem: path for path in sorted(HERE.glob('*.yaml'))}
 LOSSES = ('MAE', 'MSE', 'Norm-in-Norm')
-LOSS_STYLES = {'MAE': {'color': BLUE, 'linestyle': (0, (4, 1.5))},
-               'MSE': {'color': VERMILION, 'linestyle': (0, (1.2, 1.2))},
-               'Norm-in-Norm': {'color': 'black', 'linestyle': '-'}}
+LOSS_STYLES = {'MAE': {'color': BLUE, 'linestyle': DASHED}, 'MSE': {'color': VERMILION, 'linestyle': DOTTED},
+               'Norm-in-Norm': {'color': INK, 'linestyle': SOLID}}
+LOSS_FILLS = {'MAE': SKY, 'MSE': ORANGE, 'Norm-in-Norm': GREEN}  # of bars, on which hatches can be seen
 Curves = dict[tuple[str, str], Curve]  # (part, criterion) -> curve
 
 

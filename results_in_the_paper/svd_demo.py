@@ -6,7 +6,7 @@ A CNNIQA is trained on one half of the contents, which lose detail (blur, resamp
 half, with other distortions (noise, contrast, colour quantisation), it is fine-tuned with 50, 100 and 200 images:
 whole, or by the singular values of fc1, fc2, fc3, or of conv1. Each is done on three random choices of images with two
 learning rates, of which the better one on 64 validation images counts, and is tested on 124 images, all of other
-contents. It draws svd-demo.png and prints the table. Run again, it goes on where it was stopped.
+contents. It draws svd-demo.png and prints the table. If it was stopped, the same command continues.
 """
 import sys
 from dataclasses import replace
@@ -35,6 +35,7 @@ from matplotlib.figure import Figure
 from iqa_data.demo import INFO, OUT_DIR, make_demo
 from iqa_data.info import Info, read_info
 from iqa_results import figures
+from iqa_results.charts import DASHED, GREY
 from iqa_results.table_formats import render
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
@@ -120,7 +121,7 @@ def draw(table: pd.DataFrame, before: float) -> Figure:
         means = rows.groupby('images').SROCC.mean()
         ax.plot(means.index, means, label=label, **style)
         ax.plot(rows.images * 1.03 ** (i - 1), rows.SROCC, 'o', color=style['color'], alpha=.6)
-    ax.axhline(before, color='.5', linestyle=(0, (4, 2)), linewidth=.8, label='before fine-tuning')
+    ax.axhline(before, color=GREY, linestyle=DASHED, linewidth=.8, label='before fine-tuning')
     ax.set(xscale='log', xticks=SIZES, xticklabels=SIZES, xlabel='training images', ylabel='test SROCC')
     ax.minorticks_off()
     ax.legend(loc='lower left', bbox_to_anchor=(0, .06))

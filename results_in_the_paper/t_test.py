@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     missing = [cell.trained_by() for cell in cells if int(cell.split) not in plcc[cell.setting]]
     if not any(plcc.values()):
         looked_in = args.result_dir or sources.named('results')
-        raise UserError(f'{looked_in}: none of the 30 runs is there; the first is made by: {missing[0]}')
+        raise UserError(f'{looked_in}: no result of the 30 runs; the first is made by: {missing[0]}')
     print(draw(plcc, args.format))
     if missing:
         print('Runs that are missing, or whose PLCC is not a number:', *missing, sep='\n  ')

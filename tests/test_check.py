@@ -173,7 +173,8 @@ def test_the_direction_is_guessed(look):
 
 
 @pytest.mark.parametrize(('std', 'level', 'text'), [
-    (.57, 'warning', 'is it on another scale?'), (12., 'ok', 'of the range of MOS'), (60., 'warning', 'another scale'),
+    (.57, 'warning', 'it may be on another scale'), (12., 'ok', 'of the range of MOS'),
+    (60., 'warning', 'another scale'),
     (-1., 'error', '24 are below 0'),
 ])
 def test_std(look, std, level, text):

@@ -183,7 +183,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
     assert 'FAILED with exit status 2' in out
     failed = out[out.index('Failed:'):]
     assert 'it does the same work' in failed
-    assert f'figure4 is not drawn: nothing is there of {bn_mse}' in failed
+    assert f'figure4 is not drawn: no curves of {bn_mse}' in failed
     rows = {line.split('  ')[0]: line for line in out.splitlines() if line.startswith('figure4')}
     assert rows['figure4, bnMSE best val PLCC'].endswith('no result')
     assert re.search(r'not known +0\.\d+ ', rows['figure4, MSE best val PLCC'])
@@ -340,6 +340,18 @@ def test_a_run_of_another_split_or_criterion_is_not_the_papers():
                    {'split': 'kfold', 'fold': 2}, {'val_criterion': 'PLCC'}):
         assert differences(change, {})
     assert not differences({'val_criterion': 'SROCC1'}, {})
+
+
+@pytest.mark.parametrize(('one', 'other'), [
+    ({'loss_type': 'plcc', 'p': 2.}, {'loss_type': 'plcc'}),
+    ({'loss_type': 'mse+plcc:.5'}, {'loss_type': 'mse+plcc:0.5'}),
+    ({'tile_size': 3}, {}), ({'gamma': .5}, {}), ({'resize_size_h': 3}, {}), ({'loss_type': 'Lp'}, {})])
+def test_options_without_effect_make_no_other_run(one, other):
+    assert not differences(one, other)
+
+
+def test_options_that_are_not_known_here_are_compared_as_they_are():
+    assert differences({'loss_type': 'mine'}, {}) == ['loss_type'] == differences({'loss_type': ['mae']}, {})
 
 
 # Running
