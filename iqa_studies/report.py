@@ -121,8 +121,7 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
-    dashes = DASHES
-    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': dashes[i // len(COLOURS) % len(dashes)]}
+    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
               for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
     found = {}
     with matplotlib.rc_context(PLAIN):
