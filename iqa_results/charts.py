@@ -30,6 +30,7 @@ STYLE = {**AXES, 'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 
          'ytick.color': INK, 'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False,
          'axes.spines.right': False, 'grid.linewidth': .6, 'lines.linewidth': 1.6}
 MOST_POINTS = 4000  # points of a scatter plot that are drawn as vector marks; more are drawn as pixels
+SMOOTHED = 20       # points of a curve from which on a moving mean says more
 MOST_STEPS = 400    # points of a curve; longer curves are averaged down to as many
 
 
@@ -43,6 +44,7 @@ class Panel:
         curves: label -> positions (n,) and values (n,); values that are not finite leave a gap.
         mark: position of a vertical line; None: no line.
         whole: whether the x axis counts: its ticks are whole numbers.
+        smooth: draw a moving mean over each curve, which is paler.
     """
 
     title: str
@@ -51,11 +53,15 @@ class Panel:
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     mark: float | None = None
     whole: bool = True
+    smooth: bool = False
 
     def draw(self, axes: 'Axes') -> None:
         """Draw the curves."""
         for colour, (label, (x, y)) in zip(SERIES, self.curves.items(), strict=False):
             x, y = thinned(np.asarray(x, float), np.asarray(y, float))
+            if self.smooth and len(x) >= SMOOTHED:
+                axes.plot(x, y, color=colour, linewidth=.8, alpha=.35)
+                y = smoothed(y)
             axes.plot(x, y, label=label, color=colour, marker='o' if len(x) == 1 else '')
         if self.mark is not None:
             axes.axvline(self.mark, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
@@ -121,6 +127,13 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.arange(0, len(x), size)
     counts = np.diff([*starts, len(x)])
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def smoothed(y: np.ndarray) -> np.ndarray:
+    """Return the moving mean of a curve (n,) over about a tenth of it, over fewer values at its ends."""
+    half = max(1, len(y) // 20)
+    sums, counts = (np.convolve(values, np.ones(2 * half + 1), 'same') for values in (y, np.ones(len(y))))
+    return sums / counts
 
 
 def draw_charts(charts: Sequence[Chart], width: float = 4.4, height: float = 2.9) -> 'Figure':

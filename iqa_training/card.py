@@ -11,7 +11,7 @@ from pathlib import Path
 
 from iqa_networks.size import without_memory
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, sets_in, versions
-from iqa_runtime.errors import one_line
+from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import write_text
 from iqa_runtime.names import PARTS
 from iqa_runtime.options import shown, words_of
@@ -218,6 +218,8 @@ def models_table(pattern: str = '*') -> str:
     If more than MOST_BUILT networks match, the lines hold the names alone.
     """
     names = list_models(pattern)
+    if not names:
+        raise UserError(f'--list_models {pattern}: no network has such a name; without a pattern, all are listed')
     if len(names) > MOST_BUILT:
         return '\n'.join([*names, f'{len(names)} networks; sizes are shown if at most {MOST_BUILT} match'])
     lines = [f'{"network":24}{"parameters":>14}  {"input":<30}system']

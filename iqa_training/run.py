@@ -3,7 +3,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -214,8 +213,9 @@ class Run:
         name = self.plan.val_criterion
         value, best = (value_printed(name, value) for value in (self.record.criterion(val), self.record.best))
         left = f', {self.left()} left' if self.iteration < self.clock.total else ''
-        print(f'{place}  loss {loss:.4f}  val {name_printed(name)} {value}  best {best} (epoch {self.record.epoch})  '
-              f'{time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
+        rate = max(one['lr'] for one in self.parts.optimizer.param_groups)
+        print(f'{place}  lr {rate:.3g}  loss {loss:.4f}  val {name_printed(name)} {value}  best {best} '
+              f'(epoch {self.record.epoch})  {time.perf_counter() - self.epoch_started:.1f} s{left}', flush=True)
 
     def left(self) -> str:
         """Return the remaining time of the run as text."""
@@ -268,19 +268,19 @@ class Run:
             warn_of_constant(tested[one.name].heads[0].raw, one.tested)
         if is_main():
             self.log.flush()
-            self._tell_the_end(best['epoch'], tested, self.writer.finish(train, tested, best))
+            self.writer.finish(train, tested, best)
+            self._tell_the_end(best['epoch'], tested)
             if self.plan.keep is None:
                 remove_states(self.files.checkpoint)
         return tested
 
-    def _tell_the_end(self, epoch: int, tested: Performances, written: list[Path]) -> None:
+    def _tell_the_end(self, epoch: int, tested: Performances) -> None:
         heads = scored_first(self.model.heads, self.evaluation.head)
         tables = [f'On the {len(tested[one.name])} {one.tested} images of {one.name}:\n'
                   f'{results_table(tested[one.name], heads)}' for one in self.data.sets if one.name in tested]
         print(f'Best epoch {epoch}. ' + ('\n'.join(tables) or 'There is no test part.')
-              + f'\n{self.log.title} log: {self.log.folder}\nCheckpoint: '
-              f'{self.files.checkpoint}\nModel card: {self.files.card}'
-              + (f'\nPredictions and metrics: {", ".join(map(str, written))}' if written else ''))
+              + f'\nCheckpoint: {self.files.checkpoint} (its model card beside it; {self.log.title} log in '
+              f'{self.files.log_dir}' + (f', predictions and metrics in {self.files.result_dir})' if tables else ')'))
 
 
 def warn_of_constant(raw: np.ndarray, part: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from iqa_results import page
 from iqa_results.charts import SERIES, THEME, Panel, Scatter, png, svg
 from iqa_results.curves import read_scalars
+from iqa_results.read import Predictions, read_predictions
 from iqa_runtime.checkpoint import load_checkpoint, sets_in
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
@@ -19,13 +20,14 @@ from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import PARTS
 from iqa_runtime.options import Options, shown, words_of
 from iqa_runtime.recipes import options_of_run
-from iqa_runtime.tables import Table
 from iqa_training.naming import checkpoint_file, log_name
 from iqa_training.options import TRAIN
+from iqa_training.run import duration_in_words
 from IQAperformance import CRITERIA, criterion_title
 
 TEMPLATE = Path(__file__).parent / 'templates/summary.html'
 PAGE, PICTURE = 'summary.html', 'curves.png'
+EXTREMES = 8  # images of the smallest and of the largest errors that are listed
 History = Mapping[str, list]  # tag -> rows of step, value, time
 
 
@@ -46,13 +48,14 @@ def summarise(args: Options, history: History | None = None) -> list[Path]:
         history = {tag: [(step, value, seconds) for seconds, step, value in rows]
                    for tag, rows in read_scalars(folder).items()}
     checkpoint = load_checkpoint(checkpoint_file(args)) if checkpoint_file(args).is_file() else {}
-    scatter = scatter_of(Path(args.result_dir, f'{folder.name}.csv')) if checkpoint.get('finished') else None
+    table = Path(args.result_dir, f'{folder.name}.csv')
+    results = read_predictions(table) if checkpoint.get('finished') and table.is_file() else None
     panels = panels_of(history, options, checkpoint)
     picture, page_file = folder / PICTURE, folder / PAGE
     if panels:
         with replacing(picture) as temporary:
             temporary.write_bytes(png(panels))
-    write_text(page_file, page_of(folder.name, options, checkpoint, panels, scatter))
+    write_text(page_file, page_of(folder.name, options, checkpoint, panels, results, duration(history)))
     return [page_file, picture] if panels else [page_file]
 
 
@@ -65,13 +68,18 @@ def summarise_if_possible(args: Options, history: History) -> None:
               'and --summary writes it', flush=True)
 
 
-def scatter_of(table: Path) -> Scatter | None:
-    """Return the scatter plot of a run's results; None if there are none."""
-    if not table.is_file():
-        return None
-    results = Table.read(table)
-    results.needs('mos', 'pq')
-    return Scatter(results.numbers('mos'), results.numbers('pq'))
+def extremes(results: Predictions) -> dict[str, list[tuple[str, str, str]]]:
+    """Return {title: rows of image, MOS, score} of the images with the smallest and the largest errors."""
+    order = np.argsort(np.abs(results.pq - results.mos), kind='stable')
+    chosen = {'Best predicted': order[:EXTREMES], 'Worst predicted': order[::-1][:EXTREMES]}
+    return {title: [(results.names[i], f'{results.mos[i]:.4g}', f'{results.pq[i]:.4g}') for i in rows]
+            for title, rows in chosen.items()}
+
+
+def duration(history: History) -> str:
+    """Return the time from the first iteration of a run to its last scalar, in words; '' if nothing is logged."""
+    times = [seconds for rows in history.values() for _, _, seconds in rows]
+    return duration_in_words(max(times) - min(times)) if times else ''
 
 
 def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[Panel]:
@@ -95,11 +103,12 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
     best = checkpoint.get('epoch') if unit == 'epoch' else None
     panels = []
     if 'train/loss' in history:
-        panels.append(Panel('Training loss', 'iteration', curves={'loss': curve('train/loss')}))
-    for title, correlation in (('Correlation with MOS', True), ('Error in MOS units', False)):
+        panels.append(Panel('Training loss', 'iteration', 'loss', {'loss': curve('train/loss')}, smooth=True))
+    for title, y, correlation in (('Correlation with MOS', 'correlation', True),
+                                  ('Error in MOS units', 'error', False)):
         curves = of_parts([name for name, criterion in CRITERIA.items() if criterion.correlation == correlation])
         if curves:
-            panels.append(Panel(title, unit, '' if len(curves) > 1 else next(iter(curves)), curves, best))
+            panels.append(Panel(title, unit, y if len(curves) > 1 else next(iter(curves)), curves, best))
     return panels
 
 
@@ -109,8 +118,18 @@ def metric_rows(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
         value = metrics.get(name)
         return '-' if value is None or not np.isfinite(value) else f'{abs(value):.4f}'
 
-    return [(' '.join(filter(None, [data, part])), [cell(one['metrics'][part], name) for name in CRITERIA])
-            for data, one in sets_in(checkpoint).items() for part in PARTS if part in one.get('metrics', {})]
+    def ends(interval: Sequence[float] | None) -> str:
+        low, high = sorted(map(abs, interval)) if interval else (None, None)
+        return f'{low:.4g} – {high:.4g}' if interval else '-'
+
+    rows = []
+    for data, one in sets_in(checkpoint).items():
+        for part in (part for part in PARTS if part in one.get('metrics', {})):
+            title, intervals = ' '.join(filter(None, [data, part])), one.get('intervals', {}).get(part)
+            rows.append((title, [cell(one['metrics'][part], name) for name in CRITERIA]))
+            if intervals:
+                rows.append((f'{title}, 95 % interval', [ends(intervals.get(name)) for name in CRITERIA]))
+    return rows
 
 
 def uncertainty_of(checkpoint: Mapping) -> str:
@@ -119,14 +138,18 @@ def uncertainty_of(checkpoint: Mapping) -> str:
     return ', '.join(f'{part} {value:.4g}' for part, value in found.items() if isinstance(value, float))
 
 
-def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], scatter: Scatter | None) -> str:
+def page_of(name: str, options: Mapping, checkpoint: Mapping, panels: list[Panel], results: Predictions | None,
+            took: str) -> str:
     """Return the page; Jinja2 escapes all text in it."""
     from markupsafe import Markup
     changed = {option: value for option, value in options.items() if value != TRAIN.defaults.get(option)}
     return page.rendered(
         TEMPLATE, title=name, theme=Markup(THEME), charts=[(panel.title, Markup(svg(panel))) for panel in panels],
         marked=any(panel.mark is not None for panel in panels),
-        scatter=Markup(svg(scatter, 3.8, 3.6)) if scatter else '', images=len(scatter.mos) if scatter else 0,
+        scatter=Markup(svg(Scatter(results.mos, results.pq), 3.8, 3.6)) if results else '',
+        images=len(results.mos) if results else 0, extremes=extremes(results) if results else {},
+        tested='test' if 'test' in checkpoint.get('split', {}) else 'val', took=took,
+        made_with=', '.join(f'{code} {number}' for code, number in checkpoint.get('versions', {}).items()),
         criteria=list(map(criterion_title, CRITERIA)),
         metrics=metric_rows(checkpoint), uncertainty=uncertainty_of(checkpoint),
         epoch=checkpoint.get('epoch'), finished=checkpoint.get('finished', False),

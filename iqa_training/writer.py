@@ -1,7 +1,6 @@
 """Write the files of a run: checkpoint, model card, results, and the state that a stopped run resumes from."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -104,31 +103,30 @@ class RunWriter:
                 'dataset': self.data.name, 'split_hash': self.split_hash, 'epoch': epoch, 'finished': finished,
                 **({'sets': sets} if len(sets) > 1 else {})}
 
-    def finish(self, train: Performances, tested: Performances, best: dict) -> list[Path]:
-        """Write the results, the model card, and last the finished checkpoint; return the files of the results.
+    def finish(self, train: Performances, tested: Performances, best: dict) -> None:
+        """Write the results, the model card, and last the finished checkpoint.
 
         Args:
             train: the performances on the training images, with the lines from outputs to MOS.
             tested: those on the tested parts, of the data sets that have one.
             best: the checkpoint of the best epoch.
         """
-        written, found = [], {}
+        found = {}
         for one in self.data.sets:
             metrics = {**of_set(best, one.name)['metrics'], 'train': train[one.name].criteria}
             found[one.name] = {'metrics': metrics}
             if performance := tested.get(one.name):
-                written += self.results(one, performance, best['epoch'], metrics['val'])
+                self.results(one, performance, best['epoch'], metrics['val'])
                 metrics[one.tested] = performance.criteria
                 found[one.name]['intervals'] = {one.tested: intervals(performance.pq, performance.sq)}
         content = self.content(train, best['epoch'], found, finished=True)
         write_card(self.files.checkpoint, content)
         save_checkpoint(self.files.checkpoint, content)
-        return written
 
-    def results(self, data: Data, performance: Performance, epoch: int, val: Mapping[str, float]) -> list[Path]:
-        """Write the results on the tested part of a data set, with the best epoch's criteria; return their files."""
+    def results(self, data: Data, performance: Performance, epoch: int, val: Mapping[str, float]) -> None:
+        """Write the results on the tested part of a data set, with the best epoch's criteria."""
         name = self.files.result(data.name, data.tested)
-        return write_results(self.files.result_dir, name, data.names[data.tested], performance, {
+        write_results(self.files.result_dir, name, data.names[data.tested], performance, {
             'run_name': self.files.name, 'dataset': data.name, 'trained_on': self.data.name,
             'part': data.tested, 'split_hash': self.split_hash, 'best_epoch': epoch, 'val': val,
             'checkpoint': str(self.files.checkpoint), 'options': self.about.options,

@@ -12,7 +12,8 @@ from mini import MINI
 from PIL import Image
 
 import main
-from iqa_results.charts import MOST_STEPS, Panel, Scatter, svg, thinned
+from iqa_results.charts import MOST_STEPS, Panel, Scatter, smoothed, svg, thinned
+from iqa_results.read import read_predictions
 from iqa_training.options import TRAIN
 
 RUN = ['-e', '2', *SMALL, *MINI]
@@ -47,6 +48,13 @@ def test_a_run_leaves_a_page_and_a_picture(tiny, drawn, capsys):
     printed = re.search(r'^both levels +(.*)$', out, re.M)[1].split()
     assert row == ''.join(f'<td>{cell}</td>' for cell in printed)
     assert 'src="http' not in text
+    assert '<td>test, 95 % interval</td>' in text
+    assert 'The 5 test images' in text
+    results = read_predictions(the('results/*.csv'))
+    error = np.abs(results.pq - results.mos)
+    listed = re.findall(r'<tr><td>(\d\d\.png)</td><td>', text)
+    assert listed == [results.names[i] for i in [*np.argsort(error), *np.argsort(-error)]]
+    assert re.search(r'Logged over \d+ \w+\. Made with python \d', text)
     with Image.open(the('runs/*/curves.png')) as picture:
         assert picture.size[0] > picture.size[1]
     # again, from what is kept; nothing is trained
@@ -98,6 +106,14 @@ def test_two_things_instead_of_training_are_refused(tiny, fails):
 
 
 # Charts
+
+def test_a_moving_mean_keeps_lines_and_averages_noise():
+    line = np.arange(100.)
+    np.testing.assert_allclose(smoothed(line)[10:-10], line[10:-10])
+    np.testing.assert_allclose(smoothed(np.full(50, 3.)), 3)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert smoothed(noise).std() < noise.std() / 4
+
 
 @given(st.integers(1, 3000))
 def test_a_thinned_curve_keeps_its_mean_and_is_short(n):
