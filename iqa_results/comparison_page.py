@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from iqa_results.charts import SERIES, THEME, Panel, Scatter, svg
-from iqa_results.comparison import Models, Shown, rising
+from iqa_results.comparison import Models, rising
+from iqa_results.comparison_tables import Shown
 from iqa_results.groups import grouped
 from iqa_results.page import rendered
 from iqa_results.pairs import Pairs, roc

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iqa_results.comparison import CORRELATIONS, Models, Shown, rising
+from iqa_results.comparison import CORRELATIONS, Models, rising
+from iqa_results.comparison_tables import Shown
 from iqa_results.table_formats import as_word
 from IQAperformance import agreement
 

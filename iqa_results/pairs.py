@@ -54,9 +54,11 @@ def all_pairs(n: int, most: int = MOST_PAIRS, seed: int = 0) -> tuple[np.ndarray
     return np.divmod(codes, n)
 
 
-def rated_pairs(mos: np.ndarray, std: np.ndarray | None = None, votes: np.ndarray | None = None) -> Pairs:
-    """Return pairs of images with the differences of their MOS, and their z if std and votes are given."""
-    first, second = all_pairs(len(mos))
+def rated_pairs(mos: np.ndarray, std: np.ndarray | None = None, votes: np.ndarray | None = None,
+                most: int = MOST_PAIRS) -> Pairs:
+    """Return pairs of images (see all_pairs) with the differences of their MOS, and their z if std and votes are given.
+    """
+    first, second = all_pairs(len(mos), most)
     target = mos[first] - mos[second]
     if std is None or votes is None:
         return Pairs(first, second, target)

@@ -62,10 +62,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from iqa_results import comparison as tables
+from iqa_results import comparison_tables as tables
 from iqa_results import raters
-from iqa_results.comparison import Shown, aligned
+from iqa_results.comparison import aligned
 from iqa_results.comparison_page import roc_plots, worst_group_plots, write_comparison
+from iqa_results.comparison_tables import Shown
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import group_tables
 from iqa_results.pairs import Pairs, preferred_pairs, rated_pairs

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 import main
 import test_dataset
 from iqa_data.info import read_info, write_info
+from iqa_results.comparison import VALUES, values_of
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import grouped
 from iqa_results.read import read_predictions
@@ -41,6 +42,24 @@ def output(capsys, *words: str) -> str:
 
 def rows_of(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
+
+
+# Values of a model
+
+def test_values_of_a_model_are_those_of_its_tables(tmp_path, capsys):
+    model = read_predictions(write(tmp_path / 'a.csv'))
+    found = values_of(model)
+    assert list(found) == list(VALUES)
+    tables = rows_of(output(capsys, tmp_path / 'a.csv', '--format', 'csv'))
+    errors = next(row for row in tables if row[:2] == ['a', '3rd-order monotonic'] and len(row) == 7)
+    assert [word.split()[0] for word in errors[3:]] == [f'{found["MAE"]:.3f}', f'{found["outlier ratio"]:.4f}',
+                                                        f'{found["RMSE*"]:.3f}',
+                                                        f'{found["outliers of the interval"]:.4f}']
+    bare = values_of(model._replace(std=np.full(36, np.nan), votes=None))
+    assert {name for name, value in bare.items() if np.isfinite(value)} == {'MAE', 'pair accuracy', 'weighted accuracy'}
+    constant = values_of(model._replace(pq=np.ones(36)))
+    assert constant['pair accuracy'] == .5
+    assert math.isnan(constant['MAE'])
 
 
 # Groups

@@ -24,7 +24,7 @@ from iqa_runtime.errors import UserError
 from iqa_studies import check
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_study_report
-from iqa_studies.study_tables import Findings, quality, significance
+from iqa_studies.study_tables import Findings, beyond, quality, significance
 from IQAperformance import CRITERIA, Criterion, agreement
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
@@ -74,6 +74,25 @@ def test_settings_and_criteria_are_of_the_splits():
         assert [row[name] for name in ('mean', 'std', 'low', 'high')] == [
             f'{value:.3f}' for value in (np.mean(values), np.std(values, ddof=1), low, high)]
     assert len(table('runs')) == 9
+
+
+def test_what_raters_and_pairs_say_is_of_the_splits():
+    """Pair accuracy without ties is (1 + tau) / 2; what needs votes is there if the results have them."""
+    def rows() -> list[dict[str, str]]:
+        found = beyond(Findings(made))
+        return [dict(zip(found.header, row, strict=True)) for row in found.rows]
+    made = outcomes(NOISES)
+    for row in rows():
+        values = [(1 + one.metrics['KROCC']) / 2 for one in made if one.setting == row['setting']]
+        assert row['pair accuracy'] == f'{np.median(values):.3f}'
+        assert 'RMSE*' not in row
+    assert 'Not without std and votes of the ratings: RMSE*' in beyond(Findings(made)).note
+    for one in made:
+        file = one.result.with_suffix('.csv')
+        pd.read_csv(file).assign(votes=15).to_csv(file, index=False)
+    good, fair, poor = (float(row['SROCC, % of the ceiling']) for row in rows())
+    assert 100 > good > fair > poor
+    assert float(rows()[0]['RMSE*']) < float(rows()[2]['RMSE*'])
 
 
 def test_significance_is_of_the_same_splits_and_images():
