@@ -76,8 +76,6 @@ def comparisons(study: Study, plan: Plan) -> list[Comparison]:
         for measure, known in numbers.items():
             found += of_ensemble(study, plan, measure, known) if label == ENSEMBLE else of_setting(
                 study, [cell for cell in plan.cells if cell.setting == label], measure, known)
-    for label, numbers in study.beside.items():
-        found += [comparison_of(study, label, measure, known, '', None) for measure, known in numbers.items()]
     return found
 
 

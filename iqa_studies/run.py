@@ -24,8 +24,8 @@ def study(add) -> None:
     add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
     add('--dry_run', action='store_true', help='print what is missing and the commands, and do nothing')
-    add('--set', nargs='+', default=[], metavar='KEY=VALUE', help="values of the study's keys, in place of the file's "
-                                                                  "own: --set dataset=CLIVE 'splits={repeats: 10}'")
+    add('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+        help="values of the study's keys, in place of the file's own: --set dataset=CLIVE 'splits={repeats: 10}'")
     add('--yes', action='store_true', help='allow more than 10,000 training runs')
     add('--engine', type=choice(ENGINE_NAMES, 'engine'), default='local',
         help='local: a process for each run; inline: all in this process, one after another, without the start of '

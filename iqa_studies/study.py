@@ -48,7 +48,7 @@ class Study:
         predictions: label -> table of others' scores.
         at: the file, for error messages.
         after: label -> that of the setting from whose checkpoint it starts.
-        published, beside: label -> what -> number, None if it is not known.
+        published: label -> what -> number, None if it is not known.
         tolerance, not_judged, judged_from, keep, curves, ranker, ensemble, predict: see the module.
         given: names of the options that came from the command line.
         start: file that stands for the checkpoints that settings start from.
@@ -67,7 +67,6 @@ class Study:
     at: Path
     after: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Mapping[Measure, float | None]] = field(default_factory=dict)
-    beside: Mapping[str, Mapping[Measure, float | None]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     not_judged: str = ''
     judged_from: str = ''

@@ -23,8 +23,7 @@ Of studies without `dataset` alone: `splits: {fold: [0, 1, 2]}`, an option of th
 bhat]`, what runs also record; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
 `ranker: true`, that of the loss macs, trained first; `ensemble: {views: asna}`, all networks tested together, or `{how:
 iqr}`, what splits, settings and a rule for outliers add; `predict: FOLDER`, images that all networks score;
-`beside`, published numbers of networks that are not trained; `not_judged: WHY`, unless all start from the file whose
-SHA-256 begins with `judged_from`.
+`not_judged: WHY`, unless all start from the file whose SHA-256 begins with `judged_from`.
 
 Every value is checked as on the command line. What decides the data and the split is the study's, not the recipes'.
 """
@@ -99,9 +98,8 @@ def read_study(path: str | Path, large: bool = False, changes: Mapping[str, obje
     tested = [dataset_name(str(one['dataset'])) for one in tests]
     if 'curves' in more.get('keep', ()):
         more.setdefault('curves', CurveFiles('', PARTS, ('SROCC',)))
-    for key in ('published', 'beside'):
-        more[key] = {label: {measure_of(words, tested, f'{path}: {key}: {label}'): value
-                             for words, value in some.items()} for label, some in more.get(key, {}).items()}
+    more['published'] = {label: {measure_of(words, tested, f'{path}: published: {label}'): value
+                                 for words, value in some.items()} for label, some in more.get('published', {}).items()}
     for label in more['published']:
         pick((*multiplied, ENSEMBLE), label, f'setting ({path}: published)')
     title = str(study.get('title') or path.stem)
@@ -139,7 +137,7 @@ def ensemble_of(value) -> dict[str, str]:
 
 
 NUMBERS = dict_of(dict_of(optional(number)))
-MORE = {'published': NUMBERS, 'beside': NUMBERS, 'tolerance': fraction, 'not_judged': text, 'judged_from': text,
+MORE = {'published': NUMBERS, 'tolerance': fraction, 'not_judged': text, 'judged_from': text,
         'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text,
         'note': text}
 KEYS = ('title', 'options', 'settings', 'vary', 'choose', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)

@@ -339,7 +339,7 @@ def test_runs_in_one_process_are_those_of_processes_of_their_own(study, monkeypa
 
 def test_keys_of_a_study_can_be_given_with_the_command(study, fails, capsys):
     file = study(splits={'repeats': 3})
-    assert run.main([file, '--dry_run', '--set', 'splits={folds: 4}', 'settings={new: -arch mini -e 2}']) == 0
+    assert run.main([file, '--dry_run', '--set', 'splits={folds: 4}', '--set', 'settings={new: -arch mini -e 2}']) == 0
     assert '0 of 4 runs are there' in (out := capsys.readouterr().out)
     assert out.count('--epochs 2') == 4
     for word, message in (('splits', '--set splits: expected KEY=VALUE'), ('split=x', "'split' (did you mean splits?)"),

@@ -79,22 +79,27 @@ def test_the_table_of_svd_cnniqa(tmp_path, monkeypatch, capsys, fails):
         assert reproduce.main(['svd_cnniqa', '--dry_run', *words]) == 0
         return [shlex.split(line)[2:] for line in capsys.readouterr().out.splitlines()]
 
-    first, *others = lines()
+    first, hyper, *others = lines()
     assert TRAIN.parse(first).architecture == 'cnniqa'
     assert {TRAIN.parse(words).pretrained for words in others} == {str(checkpoint_file(TRAIN.parse(first)))}
     assert [(TRAIN.parse(words).architecture, TRAIN.parse(words).epochs) for words in others] == [
         (name, epochs) for name in ('cnniqa', 'svd_cnniqa_fc', 'svd_cnniqa_conv') for epochs in (50, 100)]
+    assert (TRAIN.parse(hyper).architecture, TRAIN.parse(hyper).pretrained) == ('hyperiqa', None)
     ten = [TRAIN.parse(words) for words in lines('--splits', '10', '--pretrained', 'weights.pth')]
-    assert len(ten) == 60
-    assert {args.split_index for args in ten} == set(range(1, 11))
-    assert {args.pretrained for args in ten} == {'weights.pth'}
+    for name, count, start in (('cnniqa', 60, 'weights.pth'), ('hyperiqa', 10, None)):
+        some = [args for args in ten if name in args.architecture]
+        assert len(some) == count
+        assert {args.split_index for args in some} == set(range(1, 11))
+        assert {args.pretrained for args in some} == {start}
     assert '--im_dir: svd_cnniqa trains on several data sets' in fails(reproduce.main, 'svd_cnniqa', '--im_dir', 'x')
     assert '--epochs: svd_cnniqa varies it by itself' in fails(reproduce.main, 'svd_cnniqa', '-e', '2')
     study = read_study(sources.STUDIES['svd_cnniqa']).having({'pretrained': 'weights.pth'})
     found = comparisons(study, plan_chain(study))
     assert [row.known for row in found[:3]] == [.5429, .6038, .3753]
     assert {row.verdict() for row in found} == {'no result'}
-    assert 'HyperIQA' in found[-3].label
+    assert [(row.label, row.measure, row.known) for row in found[-3:]] == [
+        ('svd_cnniqa, HyperIQA', f'mean {name}', known)
+        for name, known in (('SROCC', .81371), ('PLCC', .88019), ('KROCC', .62619))]
     assert reason(study) == 'shown, not judged'
     digest = hashlib.sha256(b'others').hexdigest()
     assert reason(replace(study, judged_from=digest[:8])) == ''
