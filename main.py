@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from iqa_data.datasets import dataset_name, require
@@ -47,7 +48,7 @@ from iqa_training.summary import summarise, summarise_if_possible
 from iqa_training.updates import averaged
 from iqa_training.writer import About, RunParts, RunWriter
 from IQAdataset import get_data_loaders, of_each_set, source_at
-from IQAloss import build_loss
+from IQAloss import IQALoss, build_loss
 from IQAmodel import build_model, network_options
 from IQAperformance import Performance
 from modified_ignite_engine import (
@@ -173,33 +174,38 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
     ranker = find_ranker(args, device, stop)
     if ranker is not None:
         warn_of_ranker(ranker, args, len(data.datasets['train']))
-    loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model),
-                      model.distribution)
-    loss_fn = PerSet(loss, [one.target for one in data.sets]) if len(data.sets) > 1 else loss
+    loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model), model.distribution)
     average = averaged(model, args.ema) if args.ema else None
-    trained = OnFeatures(model, data.pooled) if data.pooled else model
-    if args.probe:
-        trainer = create_ridge_trainer(trained, data, optimizer, args.epochs)
-    else:
-        trainer = create_supervised_trainer(parallel(trained, some_unused=0 in loss.beta), optimizer, loss_fn,
-                                            prepare=preparing(trained, data.target), device=device,
-                                            accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
-                                            amp_backend=args.amp_backend, compile_model=args.compile)
-    if args.renew_optimizer:  # before the state of an epoch is written
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
+    trainer = create_trainer(args, data, model, optimizer, loss, device)
     evaluation = Evaluation(average.module if average else model, data, head=loss.scored_head, line=args.line,
                             loss_fn=loss if args.val_criterion == 'loss' else None, pbar=args.pbar)
     plan = RunPlan(epochs=args.epochs, val_every=args.val_every, val_criterion=args.val_criterion,
-                everywhere=args.test_during_training, bhat=args.q if args.log_bhat else None,
-                accumulation=args.accumulation_steps, keep=args.keep, loggers=tuple(args.logger), pbar=args.pbar)
+                   everywhere=args.test_during_training, bhat=args.q if args.log_bhat else None,
+                   accumulation=args.accumulation_steps, keep=args.keep, loggers=tuple(args.logger), pbar=args.pbar)
     about = About(options=args.of_training(), head=loss.scored_head,
                   network={'name': args.architecture, 'options': network_options(args)},
                   input={'preprocessing': data.preprocess.stored(), 'normalise': model.normalise},
                   crops=data.crops and data.crops.stored())
-    parts = RunParts(optimizer, schedule, trainer.scaler, average)
     record = Record(mean_over_sets(VAL_CRITERIA[args.val_criterion]), args.patience, args.later_wins)
-    return Run(model=model, trainer=trainer, parts=parts, evaluation=evaluation, record=record, plan=plan, stop=stop,
+    return Run(model=model, trainer=trainer, parts=RunParts(optimizer, schedule, trainer.scaler, average),
+               evaluation=evaluation, record=record, plan=plan, stop=stop,
                writer=RunWriter(files, about, data, model, evaluation.model))
+
+
+def create_trainer(args: Options, data: Data, model: Network, optimizer: Optimizer, loss: IQALoss, device: str
+                   ) -> Engine:
+    """Return the engine that trains the network with the loss, or a linear probe in closed form."""
+    trained = OnFeatures(model, data.pooled) if data.pooled else model
+    if args.probe:
+        return create_ridge_trainer(trained, data, optimizer, args.epochs)
+    loss_fn = PerSet(loss, [one.target for one in data.sets]) if len(data.sets) > 1 else loss
+    trainer = create_supervised_trainer(parallel(trained, some_unused=0 in loss.beta), optimizer, loss_fn,
+                                        prepare=preparing(trained, data.target), device=device,
+                                        accumulation_steps=args.accumulation_steps, opt_level=args.opt_level,
+                                        amp_backend=args.amp_backend, compile_model=args.compile)
+    if args.renew_optimizer:  # before the state of an epoch is written
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: forget(optimizer))
+    return trainer
 
 
 def where_and_how(args: Options, device: str) -> str:
