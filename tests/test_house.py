@@ -28,7 +28,8 @@ FLOORS = [  # a room imports none above it
     {'IQAdataset', 'modified_ignite_engine', 'iqa_results'}, {'iqa_training'}, {'iqa_scoring'}, {'iqa_studies'},
     {'results_in_the_paper'}, {'test_dataset', 'test_demo', 'data', 'hubconf'}, {'main'}]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-OF_TRAINING = {'iqa_training', 'iqa_training.naming', 'iqa_training.options', 'iqa_training.card'}  # what scoring may read
+# what scoring may read; a card describes a checkpoint, which scoring writes too
+OF_TRAINING = {'iqa_training', 'iqa_training.naming', 'iqa_training.options', 'iqa_training.card'}
 
 
 def imports(path, nested: bool) -> set[str]:
