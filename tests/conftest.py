@@ -24,9 +24,9 @@ SMALL = ['--resize', '-rs_h', '48', '-rs_w', '64', '-arch', 'resnet18', '--weigh
 
 OTHER_DEFAULTS = {'summary': False, 'again': True, 'keep': 1, 'overwrite': True}
 
-# the same cases each time; `pytest --hypothesis-profile=others` looks for others; a slow machine fails no test
+# the same cases each time; `pytest --hypothesis-profile=others` looks for more; a slow machine fails no test
 settings.register_profile('others', deadline=None)
-settings.register_profile('same cases', settings.get_profile('others'), derandomize=True)
+settings.register_profile('same cases', settings.get_profile('others'), derandomize=True, max_examples=50)
 settings.load_profile('same cases')
 
 

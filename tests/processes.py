@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 from conftest import ROOT
 
-PRELOADED = ['main', 'test_dataset', 'test_demo', 'conftest', 'mini']
+PRELOADED = ['main', 'test_dataset', 'test_demo', 'iqa_studies.run', 'conftest', 'mini']
 context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload(PRELOADED)
 
 
-def process(target: Callable, *args, **options) -> multiprocessing.Process:
+def launch(target: Callable, *args, **options) -> multiprocessing.Process:
     """Start a process that calls target(*args, **options)."""
     with patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / 'tests')]), OMP_NUM_THREADS='1'):
         forkserver.ensure_running()
@@ -35,6 +35,17 @@ def prepare(folder: str | Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def die_at_file(number: int, of: str = '') -> None:
+    """Let this process kill itself before file `number` is put in place; `of`: the end of the names that count."""
+    replace, count = os.replace, iter(range(10 ** 6))
+
+    def replace_or_die(source, target):
+        if str(target).endswith(of) and next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+    os.replace = replace_or_die
+
+
 def _of_two(rank: int, port: int, folder: str, function: Callable, args: tuple) -> None:
     """The work of one of two processes: the environment that torchrun gives it, and its output in a file."""
     prepare(folder)
@@ -50,7 +61,7 @@ def in_two(function: Callable, *args) -> tuple[list[int], str]:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    started = [process(_of_two, rank, port, os.getcwd(), function, args) for rank in range(2)]
+    started = [launch(_of_two, rank, port, os.getcwd(), function, args) for rank in range(2)]
     until = time.monotonic() + 300
     while any(one.exitcode is None for one in started) and time.monotonic() < until:
         if any(one.exitcode for one in started):  # as torchrun does, end the other if one fails

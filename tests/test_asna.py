@@ -195,7 +195,8 @@ def numbers(shared):
     return recorded(shared, 'asna')
 
 
-@pytest.fixture(scope='module', params=[0, 1, 2, 3, pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.fixture(scope='module', params=[
+    0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 4)), 3, 5])
 def case(request, made, numbers):
     """A recorded network: its number, filled in float64, its case, and its two references and distorted images."""
     case = cases(numbers, 'nets/cases')[request.param]

@@ -4,15 +4,15 @@ import os
 import pickle
 import re
 import signal
-import subprocess
-import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import SMALL
 from mini import MINI
 from PIL import Image
+from processes import launch
 
 import main
 from iqa_data import cache as decoded
@@ -147,20 +147,17 @@ def test_a_bad_image_is_named_and_no_cache_is_made(paths, tmp_path):
     assert not list((tmp_path / 'cache').glob('.*.tmp'))
 
 
-KILLED = '''
-import os, signal, sys
-from pathlib import Path
-from iqa_data import cache
-from iqa_data.transforms import Preprocess
-cache.decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-cache.on_disk([Path(path) for path in sys.argv[2:]], Preprocess(), sys.argv[1])
-'''
+def killed_at_the_first_image(folder: Path, files: list[Path]) -> None:
+    """A process that is killed when it has made room for the cache."""
+    decoded.decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    on_disk(files, Preprocess(), folder)
 
 
 def test_what_a_killed_run_left_is_removed(paths, tmp_path):
     folder = tmp_path / 'cache'
-    killed = subprocess.run([sys.executable, '-c', KILLED, folder, *paths], cwd=ROOT, timeout=100)
-    assert killed.returncode == -signal.SIGKILL
+    killed = launch(killed_at_the_first_image, folder, paths)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert len(list(folder.glob('.*.tmp'))) == 1
     on_disk(paths, Preprocess(), folder)
     assert {path.suffix for path in folder.iterdir()} == {'.npy', '.json'}

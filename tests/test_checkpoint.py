@@ -95,7 +95,7 @@ ODD = st.recursive(
                                                                 max_size=3), max_leaves=5)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([*sorted(CHECKS), 'format']), value=ODD)
 def test_any_value_is_taken_or_refused_in_one_line(key, value):
     told = ''

@@ -66,7 +66,7 @@ QUICK = {'deadline': None, 'database': None, 'suppress_health_check': list(Healt
 
 @pytest.mark.parametrize('command', [TRAIN, TEST, SCORE, EXPORT])
 def test_any_words_parse_or_are_refused_in_one_line(command, capsys):
-    @settings(max_examples=200, **QUICK)
+    @settings(max_examples=80, **QUICK)
     @given(lines(command))
     def some(words):
         check(command.parse, words, capsys)
@@ -81,7 +81,7 @@ def short(tiny, monkeypatch, one_thread):
 
 
 def test_any_run_ends_or_is_refused_in_one_line(short, capsys):
-    @settings(max_examples=60, **QUICK)
+    @settings(max_examples=24, **QUICK)
     @given(lines(TRAIN))
     def some(words):
         check(main.main, [*short, *words], capsys)
@@ -94,7 +94,7 @@ def test_any_test_and_score_ends_or_is_refused_in_one_line(short, capsys):
     main.main([*short, '-modelfile', 'c.pth'])
     given_always = ['-modelfile', 'c.pth', '--device', 'cpu', '--no-pbar', '--num_workers', '0']
 
-    @settings(max_examples=40, **QUICK)
+    @settings(max_examples=16, **QUICK)
     @given(lines(TEST), lines(SCORE))
     def some(test, score):
         check(test_dataset.main, [*given_always, '--im_dir', 'tiny/images', *test], capsys)

@@ -70,7 +70,8 @@ def test_each_figure_is_drawn_from_its_files(figure, tmp_path):
     assert drawn(tmp_path, figure)
 
 
-@pytest.mark.parametrize('figure', [name for name in CURVE_SCRIPTS if name != 'image_size'])
+@pytest.mark.parametrize('figure', ['figure1', *(pytest.param(name, marks=pytest.mark.slow) for name in CURVE_SCRIPTS
+                                                if name not in ('figure1', 'image_size'))])
 def test_each_figure_is_drawn_from_the_recorded_files(figure, tmp_path, shared, capsys):
     script(figure).main(['--csv_dir', str(shared / 'paper/csv'), '--out_dir', str(tmp_path)])
     assert drawn(tmp_path, figure)
@@ -123,8 +124,9 @@ def test_a_curve_ends_where_it_diverged(tmp_path, values, length):
 
 
 @pytest.mark.parametrize(('figure', 'values'), [
-    ('figure1', ['nan']), ('figure1', ['.5', 'nan']), ('figure4', ['.5']), ('figure4', ['nan']),
-    ('figure4', ['.5'] * 9), ('figure5_lr', ['.5', '.6']), ('figure5_lr', ['.5', 'nan'])])
+    ('figure1', ['nan']), ('figure4', ['.5']), ('figure5_lr', ['.5', 'nan']),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('figure1', ['.5', 'nan']), ('figure4', ['nan']), ('figure4', ['.5'] * 9), ('figure5_lr', ['.5', '.6'])))])
 def test_runs_of_another_length_are_drawn_as_far_as_they_go(figure, values, tmp_path):
     write_figure(tmp_path / 'csv', figure)
     for path in sources.csv_files(runs_of(figure)[-1], tmp_path / 'csv').values():

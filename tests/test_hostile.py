@@ -109,7 +109,7 @@ def scores(path: Path, tmp_path: Path) -> bool:
     return True
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.data())
 def test_a_checkpoint_with_any_value_anywhere(checkpoint, tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()
@@ -124,7 +124,7 @@ def test_a_checkpoint_with_any_value_anywhere(checkpoint, tmp_path_factory, data
         scores(folder / 'any.pth', folder)
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4), st.floats(0, 1), st.booleans())
 def test_a_checkpoint_of_any_bytes(tmp_path_factory, changes, kept, cut):
     folder = tmp_path_factory.getbasetemp()
@@ -252,7 +252,7 @@ def parts_of_a_run() -> tuple:
     return model, {'optimizer': optimizer, 'scheduler': scheduler}
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.data())
 def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / 'any.state'
@@ -287,7 +287,7 @@ def test_a_state_with_any_value_anywhere(tmp_path_factory, data):
 
 # options.json, results, tables of scores, splits
 
-@settings(ANY, max_examples=200)
+@settings(ANY, max_examples=80)
 @given(st.dictionaries(st.sampled_from([*sorted(TRAIN.names()), 'run_name', 'split_hash', 'csv', 'x']), JSON,
                        max_size=4), JSON, st.sampled_from(['', 'cut', 'deep', 'other']))
 def test_any_options_json(tmp_path_factory, options, run_name, spoil):
@@ -319,7 +319,7 @@ def test_a_run_name_decides_no_place(tmp_path, fails, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['events.out.tfevents.1', 'options.json']
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.dictionaries(st.sampled_from(['metrics', 'options', 'dataset', 'part', 'run_name', 'checkpoint']), JSON),
        st.sampled_from(['', 'cut', 'deep']))
 def test_any_results(tmp_path_factory, change, spoil):
@@ -340,7 +340,7 @@ ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': 
                                 'digest': 'm'}
 
 
-@settings(ANY, max_examples=200)
+@settings(ANY, max_examples=80)
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.dictionaries(st.sampled_from([*COLUMNS, 'x']), JSON, max_size=2),
                                                 max_size=3), st.binary(max_size=4))
 def test_any_table_of_scores_to_go_on_with(tmp_path_factory, kind, changes, more):
@@ -366,7 +366,7 @@ def test_any_table_of_scores_to_go_on_with(tmp_path_factory, kind, changes, more
         assert set(references_in(path, kind, 'm')) == {*there, 'new'}
 
 
-@settings(ANY, max_examples=100)
+@settings(ANY, max_examples=40)
 @given(st.lists(st.lists(st.sampled_from(['a', 'b', './a', 'train', 'val', 'test', 'x', '', '"', '\x1b', '\0']),
                          max_size=3), max_size=4), st.sampled_from(['image,part\n', 'part,image\n', '', '\xff']))
 def test_any_split_file(tmp_path_factory, rows, head):
@@ -399,7 +399,7 @@ SPOILS = {  # name -> (.npy, .json, what the index holds, a place, a value) -> N
 }
 
 
-@settings(ANY, max_examples=100)
+@settings(ANY, max_examples=40)
 @example('open', 0, None)
 @given(st.sampled_from(sorted(SPOILS)), st.integers(0, 300), JSON)
 def test_any_cache(tmp_path_factory, how, i, value):

@@ -54,33 +54,42 @@ def test_imports_run_down(room):
             assert not any(module.startswith('results_in_the_paper') for module in imports(file, nested=True))
 
 
-def loaded_by(program: str) -> set[str]:
-    """Modules that a fresh interpreter has after a program."""
-    found = subprocess.run([sys.executable, '-c', f'{program}; import sys; print(*sys.modules)'], cwd=ROOT, check=True,
-                           capture_output=True, text=True)
-    return set(found.stdout.splitlines()[-1].split())
+AFTER_EACH = """
+import sys
+for program in list(sys.argv[1:]):
+    exec(program, {})
+    print('\\nloaded', *sys.modules)
+"""
 
 
-def test_a_network_needs_no_data_no_training_and_no_scoring():
-    loaded = loaded_by('import IQAmodel; IQAmodel.create_model("resnet18")')
-    assert not loaded & {'ignite', 'h5py', 'pandas', 'scipy', 'tensorboard', 'IQAdataset', 'iqa_data', 'iqa_training',
-                         'iqa_scoring', 'timm'}
-    assert not {module for module in loaded_by('import IQAloss') if module.split('.')[0] in ('ignite', 'scipy', 'PIL')}
+def loaded_by(*programs: str) -> list[set[str]]:
+    """Modules that one fresh interpreter has after each of several programs."""
+    found = subprocess.run([sys.executable, '-c', AFTER_EACH, *programs], cwd=ROOT, check=True, capture_output=True,
+                           text=True)
+    loaded = [set(line.split()[1:]) for line in found.stdout.splitlines() if line.startswith('loaded ')]
+    assert len(loaded) == len(programs)
+    return loaded
 
 
-def test_scoring_does_not_load_what_trains():
-    assert not loaded_by('import test_demo') & {'tensorboard', 'IQAloss', 'modified_ignite_engine', 'iqa_training.run',
-                                                'iqa_training.schedules', 'iqa_training.optimizers', 'matplotlib'}
+def test_what_is_imported_alone_needs_little_more():
+    network, scoring = loaded_by('import IQAmodel; IQAmodel.create_model("resnet18")', 'import test_demo')
+    assert not network & {'ignite', 'h5py', 'pandas', 'scipy', 'tensorboard', 'IQAdataset', 'iqa_data', 'iqa_training',
+                          'iqa_scoring', 'timm'}
+    assert not scoring & {'tensorboard', 'IQAloss', 'modified_ignite_engine', 'iqa_training.run',
+                          'iqa_training.schedules', 'iqa_training.optimizers', 'matplotlib'}
+    losses, = loaded_by('import IQAloss')
+    assert not {module for module in losses if module.split('.')[0] in ('ignite', 'scipy', 'PIL')}
 
 
-@pytest.mark.parametrize('script', ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check',
-                                    'iqa_studies.check', 'results_in_the_paper.reproduce'])
-def test_help_does_not_load_torch(script):
-    program = ('import contextlib, runpy, sys\n'
-               f'sys.argv = ["x", "--help"]\nwith contextlib.suppress(SystemExit):\n'
-               f'    runpy.run_module("{script}", run_name="__main__")\n'
-               'print()\n0')
-    assert not loaded_by(program) & {'torch', 'pandas', 'matplotlib', 'ignite', 'scipy', 'tensorboard'}
+SCRIPTS = ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check', 'iqa_studies.check',
+           'results_in_the_paper.reproduce']
+HELP = ('import contextlib, runpy, sys\nwith contextlib.suppress(SystemExit):\n'
+        '    sys.argv[:] = ["x", "--help"]\n    runpy.run_module("{}", run_name="__main__")')
+
+
+def test_help_does_not_load_torch():
+    for script, loaded in zip(SCRIPTS, loaded_by(*map(HELP.format, SCRIPTS)), strict=True):
+        assert not loaded & {'torch', 'pandas', 'matplotlib', 'ignite', 'scipy', 'tensorboard'}, script
 
 
 # Tables

@@ -77,7 +77,7 @@ def mutated(draw) -> tuple[str, bytes]:
 
 
 @pytest.mark.filterwarnings('ignore')
-@settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutated())
 def test_any_bytes_are_an_image_or_an_error_in_one_line(tmp_path_factory, case):
     path = tmp_path_factory.getbasetemp() / 'mutated'

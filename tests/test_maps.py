@@ -192,9 +192,10 @@ def test_pictures_do_not_grow_with_the_image(size, tmp_path):
 
 
 def test_maps_from_the_command_line(scored, tmp_path, capsys):
-    test_demo.main(['--img', 'images', *scored, '--map', 'maps', '--csv', 'out.csv', '--map_window', '1'])
+    images = [f'images/{i:02d}.png' for i in range(4)]
+    test_demo.main(['--img', *images, *scored, '--map', 'maps', '--csv', 'out.csv', '--map_window', '1'])
     written = sorted((tmp_path / 'maps').iterdir())
-    assert len(written) == 12
+    assert len(written) == 4
     assert all(path.name in (tmp_path / 'out.csv').read_text() for path in written)
     assert Image.open(written[0]).size[0] == 800
     test_demo.main(['--img', 'images/00.png', *scored, '--map', 'maps'])

@@ -185,7 +185,7 @@ def reads_or_says_why(path) -> None:
         assert isinstance(info.higher_is_better, bool)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_any_value_under_any_key(tmp_path_factory, changes):
     path = tmp_path_factory.getbasetemp() / 'any.mat'
@@ -199,7 +199,7 @@ def test_any_value_under_any_key(tmp_path_factory, changes):
     reads_or_says_why(path)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_text_as_a_table(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / 'any.csv'
@@ -214,7 +214,7 @@ def test_any_text_as_a_table(tmp_path_factory, data):
     reads_or_says_why(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=5), st.floats(.1, 1))
 def test_any_bytes(tmp_path_factory, changes, kept):
     path = tmp_path_factory.getbasetemp() / 'bytes.mat'

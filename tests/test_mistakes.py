@@ -54,7 +54,7 @@ def test_a_device_that_is_not_there(tiny, fails):
 
 @pytest.fixture
 def trained(tiny, tmp_path, capsys):
-    main.main([*tiny, *SMALL, '-e', '1', '--debug'])
+    main.main([*tiny, *SMALL, *MINI, '-e', '1', '--debug'])
     (path,) = (tmp_path / 'checkpoints').glob('*.pth')
     return path
 
@@ -71,7 +71,7 @@ def test_checkpoints(trained, fails, tiny, tmp_path):
     other = ['-modelfile', 'original', '--resize', '-arch', 'resnet50']
     assert 'the weights are not those of this network' in fails(test_demo.main, '--img', image, *other)
     ours = test_demo.main(['--img', image, '-modelfile', str(trained)])
-    theirs = test_demo.main(['--img', image, '-modelfile', 'original', *SMALL])
+    theirs = test_demo.main(['--img', image, '-modelfile', 'original', *SMALL, *MINI])
     assert ours == theirs
 
 

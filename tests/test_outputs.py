@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 from mini import MINI
-from processes import prepare, process
+from processes import launch, prepare
 from scored import save_photos
 
 import main
@@ -270,7 +270,7 @@ def score_with_streams(folder: str, words: list[str]) -> None:
 
 def test_a_table_on_stdout_is_alone_there(scored):
     words = ['--img', 'images/00.png', 'images/01.png', *scored, '--csv', '/dev/stdout']
-    done = process(score_with_streams, os.getcwd(), words)
+    done = launch(score_with_streams, os.getcwd(), words)
     done.join()
     assert Path('err').read_text() == '2 images scored: /dev/stdout\n'
     rows = Path('out').read_text().splitlines()

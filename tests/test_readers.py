@@ -56,7 +56,7 @@ def ends(main, *words: str) -> None:
     assert status in (0, 1, 2)
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.data())
 def test_results_with_any_value_anywhere(results, data):
     (results / 'outcomes.json').unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def test_results_with_any_value_anywhere(results, data):
         ends(check.main, path)
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.data())
 def test_outcomes_with_any_value_anywhere(results, data):
     (results / 'a.json').write_text(json.dumps(SUMMARY))
@@ -105,7 +105,7 @@ def check_tables(path: Path) -> None:
         assert np.isfinite(found[0].combined(how)).all()
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(HEADS, st.lists(st.lists(CELLS, max_size=4).map(','.join), max_size=4))
 def test_tables_of_any_cells(results, head, rows):
     path = results / 'table.csv'
@@ -113,7 +113,7 @@ def test_tables_of_any_cells(results, head, rows):
     check_tables(path)
 
 
-@settings(ANY, max_examples=150)
+@settings(ANY, max_examples=60)
 @given(st.binary(max_size=40) | st.sampled_from([b'a,"' + b'x' * 140_000, b'a\rb,c\n', b'"a,b\n']))
 def test_tables_of_any_bytes(results, content):
     (results / 'table.csv').write_bytes(content)

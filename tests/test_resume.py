@@ -18,13 +18,13 @@ import pytest
 import torch
 from conftest import SMALL, make_tiny
 from mini import MINI, stop_at
+from processes import die_at_file, launch, prepare
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.amp import GradScaler
 
 import main
 import modified_ignite_engine
 from iqa_data.info import read_info, write_info
-from iqa_runtime import files
 from iqa_runtime.checkpoint import load_checkpoint, read_tensors, save_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import locked, replacing
@@ -37,11 +37,6 @@ WORDS = ['--dataset', 'demo', '--im_dir', 'tiny/images', '--data_info', 'tiny/in
 KILLS = 20
 
 
-# processes that have all modules in them when they start, so that a kill finds the run and not its imports
-forkserver = multiprocessing.get_context('forkserver')
-forkserver.set_forkserver_preload(['main', 'conftest'])
-
-
 def run(folder: str, words: list[str], die_at: int | None = None, of: str = '', most_bytes: int | None = None,
         signalled: tuple[int, int] = (0, 0)) -> None:
     """A process's work: main.py in `folder`; kill itself before file number `die_at` is put in place.
@@ -49,20 +44,11 @@ def run(folder: str, words: list[str], die_at: int | None = None, of: str = '', 
     `of`: the end of the names of the files that are counted.
     `signalled`: an iteration, and the signal that the process sends to itself there.
     """
-    os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the foreground, wherever the tests run
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)  # the sums of a run that is compared must be in the same order
+    prepare(folder)
     sys.stdout = open('stdout', 'a')  # noqa: SIM115
     sys.stderr = open('stderr', 'a')  # noqa: SIM115
     if die_at is not None:
-        replace, count = os.replace, iter(range(10 ** 6))
-
-        def replace_or_die(source, target):
-            if str(target).endswith(of) and next(count) == die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
-        files.os.replace = replace_or_die
+        die_at_file(die_at, of)
     if most_bytes:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
@@ -78,9 +64,7 @@ def run(folder: str, words: list[str], die_at: int | None = None, of: str = '', 
 
 def start(folder: Path, *words: str, **options) -> multiprocessing.Process:
     """main.py as a process of its own."""
-    process = forkserver.Process(target=run, args=(str(folder), [*WORDS, *words]), kwargs=options)
-    process.start()
-    return process
+    return launch(run, str(folder), [*WORDS, *words], **options)
 
 
 def result(folder: Path) -> dict:
@@ -101,9 +85,7 @@ def whole(tmp_path_factory):
     """A run that was never interrupted: what it left, and how many seconds it took."""
     folder = tmp_path_factory.mktemp('whole')
     make_tiny(folder / 'tiny')
-    warm = forkserver.Process(target=time.sleep, args=(0,))  # the server imports everything before its first process
-    warm.start()
-    warm.join()
+    launch(time.sleep, 0).join()  # the server imports everything before its first process
     started = time.monotonic()
     process = start(folder)
     process.join()

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT, make_tiny
 from mini import MINI
+from processes import die_at_file, launch, prepare
 
 import main as training_script
 import test_dataset as testing_script
@@ -363,40 +364,27 @@ def test_trained_on_the_whole_set_and_tested_on_another(study, here):
     assert [len(job.commands) for job in plan(read_study(file), Path('studies/study')).jobs()] == [1]  # its test
 
 
-# A process that runs a study as often as it is killed: forked, for the packages take seconds to import
-KILLED = """
-import os, random, signal, sys, time
-sys.path[:0] = sys.argv[1:3]
-import mini, torch
-import test_studies
-from iqa_studies import engines
-from iqa_studies import run
-torch.set_num_threads(1)
-sys.modules['iqa_studies.report'] = test_studies.SimpleNamespace(write_study_report=lambda *_: [])
-engines.ENGINES['local'] = test_studies.inline
-draw = random.Random(0)
-for kill in [True] * 10 + [False]:
-    child = os.fork()
-    if not child:
-        os._exit(run.main(['study.yaml', '--folder', 'killed']))
-    if kill:
-        time.sleep(draw.uniform(.1, 1.5))
-        os.kill(child, signal.SIGKILL)
-    print('ended', os.waitpid(child, 0)[1], flush=True)
-"""
+def run_until_file(folder: str, number: int | None) -> None:
+    """A process that runs the study in a folder, and kills itself before file `number` is put in place."""
+    prepare(folder)
+    sys.modules['iqa_studies.report'] = SimpleNamespace(write_study_report=lambda *_: [])
+    engines.ENGINES['local'] = inline
+    if number is not None:
+        die_at_file(number)
+    sys.exit(run.main(['study.yaml', '--folder', 'killed']))
 
 
-def test_a_study_that_is_killed_ten_times_ends_in_the_same_numbers(study, here):
-    file = study(options=WORDS.replace('-e 1', '-e 3'), splits={'repeats': 2},
+@pytest.mark.parametrize('numbers', [(4, 9, 14), pytest.param((*range(1, 20, 2),), marks=pytest.mark.slow)],
+                         ids=['three times', 'ten times'])
+def test_a_study_that_is_killed_ends_in_the_same_numbers(study, here, numbers):
+    file = study(options=WORDS.replace('-e 1', '-e 2'), splits={'repeats': 2},
                  settings={'nin': shlex.join(MINI), 'mae': f'{shlex.join(MINI)} --loss_type mae'},
                  tests=[{'dataset': 'CLIVE', 'im_dir': 'other/images', 'data_info': 'other/info.mat'}])
     assert run.main([file, '--folder', 'whole']) == 0
-    ended = subprocess.run([sys.executable, '-c', KILLED, str(ROOT), str(ROOT / 'tests')], capture_output=True,
-                           text=True, check=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    statuses = re.findall(r'ended (\d+)$', ended.stdout, re.M)
-    assert len(statuses) == 11
-    assert statuses[-1] == '0'
-    assert statuses.count(str(int(signal.SIGKILL))) >= 1
+    for number in (*numbers, None):
+        attempt = launch(run_until_file, os.getcwd(), number)
+        attempt.join()
+        assert attempt.exitcode == (0 if number is None else -signal.SIGKILL)
     whole, killed = (plan(read_study(file), Path(name)).outcomes(Path(name)) for name in ('whole', 'killed'))
     assert len(whole) == 8
     for one, other in zip(whole, killed, strict=True):

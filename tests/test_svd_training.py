@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_merged_network(checkpoint):
 
 
 def test_exports_are_merged(checkpoint, folder):
-    differences = export.main(['-modelfile', checkpoint, '--torch_export', 'out.pt2', '--onnx', 'out.onnx'])
+    differences = export.main(['-modelfile', checkpoint, '--torch_export', 'out.pt2'])
     assert max(differences.values()) < 1e-3
     state = torch.export.load(folder / 'out.pt2').state_dict
     assert {name for name in state if 'fc1' in name} == {'network.fc1.weight', 'network.fc1.bias'}
@@ -117,8 +117,9 @@ def test_exports_are_merged(checkpoint, folder):
 
 def test_maps_reports_and_calibration(checkpoint, folder):
     words = ['-modelfile', checkpoint, '--no-pbar']
-    test_demo.main(['--img', 'tiny/images', *words, '--map', 'maps', '--report', 'out.html', '--csv', 'scores.csv'])
-    assert len(list((folder / 'maps').glob('*.png'))) == 24
+    test_demo.main(['--img', 'tiny/images/00.png', 'tiny/images/01.png', *words, '--map', 'maps'])
+    assert len(list((folder / 'maps').glob('*.png'))) == 2
+    test_demo.main(['--img', 'tiny/images', *words, '--report', 'out.html', '--csv', 'scores.csv'])
     scores = pd.read_csv('scores.csv')
     pd.DataFrame({'image': scores['name'], 'mos': 3 + 2 * scores['raw']}).to_csv('ratings.csv', index=False)
     test_demo.main(['--calibrate', 'ratings.csv', *words, '--out', 'mine.pth'])
