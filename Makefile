@@ -15,7 +15,7 @@ MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --i
 	--held_out data/maniqa-demo/test.csv -arch maniqa_tiny --weights none --target 0 100 -lr 1e-4 -bs 8 -e 3 \
 	--first_cycle_steps 100 --warmup_steps 10 --min_lr 1e-6
 
-.PHONY: demo figure1-demo svd-demo asna-demo maniqa-demo test test-slow clean
+.PHONY: demo figure1-demo svd-demo asna-demo maniqa-demo docs test test-slow clean
 
 demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 	$(BIN)/python main.py --name demo --resume auto $(DEMO)
@@ -33,7 +33,7 @@ data/demo/demo.csv: | $(VENV)/.installed
 
 figure1-demo: data/demo/demo.csv  ## Figure 1 of the paper in miniature: three losses on the demo data set
 	$(BIN)/python results_in_the_paper/reproduce.py figure1 --jobs 3 $(FIGURE1_DEMO)
-	cp results/figures-demo/figure1.png results_in_the_paper/figure1-demo.png
+	cp results/figures-demo/figure1.png docs/pictures/figure1-demo.png
 
 asna-demo: data/demo/demo.csv  ## ASNA in miniature: ranker, pretraining, fine-tuning, mean of two networks
 	test -e checkpoints/asna-demo-ranker.pth || $(BIN)/python iqa_training/train_ranker.py --rows 120000 -e 1 -bs 256 \
@@ -46,7 +46,10 @@ maniqa-demo: $(VENV)/.installed  ## the MANIQA ensemble in miniature: two sizes,
 
 svd-demo: $(VENV)/.installed  ## SVD-CNNIQA in miniature: singular values or whole networks, trained with few images
 	$(BIN)/python results_in_the_paper/svd_demo.py --out_dir results/figures-demo
-	cp results/figures-demo/svd-demo.png results_in_the_paper/svd-demo.png
+	cp results/figures-demo/svd-demo.png docs/pictures/svd-demo.png
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site, in build/docs
+	$(BIN)/mkdocs build --strict
 
 test: $(VENV)/.installed-dev  ## ruff and pytest
 	$(BIN)/ruff check .
@@ -62,6 +65,10 @@ $(VENV)/.installed: requirements.txt
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt $(VENV)/.installed
 	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.installed-docs: requirements-docs.txt $(VENV)/.installed
+	$(BIN)/pip install --quiet -r requirements-docs.txt
 	touch $@
 
 clean:  ## all that make made, not what training wrote

@@ -26,8 +26,8 @@ def csv(tiny, tmp_path):
     return 'tiny/images/tiny.csv'
 
 
-def test_the_loop_of_the_readme_runs(csv, capsys):
-    loop, = re.findall(r'```python\n(import torch\n.*?)```', (ROOT / 'README.md').read_text(), re.S)
+def test_the_loop_of_the_documentation_runs(csv, capsys):
+    loop, = re.findall(r'```python\n(import torch\n.*?)```', (ROOT / 'docs/python.md').read_text(), re.S)
     assert loop.count("load_data('demo'") == 1
     exec(loop.replace("'demo'", repr(csv)), {})
     assert re.findall(r'^[01] -?[01]\.\d+$', capsys.readouterr().out, re.M)
