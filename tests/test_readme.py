@@ -18,7 +18,8 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 TEXT = '\n'.join(page.read_text(encoding='utf-8') for page in PAGES if page.stem != 'extending')  # test_extending's
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT,
-           'iqa_training/train_ranker.py': TRAIN_RANKER, 'iqa_training/clean.py': CLEAN, 'results_in_the_paper/reproduce.py': REPRODUCE,
+           'iqa_training/train_ranker.py': TRAIN_RANKER, 'iqa_training/clean.py': CLEAN,
+           'results_in_the_paper/reproduce.py': REPRODUCE,
            'iqa_scoring/gmad.py': GMAD, 'results_in_the_paper/compare.py': COMPARE,
            'iqa_scoring/ensemble.py': ENSEMBLE, 'iqa_scoring/predict_all.py': PREDICT,
            'iqa_studies/check.py': CHECK, 'iqa_studies/run.py': STUDY}
