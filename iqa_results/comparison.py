@@ -13,7 +13,7 @@ from iqa_results.mapping import REGRESSIONS, NoFitError, mapped
 from iqa_results.read import Predictions
 from iqa_results.significance import dependent, images_needed
 from iqa_runtime.errors import UserError
-from IQAperformance import CRITERIA, interval
+from IQAperformance import CRITERIA, interval, percentiles, resampled
 
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 Models = Mapping[str, Predictions]     # label -> predictions of the same images in the same order
@@ -99,20 +99,25 @@ def estimates(model: Predictions, count: int, seed: int = 0) -> dict[str, dict[s
     return table
 
 
-def difference(a: Predictions, b: Predictions, count: int, seed: int = 0) -> dict[str, dict]:
+def resamples_of(model: Predictions, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return {criterion of CRITERIA: its values (count,) of bootstrap resamples}, the same images for each model."""
+    return {name: resampled(criterion, model.pq, model.mos, count=count, seed=seed)
+            for name, criterion in CRITERIA.items()}
+
+
+def difference(a: Predictions, b: Predictions, of_a: Mapping[str, np.ndarray], of_b: Mapping[str, np.ndarray]
+               ) -> dict[str, dict]:
     """Return {criterion: {'difference': (a - b, low, high), 'williams': (t, p), 'steiger': (Z, p), 'images': n}}.
 
     The tests, and the number of images that would find a difference of STEP, are for SROCC and PLCC alone. The
-    predictions must be of the same images in the same order.
+    predictions must be of the same images in the same order; `of_a`, `of_b`: their resamples_of.
     """
     table = {}
     for name, criterion in CRITERIA.items():
-        def less(x: np.ndarray, z: np.ndarray, y: np.ndarray, axis: int = -1, criterion=criterion) -> np.ndarray:
-            return criterion(x, y, axis) - criterion(z, y, axis)
-        table[name] = {'difference': _estimate(less, a.pq, b.pq, a.mos, count=count, seed=seed)}
+        values = [float(criterion(model.pq, a.mos)) for model in (a, b)]
+        table[name] = {'difference': (values[0] - values[1], *percentiles(of_a[name] - of_b[name]))}
         if name in CORRELATIONS:
-            of_both = [abs(float(criterion(model.pq, a.mos))) for model in (a, b)]
-            needed = images_needed(float(np.mean(of_both)), abs(float(criterion(a.pq, b.pq))), STEP)
+            needed = images_needed(float(np.mean(np.abs(values))), abs(float(criterion(a.pq, b.pq))), STEP)
             table[name] |= dependent(criterion, a.pq, b.pq, a.mos) | {'images': needed}
     return table
 

@@ -18,6 +18,7 @@ from iqa_results.comparison import (
     Models,
     difference,
     estimates,
+    resamples_of,
     rising,
 )
 from iqa_results.distance import distance_correlation
@@ -84,9 +85,9 @@ def pair_words(models: Models) -> list[tuple[str, str, str]]:
 
 def differences_table(models: Models, count: int, seed: int) -> Shown:
     """Return the differences of the criteria of each pair of models, as saved, with the tests of both on all images."""
-    rows = []
+    rows, drawn = [], {label: resamples_of(model, count, seed) for label, model in models.items()}
     for label, a, b in pair_words(models):
-        for name, values in difference(models[a], models[b], count, seed).items():
+        for name, values in difference(models[a], models[b], drawn[a], drawn[b]).items():
             tests = [x for test in ('williams', 'steiger') for x in values.get(test, (np.nan, np.nan))]
             rows.append([label, name, shown(values['difference']), *map(_digits, tests),
                          as_word(values.get('images', np.nan), '.0f')])
@@ -96,21 +97,34 @@ def differences_table(models: Models, count: int, seed: int) -> Shown:
 
 
 def standard_table(models: Models) -> Shown:
-    """Return the tests of ITU-T P.1401 of each pair of models, after the mapping of order 3, with Holm's correction."""
+    """Return the tests of ITU-T P.1401 of each pair of models, after the mapping of order 3, with Holm's correction.
+
+    A note names the models that are not significantly worse than the best by RMSE.
+    """
     first = next(iter(models.values()))
     n = len(first.mos)
     freedom = n - REGRESSIONS[STANDARD].parameters
     names = [name for name in STANDARD_TESTS if not ROWS[name].problem(first)]
-    values = {label: {name: ROWS[name].value(model) for name in names} for label, model in models.items()}
-    rows = []
+    values = {name: {label: ROWS[name].value(model) for label, model in models.items()} for name in names}
+    rows, pairs, adjusted = [], pair_words(models), {}
     for name in names:
-        pairs = pair_words(models)
-        tests = [STANDARD_TESTS[name](values[a][name], values[b][name], n, freedom) for _, a, b in pairs]
-        rows += [[label, name, as_word(values[a][name] - values[b][name], '.4f'), *map(_digits, test), _digits(p)]
-                 for (label, a, b), test, p in zip(pairs, tests, holm([p for _, p in tests]), strict=True)]
+        of = values[name]
+        tests = [STANDARD_TESTS[name](of[a], of[b], n, freedom) for _, a, b in pairs]
+        adjusted[name] = dict(zip(pairs, holm([p for _, p in tests]), strict=True))
+        rows += [[label, name, as_word(of[a] - of[b], '.4f'), *map(_digits, (*test, adjusted[name][label, a, b]))]
+                 for (label, a, b), test in zip(pairs, tests, strict=True)]
+    liberal = ' The F test of RMSE*, whose errors are mostly 0, finds far too many.' if 'RMSE*' in names else ''
     return Shown('Tests of ITU-T P.1401', ['models', 'criterion', 'difference', 'statistic', 'p', 'Holm'], rows,
                  'After the 3rd-order monotonic mapping. The standard takes the models for independent samples: on the '
-                 'same images these tests are conservative.')
+                 f'same images these tests are conservative.{liberal} {_best(values["RMSE"], adjusted["RMSE"])}')
+
+
+def _best(values: Mapping[str, float], adjusted: Mapping[tuple[str, str, str], float]) -> str:
+    """Return the model with the smallest RMSE and those that are not significantly worse (Holm, .05), in words."""
+    best = min(values, key=lambda label: np.nan_to_num(values[label], nan=np.inf))
+    equal = [b if a == best else a for (_, a, b), p in adjusted.items() if best in (a, b) and p >= .05]
+    others = f'not significantly worse: {", ".join(equal)}' if equal else 'all others are significantly worse'
+    return f'Best by RMSE: {best}; {others}.'
 
 
 STANDARD_TESTS: dict[str, Callable[[float, float, int, int], tuple[float, float]]] = {

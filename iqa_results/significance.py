@@ -77,8 +77,9 @@ def fisher_z(r_a: float, r_b: float, n_a: int, n_b: int) -> tuple[float, float]:
 def f_test(rmse_a: float, rmse_b: float, freedom_a: int, freedom_b: int) -> tuple[float, float]:
     """Return F and its two-sided p of the ratio of two mean squared errors with their degrees of freedom.
 
-    ITU-T P.1401 (2012): the larger squared RMSE (or RMSE*) over the smaller. The standard compares F with
-    the 95 % quantile, which is a two-sided level of .1. nan if one is 0, or not defined.
+    ITU-T P.1401 (2012): the larger squared RMSE (or RMSE*) over the smaller. The standard compares F with the 95 %
+    quantile, which is a two-sided level of .1. The test supposes normal errors: with RMSE*, whose errors are mostly 0,
+    it finds far too many differences. nan if one is 0, or not defined.
     """
     if not (rmse_a > 0 and rmse_b > 0 and min(freedom_a, freedom_b) > 0):
         return math.nan, math.nan

@@ -2,6 +2,7 @@
 import csv
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from numpy.testing import assert_allclose
 import main
 import test_dataset
 from iqa_data.info import read_info, write_info
-from iqa_results.comparison import VALUES, values_of
+from iqa_results.comparison import VALUES, difference, resamples_of, values_of
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import grouped
 from iqa_results.read import read_predictions
-from IQAperformance import agreement
+from IQAperformance import CRITERIA, agreement, interval
 from results_in_the_paper import compare
 
 GENERATORS = ('glide', 'sd1.5', 'xl2.2')
@@ -141,6 +142,20 @@ def test_every_table_has_its_rows(tmp_path, capsys):
     tests = [row for row in rows if row[:2] == ['a - c', 'RMSE*']]
     assert float(tests[0][4]) < .05
     assert float(tests[0][5]) >= float(tests[0][4])
+    write(tmp_path / 'b.csv', .31, 5)
+    best = re.search('Best by RMSE: ([ab]); not significantly worse: ([ab]).', output(capsys, *files))
+    assert {best[1], best[2]} == {'a', 'b'}
+
+
+def test_the_difference_of_two_models_is_of_the_same_resamples(tmp_path):
+    """Against the bootstrap of the difference itself."""
+    a, b = (read_predictions(write(tmp_path / f'{seed}.csv', seed=seed)) for seed in range(2))
+    found = difference(a, b, *(resamples_of(model, 200) for model in (a, b)))
+    for name, criterion in CRITERIA.items():
+        def less(x, z, y, axis=-1, criterion=criterion):
+            return criterion(x, y, axis) - criterion(z, y, axis)
+        expected = [less(a.pq, b.pq, a.mos), *interval(less, a.pq, b.pq, a.mos, count=200)]
+        assert_allclose(found[name]['difference'], expected, rtol=1e-9)
 
 
 def test_the_page_has_every_table_and_plot(tmp_path, capsys):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
+from test_report import in_browser
 
 from iqa_results.facts import read_preferences
 from iqa_results.gmad import EQUAL, GmadPair, gmad_pairs, verdict
@@ -102,6 +103,16 @@ def test_the_page_shows_each_pair_once_and_does_not_say_who_says_what(folder, tm
     first = text
     gmad.main(['a.csv', 'b.csv', '--pairs', '3', '--out', 'page.html'])
     assert (tmp_path / 'page.html').read_text() == first
+
+
+def test_in_a_browser_choices_become_a_table(folder, tmp_path):
+    gmad.main(['a.csv', 'b.csv', '--pairs', '3', '--out', 'page.html'])
+    html = in_browser(tmp_path / 'page.html', '''
+        for (const [i, value] of [[0, '1'], [2, '0.5'], [3, '0']]) pairs[i].querySelector(`[value="${value}"]`).click();
+        document.body.append(Object.assign(document.createElement('pre'), {textContent: table()}));''')
+    assert '>3 of 6 chosen<' in html
+    (tmp_path / 'choices.csv').write_text(re.search(r'<pre>(.*?)</pre>', html, re.S)[1])
+    assert read_preferences('choices.csv', folder)[2].tolist() == [1, .5, 0]
 
 
 def test_choices_of_several_people_become_a_verdict(folder, tmp_path, capsys):

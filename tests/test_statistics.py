@@ -177,7 +177,7 @@ def test_recorded_predictions(shared, name):
 
 def test_recorded_difference_of_two_losses(shared):
     norm, mse = (read_predictions(shared / f'paper/npy/KonIQ-10k-{loss}.npy') for loss in ('Norm-in-Norm', 'MSE'))
-    table = comparison.difference(norm, mse, 2000)
+    table = comparison.difference(norm, mse, *(comparison.resamples_of(model, 2000) for model in (norm, mse)))
     assert table['SROCC']['difference'] == pytest.approx((.0335, .027, .040), abs=1e-3)
     assert table['SROCC']['difference'][0] == pytest.approx(.0336, abs=5e-5)
     assert table['PLCC']['williams'][1] < 1e-20
