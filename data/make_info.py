@@ -156,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
         if name != 'csv':
             one.add_argument('--partial', action='store_true', help='take a part of the data set, too')
             continue
-        for column in ('image', 'mos', 'std', 'split', 'reference'):
+        for column in ('image', 'mos', 'std', 'votes', 'split', 'reference'):
             one.add_argument(f'--{column}_column', metavar='COLUMN', help='(default: guessed from the names)')
         direction = one.add_mutually_exclusive_group()
         direction.add_argument('--lower_is_better', action='store_true', default=None,

@@ -19,6 +19,7 @@ GUESSES = {  # usual names of columns, the likeliest first; case and punctuation
               'image_path', 'path', 'image_id'),
     'mos': ('mos', 'mos_zscore', 'mos_quality', 'mean_opinion_score', 'dmos', 'score', 'quality', 'rating', 'mean'),
     'std': ('std', 'mos_std', 'std_quality', 'sd', 'stddev', 'score_std', 'standard_deviation'),
+    'votes': ('votes', 'n_votes', 'num_votes', 'n_ratings', 'num_ratings'),
     'reference': ('reference', 'ref', 'ref_img', 'ref_name', 'reference_name', 'ref_image', 'content'),
     'part': ('part', *OFFICIAL, 'set', 'subset'),
 }
@@ -32,7 +33,8 @@ def any_table(folder: Folder, args) -> Info:
     """Read any table with a column of images and one of MOS, whose names are guessed and printed, or given as options.
 
     Instead of MOS, a table may have columns with the number of raters who gave each mark 1, 2, ... K, as c1 ... c10:
-    MOS and std are then those of the marks. With `--aggregate mean`, an image may have several rows, one per rating.
+    MOS and std are then those of the marks. Beside MOS, such counts are kept. With `--aggregate mean`, an image may
+    have several rows, one per rating.
     """
     table = folder.table(*(f'*{suffix}' for suffix in TEXTS))
     columns = guessed(table, args)
@@ -44,6 +46,8 @@ def any_table(folder: Folder, args) -> Info:
         found = of_counts(found, table)
     elif args.aggregate:
         found = aggregated(found)
+    elif marks_of(table):
+        found = with_counts(found, table)
     info = info_of(found)
     if 'dmos' in _plain(columns.get('mos', '')) and args.lower_is_better is None:
         raise UserError(f'{table.path}: the column {columns["mos"]} may rise or fall with quality (LIVE\'s DMOS fall, '
@@ -102,6 +106,17 @@ def of_counts(found: Table, table: Table) -> Table:
                **{f'c{mark}': counts[:, i] for i, mark in enumerate(columns)}}
     return replace(found, decimal='.', columns=found.columns | {
         name: [repr(value) for value in values.tolist()] for name, values in numbers.items()})
+
+
+def with_counts(found: Table, table: Table) -> Table:
+    """Return `found`, which has MOS, with the counts of marks in `table` as c1 to cK, and the votes if it has none."""
+    columns = marks_of(table)
+    print(f'ratings: the marks 1 to {len(columns)}, counted in {", ".join(columns.values())}')
+    counts = np.stack([table.numbers(name) for name in columns.values()], 1)
+    more = {f'c{mark}': table.columns[name] for mark, name in columns.items()}
+    if (counts == np.rint(counts)).all() and (counts.sum(1) > 1).all():
+        more['votes'] = [f'{count:.0f}' for count in counts.sum(1)]
+    return replace(found, columns=more | found.columns)
 
 
 def aggregated(table: Table) -> Table:

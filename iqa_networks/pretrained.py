@@ -15,13 +15,15 @@ WRAPPINGS = {'model': 'this project', 'params': 'pyiqa', 'state_dict': 'Lightnin
 PREFIXES = ('module.', 'net.')  # before all names: added by a parallel wrapper or a Lightning module
 COMPILED = '_orig_mod.'         # anywhere in a name: added by torch.compile
 COUNTS = '.num_batches_tracked'  # not written by torch before 0.4.1
+DISTRIBUTION = 'distribution.'  # tensors of iqa_networks/distribution.py
 
 
 def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = ()) -> str:
     """Load the weights in a file into a network; return a summary of the loaded tensors.
 
     The file fits if it has exactly the tensors of the network, or those of one of `network.other_names()`. Tensors that
-    adapted layers add, and batch counts, may be missing, and then stay unchanged.
+    adapted layers add, and batch counts, may be missing, and then stay unchanged. So do the last layers of a network
+    that predicts a distribution, if the file's predict another one, or a score alone.
 
     Args:
         network: any network of the toolkit.
@@ -32,7 +34,7 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
     """
     state, own = read_weights(path), network.state_dict()
     added = added_parameters(network)
-    optional = {*added} | {name for name in own if name.endswith(COUNTS)}
+    optional = {*added} | {name for name in own if name.endswith(COUNTS) or name.startswith(DISTRIBUTION)}
 
     def wanted(names: Mapping[str, str]) -> dict[str, str]:
         return {there: here for there, here in names.items() if there in state or here not in optional}
@@ -41,13 +43,33 @@ def load_pretrained(network: Network, path: str | Path, keep: Collection[str] = 
         others = {kind: wanted(theirs) for kind, theirs in network.other_names().items()}
         fitting = [(kind, theirs) for kind, theirs in others.items() if set(theirs) <= set(state)]
         whose, names = fitting[0] if fitting else (whose, names)
-    if wrong := misfit(state, names, own, () if whose == 'the network' else state):
+    other_heads = heads_of_another_kind(network, state, names)
+    names = {there: here for there, here in names.items() if there not in other_heads}
+    if wrong := misfit(state, names, own, other_heads if whose == 'the network' else state):
         raise UserError(f'--pretrained {path}: does not fit the network: {wrong}')
     loaded = {here: state[there] for there, here in names.items() if here not in keep}
     network.load_state_dict({**own, **loaded})
     rest = [name for name in own if name not in loaded and name not in added]
     return (f'{path}: {len(loaded)} of {len(own)} tensors are those of {whose}'
             + (f'; {len(rest)} stay as they were ({some(rest)})' if rest else ''))
+
+
+def heads_of_another_kind(network: Network, state: Mapping[str, Tensor], names: Mapping[str, str]) -> set[str]:
+    """Return the tensors of the last layers, by their names in a file, if these predict other than the network's.
+
+    Args:
+        network: its `distribution` says what it predicts.
+        state: state dict of the file.
+        names: name of each tensor in the file -> its name in the network.
+    """
+    if network.distribution is None:
+        return set()
+    own, ends = network.state_dict(), tuple(f'{name}.' for name in network.last)
+    heads = {there: own[here] for there, here in names.items() if here.startswith(ends)}
+    levels = {name: tensor for name, tensor in {**state, **own}.items() if name.startswith(DISTRIBUTION)}
+    same = all(name in state and name in own for name in levels) and all(
+        there in state and state[there].shape == tensor.shape for there, tensor in {**heads, **levels}.items())
+    return set() if same else {*heads, *levels}
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

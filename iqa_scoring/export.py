@@ -44,7 +44,10 @@ INSTALL = 'pip install -r requirements-export.txt'
 
 
 class Exported(nn.Module):
-    """The module that is exported: uint8 (N, H, W, 3) -> float32 (N,) in MOS units."""
+    """The module that is exported: uint8 (N, H, W, 3) -> float32 (N,) in MOS units.
+
+    Of a network that predicts a distribution: (score, uncertainty), (N,) each.
+    """
 
     def __init__(self, scorer: Scorer):
         super().__init__()
@@ -52,12 +55,27 @@ class Exported(nn.Module):
         self.normalise, self.head = NORMALISATIONS[scorer.network.normalise], scorer.head
         self.crops = scorer.crops
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def outputs(self) -> list[str]:
+        """Return the names of the outputs."""
+        return ['mos'] + ['uncertainty'] * (self.network.distribution is not None)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Score a batch."""
         x = resized(images.permute(0, 3, 1, 2).float() / 255, self.preprocess)
         cut = self.crops.stacked(x) if self.crops else x
-        raw = self.network(self.normalise(cut))[self.head]
-        return self.mapping(raw.view(-1, self.crops.count if self.crops else 1).mean(1))
+        heads, count = self.network.measure(self.normalise(cut)), self.crops.count if self.crops else 1
+        raw = heads[self.head].view(-1, count).mean(1)
+        if self.network.distribution is None:
+            return self.mapping(raw)
+        variances = heads[len(heads) // 2 + self.head].view(-1, count).square()
+        deviation = variances.mean(1).sqrt()
+        return self.mapping(raw), (self.mapping(raw + deviation) - self.mapping(raw - deviation)).abs() / 2
+
+
+def arrays(outputs) -> np.ndarray:
+    """Return what an exported module returns as an array: scores (N,), or scores and uncertainties (2, N)."""
+    return np.stack([np.asarray(one) for one in outputs]) if isinstance(outputs, (tuple, list)) else outputs.numpy()
 
 
 @command
@@ -126,7 +144,7 @@ def metadata(scorer: Scorer, checkpoint: dict, size: tuple[int, int] | None) -> 
              'mapping': scorer.mapping.name, 'mapping_parameters': scorer.mapping.parameters,
              'mos_min': scorer.scale.low, 'mos_max': scorer.scale.high,
              'higher_is_better': scorer.scale.higher_is_better, 'input': 'uint8 (N, H, W, 3), RGB',
-             'output': 'float32 (N,), MOS'}
+             'output': f'float32 (N,), MOS{", and uncertainty" * (scorer.network.distribution is not None)}'}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
 
 
@@ -148,7 +166,7 @@ def export(kind: str, path: str, scorer: Scorer, about: dict[str, str], size: tu
     run = read(path)
     shapes = [(1, *sides), (3, *sides)] if size else [(1, *sides), (3, sides[0] + 37, sides[1] - 21)]
     try:
-        return max(float(np.abs(run(images) - model(torch.from_numpy(images)).numpy()).max())
+        return max(float(np.abs(run(images) - arrays(model(torch.from_numpy(images)))).max())
                    for images in (random_images(shape) for shape in shapes))
     except Exception as error:  # onnxruntime and exported programs raise many kinds
         print(f'{path}: does not run: {str(error).strip().splitlines()[-1]}')
@@ -168,7 +186,8 @@ def pil_difference(scorer: Scorer) -> float:
     """Return the largest change of the scores of random images by the graph's own resizing, in MOS units."""
     images = random_images((4, 600, 800))
     with torch.no_grad():
-        return float(np.abs(Exported(scorer)(torch.from_numpy(images)).numpy() - scorer.score(images)).max())
+        scores = np.atleast_2d(arrays(Exported(scorer)(torch.from_numpy(images))))[0]
+        return float(np.abs(scores - scorer.score(images)).max())
 
 
 def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
@@ -183,7 +202,7 @@ def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's warnings about itself
         program = torch.onnx.export(model, example, dynamo=True, dynamic_shapes={'images': dynamic},
-                                    input_names=['images'], output_names=['mos'], verbose=False)
+                                    input_names=['images'], output_names=model.outputs, verbose=False)
     proto = program.model_proto
     onnx.helper.set_model_props(proto, about)
     onnx.save(proto, path)
@@ -193,7 +212,11 @@ def read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function that an ONNX file computes, by onnxruntime on the CPU."""
     import onnxruntime
     session = onnxruntime.InferenceSession(Path(path).read_bytes(), providers=['CPUExecutionProvider'])
-    return lambda images: session.run(None, {'images': images})[0]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        found = session.run(None, {'images': images})
+        return arrays(found) if len(found) > 1 else found[0]
+    return run
 
 
 def write_torch(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
@@ -213,7 +236,7 @@ def read_torch(path: str) -> Callable[[np.ndarray], np.ndarray]:
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return module(torch.from_numpy(images)).numpy()
+            return arrays(module(torch.from_numpy(images)))
     return run
 
 

@@ -24,6 +24,7 @@ from iqa_data.info import read_info, write_info
 from iqa_losses import distribution as losses
 from iqa_networks import HEADS
 from iqa_networks.distribution import Gaussian, Histogram
+from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.reliability import NOMINAL, coverage, reliability
 from IQAloss import IQALoss
@@ -129,6 +130,28 @@ def test_every_network_predicts_distributions(name, side, options, head):
     if hasattr(network, 'local'):
         local = network.local(*images, 1)
         assert (local[0] if isinstance(local, tuple) else local).ndim == 3
+
+
+@pytest.mark.parametrize(('name', 'options'), [('cnniqa', {}), ('resnet18', {'use_bn_end': True})])
+@pytest.mark.parametrize('other', [{}, {'head': 'gaussian'}, {'head': 'histogram', 'levels': 3}])
+@pytest.mark.parametrize('own', [{'head': 'gaussian'}, {'head': 'histogram', 'levels': 2}])
+def test_weights_of_another_head_leave_the_last_layers_as_drawn(name, options, other, own, tmp_path):
+    file = tmp_path / 'other.pth'
+    torch.save(create_model(name, **options, **other).state_dict(), file)
+    network = create_model(name, **options, **own)
+    before, ends = {key: value.clone() for key, value in network.state_dict().items()}, tuple(network.last)
+    said = load_pretrained(network, file)
+    theirs = torch.load(file, weights_only=True)
+    for key, value in network.state_dict().items():
+        drawn = own != other and key.startswith((*ends, 'distribution'))
+        assert torch.equal(value, before[key] if drawn else theirs[key]), key
+    assert (f' stay as they were ({ends[0]}' in said) == (own != other)
+
+
+def test_weights_of_another_network_still_do_not_fit(tmp_path):
+    torch.save({**create_model('cnniqa').state_dict(), 'more': torch.zeros(1)}, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='has besides more'):
+        load_pretrained(create_model('cnniqa', head='gaussian'), tmp_path / 'other.pth')
 
 
 def test_loss_of_heads_and_mirror_images():

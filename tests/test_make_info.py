@@ -227,6 +227,14 @@ def test_counts_of_marks_are_the_marks_themselves(source, tmp_path, capsys, fail
     marks = [np.repeat(np.arange(1, 11), row) for row in counts]
     np.testing.assert_allclose(info.mos, [some.mean() for some in marks])
     np.testing.assert_allclose(info.std, [some.std() for some in marks])
+    write('my.csv', 'image;MOS;SD;n1;n2;n3;n4;n5\na;12,5;3;0;1;2;3;4\nb;80,5;2;1;1;1;0;0\n')
+    beside = made('csv', folder, tmp_path / 'out.csv')  # a MOS on a scale of its own
+    assert 'ratings: the marks 1 to 5, counted in n1' in capsys.readouterr().out
+    assert (beside.mos.tolist(), beside.std.tolist(), beside.votes.tolist()) == ([12.5, 80.5], [3, 2], [10, 3])
+    assert beside.ratings.tolist() == [[0, 1, 2, 3, 4], [1, 1, 1, 0, 0]]
+    write('my.csv', 'image,mos,votes,c1,c2,c3,c4,c5\na,1,9,.5,.5,0,0,0\n')
+    shares = made('csv', folder, tmp_path / 'out.csv')
+    assert (shares.votes.tolist(), shares.shares.tolist()) == ([9], [[.5, .5, 0, 0, 0]])
     write('my.csv', 'image,c1,c2,c3,c4,c5\na,1,0,0,0,-1\n')
     assert 'row 2: expected counts of marks, at least 0 and not all 0; found 1, 0, 0, 0, -1' in fails(
         make_info.main, 'csv', '--source', folder)

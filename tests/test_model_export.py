@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from scored import photo, saved
+from scored import photo, random_checkpoint, saved
 
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_scoring import export
-from IQAmodel import load
+from IQAmodel import create_model, load
 
 WORDS = ['--device', 'cpu']
 new_torch = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 14),
@@ -58,6 +58,25 @@ def test_both_formats_with_resize(here, capsys):
         assert json.loads(about['resize']) == [48, 64]
         assert json.loads(about['mos_min']) == 20
         assert json.loads(about['higher_is_better']) is True
+
+
+@new_torch
+@pytest.mark.parametrize('head', [{'head': 'gaussian'}, {'head': 'histogram', 'levels': 3}])
+def test_a_distribution_gives_score_and_uncertainty(here, head):
+    needs_onnx()
+    torch.manual_seed(3)
+    options = {'name': 'resnet18', 'options': head}
+    network = create_model('resnet18', **head)
+    checkpoint = {**random_checkpoint(resize=None), 'network': options, 'model': network.state_dict(),
+                  'k': [3., 3., 3.], 'b': [50., 50., 50.]}
+    save_checkpoint('d.pth', checkpoint)
+    differences = export.main(['--trained_model_file', 'd.pth', *WORDS, '--onnx', 'm.onnx', '--torch_export', 'm.pt2'])
+    assert max(differences.values()) < 1e-3
+    images = np.stack([photo(i, (80, 120)) for i in range(3)])
+    scores, _, _, uncertainty = load('d.pth').measure_crops(torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert uncertainty.min() > 0
+    for run in (export.read_onnx('m.onnx'), export.read_torch('m.pt2')):
+        np.testing.assert_allclose(run(images), [scores, uncertainty], atol=1e-3)
 
 
 @new_torch
