@@ -127,7 +127,7 @@ def test_a_file_that_does_not_run_is_an_error(here, monkeypatch, capsys):
 def test_mistakes(here, fails, monkeypatch):
     checkpoint = saved(here, architecture='mini')
     words = ['--trained_model_file', checkpoint, *WORDS]
-    assert 'give --onnx FILE or --torch_export FILE' in fails(export.main, *words)
+    assert 'give --onnx FILE, --torch_export FILE or --half FILE' in fails(export.main, *words)
     (here / 'taken').write_text('')
     assert '--torch_export taken/m.pt2 cannot be written' in fails(export.main, *words, '--torch_export', 'taken/m.pt2')
 
