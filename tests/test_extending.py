@@ -50,7 +50,7 @@ def test_all_six_are_trained_with(files):
     done = subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True, check=False,
                           env={**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}.'})
     assert done.returncode == 0, done.stderr
-    assert re.search(r'--relative_floor FLOOR +relative: lowest MOS that errors are divided by \(default: 1\)', done.stdout)
+    assert re.search(r'--relative_floor FLOOR +relative: lowest MOS to divide by \(default: 1\)', done.stdout)
     assert 'MAE' in done.stdout
     (checkpoint,) = Path('checkpoints').glob('*.pth')
     assert 'rmsprop' in checkpoint.name
