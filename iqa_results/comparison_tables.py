@@ -50,7 +50,7 @@ def _digits(value: float) -> str:
 
 
 def _share(value: float) -> str:
-    return as_word(100 * value, '.1f') + ' %'
+    return as_word(value, '.1%').replace('%', ' %')
 
 
 def criteria_tables(models: Models, count: int, seed: int) -> list[Shown]:
@@ -122,7 +122,10 @@ def standard_table(models: Models) -> Shown:
 def _best(values: Mapping[str, float], adjusted: Mapping[tuple[str, str, str], float]) -> str:
     """Return the model with the smallest RMSE and those that are not significantly worse (Holm, .05), in words."""
     best = min(values, key=lambda label: np.nan_to_num(values[label], nan=np.inf))
-    equal = [b if a == best else a for (_, a, b), p in adjusted.items() if best in (a, b) and p >= .05]
+    found = {b if a == best else a: p for (_, a, b), p in adjusted.items() if best in (a, b) and np.isfinite(p)}
+    if not found:
+        return ''
+    equal = [label for label, p in found.items() if p >= .05]
     others = f'not significantly worse: {", ".join(equal)}' if equal else 'all others are significantly worse'
     return f'Best by RMSE: {best}; {others}.'
 

@@ -112,10 +112,10 @@ def images_needed(r: float, between: float, difference: float = .01, level: floa
         difference: of the correlations r + difference / 2 and r - difference / 2.
         level, power: of the two-sided test.
 
-    Returns: a whole number, or nan if a correlation is 1 or more.
+    Returns: a whole number, or nan if a correlation is 1, or not defined.
     """
     high, low = abs(r) + difference / 2, abs(r) - difference / 2
-    if high >= 1 or abs(between) >= 1:
+    if not (high < 1 and abs(between) < 1):
         return math.nan
     quantiles = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)
     step = quantiles / (math.atanh(high) - math.atanh(low))

@@ -158,6 +158,18 @@ def test_the_difference_of_two_models_is_of_the_same_resamples(tmp_path):
         assert_allclose(found[name]['difference'], expected, rtol=1e-9)
 
 
+def test_constant_predictions_beside_a_model_are_shown_as_not_defined(tmp_path, capsys):
+    files = [write(tmp_path / f'{name}.csv') for name in 'ab']
+    lines = [line.split(',') for line in (tmp_path / 'a.csv').read_text().splitlines()]
+    (tmp_path / 'a.csv').write_text('\n'.join(','.join([n, m, p if p == 'pq' else '3', *rest])
+                                              for n, m, p, *rest in lines))
+    rows = rows_of(output(capsys, *files, '--by_name', '^[^_]+', '--page', tmp_path / 'p.html', '--format', 'csv'))
+    assert ['a', 'linear', 'constant predictions', '-', '-'] in rows
+    assert any(row[:2] == ['a - b', 'SROCC'] and row[2] == '-' for row in rows)
+    assert any(row[:2] == ['a - b', 'RMSE'] and row[2] == '-' for row in rows)  # of the mapped scores
+    assert 'nan' not in ' '.join(word for row in rows for word in row)
+
+
 def test_the_page_has_every_table_and_plot(tmp_path, capsys):
     files = [write(tmp_path / f'{name}.csv', seed=seed) for seed, name in enumerate('ab')]
     page = tmp_path / 'page.html'

@@ -130,3 +130,5 @@ def test_more_images_are_needed_for_less():
     assert images_needed(.9, .8, .01) > images_needed(.9, .8, .02) > images_needed(.9, .95, .02)
     assert math.isnan(images_needed(.999, .8, .01))
     assert math.isnan(images_needed(.9, 1, .01))
+    assert math.isnan(images_needed(math.nan, .5))
+    assert math.isnan(images_needed(.9, math.nan))
