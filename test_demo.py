@@ -31,11 +31,12 @@ from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.restore import as_asked, given_network, network_of
 from iqa_scoring.scorer import Scorer, scorer_of
 from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
+from iqa_scoring.shipped import checkpoints_of
 from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import Tables
 from iqa_training.card import about, write_card
-from iqa_training.naming import card_file, find_checkpoints, named_checkpoint
+from iqa_training.naming import card_file, named_checkpoint
 from IQAperformance import CRITERIA
 
 PATIENCE = timedelta(days=1)  # how long processes that share a list wait for the slowest of them
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> float | int | None:
     if args.about:
         print(about(named_checkpoint(args.about, args.checkpoint_dir)), end='')
         return None
-    files = find_checkpoints(args)
+    files = checkpoints_of(args)
     check_outputs(outputs_of(args, files[0]), {'--trained_model_file': files, '--calibrate': args.calibrate})
     checkpoints = [load_checkpoint(file) for file in files]
     keep_freed_memory(device_of(args.device))

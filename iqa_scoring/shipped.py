@@ -1,0 +1,28 @@
+"""The trained model that comes with the toolkit, which scores if the user names no model and has none."""
+import sys
+from pathlib import Path
+
+from iqa_runtime.errors import UserError
+from iqa_runtime.files import ROOT
+from iqa_runtime.options import Options
+from iqa_training.naming import find_checkpoints
+
+FOLDER = ROOT / 'iqa_models' if (ROOT / 'iqa_models').is_dir() else ROOT / 'models'  # iqa_models: installed
+MODEL = FOLDER / 'linearity_iqa_agiqa3k.pth'
+ABOUT = ('scores are of the model that comes with the toolkit: LinearityIQA on EfficientNet-Lite0, trained on the '
+         'AI-generated images of AGIQA-3K, MOS 0 to 4.49, higher is better. It has seen no photographs. To train your '
+         'own: python main.py --dataset YOURS.csv; to score with it: --trained_model_file FILE')
+
+
+def checkpoints_of(args: Options) -> list[Path]:
+    """Return the checkpoints that score: see `find_checkpoints`, or else the shipped model, with a line about it.
+
+    The shipped model is not taken if the options describe a run: UserError, as of `find_checkpoints`.
+    """
+    try:
+        return find_checkpoints(args)
+    except UserError:
+        if args.trained_model_file or args.given & args.command.names() - {'batch_size'} or not MODEL.is_file():
+            raise
+    print(f'No --trained_model_file, and no run of the default options: {ABOUT}', file=sys.stderr, flush=True)
+    return [MODEL]
