@@ -355,6 +355,9 @@ def test_contents_of_the_validation_images_count_too(capsys):
     swapped = {'train': split['train'], 'val': [test[0], *val[1:]], 'test': [val[0], *test[1:]]}
     rewritten(outcome, swapped)
     assert 'contents are in val and tested too' in checked(capsys, str(outcome.result))[1]
+    tampered(outcome.result, options={**outcome.options, 'split': 'random'})
+    assert '(not looked at: whether it holds for new contents: the split is by image, and ' in checked(
+        capsys, str(outcome.result))[1]
 
 
 def test_a_table_that_was_changed_is_found(capsys):
