@@ -88,21 +88,22 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     file = find_checkpoint(args)
     check_outputs({**{f'--{kind}': path for kind, path in wanted.items()}, '--half': args.half},
                   {'--trained_model_file': file})
-    checkpoint = as_asked(args, load_checkpoint(file), file)
+    stored = load_checkpoint(file)
+    checkpoint = as_asked(args, stored, file)
     scorer = scorer_of(args, checkpoint, file, 'cpu')
     if args.half:
-        write_half(args.half, args, checkpoint, scorer)
+        write_half(args.half, args, stored, scorer)
     return write_all(wanted, args, checkpoint, scorer, file) if wanted else {}
 
 
 def write_half(path: str, args: Options, checkpoint: dict, scorer: Scorer) -> None:
-    """Write a checkpoint with its weights in half precision; print the largest change of scores of random images."""
+    """Write a stored checkpoint with its weights in half precision; print how much scores of random images change."""
     small = {**checkpoint, 'model': halved(checkpoint['model'])}
     save_checkpoint(path, small)
     write_card(Path(path), small)
     side = scorer.network.side or 448
     pairs = np.split(random_images((4 * scorer.inputs, side, side)), scorer.inputs)
-    again = scorer_of(args, load_checkpoint(path), path, 'cpu')
+    again = scorer_of(args, as_asked(args, load_checkpoint(path), path), path, 'cpu')
     print(f'{path}: {Path(path).stat().st_size / 1e6:.1f} MB; scores of random images change by '
           f'{np.abs(again.score(*pairs) - scorer.score(*pairs)).max():.2g} MOS units at most')
 

@@ -10,7 +10,8 @@ from iqa_training.naming import find_checkpoints
 FOLDER = ROOT / 'iqa_models' if (ROOT / 'iqa_models').is_dir() else ROOT / 'models'  # iqa_models: installed
 MODEL = FOLDER / 'linearity_iqa_agiqa3k.pth'
 ABOUT = ('scores are of the model that comes with the toolkit: LinearityIQA on EfficientNet-Lite0, trained on the '
-         'AI-generated images of AGIQA-3K, MOS 0 to 4.49, higher is better. It has seen no photographs. To train your '
+         'AI-generated images of AGIQA-3K, whose scale it has (0 to 4.49, higher is better), and on degraded '
+         'photographs whose scores were computed. No one has rated photographs for it. To train your '
          'own: python main.py --dataset YOURS.csv; to score with it: --trained_model_file FILE')
 
 
