@@ -106,9 +106,11 @@ def test_labels_that_would_come_out_alike_stay_apart(study):
 @pytest.mark.parametrize('file', STUDIES, ids=lambda file: file.name)
 def test_the_settings_of_the_studies_here_differ(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for table in yaml.safe_load(file.read_text()).get('predictions', {}).values():
+    content = yaml.safe_load(file.read_text())
+    tables = {one['dataset']: 'image,mos\na.png,1\nb.png,2\n' for one in content.get('tests', [])}
+    for table, text in {**tables, **dict.fromkeys(content.get('predictions', {}).values(), 'image,score\n')}.items():
         Path(table).parent.mkdir(exist_ok=True)
-        Path(table).write_text('image,score\n')
+        Path(table).write_text(text)
     settings = read_study(file).settings
     names = {run_name(TRAIN.parse(words_for(options))) for options in settings.values()}
     assert len(names) == len(settings) > 0
