@@ -22,6 +22,7 @@ from iqa_results.figures import STYLE
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
+from iqa_studies.choosing import Choice
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_study_report
 from iqa_studies.study_tables import Findings, beyond, quality, significance
@@ -93,6 +94,25 @@ def test_what_raters_and_pairs_say_is_of_the_splits():
     good, fair, poor = (float(row['SROCC, % of the ceiling']) for row in rows())
     assert 100 > good > fair > poor
     assert float(rows()[0]['RMSE*']) < float(rows()[2]['RMSE*'])
+
+
+def test_what_was_chosen_and_how_soon_a_setting_is_near_its_end():
+    made = outcomes(NOISES)
+    curves = {'good': [.2, .77, .8], 'fair': [-.5, -.6, -.59], 'poor': [.1, .2, .3]}
+    for one in made:
+        rows = [f'val/own/SROCC,{step},{value},{step}' for step, value in enumerate(curves[one.setting], start=1)]
+        Path(one.log, 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
+    trials = dict.fromkeys(('lr 0.1', 'lr 0.2', 'lr 0.3'))
+    choices = [Choice('good', 'own', trials, {'lr 0.1': .5, 'lr 0.2': .6, 'lr 0.3': .6}, 'SROCC'),
+               Choice('fair', 'own', trials, {'lr 0.1': -3., 'lr 0.3': -2.}, 'RMSE')]
+    write_study_report('Three noises', made, Path('report'), choices=choices, note='It <cannot> tell.')
+    assert {row['setting']: (row['epochs, median'], row['SROCC of val at the end']) for row in table('speed')} == {
+        'good': ('2', '0.800'), 'fair': ('2', '0.590'), 'poor': ('3', '0.300')}
+    assert [[*row.values()] for row in table('chosen')] == [
+        ['own', 'good', '|SROCC|', 'lr 0.2', '0.5000', '0.6000', '0.6000'],
+        ['own', 'fair', 'RMSE', 'lr 0.3 (an end)', '3.0000', 'failed', '2.0000']]
+    assert 'It &lt;cannot&gt; tell.' in page()
+    assert 'Chosen by validation' in page()
 
 
 def test_significance_is_of_the_same_splits_and_images():
