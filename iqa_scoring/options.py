@@ -85,7 +85,8 @@ def check_output(args: Options) -> None:
     if {'resume', 'overwrite'} <= args.given:
         raise UserError('--resume continues tables, and --overwrite replaces them: give one')
     for name, path in (('csv', args.csv), ('json', args.json)):
-        if path and os.path.isfile(path) and os.path.getsize(path) and not (args.resume or args.overwrite):
+        kept = path and os.path.isfile(path) and os.path.getsize(path) and not is_device(path)
+        if kept and not (args.resume or args.overwrite):
             raise UserError(f'--{name} {path} exists: --resume scores what it lacks, and --overwrite replaces it')
     if args.columns != 'full' and (args.resume or not args.csv):
         raise UserError(f'--columns {args.columns} needs --csv, and --resume cannot continue the table')
