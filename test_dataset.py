@@ -155,7 +155,8 @@ class Test:
                 'run_name': self.run_name, 'dataset': self.name, 'trained_on': dataset_name(self.trained_on),
                 'part': part, 'split_hash': own_hash, 'images_trained_on': seen,
                 'checkpoint': ', '.join(map(str, self.files)), 'options': self.checkpoint.get('options', {}),
-                'versions': versions(), 'mapping': scorer.mapping.name}, data.votes.get(part))
+                'versions': versions(), 'mapping': scorer.mapping.name,
+                'reversed': scorer.scale.higher_is_better is (not data.higher_is_better)}, data.votes.get(part))
         heads = ['mean'] if isinstance(scorer, Average) else scored_first(scorer.network.heads, scorer.head)
         if performance.uncertainty is not None:
             written.append(self.write_reliability(part, performance))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iqa_runtime.checks import dict_of, fields, list_of, number, optional, plain, text, whole
+from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, plain, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_regular, read_json
 from iqa_runtime.tables import Table
@@ -136,11 +136,11 @@ def metric(value) -> float:
 
 
 OPTIONAL = {'split_hash': None, 'versions': {}, 'parameters': {}, 'images': None, 'run_name': '', 'trained_on': '',
-            'k': None, 'b': None, 'mapping': 'linear', 'val': {}}
+            'k': None, 'b': None, 'mapping': 'linear', 'val': {}, 'reversed': False}
 _summary = fields(metrics=dict_of(metric), options=dict_of(plain), dataset=text, part=text, split_hash=optional(text),
                   versions=dict_of(text), parameters=dict_of(whole), images=optional(whole), run_name=text,
                   trained_on=text, k=optional(list_of(metric)), b=optional(list_of(metric)), mapping=text,
-                  val=dict_of(metric))
+                  val=dict_of(metric), reversed=flag)
 
 
 def read_summary(path: Path) -> dict:

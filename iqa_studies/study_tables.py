@@ -38,7 +38,9 @@ class StudyTable(NamedTuple):
 class Findings:
     """The outcomes of a study with their quality, computed from the predictions of each image.
 
-    Others' predictions, of outcomes that were trained on nothing, are negated if they fall as the MOS rise.
+    Correlations are positive if scores agree with people. Scores of a network that was trained on MOS and is tested on
+    a set whose scores fall with quality (DMOS), or the other way round, are negated; so are others' predictions, of
+    outcomes that were trained on nothing, if they fall as the MOS rise.
 
     Attributes:
         outcomes: the runs, by number.
@@ -60,8 +62,10 @@ class Findings:
                     if one.trained_on and one.tested_on == outcome.tested_on and other.index.equals(scores.index))
             part = next((one.summary['part'] for one in same), part)
             scores['score'] *= -1 if agreement(scores.score.to_numpy(), scores.mos.to_numpy())['SROCC'] < 0 else 1
+        elif outcome.summary['reversed']:
+            scores['score'] *= -1
         found = quality(scores.score.to_numpy(), scores.mos.to_numpy())
-        if not outcome.trained_on:
+        if not outcome.trained_on or outcome.summary['reversed']:
             found['RMSE'] = math.nan  # on a scale of their own
         whole = ', whole' if outcome.trained_on and outcome.split == 'all' else ''
         return {'run': run, 'setting': outcome.setting, 'split': outcome.split, 'seed': outcome.seed,

@@ -423,3 +423,23 @@ def test_of_a_training_run(tiny, one_thread, capsys):
     parameters = json.loads(Path('results/a.json').read_text())['parameters']['plain']
     assert float(row['parameters, M']) == pytest.approx(parameters / 1e6, rel=1e-3)
     assert Path('report/curves.pdf').exists()
+
+
+def test_scores_tested_on_a_set_of_the_other_direction_are_compared_in_one_direction():
+    """Correlations of a network that was trained on MOS and tested on DMOS are positive where it agrees with people."""
+    data = make_set()
+    error = np.random.default_rng(0).normal(0, 10, len(data[2]))
+    agrees, contradicts = write_outcome('a', 0, -data[2] + error, data), write_outcome('b', 0, data[2] + error, data)
+    for outcome in (agrees, contradicts):
+        tampered(outcome.result, reversed=True)
+    runs = Findings([agrees, contradicts]).runs.set_index('setting')
+    assert runs.SROCC['a'] == pytest.approx(stats.spearmanr(*predicted(agrees))[0] * -1)
+    assert runs.SROCC['a'] > .8
+    assert runs.SROCC['b'] < -.8
+    assert runs.RMSE.isna().all()
+
+
+def predicted(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores and the MOS in the results of an outcome."""
+    table = outcome.predictions()
+    return table.score.to_numpy(), table.mos.to_numpy()
