@@ -83,10 +83,10 @@ def spread_correlations(axes: Sequence[Axes]) -> None:
 
 @styled
 def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, dict], width: float, height: float,
-                share: bool = False, alike: bool = True) -> Figure:
+                share: bool = False, alike: bool = True, label: str = '') -> Figure:
     """Draw a row of panels of correlations over epochs from {title: {label: curve}}, with one legend above them.
 
-    `share`: one y axis for all panels. `alike`: see draw_curves.
+    `share`: one y axis for all panels. `alike`: see draw_curves. `label`: that of the y axis.
     """
     figure = new_figure(width, height)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=share)[0]
@@ -94,6 +94,7 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         draw_curves(ax, curves, styles, last, alike)
         ax.set(title=title, xlabel='epoch')
+    axes[0].set_ylabel(label)
     for group in ([axes] if share else [[ax] for ax in axes]):
         spread_correlations(group)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(styles)))

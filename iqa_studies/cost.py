@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.datasets import DATASETS, dataset_name, sets_of
+from iqa_data.datasets import DATASETS, sets_of
 from iqa_data.transforms import Preprocess
 from iqa_results.curves import read_scalars
 from iqa_runtime.errors import UserError
@@ -49,17 +49,22 @@ def folder_of(outcome: Outcome) -> Path:
     return Path(sets_of(str(outcome.options.get('dataset', '')))[0]).parent
 
 
-def validation(log: Path | None, trained: str) -> np.ndarray:
-    """Return steps and validation SROCC, (n, 2), of a run's log on the set that it trained on; none without a log."""
+def validation(log: Path | None) -> np.ndarray:
+    """Return steps and validation SROCC, (n, 2), of a run's log; none without a log.
+
+    Of several sets that were trained on at once, the mean of the SROCC, as it chooses the epoch.
+    """
     with suppress(UserError):
-        rows = read_scalars(log).get(f'val/{dataset_name(trained)}/SROCC', []) if log else []
-        return np.array([row[1:] for row in rows], float).reshape(-1, 2)
+        scalars = read_scalars(log) if log else {}
+        sets = [rows for tag, rows in scalars.items() if tag.startswith('val/') and tag.endswith('/SROCC')]
+        if sets:
+            return np.mean([[row[1:] for row in rows] for rows in sets], 0, dtype=float)
     return np.empty((0, 2))
 
 
 def epochs_to(outcome: Outcome, share: float) -> float:
     """Return the epochs after which the validation SROCC first is a share of that after the last; nan without a log."""
-    curve = validation(outcome.log, outcome.trained_on)
+    curve = validation(outcome.log)
     if not len(curve):
         return math.nan
     good = np.abs(curve[:, 1]) >= share * abs(curve[-1, 1])

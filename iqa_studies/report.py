@@ -129,7 +129,7 @@ def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
         if any(curves.values()):
             found['curves'] = ('Validation SROCC over epochs, mean of the runs of a setting.', figures.draw_panels(
                 curves, {name: styles[name] for name in dict.fromkeys(n for some in curves.values() for n in some)},
-                figures.PAGE, 2.6, alike=False))
+                figures.PAGE, 2.6, alike=False, label='validation SROCC'))
         for i, ((trained, tested), ranking, names) in enumerate(rankings(findings)):
             text = (f'Mean ranks by SROCC over splits, trained on {trained}, tested on {tested}: Friedman p '
                     f'{ranking.p:.3g}. A bar joins settings that do not differ (Nemenyi, .05): those whose ranks are '
@@ -147,7 +147,7 @@ def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
             logs.setdefault((outcome.trained_on, outcome.setting), {})[outcome.log] = outcome
     curves: dict[str, dict[str, Curve]] = {}
     for (trained, setting), some in logs.items():
-        rows = [rows for rows in (cost.validation(log, trained) for log in some) if len(rows)]
+        rows = [rows for rows in (cost.validation(log) for log in some) if len(rows)]
         if rows:
             length = min(map(len, rows))
             mean = np.mean([one[:length] for one in rows], 0)

@@ -213,7 +213,7 @@ def speed(findings: Findings) -> StudyTable:
     rows, outcomes = [], findings.outcomes
     for labels, some in findings.runs[findings.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
         own = some[some.tested == some.tested.iloc[0]]
-        ends = [cost.validation(outcomes[run].log, outcomes[run].trained_on)[-1:, 1] for run in own.run]
+        ends = [cost.validation(outcomes[run].log)[-1:, 1] for run in own.run]
         epochs = st.spread([cost.epochs_to(outcomes[run], NEAR) for run in own.run])
         if epochs.defined:
             last = st.spread([abs(end[0]) for end in ends if len(end)])

@@ -23,6 +23,7 @@ from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_studies import check
 from iqa_studies.choosing import Choice
+from iqa_studies.cost import validation
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_study_report
 from iqa_studies.study_tables import Findings, beyond, quality, significance
@@ -113,6 +114,14 @@ def test_what_was_chosen_and_how_soon_a_setting_is_near_its_end():
         ['own', 'fair', 'RMSE', 'lr 0.3 (an end)', '3.0000', 'failed', '2.0000']]
     assert 'It &lt;cannot&gt; tell.' in page()
     assert 'Chosen by validation' in page()
+
+
+def test_the_curve_of_two_sets_is_their_mean(tmp_path):
+    rows = [f'val/{name}/SROCC,{step},{value},{step}' for name, values in {'a': [.2, .4], 'b': [.6, .9]}.items()
+            for step, value in enumerate(values, start=1)]
+    (tmp_path / 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
+    assert_allclose(validation(tmp_path), [[1, .4], [2, .65]])
+    assert not len(validation(tmp_path / 'none'))
 
 
 def test_significance_is_of_the_same_splits_and_images():
