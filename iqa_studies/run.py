@@ -41,6 +41,7 @@ STUDY = Command(__doc__, [study])
 if __name__ == '__main__':
     STUDY.begin()  # --help and mistakes end here, before torch is imported
 
+import csv
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
     written = write_study_report(wanted.title, outcomes, folder, planned.images, beside, planned.choices,
                                  wanted.note) if outcomes else []
-    print(*written, sep='\n')
+    if written:
+        print_results(folder)
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')
     if planned.left_out:
@@ -123,6 +125,13 @@ def run_stages(stages: Sequence[Sequence[Job]], folder: Path, args: Options) -> 
         if failures := ENGINES[args.engine](stage, folder, resources):
             return failures
     return []
+
+
+def print_results(folder: Path) -> None:
+    """Print the table of settings of a study's report, and where its page is."""
+    with open(folder / 'settings.csv', newline='', encoding='utf-8') as file:
+        header, *rows = csv.reader(file)
+    print(f'\n{render(header, rows)}\nPage: {folder / "study.html"} (tables and figures lie beside it)')
 
 
 def print_plan(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:
