@@ -230,7 +230,7 @@ class Scoring:
         for sink in self.sinks:
             sink.finish((lambda row: sign * float(row['score'])) if self.args.sort else None)
         if is_main() and not self.alone:
-            self.tell(scored, failed, broken)
+            self.print_counts(scored, failed, broken)
         idist.barrier()  # torchrun ends all processes when one ends with an error
         if signal:
             again = self.tables.files or self.args.parquet
@@ -241,8 +241,8 @@ class Scoring:
             raise SystemExit(1)
         return self.score if self.alone else self.scored
 
-    def tell(self, scored: int, failed: int, broken: int) -> None:
-        """Print how many images were scored, and what was written."""
+    def print_counts(self, scored: int, failed: int, broken: int) -> None:
+        """Print the numbers of images scored and failed, and the files written."""
         args = self.args
         paths = filter(None, [*self.tables.files.values(), args.report, args.parquet, args.map])
         written = ', '.join(map(path_text, paths))

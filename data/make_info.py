@@ -1,12 +1,12 @@
-"""Make the info file of a data set from what its authors publish.
+"""Make the info file of a data set from the files that its authors publish.
 
     python data/make_info.py koniq10k --source FOLDER                    -> data/KonIQ-10kinfo.mat
     python data/make_info.py kadid10k --source FOLDER --out kadid.csv    -> --dataset kadid.csv
     python data/make_info.py csv --source my.csv --mos_column rating     -> data/my.csv
 
-Without --out the file is written to data/: that of the repository, or, of an installed toolkit, that of the current
-folder. A data set is a row of RECIPES; its reader documents the published format. The info file (iqa_data/info.py) says
-in `about` which files were read, with their SHA-256. Higher scores mean better images in all of them.
+Without --out the file is written to the repository's data/, or to data/ of the current folder if the toolkit is
+installed. A data set is a row of RECIPES; its reader documents the published format. The `about` of the info file
+(iqa_data/info.py) lists the files that were read, with their SHA-256. Higher scores mean better images in all of them.
 """
 import argparse
 import sys
@@ -32,12 +32,12 @@ from iqa_runtime.files import check_outputs
 from iqa_runtime.names import PARTS, without_suffix
 
 HERE = Path(__file__).resolve().parent
-BASE = HERE.parent if HERE.name == 'data' else Path()  # of data/: the repository, or if installed the current folder
+BASE = HERE.parent if HERE.name == 'data' else Path()  # parent of data/
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way to make the info file of a data set, and the counts that it must have."""
+    """A data set's reader, its published files, the counts that it must have, and the default path of the info file."""
 
     read: Callable[[Folder, argparse.Namespace], Info]
     files: str
@@ -69,7 +69,7 @@ RECIPES = {
 
 
 def counts(info: Info) -> dict[str, int | tuple[int, ...]]:
-    """Count the images, the contents, and the images of each part if there are parts."""
+    """Count the images, the contents, and, if the set is divided into parts, the images of each."""
     of_parts = {} if info.part is None else {'parts': tuple(int((info.part == part).sum()) for part in PARTS)}
     return {'images': len(info.names), 'contents': len(set(info.ref_ids.tolist())), **of_parts}
 
@@ -83,7 +83,7 @@ def check_counts(name: str, recipe: Recipe, found: dict) -> None:
 
 
 def index_of(info: Info) -> np.ndarray:
-    """Return `index` for the original package's format: the parts one after the other, else 10 random permutations."""
+    """Return `index` for the original package's format: images ordered by part, or else 10 random permutations."""
     if info.index.shape[1]:
         return info.index
     n = info.index.shape[0]
@@ -95,8 +95,8 @@ def index_of(info: Info) -> np.ndarray:
 def make_info(name: str, source: Path, out: Path, args=None) -> Info:
     """Read the published files of the data set `name` in `source`, check the counts, and write the info file `out`.
 
-    Raises UserError if a file is missing or not as documented, or the counts are wrong and `args.partial` is not
-    given; then nothing is written.
+    Raises UserError, and writes nothing, if a file is missing or malformed, or if the counts are wrong without
+    `args.partial`.
     """
     folder, recipe = Folder(source), RECIPES[name]
     info = recipe.read(folder, args)
@@ -113,22 +113,22 @@ def make_info(name: str, source: Path, out: Path, args=None) -> Info:
 
 
 def pyiqa_files(out: Path) -> list[Path]:
-    """Return the files of the pyiqa toolbox beside an info file: the table and the splits."""
+    """Return the paths of pyiqa's table and splits beside an info file."""
     return [out.with_name(f'meta_info_{table_name(out)}.csv'), out.with_name(f'{table_name(out)}.pkl')]
 
 
 def table_name(path: Path) -> str:
-    """Return the name of a table's file without its suffix, or of a folder."""
+    """Return the name of a table's file without its suffix, or the name of a folder."""
     return without_suffix(path.name, SUFFIXES)
 
 
 def default_out(name: str, table: str) -> Path:
-    """Return where the info file of a data set is written without --out; that of `csv` has the name of its table."""
+    """Return the path of a data set's info file without --out; for `csv`, it is named after the table."""
     return BASE / RECIPES[name].out.format(table if name == 'csv' else name)
 
 
 def summary(info: Info, out: Path) -> str:
-    """Describe in a few lines the file that was written."""
+    """Describe a written info file in a few lines."""
     parts = '' if info.part is None else ', ' + ', '.join(f'{n} {part}' for part, n in
                                                          zip(PARTS, counts(info)['parts'], strict=True))
     known = f' of {counts(info)["contents"]} contents' if info.units == 'contents' else ', contents are not known'
@@ -148,13 +148,13 @@ def parser() -> argparse.ArgumentParser:
     for name, recipe in RECIPES.items():
         one = commands.add_parser(name, help=recipe.files.replace('%', '%%'),
                                   description=f'{recipe.read.__doc__} Files: {recipe.files}.')
-        one.add_argument('--source', type=Path, required=True, metavar='DIR', help='where the published files are')
+        one.add_argument('--source', type=Path, required=True, metavar='DIR', help='folder of the published files')
         one.add_argument('--out', type=Path, help='.csv or .mat (default: '
                          f'{default_out(name, "NAME")})'.replace('%', '%%'))
-        one.add_argument('--pyiqa', action='store_true', help="write the pyiqa toolbox's files too, beside it: "
+        one.add_argument('--pyiqa', action='store_true', help="write the pyiqa toolbox's files beside it too: "
                          'meta_info_NAME.csv, and its ten splits NAME.pkl')
         if name != 'csv':
-            one.add_argument('--partial', action='store_true', help='take a part of the data set, too')
+            one.add_argument('--partial', action='store_true', help='accept an incomplete data set')
             continue
         for column in ('image', 'mos', 'std', 'votes', 'split', 'reference'):
             one.add_argument(f'--{column}_column', metavar='COLUMN', help='(default: guessed from the names)')
@@ -162,11 +162,11 @@ def parser() -> argparse.ArgumentParser:
         direction.add_argument('--lower_is_better', action='store_true', default=None,
                                help='the scores fall with quality, as most DMOS do')
         direction.add_argument('--higher_is_better', action='store_false', dest='lower_is_better',
-                               help='the scores rise with quality (default, but a column DMOS needs one of the two)')
+                               help='the scores rise with quality (default; a column DMOS needs one of the two)')
         one.add_argument('--aggregate', choices=['mean'], help='an image has a row for each rating: write their mean, '
                          'standard deviation and number as mos, std, votes')
         one.add_argument('--im_dir', metavar='DIR', help='images from which the direction of DMOS is guessed (default: '
-                         'beside the table)')
+                         "the table's folder)")
     return whole
 
 

@@ -1,15 +1,15 @@
 """Make the demo data set: photographs and drawn scenes, degraded by a known amount, with scores that stand in for MOS.
 
     python data/make_demo.py [--out DIR]      ->  DIR/images/*.png, DIR/references/*.png, DIR/demo.csv
-    python data/make_demo.py --out DIR --drawings 12 --tables    a smaller one, with DIR/train.csv and DIR/test.csv
+    python data/make_demo.py --out DIR --drawings 12 --tables    a smaller set, with DIR/train.csv and DIR/test.csv
 
 Nothing is downloaded: the photographs are those that ship inside scikit-image. Every scene is cropped `PER_SCENE`
-times; one crop stays pristine, each of the others gets one of DISTORTIONS at some strength. The crop before that is the
-image's reference, in a file of the same name. The score of an image is no opinion of people. It is computed from the
-strength of the degradation and from the SSIM to the pristine crop, and then marked by simulated raters, whose mean and
-standard deviation are what the info file (iqa_data/info.py) holds.
+times; one crop stays pristine, each of the others is degraded by one of DISTORTIONS at some strength. The undegraded
+crop is the image's reference, in a file of the same name. The scores are not human opinions: a true score is computed
+from the strength of the degradation and from the SSIM to the pristine crop, and simulated raters rate it. The info file
+(iqa_data/info.py) holds the mean and the standard deviation of their ratings.
 
-The same pixels and labels come out every time: each image draws from a generator of its own, seeded by its place.
+Every call makes the same pixels and labels: each image has a random generator seeded by its position.
 """
 import io
 import math
@@ -39,11 +39,11 @@ CANVAS = (320, 240)      # least width, height on which a scene is drawn before 
 PER_SCENE = 8            # images of one scene, one of them pristine
 DRAWINGS = 45            # scenes of each kind in DRAWN
 GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
-RATIOS = (.6, .8)        # of the contents: train, train and val
+RATIOS = (.6, .8)        # cumulative shares of the contents: train, train and val
 RATERS = 20
-RATER_NOISE = 10.        # standard deviation of one rater's marks, on the scale of 0..100
+RATER_NOISE = 10.        # standard deviation of one rater's ratings, on the scale 0..100
 SCORES = (10., 90.)      # true score of the worst conceivable image and of a pristine one
-SSIM_WEIGHT = .5         # share of SSIM in the true score; the rest is the strength's
+SSIM_WEIGHT = .5         # share of SSIM in the true score; the strength has the rest
 
 PHOTOGRAPHS = (
     'astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png',
@@ -59,7 +59,7 @@ ImagePair = tuple[Image.Image, Image.Image]  # reference, image
 
 
 def photograph(name: str) -> Image.Image:
-    """Read one of the photographs that ship inside scikit-image; never from the network."""
+    """Read one of the photographs that ship inside scikit-image, without the network."""
     import skimage.data
     path = Path(skimage.data.__file__).parent / name
     try:
@@ -70,19 +70,19 @@ def photograph(name: str) -> Image.Image:
 
 
 def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
-    """Draw a colour near grey, as most surfaces are: a lightness in [low, high), and each channel a little off."""
+    """Draw a colour near grey, as of most surfaces: a lightness in [low, high), with noise on each channel."""
     return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
 
 
 def _sky(rng: RandomState, canvas: Size) -> Image.Image:
-    """Return a canvas that goes from one colour at the top to another at the bottom."""
+    """Return a canvas with a gradient between two colours from top to bottom."""
     top, bottom = np.array([_colour(rng, 60), _colour(rng, 60)])
     ramp = np.linspace(0, 1, canvas[1])[:, None, None]
     return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (canvas[1], canvas[0], 3)).astype(np.uint8))
 
 
 def _grain(image: Image.Image, rng: RandomState) -> Image.Image:
-    """Give the surfaces of a scene a texture: noise whose amplitude falls as 1 / frequency."""
+    """Add a texture to a scene: noise whose amplitude falls as 1 / frequency."""
     width, height = image.size
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     spectrum = np.fft.rfft2(rng.normal(size=(height, width))) / np.maximum(np.hypot(fx, fy), 1 / width)
@@ -95,7 +95,7 @@ def _image(values: np.ndarray) -> Image.Image:
 
 
 def leaves(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw discs of many sizes that cover one another, which gives edges at every scale, as natural images have."""
+    """Draw overlapping discs of many sizes: edges at every scale, as in natural images."""
     image = Image.new('RGB', canvas, _colour(rng))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(150, 400)):
@@ -105,7 +105,7 @@ def leaves(rng: RandomState, canvas: Size) -> Image.Image:
 
 
 def city(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw houses with windows before the sky."""
+    """Draw houses with windows in front of the sky."""
     image = _sky(rng, canvas)
     draw = ImageDraw.Draw(image)
     for row in range(3):
@@ -155,7 +155,7 @@ DRAWN: dict[str, Scene] = {'leaves': leaves, 'city': city, 'hills': hills, 'mosa
 # Distortions: (pristine image, strength in 0..1, generator) -> the degraded image
 
 def _between(low: float, high: float, strength: float) -> float:
-    """Return the value at `strength` on the way from `low` to `high`, in equal ratios."""
+    """Interpolate geometrically between `low` (strength 0) and `high` (strength 1)."""
     return low * (high / low) ** strength
 
 
@@ -216,7 +216,7 @@ def scenes(drawings: int = DRAWINGS) -> list[tuple[str, str, Scene]]:
 
 
 def crop(scene: Image.Image, rng: RandomState, size: Size = SIZE) -> Image.Image:
-    """Cut a random part out of a scene, at least .6 of the largest one, bring it to `size` (w, h), mirror it or not."""
+    """Crop a random part of a scene, .6 to 1 of the largest possible, resize it to `size` (w, h), perhaps mirrored."""
     scale = rng.uniform(.6, 1) * min(scene.width / size[0], scene.height / size[1])
     width, height = size[0] * scale, size[1] * scale
     left, top = rng.uniform(0, 1, 2) * (scene.width - width, scene.height - height)
@@ -225,7 +225,7 @@ def crop(scene: Image.Image, rng: RandomState, size: Size = SIZE) -> Image.Image
 
 
 def true_score(pristine: Image.Image, degraded: Image.Image, strength: float) -> float:
-    """Score an image by its degradation: SCORES[1] for nothing, less with the strength and the loss of SSIM."""
+    """Compute the score of a degraded image: SCORES[1] if pristine, less for more strength and less SSIM."""
     from skimage.metrics import structural_similarity
     ssim = structural_similarity(np.asarray(pristine), np.asarray(degraded), channel_axis=2, data_range=255)
     damage = (1 - SSIM_WEIGHT) * strength + SSIM_WEIGHT * (1 - max(ssim, 0))
@@ -233,15 +233,18 @@ def true_score(pristine: Image.Image, degraded: Image.Image, strength: float) ->
 
 
 def rate(score: float, rng: RandomState) -> tuple[float, float]:
-    """Let RATERS simulated raters mark an image of this true score in 0..100; the mean and std of their marks."""
+    """Return the mean and standard deviation of RATERS simulated ratings, 0..100, of an image of this true score."""
     marks = np.clip(np.rint(rng.normal(score, RATER_NOISE, RATERS)), 0, 100)
     return float(marks.mean()), float(marks.std(ddof=1))
 
 
 def order_of_contents(kinds: list[str]) -> np.ndarray:
-    """Permute contents such that any stretch of the permutation has its share of every kind.
+    """Permute R contents so that every stretch of the permutation has about the same share of each kind.
 
-    `kinds` are those of R contents; returns a permutation of 1..R.
+    Args:
+        kinds: the kind of each content, R of them.
+
+    Returns: a permutation of 1..R.
     """
     rng = RandomState([SEED, 0])
     place = np.empty(len(kinds))
@@ -261,7 +264,7 @@ def parts_of(ref_ids: Sequence[int], order: np.ndarray) -> np.ndarray:
 
 def degraded_crops(ref: int, draw: Scene, per_scene: int,
                    size: Size) -> Iterator[tuple[str, float, ImagePair, float, float]]:
-    """Yield (distortion, strength, (reference, image), mos, std) of content `ref`, a pristine image first."""
+    """Yield (distortion, strength, (reference, image), mos, std) for each image of content `ref`, pristine first."""
     rng = RandomState([SEED, 0, ref])
     scene = draw(rng, (max(CANVAS[0], 2 * size[0]), max(CANVAS[1], 2 * size[1])))
     kinds = ['pristine', *np.resize(rng.permutation(list(DISTORTIONS)), per_scene - 1).tolist()]
@@ -275,7 +278,7 @@ def degraded_crops(ref: int, draw: Scene, per_scene: int,
 
 def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawings: int = DRAWINGS,
               size: Size = SIZE) -> Path:
-    """Write the demo data set: images and references, and last of all demo.csv, which makes it complete.
+    """Write the demo data set: images, references, and last demo.csv, whose presence marks a complete set.
 
     Args:
         out_dir: the folder; an older demo data set in it is replaced.
@@ -312,7 +315,7 @@ def make_demo(out_dir: str | Path = OUT_DIR, per_scene: int = PER_SCENE, drawing
 
 
 def write_tables(info_path: Path) -> None:
-    """Write train.csv, of the scenes of the train and val parts, and test.csv, of the others'."""
+    """Write two info files: train.csv with the scenes of the parts train and val, test.csv with the others."""
     info = read_info(info_path)
     for name, rows in (('train', np.flatnonzero(info.part != 'test')), ('test', np.flatnonzero(info.part == 'test'))):
         chosen = [info.names[i] for i in rows]

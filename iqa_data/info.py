@@ -136,7 +136,7 @@ class Info:
 
     @property
     def more(self) -> dict[str, np.ndarray]:
-        """Return what is known of the opinions besides MOS and std, by name, (N, C) each: `interval`, `ratings`."""
+        """Return the statistics of the opinions besides MOS and std, by name, (N, C) each: `interval`, `ratings`."""
         known = {'interval': self.interval, 'ratings': self.shares}
         return {name: values for name, values in known.items() if values is not None}
 

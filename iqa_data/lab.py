@@ -1,7 +1,7 @@
-"""Lightness of 8-bit images, scaled in CIE Lab; to the byte as OpenCV's 8-bit conversion, which ASNA was trained with.
+"""Scale the lightness of 8-bit images in CIE Lab, byte for byte as OpenCV's 8-bit conversion, as in ASNA's training.
 
-Both directions work on whole numbers: linear light with 3 fractional bits, the curve f of Lab with 15, and on the way
-back Y and f(Y) with 14. The standard's formulas are those of sRGB (IEC 61966-2-1) and CIE 1976 Lab under D65.
+Both directions compute with whole numbers: linear light with 3 fractional bits, the curve f of Lab with 15, and in the
+inverse Y and f(Y) with 14. The standard's formulas are those of sRGB (IEC 61966-2-1) and CIE 1976 Lab under D65.
 """
 from functools import cache
 
@@ -10,12 +10,12 @@ import numpy as np
 WHITE = np.array([.950456, 1, 1.088754])  # D65
 TO_XYZ = np.array([[.412453, .357580, .180423], [.212671, .715160, .072169], [.019334, .119193, .950227]])
 FROM_XYZ = np.array([[3.240479, -1.53715, -.498535], [-.969256, 1.875991, .041556], [.055648, -.204043, 1.057311]])
-LIGHT, CURVE, BACK, MATRIX = 3, 15, 14, 12  # fractional bits: of light, of f, of Y and f on the way back, of matrices
-STEPS = 1 << 12                             # of the table from light to sRGB
+LIGHT, CURVE, BACK, MATRIX = 3, 15, 14, 12  # fractional bits: light, f, Y and f of the inverse, matrices
+STEPS = 1 << 12                             # entries of the table from light to sRGB
 
 
 def scale_lightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return uint8 RGB (H, W, 3) with L of 8-bit Lab as floor(clip(factor L, 0, 255)); a and b stay as they are.
+    """Return uint8 RGB (H, W, 3) with L of 8-bit Lab replaced by floor(clip(factor L, 0, 255)); a and b are kept.
 
     A factor of 1 is not the identity: 8-bit Lab has fewer colours than RGB.
     """
@@ -25,7 +25,7 @@ def scale_lightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def to_lab(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return L, a, b, each (H, W) int32 in 0..255, of uint8 RGB (H, W, 3): 255/100 L, a + 128, b + 128, rounded."""
+    """Convert uint8 RGB (H, W, 3) to rounded 255/100 L, a + 128, b + 128, each (H, W) int32 in 0..255."""
     light, curve = _light_of_srgb(), _f_of_light()
     matrix = np.rint((1 << MATRIX) * TO_XYZ / WHITE[:, None]).astype(np.int32)
     x, y, z = (curve[_rounded(channel, MATRIX)] for channel in _product(matrix, np.moveaxis(light[image], -1, 0)))
@@ -36,7 +36,7 @@ def to_lab(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return uint8 RGB (H, W, 3) of 8-bit Lab as `to_lab` gives it."""
+    """Convert 8-bit Lab, as `to_lab` returns it, to uint8 RGB (H, W, 3)."""
     y_of, f_of = _y_and_f_of_lightness()
     f = f_of[lightness]
     fx = f + ((a * 268435 + 128 >> 13) - (128 << BACK) // 500)      # 268435 / 2^13 = 2^14 / 500
@@ -53,7 +53,7 @@ def _product(matrix: np.ndarray, channels) -> list[np.ndarray]:
 
 
 def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
-    """Return values with `bits` fractional bits as whole numbers, halves up."""
+    """Round values with `bits` fractional bits to whole numbers, halves up."""
     return values + (1 << bits - 1) >> bits
 
 

@@ -1,4 +1,4 @@
-"""Read MATLAB v7.3 files, which are HDF5, as plain arrays and texts: whatever the file says, nothing else is read.
+"""Read arrays and texts from MATLAB v7.3 files, which are HDF5, without following anything outside the file.
 
 HDF5 can point to other files (external links, external storage, virtual data sets) and can declare arrays of any size
 in a few bytes. Both are refused before anything is read.
@@ -40,7 +40,7 @@ class MatFile:
         self.file, self.keys = file, set(file)
 
     def numbers(self, key: str) -> np.ndarray:
-        """Return a matrix of numbers, transposed as HDF5 has it; UserError if there is none of that name."""
+        """Return a matrix of numbers in HDF5's order, the transpose of MATLAB's; UserError if it is no such matrix."""
         dataset = self._dataset(key)
         if len(dataset.shape or ()) != 2 or dataset.dtype.kind not in 'fiu':
             raise UserError(f'{key} is {dataset.dtype} of the shape {dataset.shape}, expected a matrix of numbers')
@@ -73,7 +73,7 @@ class MatFile:
         return [self._text(reference, least, f'{key}, image {i}') for i, reference in enumerate(dataset[0], 1)]
 
     def attribute(self, name: str) -> str:
-        """Return a text that the file has as an attribute; '' if there is none, or if it is no text."""
+        """Return an attribute of the file; '' if it is missing or not a text."""
         import h5py
         if name not in self.file.attrs:
             return ''
@@ -94,7 +94,7 @@ class MatFile:
         return dataset
 
     def _text(self, reference, least: int, where: str) -> str:
-        """Return the text behind a reference; by h5py's low level, which takes a tenth of the time."""
+        """Return the text that a reference points to, by h5py's low-level interface, ten times as fast."""
         import h5py
         dataset = h5py.h5r.dereference(reference, self.file.id) if reference else None
         kind = dataset.get_type() if isinstance(dataset, h5py.h5d.DatasetID) else None
@@ -115,7 +115,7 @@ class MatFile:
 def _check_storage(dataset, where: str) -> None:
     """Raise UserError if the numbers of a data set (h5py's low level) lie in another file."""
     import h5py
-    if dataset.get_offset() is None:  # otherwise it lies in this file as a whole
+    if dataset.get_offset() is None:  # otherwise all of it lies in this file
         plist = dataset.get_create_plist()
         layout = plist.get_layout()
         if layout == h5py.h5d.VIRTUAL or (layout == h5py.h5d.CONTIGUOUS and plist.get_external_count()):

@@ -15,7 +15,7 @@ SEED = 19920517
 
 
 class Folder:
-    """The published files: finds them in a folder, or is one file, and keeps the SHA-256 of each that was read."""
+    """The published files of a data set, a folder or one file; lists those that were read, with their SHA-256."""
 
     def __init__(self, source: Path):
         self.source, self.read = source, []
@@ -23,7 +23,7 @@ class Folder:
             raise UserError(f'--source {source}: no such folder')
 
     def find(self, *patterns: str, optional: bool = False) -> list[Path]:
-        """Return the files of the first pattern that fits, in the folder or one below it; UserError if none does."""
+        """Return the files that match the first pattern with a match, up to one folder deep; UserError if none has."""
         candidates = [self.source] if self.source.is_file() else sorted(
             path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
         for pattern in patterns:
@@ -44,23 +44,23 @@ class Folder:
         return path
 
     def sha256(self) -> dict[str, str]:
-        """Return the digest of each file that was found, by its path in the folder."""
+        """Return {path in the folder: SHA-256} of the files that were read."""
         return {path.relative_to(self.source.parent if path == self.source else self.source).as_posix():
                 hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
 
     def table(self, *patterns: str, **options) -> Table:
-        """Return the first table that fits."""
+        """Read the first table that matches one of the patterns."""
         return Table.read(self.find(*patterns)[0], **options)
 
     def names_below(self, folder: str) -> dict[str, str]:
-        """Return, for each file below a folder of this folder: its name in lower case -> its path relative to that."""
+        """Return {name in lower case: path relative to `folder`} of the files below a subfolder."""
         below = self.source / folder
         return {path.name.lower(): path.relative_to(below).as_posix() for path in sorted(below.rglob('*'))
                 if path.is_file()}
 
 
 def renamed(table: Table, **columns: str) -> Table:
-    """Return these columns of a table: renamed(table, image='image_name', ...); UserError if one is missing."""
+    """Select and rename columns of a table: renamed(table, image='image_name', ...); UserError if one is missing."""
     table.needs(*columns.values())
     return replace(table, columns={new: table.columns[old] for new, old in columns.items()})
 
@@ -71,13 +71,13 @@ def permutations(contents: int, runs: int) -> np.ndarray:
     return np.stack([rng.permutation(contents) + 1 for _ in range(runs)], axis=1)
 
 
-# Readers: what is published -> Info
+# Readers: published files -> Info
 
 def koniq10k(folder: Folder, args) -> Info:
-    """Read koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the marks), c_total, MOS in 0..100, SD
-    of the marks 1..5, set (training, validation, test); in this order the test scores are the original package's.
+    """Read koniq10k_distributions_sets.csv: image_name, c1 ... c5 (shares of the ratings), c_total, MOS in 0..100,
+    SD of the ratings 1..5, set (training, validation, test). The order of its rows is that of the original package.
     koniq10k_scores_and_distributions.csv has MOS in 1..5, SD, and MOS_zscore in 0..100, but no sets; if it exists,
-    its scores are taken, and the sets from the former.
+    scores are read from it, and sets from the first file.
     """
     sets = folder.table('koniq10k_distributions_sets.csv')
     counts = {'votes': 'c_total', **{f'c{mark}': f'c{mark}' for mark in range(1, 6)}}
@@ -97,7 +97,7 @@ def koniq10k(folder: Folder, args) -> Info:
 
 def clive(folder: Folder, args) -> Info:
     """Read the MATLAB files AllImages_release (1169, 1) cells of file names, AllMOS_release and AllStdDev_release
-    (1, 1169), MOS in 0..100. The first 7 images are those that the observers were trained with, and are left out.
+    (1, 1169), MOS in 0..100. The first 7 images served to train the observers, and are left out.
     """
     from scipy.io import loadmat
     arrays = []
@@ -116,7 +116,7 @@ def clive(folder: Folder, args) -> Info:
 
 
 def kadid10k(folder: Folder, args) -> Info:
-    """Read dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no visible difference; higher is better), var of the marks."""
+    """Read dmos.csv: dist_img, ref_img, dmos in 1..5 (5: no visible difference, higher is better), var (variance)."""
     table = renamed(folder.table('dmos.csv'), image='dist_img', mos='dmos', reference='ref_img', var='var')
     return replace(info_of(table), std=np.sqrt(table.numbers('var')))
 
@@ -136,9 +136,9 @@ def agiqa3k(folder: Folder, args) -> Info:
 
 
 def samsung(folder: Folder, args) -> Info:
-    """Read train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. An image has a row
-    for each of its captions, all with the same MOS; here it has one, in the order of its first. Paths begin at the
-    folder.
+    """Read train.csv of the 2023 Samsung AI Challenge: img_name, img_path, mos in 0..10, comments. The file has a
+    row for each caption of an image, all with the same MOS; only the first row of an image is kept. Paths are relative
+    to the folder.
     """
     table = renamed(folder.table('train.csv'), image='img_path', mos='mos')
     names, mos = table.images(), table.numbers('mos')
@@ -151,13 +151,13 @@ def samsung(folder: Folder, args) -> Info:
     return info_of(replace(table, columns=columns, rows=[table.rows[i] for i in first.values()]))
 
 
-# Readers of sets of pairs: images and references are relative to the folders in pairs.PAIR_SETS
+# Readers of sets with references: paths are relative to the folders in pairs.PAIR_SETS
 
 def tid(folder: Folder, args=None) -> Info:
     """Read mos_with_names.txt: lines `5.51429 I01_01_1.bmp`, MOS in 0..9, of reference I01, distortion 01, level 1.
 
-    The case of file names is not the same on the disk: it is taken from distorted_images and reference_images, if they
-    are there. mos_std.txt has a line per image in the order of mos.txt; it is taken if that is the order of the former.
+    The case of file names differs on the disk: names are taken from distorted_images and reference_images if these
+    exist. mos_std.txt has a line per image in the order of mos.txt; it is read if mos_with_names.txt has the same.
     """
     table = folder.table('mos_with_names.txt', header=('mos', 'image'), separator=' ')
     images, references = folder.names_below('distorted_images'), folder.names_below('reference_images')
@@ -176,11 +176,11 @@ def tid(folder: Folder, args=None) -> Info:
 def pipal(folder: Folder, args=None) -> Info:
     """Read Train_Label/*.txt, a file per reference: lines `A0000_00_00.bmp,1452.26`, an Elo score around 1400.
 
-    The folders of the images are taken from training_inp, and the references from Train_Ref, if they are there.
+    Paths of images are looked up in training_inp, and those of references in Train_Ref, if these folders exist.
     """
     tables = [Table.read(path, ('image', 'mos')) for path in folder.find('Train_Label/*.txt', '*.txt')]
     for table in tables:
-        info_of(table)  # says which file a mistake is in
+        info_of(table)  # names the file of a mistake
     columns = {name: [cell for table in tables for cell in table.columns[name]] for name in ('image', 'mos')}
     images, references = folder.names_below('training_inp'), folder.names_below('Train_Ref')
     contents = [name.split('_')[0] for name in columns['image']]
@@ -192,9 +192,9 @@ def pipal(folder: Folder, args=None) -> Info:
 def pieapp(folder: Folder, args=None) -> Info:
     """Read {train,val}_reference_list.txt, and for each of their references labels/SPLIT/ref_N_pairwise_labels.csv.
 
-    A row there says how many people prefer distorted image A to B, 0..1, as processed by the authors. As ASNA does, the
-    preference for A is taken as a score of A, whatever B is: an image has several rows, with scores of their own. The
-    test part has no processed preferences of that kind and is left out.
+    Each row has the share of the people, 0..1, that prefer distorted image A to B, as processed by the authors. As in
+    ASNA, this preference is a score of A, whichever B it was compared with: an image has several rows with different
+    scores. The test part has no such processed preferences and is left out.
     """
     rows: dict[str, list[str]] = {'image': [], 'mos': [], 'reference': [], 'part': []}
     for part in ('train', 'val'):
@@ -213,7 +213,7 @@ def pieapp(folder: Folder, args=None) -> Info:
 
 
 def with_parts(table: Table) -> Info:
-    """Return the info of a table whose parts may have the longer names of PART_NAMES."""
+    """Return the info of a table whose parts are named by the keys of PART_NAMES."""
     table.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in table.columns['part']]
     return info_of(table)
 

@@ -1,9 +1,9 @@
-"""The files of the pyiqa toolbox: tables meta_info_NAME.csv, and pickled splits; nothing in them is executed.
+"""Read and write the files of the pyiqa toolbox: tables meta_info_NAME.csv and pickled splits, without executing code.
 
-    meta_info_NAME.csv  a header, then a row per image: file and MOS, or of a set with references: reference, file, MOS;
-                        then columns of which std is read, and the splits: official_split or split, and
+    meta_info_NAME.csv  a header, then a row per image: file and MOS, or for sets with references: reference, file, MOS;
+                        optional columns: std, and the splits official_split or split, and
                         ratio802_seed123_split_01 ..., each with 0, 1, 2 or train, val, test
-    NAME.pkl            {1: {'train': [rows], 'val': [rows], 'test': [rows]}, 2: ...}, rows of that table from 0 on;
+    NAME.pkl            {1: {'train': [rows], 'val': [rows], 'test': [rows]}, 2: ...}, rows of that table, from 0;
                         test may be absent
 """
 import pickle
@@ -29,9 +29,9 @@ SEED, SPLITS, SHARE = 123, 10, .8
 
 
 def pyiqa_splits(n: int, seed: int = SEED) -> list[dict[str, list[int]]]:
-    """Return the ten splits of n rows that pyiqa makes, as {'train', 'val'} -> rows in its order.
+    """Return pyiqa's ten splits of n rows, each {'train': rows, 'val': rows} in pyiqa's order.
 
-    One generator shuffles one list again and again; the first round(.8 n) rows of each shuffle are for training.
+    One generator shuffles the same list repeatedly; the first round(.8 n) rows of each shuffle are for training.
     """
     random, rows, splits = Random(seed), list(range(n)), []
     for _ in range(SPLITS):
@@ -44,14 +44,14 @@ def pyiqa_splits(n: int, seed: int = SEED) -> list[dict[str, list[int]]]:
 # Tables
 
 def is_meta_info(path: str | Path) -> bool:
-    """Return whether a file has the name of pyiqa's tables."""
+    """Return whether a file is named as pyiqa's tables are."""
     return Path(path).name.startswith('meta_info')
 
 
 def of_meta_info(table: Table) -> Table:
-    """Return a table of pyiqa's with the project's names of its columns: image, mos, and perhaps std, reference, part.
+    """Rename the columns of a pyiqa table to this project's: image, mos, and if present std, reference, part.
 
-    Its numbered splits are the columns 'part 1', 'part 2', ...
+    Its numbered splits become the columns 'part 1', 'part 2', ...
 
     Raises UserError if neither the second nor the third column holds numbers.
     """
@@ -79,7 +79,7 @@ def _begins_with_number(table: Table, column: str) -> bool:
 
 
 def write_meta_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std: Sequence[float]) -> None:
-    """Write a table of images without references; a standard deviation that is nan is left empty."""
+    """Write a table of images without references; the cell of a nan standard deviation is empty."""
     with replacing(path) as temporary:
         write_columns(temporary, {'img_name': [cell(name) for name in names], 'mos': [repr(float(m)) for m in mos],
                                   'std': ['' if np.isnan(s) else repr(float(s)) for s in std]})
@@ -88,16 +88,16 @@ def write_meta_info(path: str | Path, names: Sequence[str], mos: Sequence[float]
 # Pickled splits
 
 class _NothingButData(pickle.Unpickler):
-    """An unpickler of dictionaries, lists, numbers and texts, which need no function of any module."""
+    """An unpickler that loads only dictionaries, lists, numbers and texts, and refuses every class or function."""
 
     def find_class(self, module: str, name: str):
         raise UserError(f'it asks for {module}.{name}')
 
 
 def read_splits(path: str | Path) -> dict[int, dict[str, list[int]]]:
-    """Read pickled splits: number of the split -> part -> rows.
+    """Read pickled splits as {number of the split: {part: rows}}, without executing any code.
 
-    UserError that names what was found if the file holds anything else; nothing in it is executed.
+    Raises UserError, which names the unexpected content, if the file holds anything else.
     """
     try:
         with open(path, 'rb') as file:
@@ -117,7 +117,7 @@ def read_splits(path: str | Path) -> dict[int, dict[str, list[int]]]:
 
 
 def _what_is_wrong(content) -> str:
-    """Return in words why the content of a file is not a list of splits; '' if it is."""
+    """Describe the first mistake in the content of a file of splits; '' if there is none."""
     if not isinstance(content, dict) or not content:
         return f'{type(content).__name__} {str(content)[:40]}'
     for number, split in content.items():
@@ -133,9 +133,9 @@ def _what_is_wrong(content) -> str:
 
 
 def split_of(path: str | Path, number: int, n: int) -> dict[str, np.ndarray]:
-    """Return the rows of each part in a split of n images, in ascending order, as pickled splits hold it.
+    """Read a split of n images from pickled splits: {part: rows in ascending order}.
 
-    Raises UserError if there is no such split, or if it is one of another number of rows.
+    Raises UserError if the split does not exist, or if it does not divide the rows 0 to n - 1.
     """
     splits = read_splits(path)
     if number not in splits:

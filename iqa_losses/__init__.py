@@ -1,8 +1,10 @@
-"""The table of losses, LOSSES, and sums of losses. Each family of losses has a file; IQAloss.py has the paper's losses.
+"""Collect the losses in the table LOSSES, and parse sums of losses.
 
-A loss is a plain function of predictions and MOS under the decorator `loss`. The decorator makes it a row of LOSSES,
-and turns its optional parameters into flags of the command line (see iqa_runtime/variants.py). Its other parameters
-are what the loss needs, by name: those of INPUTS.
+Each family of losses has a file in iqa_losses/; IQAloss.py has the paper's losses.
+
+A loss is a plain function of predictions and MOS under the decorator `loss`. The decorator adds it to LOSSES as
+a row, and its optional parameters become flags of the command line (see iqa_runtime/variants.py). Its other parameters
+are named by the keys of INPUTS.
 """
 import inspect
 import math
@@ -12,7 +14,7 @@ from iqa_runtime.errors import UserError, pick
 from iqa_runtime.variants import Row, Variants
 
 ALIASES = {'Lp': 'norm-in-norm'}  # the original's older name
-INPUTS = {  # what losses are made of, by the name of the parameter: (N, 1), but for TABLES
+INPUTS = {  # arguments of losses by the name of the parameter: (N, 1), except those in TABLES
     'y_pred': 'the predictions', 'y': 'the MOS', 'std': 'the standard deviations of the ratings (column std)',
     'interval': 'the confidence intervals of the MOS (columns std and votes, of 2 votes or more)',
     'flipped': 'the predictions of the mirrored images', 'log_variance': 'the output of a gaussian head',
@@ -65,7 +67,7 @@ def loss_type(text: str) -> str:
 
 
 def chosen(options: Mapping) -> list[str]:
-    """Return the names of the losses that a command's options add up.
+    """Return the names of the losses that the options of a command select.
 
     >>> chosen({'loss_type': 'mse+plcc:.5', 'monotonicity_regularization': True})
     ['mse', 'plcc', 'monotonicity']
@@ -92,13 +94,13 @@ def loss(*names: str, **given) -> Callable[[Callable], Callable]:
     """Decorate a function `function(y_pred, y, ...)` of two (N, 1) tensors as a loss, and add it to LOSSES.
 
     The decorated function also takes (N,) tensors, of any floating type. It computes in float32 or float64, without
-    autocast, and raises ValueError if predictions, MOS and what else it needs differ in number.
+    autocast, and raises ValueError if its inputs differ in length.
 
     Args:
         names: names of its rows in LOSSES.
         given: values of its parameters in these rows.
     """
     def decorate(function: Callable) -> Callable:
-        from iqa_losses.tensors import of_columns  # it imports torch
+        from iqa_losses.tensors import of_columns  # this imports torch
         return LOSSES.register(*names, **given)(of_columns(function, INPUTS, TABLES))
     return decorate

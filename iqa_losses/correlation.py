@@ -1,4 +1,4 @@
-"""Losses from the correlation of predictions and MOS: Pearson's (plcc) and Lin's concordance (ccc)."""
+"""Compute losses from correlations of predictions and MOS: Pearson's (plcc) and Lin's concordance (ccc)."""
 import torch
 from torch import Tensor
 

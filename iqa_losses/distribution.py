@@ -1,4 +1,4 @@
-"""Losses of predicted distributions of ratings, over K levels or normal ones, and of mirror images."""
+"""Compute losses of predicted rating distributions, histograms or normal distributions, and of mirrored images."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +14,7 @@ def emd(logits: Tensor, ratings: Tensor, emd_r: Exponent = 2.) -> Tensor:
         loss = mean over images of (1/K sum_k |P_k - Q_k|^r)^(1/r)
 
     P and Q are the cumulative sums of softmax(logits) and of the ratings. At equal histograms, the gradient is 0. A
-    batch of one is nothing special.
+    batch of one needs no special case.
 
     H. Talebi, P. Milanfar: NIMA, neural image assessment, IEEE TIP 2018.
 
@@ -36,7 +36,7 @@ def soft_label(logits: Tensor, ratings: Tensor) -> Tensor:
 
         loss = mean over images of sum_k q_k log(q_k / p_k), p = softmax(logits)
 
-    It is 0 at equal histograms. A batch of one is nothing special.
+    It is 0 for equal histograms. A batch of one needs no special case.
 
     B.-B. Gao et al.: Deep label distribution learning with label ambiguity, IEEE TIP 2017.
 
@@ -56,9 +56,9 @@ def coral(logits: Tensor, ratings: Tensor) -> Tensor:
 
         loss = mean over images and k < K of -Q_k log P_k - (1 - Q_k) log(1 - P_k)
 
-    P_k and Q_k are the shares above level k, of softmax(logits) and of the ratings. CORAL's own head answers them by
-    one number and a bias for each question; those of a histogram are consistent in rank, too. A batch of one is nothing
-    special.
+    P_k and Q_k are the shares above level k, of softmax(logits) and of the ratings. CORAL's own head predicts
+    P_k from one number and a bias per level; the P_k of a histogram fall with k, too, as ranks require. A batch of one
+    needs no special case.
 
     W. Cao, V. Mirjalili, S. Raschka: Rank consistent ordinal regression for neural networks, Pattern Recognition
     Letters 2020.
@@ -83,7 +83,7 @@ def nll(y_pred: Tensor, y: Tensor, log_variance: Tensor) -> Tensor:
 
         loss = mean (v + (x - t)^2 exp(-v)) / 2
 
-    A batch of one, or of equal scores, is nothing special.
+    A batch of one, or of equal scores, needs no special case.
 
     A. Kendall, Y. Gal: What uncertainties do we need in Bayesian deep learning for computer vision?, NeurIPS 2017.
 
@@ -104,7 +104,7 @@ def consistency(y_pred: Tensor, flipped: Tensor) -> Tensor:
 
         loss = mean |x - x'|, in the unit of the MOS
 
-    It does not see the MOS: add it to a loss that does. The gradient at x = x' is 0. A training step with it takes
+    It ignores the MOS: add it to a loss that uses them. The gradient at x = x' is 0. A training step with it takes
     twice as many images.
 
     S. A. Golestaneh, S. Dadsetan, K. M. Kitani: No-reference image quality assessment via transformers, relative

@@ -1,5 +1,4 @@
 """Normalise a column of predictions or MOS, for the losses of IQAloss.py."""
-
 import torch
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Losses over pairs and triplets of images: which image is better, by how much, with which probability."""
+"""Compute losses over pairs and triplets of images, from the order, distance or preference probability of each."""
 import math
 
 import torch
@@ -26,12 +26,12 @@ def pairwise_differences(values: Tensor) -> Tensor:
 
 @loss('rank-hinge')
 def rank_hinge(y_pred: Tensor, y: Tensor, hinge_margin: Positive | None = None) -> Tensor:
-    """Penalise pairs of images whose predictions are not apart by a margin; a scalar >= 0, in the unit of the MOS.
+    """Penalise pairs of images whose predictions differ by less than a margin; a scalar >= 0, in the unit of the MOS.
 
         loss = mean over pairs with t_i > t_j of relu(m - (x_i - x_j))
 
-    Pairs of equal MOS are left out; without any other pair, as in a batch of one, the loss is 0. At the kink
-    x_i - x_j = m, the gradient is 0. A fixed margin is that of X. Liu, J. van de Weijer, A. D. Bagdanov: RankIQA, ICCV
+    Pairs of equal MOS are left out; if no pair remains, as in a batch of one, the loss is 0. At the kink
+    x_i - x_j = m, the gradient is 0. The fixed margin is due to X. Liu, J. van de Weijer, A. D. Bagdanov: RankIQA, ICCV
     2017.
 
     >>> rank_hinge(torch.tensor([3., 1.]), torch.tensor([4., 1.]))
@@ -72,7 +72,7 @@ def ranknet(y_pred: Tensor, y: Tensor, ranknet_scale: Positive = 1.) -> Tensor:
 
 @loss('fidelity')
 def fidelity(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Compare the probabilities that an image is the better one of a pair by their fidelity; a scalar in 0..1.
+    """Compute the fidelity loss of predicted and true preference probabilities of pairs; a scalar in 0..1.
 
         loss = mean over i < j of 1 - sqrt(p q) - sqrt((1 - p) (1 - q)), q = Phi((x_i - x_j) / sqrt 2)
 
@@ -114,14 +114,14 @@ def thurstone_bce(y_pred: Tensor, y: Tensor) -> Tensor:
 
 @loss('fidelity-std')
 def fidelity_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
-    """Compare the probabilities that an image is the better one with those of the raters; a scalar in 0..1.
+    """Compute the fidelity loss against preference probabilities from the raters' spread; a scalar in 0..1.
 
         loss = that of `fidelity` with p = Phi((t_i - t_j) / sqrt(std_i^2 + std_j^2))
 
     A pair whose std are 0 is compared by its order. A batch of one gives 0.
 
     W. Zhang et al.: Uncertainty-aware blind image quality assessment in the laboratory and wild (UNIQUE), IEEE TIP
-    2021, whose network predicts standard deviations of its own, which are 1 here.
+    2021, whose network also predicts standard deviations; here these are 1.
 
     >>> fidelity_of_raters(torch.tensor([3., 1.]), torch.tensor([4., 1.]), torch.tensor([1., 1.]))
     tensor(0.0118)
@@ -136,11 +136,11 @@ def fidelity_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
 
 @loss('thurstone-bce-std')
 def thurstone_bce_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
-    """Compute the cross entropy of the raters' order of pairs, with Thurstone's model; a scalar >= 0.
+    """Compute the cross entropy against preference probabilities from the raters' spread; a scalar >= 0.
 
         loss = that of `thurstone-bce` with p of `fidelity-std`
 
-    The least value is the entropy of p. A batch of one gives 0.
+    The smallest possible value is the mean entropy of p. A batch of one gives 0.
 
     >>> thurstone_bce_of_raters(torch.tensor([3., 1.]), torch.tensor([4., 1.]), torch.tensor([1., 1.]))
     tensor(0.1236)
@@ -155,7 +155,7 @@ def thurstone_bce_of_raters(y_pred: Tensor, y: Tensor, std: Tensor) -> Tensor:
 
 @loss('tres')
 def tres(y_pred: Tensor, y: Tensor) -> Tensor:
-    """Order the best and the worst images of a batch by two triplets: the relative ranking loss of TReS.
+    """Compute TReS's relative ranking loss from two triplets, of the best and the worst images of a batch.
 
         loss =   relu(|x_N - x_(N-1)| - |x_N - x_1| + t_(N-1) - t_1)
                + relu(|x_1 - x_2|     - |x_N - x_1| + t_N     - t_2)
@@ -206,7 +206,7 @@ def mixed(y_pred: Tensor, y: Tensor, mixed_scale: Positive | None = None) -> Ten
 
 
 def _order(difference: Tensor) -> Tensor:
-    """Return 1, 1/2 or 0 for differences above, at or below 0."""
+    """Return 1, 1/2 or 0 for differences above 0, equal to 0 or below 0."""
     return (difference.sign() + 1) / 2
 
 

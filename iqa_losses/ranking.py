@@ -1,4 +1,4 @@
-"""Losses of the order of the images: the monotonicity regularization, and ASNA's loss with a learned ranker."""
+"""Compute losses of the order of images: the monotonicity regularization, and ASNA's loss with a learned ranker."""
 from collections.abc import Callable
 
 import torch
@@ -45,9 +45,9 @@ def macs_loss(y_pred: Tensor, y: Tensor, ranker: RankerFile = None, mse_factor: 
 
         loss = m MSE(x, t) + (1 - m) (1 - r^2) + s mean (R(t) - R(x))^2
 
-    A scalar >= 0. r is Pearson's correlation of the batch, and R the ranks that the ranker returns, without a gradient
-    of the ranker's weights. The ranker takes n numbers at a time: the batch is cut into groups of n, and the remainder
-    (see `unranked`) does not count in the last term. Without a ranker, the last term is left out. If the predictions or
+    A scalar >= 0. r is Pearson's correlation of the batch, and R the ranks that the ranker returns; its weights
+    get no gradient. The ranker takes n numbers at a time: the batch is divided into groups of n, and the last term
+    ignores the remainder (see `unranked`). Without a ranker, the last term is left out. If the predictions or
     the MOS are equal, as in a batch of one, r is 0, with zero gradient. r^2 ignores the sign of the correlation; the
     other terms do not.
 
@@ -74,7 +74,7 @@ def macs_loss(y_pred: Tensor, y: Tensor, ranker: RankerFile = None, mse_factor: 
 
 
 def unranked(scores: int, ranker: RankFunction | None) -> int:
-    """Return the number of scores that are left over when a batch is cut into the ranker's groups.
+    """Return the number of scores that remain after dividing a batch into the ranker's groups.
 
     >>> unranked(35, None)
     3
@@ -87,7 +87,7 @@ def unranked(scores: int, ranker: RankFunction | None) -> int:
 
 
 def ranks(ranker: RankFunction, values: Tensor) -> Tensor:
-    """Return the ranks (groups, n) of the values within each group, without a gradient of the ranker's own weights.
+    """Return the ranks (groups, n) of the values within each group, without gradients for the ranker's weights.
 
     >>> def exact(groups):
     ...     return groups.argsort(1).argsort(1) + 1

@@ -1,4 +1,4 @@
-"""Losses of the errors, predictions less MOS. A batch of one and equal scores are treated as any other batch."""
+"""Compute losses of the errors, predictions minus MOS. A batch of one and equal scores need no special case."""
 import math
 
 import torch.nn.functional as F

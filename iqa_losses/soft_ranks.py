@@ -1,4 +1,4 @@
-"""Differentiable ranks and sorting, and the losses built on them: soft-srocc and neuralsort."""
+"""Compute differentiable ranks and sorting, and the losses soft-srocc and neuralsort from them."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -10,7 +10,7 @@ SHORT = {'y': 'MOS'}  # names of inputs in messages
 
 
 def wide(values: Tensor) -> Tensor:
-    """Return half-precision values in float32, others as they are.
+    """Convert half-precision values to float32; return other values unchanged.
 
     In half precision, small constants underflow to 0 and sums overflow.
 
@@ -41,10 +41,10 @@ def in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def of_columns(loss: Callable[..., Tensor], inputs: Collection[str], tables: Collection[str] = ()
                ) -> Callable[..., Tensor]:
-    """Decorate a loss so that it gets its inputs from `columns`, and computes as `in_float32` says.
+    """Decorate a loss so that its inputs are checked and shaped by `columns`, and computed by `in_float32`.
 
     Args:
-        loss: takes predictions (N, 1), MOS (N, 1), what else it needs, and options, and returns a scalar.
+        loss: takes predictions (N, 1), MOS (N, 1), other inputs and options, and returns a scalar.
         inputs: names of its parameters that are tensors.
         tables: those of them that are (N, K), not columns.
     """
@@ -82,7 +82,7 @@ def columns(y_pred: Tensor, y: Tensor, what: str = 'MOS') -> tuple[Tensor, Tenso
 
 
 def histograms(logits: Tensor, ratings: Tensor, what: str = 'ratings') -> tuple[Tensor, Tensor]:
-    """Return outputs and ratings as they are; ValueError that names both shapes if they are not (N, K), alike.
+    """Check that outputs and ratings have one shape (N, K), and return them; ValueError names both shapes otherwise.
 
     >>> [table.shape for table in histograms(torch.ones(3, 5), torch.ones(3, 5))]
     [torch.Size([3, 5]), torch.Size([3, 5])]

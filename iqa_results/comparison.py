@@ -1,4 +1,4 @@
-"""Compute criteria of models, as saved and after mappings to MOS, with intervals, and differences of two models."""
+"""Compute criteria of models with intervals, before and after mappings to MOS, and differences of two models."""
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from IQAperformance import CRITERIA, interval, percentiles, resampled
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 Models = Mapping[str, Predictions]     # label -> predictions of the same images in the same order
 CORRELATIONS, STANDARD = ('SROCC', 'PLCC'), '3rd-order monotonic'  # the mapping of ITU-T P.1401
-STEP = .01  # difference of correlations whose detection is planned
+STEP = .01  # difference of correlations for which `images` is computed
 
 
 def mae(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -28,13 +28,13 @@ def mae(pq: np.ndarray, sq: np.ndarray, axis: int = -1) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Row:
-    """A criterion of mapped predictions, MOS and what it needs of the ratings.
+    """A criterion of mapped predictions and MOS, which may also need std and votes of the ratings.
 
     Attributes:
-        of: called with predictions, MOS, `needs`, and axis.
+        of: function of the predictions, the MOS, the `needs`, and an axis.
         needs: fields of Predictions: std, votes.
-        by_rank: whether only the order of the predictions counts.
-        parameters: whether it takes the number of `parameters` of the mapping.
+        by_rank: whether it depends only on the order of the predictions.
+        parameters: whether `of` takes `parameters`, the number of parameters of the mapping.
     """
 
     of: Callable[..., np.ndarray]
@@ -79,9 +79,9 @@ def _estimate(criterion: Callable, *arrays: np.ndarray, **bootstrap: int) -> Est
 
 
 def estimates(model: Predictions, count: int, seed: int = 0) -> dict[str, dict[str, Estimate] | str]:
-    """Return {mapping: {criterion of ROWS: (value, low, high)}}, or {mapping: why it could not be fitted}.
+    """Return {mapping: {criterion of ROWS: (value, low, high)}}, or for a failed mapping {mapping: the reason}.
 
-    `count`, `seed`: see IQAperformance.interval. Criteria whose needs are not known are left out.
+    `count`, `seed`: see IQAperformance.interval. Criteria whose `needs` the model lacks are left out.
     """
     table, ranked = {}, {}
     rows = {name: row for name, row in ROWS.items() if not row.problem(model)}
@@ -100,7 +100,7 @@ def estimates(model: Predictions, count: int, seed: int = 0) -> dict[str, dict[s
 
 
 def resamples_of(model: Predictions, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return {criterion of CRITERIA: its values (count,) of bootstrap resamples}, the same images for each model."""
+    """Return {criterion of CRITERIA: values (count,)} of bootstrap resamples, of the same images for each model."""
     return {name: resampled(criterion, model.pq, model.mos, count=count, seed=seed)
             for name, criterion in CRITERIA.items()}
 
@@ -109,8 +109,8 @@ def difference(a: Predictions, b: Predictions, of_a: Mapping[str, np.ndarray], o
                ) -> dict[str, dict]:
     """Return {criterion: {'difference': (a - b, low, high), 'williams': (t, p), 'steiger': (Z, p), 'images': n}}.
 
-    The tests, and the number of images that would find a difference of STEP, are for SROCC and PLCC alone. The
-    predictions must be of the same images in the same order; `of_a`, `of_b`: their resamples_of.
+    Only SROCC and PLCC have tests, and `images`, the number of images that a difference of STEP needs to be detected.
+    The predictions are of the same images in the same order; `of_a` and `of_b` are their `resamples_of`.
     """
     table = {}
     for name, criterion in CRITERIA.items():
@@ -128,9 +128,9 @@ def rising(model: Predictions) -> np.ndarray:
 
 
 def aligned(models: Models) -> dict[str, Predictions]:
-    """Bring all models to the images and the order of the first; UserError if they are not of the same images.
+    """Sort the images of all models in the order of the first; UserError if the images are not the same.
 
-    Files without names (.npy) are compared in their order; MOS that differ tell that it is not the same.
+    Files without names (.npy) are compared in their order, which different MOS show to be wrong.
     """
     first_label, first = next(iter(models.items()))
     result = {}
@@ -158,7 +158,7 @@ VALUES = (*ONCE, *of_pairs.PAIR_CRITERIA, 'SROCC, % of the ceiling')
 
 
 def values_of(model: Predictions, most: int = 100_000) -> dict[str, float]:
-    """Return VALUES of a model, its errors after the mapping STANDARD, from at most `most` pairs; nan if not known."""
+    """Return {name of VALUES: value} of a model, errors after the mapping STANDARD, from up to `most` pairs; or nan."""
     rated = not raters.votes_problem(model.mos, model.std, model.votes)
     pairs = of_pairs.rated_pairs(model.mos, *((model.std, model.votes) if rated else (None, None)), most=most)
     scores, found = pairs.of(rising(model)), dict.fromkeys(VALUES, np.nan)

@@ -1,19 +1,19 @@
-"""Distance correlation, which is 0 only if scores and MOS are independent, with its jackknife interval."""
+"""Compute the distance correlation, which is 0 only if scores and MOS are independent, and its jackknife interval."""
 import math
 from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
 
-BLOCK = 1 << 21  # distances that are held at once
+BLOCK = 1 << 21  # distances in memory at once
 
 
 def distance_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Return the distance correlation of x and y, both (N,), 0..1, and its 95 % interval; nan for a constant.
 
-    Szekely, Rizzo and Bakirov (2007), equation 2.18: the root of dCov^2(x, y) / sqrt(dCov^2(x, x) dCov^2(y, y)), with
-    the mean product of the doubly centred distances as dCov^2. The interval is of the jackknife, on Fisher's z; nan if
-    there are fewer than 4 images, or if the correlation is 0 or 1.
+    Szekely, Rizzo and Bakirov (2007), equation 2.18: the root of dCov^2(x, y) / sqrt(dCov^2(x, x) dCov^2(y, y));
+    dCov^2 is the mean product of the doubly centred distances. The jackknife gives the interval, on Fisher's z; it is
+    nan for fewer than 4 images and for correlations of 0 and 1.
     """
     n = len(x)
     products = {'xy': (x, y), 'xx': (x, x), 'yy': (y, y)}
@@ -34,8 +34,8 @@ def distance_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, fl
 def _covariances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return dCov^2 of all images, and without each in turn, (1 + N,).
 
-    With row sums A, B of the distances a, b, it is sum(ab) / N^2 + sum(A) sum(B) / N^4 - 2 sum(AB) / N^3, in which an
-    image that is left out changes all sums by its own row's.
+    With row sums A, B of the distances a, b, it is sum(ab) / N^2 + sum(A) sum(B) / N^4 - 2 sum(AB) / N^3, from which
+    leaving out an image subtracts its row.
     """
     n = len(x)
     blocks = np.array_split(np.arange(n), -(-n * n // BLOCK))

@@ -1,4 +1,4 @@
-"""Read what else is known of images, such as votes, prompts or distortions, from a table with a row per image."""
+"""Read further properties of images, such as votes, prompts or distortions, from a table with a row per image."""
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from iqa_runtime.tables import Table
 
 @dataclass(frozen=True)
 class Facts:
-    """The columns of a table of images: `rows` are image -> row."""
+    """The columns of a table of images; `rows` is {image: row}."""
 
     table: Table
     rows: dict[str, int]
@@ -24,7 +24,7 @@ class Facts:
     def read(cls, path: str | Path) -> 'Facts':
         """Read a table with a column image or name, an info file, or the info file of a data set in DATASETS.
 
-        Raises UserError if it is none of these, or if it has an image twice.
+        Raises UserError if the file is none of these, or if it has an image twice.
         """
         path = Path(DATASETS[path].info if path in DATASETS else path)
         table = Table.read(path) if path.suffix.lower() in TEXTS else _of_info(path)
@@ -35,12 +35,12 @@ class Facts:
         return cls(table, {name: row for row, name in enumerate(names)})
 
     def texts(self, column: str, names: Sequence[str]) -> list[str]:
-        """Return the cells of a column for images; UserError if there is no such column, or an image is not in it."""
+        """Return the cells of a column for some images; UserError if the column or an image is missing."""
         self.table.needs(column)
         return [self.table.columns[column][row] for row in self._rows(names)]
 
     def numbers(self, column: str, names: Sequence[str]) -> np.ndarray | None:
-        """Return a column for images as (N,) float64, nan of empty cells; None if there is no such column."""
+        """Return a column for some images as (N,) float64, nan for empty cells; None if the column is missing."""
         if column not in self.table.columns:
             return None
         return self.table.numbers(column, math.nan)[self._rows(names)]
@@ -66,9 +66,9 @@ def _texts(values: np.ndarray) -> list[str]:
 
 
 def parts_of_names(names: Sequence[str], pattern: str) -> list[str]:
-    """Return what a regular expression finds in each name: its first group, or all that it matches.
+    """Return the text that a regular expression finds in each name: its first group, or the whole match.
 
-    Raises UserError if it is no regular expression, or does not match a name.
+    Raises UserError if the pattern is not a regular expression, or if it does not match a name.
 
     >>> parts_of_names(['glide_normal_001.jpg', 'sd1.5_lowstep_007.jpg'], '^[^_]+')
     ['glide', 'sd1.5']
@@ -83,7 +83,7 @@ def parts_of_names(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def read_preferences(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read comparisons by people: columns first, second (images) and preference (share that prefers the first, 0..1).
+    """Read comparisons by people: columns first, second (images) and preference (share that prefer the first, 0..1).
 
     Returns the positions (P,) of both images in `names`, and the preferences (P,). Raises UserError for an image that
     is not in `names`, an image compared with itself, or a preference outside 0..1.

@@ -1,4 +1,4 @@
-"""Choose the pairs of images on which two models contradict each other most, and count what people say of them.
+"""Choose the pairs of images on which two models contradict each other most, and evaluate people's choices.
 
 The group maximum differentiation competition, gMAD (Ma et al., TPAMI 2020): in each pair, one model, the defender,
 calls both images equally good, and the other, the attacker, calls one far better.
@@ -13,8 +13,7 @@ EQUAL = .02  # difference of a defender's ranks, as a share of the images, up to
 
 
 class GmadPair(NamedTuple):
-    """Two images by position: `defender` (0 or 1, as the scores are given) calls them equal, the other `better` better.
-    """
+    """Two images, by position: model `defender` (0 or 1) scores them equal, the other model scores `better` higher."""
 
     defender: int
     better: int
@@ -24,9 +23,9 @@ class GmadPair(NamedTuple):
 def gmad_pairs(a: np.ndarray, b: np.ndarray, count: int = 10) -> list[GmadPair]:
     """Return up to `count` pairs for each of two models as the defender, from scores (N,) that rise with quality.
 
-    The images are divided into `count` levels of the defender's quality; each gives the pair that the attacker tells
-    apart best, by rank, among those whose ranks by the defender differ less, and by at most EQUAL (or are neighbours).
-    No image is in two pairs of a defender, so that the pairs are diverse. The same scores give the same pairs.
+    The images are divided into `count` levels of the defender's scores. From each level comes the pair whose ranks by
+    the attacker differ most, among the pairs whose ranks by the defender differ less than that and by at most EQUAL
+    (or are neighbours). No image is in two pairs of a defender. The result is deterministic.
     """
     ranks = [stats.rankdata(scores) / len(scores) for scores in (a, b)]
     return [GmadPair(defender, *pair) for defender in (0, 1)
@@ -49,12 +48,12 @@ def _of_defender(defender: np.ndarray, attacker: np.ndarray, count: int) -> list
 
 
 class Verdict(NamedTuple):
-    """What people say of the pairs.
+    """The result of people's choices on the pairs.
 
     Attributes:
-        attacks: for each model, (times that people confirm its attack, its attacks).
-        p: two-sided p of equal models: exact binomial test of the pairs that one model wins. An attack that people do
-            not confirm is won by the defender.
+        attacks: for each model, (number of its attacks that people confirm, number of its attacks).
+        p: two-sided p of the exact binomial test of the pairs won, against equal models. The defender wins a pair
+            whose attack people do not confirm.
     """
 
     attacks: tuple[tuple[int, int], tuple[int, int]]
@@ -68,10 +67,12 @@ class Verdict(NamedTuple):
 
 
 def verdict(pairs: Sequence[GmadPair], preferences: Sequence[float]) -> Verdict:
-    """Return the verdict of people on pairs.
+    """Evaluate people's choices on pairs; an attack is confirmed by more than half of the people.
 
-    `preferences`: for each pair, the share of the people that find the attacker's better image better, 0..1; a pair
-    without preference counts 1/2. An attack is confirmed by more than half.
+    Args:
+        pairs: the pairs of both defenders.
+        preferences: for each pair, the share of the people, 0..1, that prefer the attacker's better image; 1/2 for a
+            pair without choices.
     """
     attacks = []
     for attacker in (0, 1):

@@ -1,4 +1,4 @@
-"""Measure the agreement inside groups of images, such as contents, distortions or generators, and between them."""
+"""Compute the agreement with MOS inside groups of images, such as contents or generators, and between the groups."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from iqa_results.table_formats import as_word
 from IQAperformance import agreement
 
 FEWEST = 5       # images of a group whose correlations are computed
-MOST_WORST = 10  # groups that are listed
+MOST_WORST = 10  # groups that the table lists
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Grouped:
 
 
 def grouped(x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> Grouped:
-    """Return the agreement of predictions x with MOS y, both (N,), in the groups (N,) of the images."""
+    """Compute the agreement of predictions x with MOS y, both (N,), in the groups (N,) of the images."""
     names, of = np.unique(np.asarray(groups, object).astype(str), return_inverse=True)
     counts = np.bincount(of)
     inside = {str(name): {'images': int(counts[i]), **agreement(x[of == i], y[of == i])}
@@ -52,9 +52,9 @@ def grouped(x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> Grouped:
 
 
 def group_tables(models: Models, groups: Sequence[str], by: str) -> list[Shown]:
-    """Return the agreement of models inside and between groups (N,), and the groups in which they are worst.
+    """Return tables of the models' agreement inside and between groups (N,), and of their worst groups.
 
-    `by`: what the groups are, in words.
+    `by` names the kind of groups in the titles.
     """
     found = {label: grouped(rising(model), model.mos, groups) for label, model in models.items()}
     first = next(iter(found.values()))

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 
 class NoFitError(ValueError):
-    """A mapping that cannot be fitted, or whose fit did not converge."""
+    """Raised if a mapping cannot be fitted, or if its fit did not converge."""
 
 
 def logistic4(x: np.ndarray, top: float, bottom: float, centre: float, width: float) -> np.ndarray:
@@ -23,22 +23,22 @@ def logistic5(x: np.ndarray, height: float, slope: float, centre: float, tilt: f
     return height * (expit(slope * (x - centre)) - .5) + tilt * x + offset
 
 
-# Starts for standardised x and y, rising and falling. Where the best curve is nearly a line or an exponential, its
-# parameters run off to infinity without changing it: hence the tolerance, relative to the squared error.
+# Initial parameters for standardised x and y, rising and falling. If the best curve is nearly a line or an exponential,
+# its parameters diverge without changing the curve: hence the tolerance, relative to the squared error.
 STARTS = {
     logistic4: [(2, -2, 0, .7), (-2, 2, 0, .7)],
     logistic5: [(2, 1.5, 0, .1, 0), (-2, 1.5, 0, -.1, 0), (.1, 1, 0, 1, 0), (.1, 1, 0, -1, 0)],
 }
 TOLERANCE, MOST_CALLS = 1e-6, 5000
-DOUBLE_ROOTS = 501  # places of a double root of a cubic's slope that are tried
+DOUBLE_ROOTS = 501  # candidate positions of a double root of a cubic's slope
 QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
 
 def standardised(x: np.ndarray) -> list[np.ndarray]:
     """Return (x - mean) / std and (x - median) / std, in the latter with the std estimated from the quartiles.
 
-    A single outlier makes all other values of the first nearly equal, but not those of the second, which is left out if
-    the quartiles are equal.
+    A single outlier makes all other values of the first nearly equal, but not those of the second. The second is
+    omitted if the quartiles are equal.
     """
     low, middle, high = np.quantile(x, [.25, .5, .75])
     scales = [(x.mean(), x.std()), (middle, (high - low) / QUARTILES)]
@@ -69,7 +69,7 @@ def _fit_curve(curve: Callable, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         raise NoFitError('constant predictions or scores')
     v = (y - y.mean()) / y.std()
     fits = []
-    for start, u in product(starts, standardised(x)):  # so that the starts suit any scale
+    for start, u in product(starts, standardised(x)):  # standardised, so that the starts suit any scale
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', OptimizeWarning)  # the covariance of the parameters is not used
             try:
@@ -85,9 +85,9 @@ def _fit_curve(curve: Callable, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return x mapped to y by the polynomial of order 3 that is monotonic between the lowest and the highest x.
 
-    ITU-T P.1401 (2012) The least-squares polynomial, if it is monotonic there; else the best one whose
-    slope, on u in -1..1, is a sum of (u - r)^2 with r in -1..1 and 1 - u^2 with positive weights, as is each polynomial
-    of order 2 that is not negative there (Lukacs). It falls if that fits better.
+    ITU-T P.1401 (2012). The result is the least-squares polynomial if it is monotonic there. Otherwise it is the best
+    polynomial whose slope, on u in -1..1, is a sum of terms (u - r)^2, r in -1..1, and 1 - u^2 with positive weights;
+    every non-negative polynomial of order 2 has this form (Lukacs). It falls if a falling one fits better.
     """
     if len(x) <= 4:
         raise NoFitError(f'{len(x)} images for 4 parameters')
@@ -108,13 +108,13 @@ def _rising_cubic(u: np.ndarray, y: np.ndarray) -> np.ndarray:
     terms = np.column_stack([[r ** 2, -r, np.full_like(r, 1 / 3)], [1, 0, -1 / 3]])  # weights of u, u^2, u^3
     powers = u[:, None] ** [1, 2, 3]
     q, triangle = np.linalg.qr(powers - powers.mean(0))
-    weights, _ = nnls(triangle @ terms, q.T @ y)  # as of all images: the rest of y is orthogonal to the powers
+    weights, _ = nnls(triangle @ terms, q.T @ y)  # the rest of y is orthogonal to the powers
     return q @ (triangle @ (terms @ weights)) + y.mean()
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping of scores to MOS: `fit(scores, mos)` returns the mapped scores; it fits `parameters` numbers."""
+    """A mapping of scores to MOS: `fit(scores, mos)` fits `parameters` numbers and returns the mapped scores."""
 
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray]
     parameters: int

@@ -1,7 +1,7 @@
-"""Judge models by pairs of images: which differ, which is better. With errors that allow for shared images.
+"""Evaluate models on pairs of images, which differ and which is better, with standard errors over images.
 
-Each criterion returns its value and the influence of each pair on it, of which the sum is 0. Pairs share images, so
-that they are not independent: the standard error over images is that of the sums of influences by image.
+Each criterion returns its value and the influence of each pair on it; influences sum to 0. Pairs that share images are
+not independent: the standard error over images is computed from the sums of influences by image.
 """
 import math
 from collections.abc import Callable
@@ -13,14 +13,17 @@ from scipy import stats
 from iqa_results.raters import standard_error
 
 MOST_PAIRS = 1_000_000
-ROUNDING = 1e-12  # errors and differences below it are those of floating-point numbers
-SEEN = stats.norm.ppf(.975)  # |z| of a pair whose images people see to differ: two-sided, 95 %
+ROUNDING = 1e-12  # smaller errors and differences are due to floating-point rounding
+SEEN = stats.norm.ppf(.975)  # |z| above which the images of a pair differ significantly: two-sided, .05
 
 
 class Pairs(NamedTuple):
-    """Pairs of N images: positions (P,) of both, the difference of their opinions (P,), and whether people see it.
+    """P pairs of N images.
 
-    `target` is that of the first less the second; `z` is it divided by its standard error, None if it is not known.
+    Attributes:
+        first, second: positions of the two images, (P,).
+        target: opinion of the first minus that of the second, (P,).
+        z: `target` divided by its standard error, (P,); None if that is unknown.
     """
 
     first: np.ndarray
@@ -39,14 +42,14 @@ class Pairs(NamedTuple):
 
 
 class PairValue(NamedTuple):
-    """A criterion of pairs, and the influence (P,) of each on it."""
+    """The value of a criterion, and the influence (P,) of each pair on it."""
 
     value: float
     influence: np.ndarray
 
 
 def all_pairs(n: int, most: int = MOST_PAIRS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of all pairs of n images, or of about `most` of them, drawn at random if there are more."""
+    """Return the positions of all pairs of n images, or of about `most` random pairs if there are more."""
     if n * (n - 1) // 2 <= most:
         return np.triu_indices(n, 1)
     first, second = np.sort(np.random.default_rng(seed).integers(n, size=(2, most)), 0)
@@ -56,27 +59,26 @@ def all_pairs(n: int, most: int = MOST_PAIRS, seed: int = 0) -> tuple[np.ndarray
 
 def rated_pairs(mos: np.ndarray, std: np.ndarray | None = None, votes: np.ndarray | None = None,
                 most: int = MOST_PAIRS) -> Pairs:
-    """Return pairs of images (see all_pairs) with the differences of their MOS, and their z if std and votes are given.
-    """
+    """Return pairs of images (see all_pairs) with the differences of MOS, and with z if std and votes are given."""
     first, second = all_pairs(len(mos), most)
     target = mos[first] - mos[second]
     if std is None or votes is None:
         return Pairs(first, second, target)
     variance = standard_error(std, votes) ** 2
     with np.errstate(invalid='ignore', divide='ignore'):
-        z = target / np.sqrt(variance[first] + variance[second])  # raters who all agree: nan or infinite
+        z = target / np.sqrt(variance[first] + variance[second])  # nan or infinite if all raters agree
     return Pairs(first, second, target, np.nan_to_num(z, nan=0, posinf=np.inf, neginf=-np.inf))
 
 
 def preferred_pairs(first: np.ndarray, second: np.ndarray, preference: np.ndarray) -> Pairs:
-    """Return pairs with the share of the people that prefer the first, 0..1, less 1/2 as the difference of opinions."""
+    """Return pairs whose target is the share of the people that prefer the first, 0..1, minus 1/2."""
     return Pairs(first, second, preference - .5)
 
 
-# Criteria: of pairs and of the differences (P,) of a model's scores
+# Criteria: functions of pairs and of the differences (P,) of a model's scores
 
 def accuracy(pairs: Pairs, scores: np.ndarray) -> PairValue:
-    """Return the share of the pairs with different opinions that the scores order alike; equal scores count half."""
+    """Return the share of the pairs with unequal opinions whose order the scores match; equal scores count half."""
     return _share(pairs, scores, (pairs.target != 0).astype(float))
 
 
@@ -86,7 +88,7 @@ def weighted_accuracy(pairs: Pairs, scores: np.ndarray) -> PairValue:
 
 
 def correct(pairs: Pairs, scores: np.ndarray) -> PairValue:
-    """Return `accuracy` on the pairs that people see to differ (Krasula et al. 2016: percentage correct)."""
+    """Return `accuracy` on the significantly different pairs (Krasula et al. 2016: percentage correct)."""
     return _share(pairs, scores, pairs.different.astype(float))
 
 
@@ -100,17 +102,17 @@ def _share(pairs: Pairs, scores: np.ndarray, weights: np.ndarray) -> PairValue:
 
 
 def different_similar(pairs: Pairs, scores: np.ndarray) -> PairValue:
-    """Return the area under the ROC curve of |difference of scores| that finds the pairs that people see to differ.
+    """Return the area under the ROC curve of |difference of scores| as a detector of significantly different pairs.
 
-    Krasula et al. (QoMEX 2016), first analysis; DeLong et al. (1988). nan if all pairs differ, or none.
+    Krasula et al. (QoMEX 2016), first analysis; DeLong et al. (1988). nan if all pairs differ, or if none does.
     """
     return _area(np.abs(scores), pairs.different, ~pairs.different)
 
 
 def better_worse(pairs: Pairs, scores: np.ndarray) -> PairValue:
-    """Return the area under the ROC curve of the difference of scores that tells better from worse.
+    """Return the area under the ROC curve of the difference of scores as a classifier of better and worse.
 
-    Krasula et al. (QoMEX 2016), second analysis, on the pairs that people see to differ, each in both orders, so that
+    Krasula et al. (QoMEX 2016), second analysis, on the significantly different pairs, each in both orders, so that
     the order of the images has no effect. nan if no pair differs.
     """
     seen = pairs.different
@@ -123,7 +125,7 @@ def better_worse(pairs: Pairs, scores: np.ndarray) -> PairValue:
 
 
 def _area(values: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> PairValue:
-    """Return the area under the ROC curve, and DeLong's structural components less it, each over its group's size."""
+    """Return the area under the ROC curve; influences are DeLong's components minus it, divided by the group's size."""
     above, below = values[positive], values[negative]
     influence = np.zeros(len(values))
     if not len(above) or not len(below):
@@ -139,13 +141,13 @@ def _area(values: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> Pai
 PAIR_CRITERIA: dict[str, Callable[[Pairs, np.ndarray], PairValue]] = {
     'pair accuracy': accuracy, 'weighted accuracy': weighted_accuracy, 'AUC different/similar': different_similar,
     'AUC better/worse': better_worse, 'correct': correct}
-OF_SEEN = ('AUC different/similar', 'AUC better/worse', 'correct')  # those that need std and votes
+OF_SEEN = ('AUC different/similar', 'AUC better/worse', 'correct')  # these need std and votes
 
 
 def roc(values: np.ndarray, positive: np.ndarray, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Return false and true positive rates of thresholds from the highest value down, (points + 2,) each."""
+    """Return the false and true positive rates at thresholds from high to low, at most (points + 2,) each."""
     order = np.argsort(-values, kind='stable')
-    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)  # equal values pass together
+    ends = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)  # equal values pass a threshold together
     rates = [np.concatenate([[0], np.cumsum(which[order])[ends] / max(1, which.sum())])
              for which in (~positive, positive)]
     kept = np.unique(np.linspace(0, len(ends), points + 2).astype(int))
@@ -170,7 +172,7 @@ def error_over_images(pairs: Pairs, influence: np.ndarray) -> float:
 
 
 def pair_interval(pairs: Pairs, found: PairValue, level: float = .95) -> tuple[float, float]:
-    """Return the confidence interval over images of a value in 0..1, symmetric on the logit; nan if there is none."""
+    """Return the confidence interval over images of a value in 0..1, symmetric on the logit; nan for 0, 1 and nan."""
     if not 0 < found.value < 1:
         return math.nan, math.nan
     half = stats.norm.ppf((1 + level) / 2) * error_over_images(pairs, found.influence)
@@ -179,9 +181,9 @@ def pair_interval(pairs: Pairs, found: PairValue, level: float = .95) -> tuple[f
 
 
 def pair_test(pairs: Pairs, a: PairValue, b: PairValue) -> dict[str, tuple[float, float]]:
-    """Return {'images': (z, p), 'pairs': (z, p)} of the difference a - b of a criterion of two models, two-sided.
+    """Test the difference a - b of a criterion of two models, two-sided: {'images': (z, p), 'pairs': (z, p)}.
 
-    'pairs' is DeLong's test as Krasula et al. use it: it takes pairs for independent, so that its p is far too small;
+    'pairs' is DeLong's test as Krasula et al. use it: it assumes independent pairs, so that its p is far too small;
     'images' allows for shared images. Models that agree on all pairs give z 0 and p 1.
     """
     influence = a.influence - b.influence

@@ -1,6 +1,6 @@
-"""Measure predictions with the raters' uncertainty: P.1401's errors, the ceiling of correlations, resolving power.
+"""Evaluate predictions with the raters' uncertainty: P.1401's errors, the ceiling of correlations, resolving power.
 
-`std` and `votes` are (N,): the standard deviation of an image's ratings, divided by their number, and this number.
+`votes` (N,) is the number of ratings of each image, `std` (N,) their population standard deviation.
 """
 from collections.abc import Callable
 
@@ -10,15 +10,15 @@ from scipy.special import ndtr
 
 from iqa_data.info import half_interval
 
-STD_SHARE = .02  # share of the range of the MOS: ratings with a smaller std are on another scale
-FEWEST_VOTES = 2  # of an image, for a confidence interval of its MOS
+STD_SHARE = .02  # share of the range of the MOS: a smaller std indicates another scale
+FEWEST_VOTES = 2  # votes of an image that a confidence interval of its MOS needs
 
 
 def std_problem(mos: np.ndarray, std: np.ndarray) -> str | None:
     """Return why the std cannot be compared with errors in MOS units, or None if it can.
 
-    The ratings of an image spread over a tenth of the scale or more; a std far below that is on a shorter scale, as
-    KonIQ-10k's of 1..5 beside its MOS of 0..100, and would call nearly every image an outlier.
+    The ratings of an image spread over a tenth of the scale or more; a std far below that is on a shorter scale, such
+    as KonIQ-10k's std of marks 1..5 with its MOS in 0..100, and would make nearly every image an outlier.
     """
     if not np.isfinite(std).all() or not np.any(std > 0):
         return 'no standard deviations of the ratings'
@@ -47,15 +47,15 @@ def rmse_star(x: np.ndarray, y: np.ndarray, std: np.ndarray, votes: np.ndarray, 
               parameters: int = 1) -> np.ndarray:
     """Return the epsilon-insensitive RMSE, RMSE*, along an axis, in MOS units.
 
-    ITU-T P.1401 (2012): sqrt(sum max(0, |y - x| - half)^2 / (N - d)), with half the width of the 95 %
-    confidence interval of each MOS, and d the `parameters` of the mapping that made x, at least 1.
+    ITU-T P.1401 (2012): sqrt(sum max(0, |y - x| - half)^2 / (N - d)), `half` is half the width of the 95 %
+    confidence interval of each MOS, and d, at least 1, is the number of `parameters` of the mapping that made x.
     """
     excess = np.maximum(np.abs(y - x) - half_interval(std, votes), 0)
     return np.sqrt(np.sum(excess ** 2, axis) / (x.shape[axis] - max(1, parameters)))
 
 
 def outlier_ratio(x: np.ndarray, y: np.ndarray, limit: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the share of the images whose error is larger than their limit, 0..1."""
+    """Return the share of the images whose absolute error exceeds their limit, 0..1."""
     return np.mean(np.abs(x - y) > limit, axis)
 
 
@@ -71,11 +71,11 @@ def outside_interval(x: np.ndarray, y: np.ndarray, std: np.ndarray, votes: np.nd
 
 def ceiling(criterion: Callable[..., np.ndarray], mos: np.ndarray, std: np.ndarray, votes: np.ndarray,
             count: int = 200, seed: int = 0) -> tuple[float, float, float]:
-    """Return what a correlation of true qualities with their MOS is: mean, and 95 % interval over the raters' noise.
+    """Estimate the correlation of true qualities with their MOS: mean and 95 % interval over the raters' noise.
 
-    True qualities are not known. Stand-ins are the MOS, drawn to their mean until their variance is that of the MOS
-    less the mean squared standard error; MOS are drawn from them `count` times, with normal errors. Of MOS and errors
-    that are normal, PLCC's ceiling is the root of the reliability (Spearman 1904).
+    True qualities are unknown. The MOS stand in for them, shrunk towards their mean until their variance is the MOS's
+    minus the mean squared standard error; MOS are sampled from them `count` times with normal errors. If MOS and errors
+    are normal, the ceiling of PLCC is the root of the reliability (Spearman 1904).
     """
     error = standard_error(std, votes)
     share = max(0., 1 - np.mean(error ** 2) / mos.var())
@@ -86,14 +86,14 @@ def ceiling(criterion: Callable[..., np.ndarray], mos: np.ndarray, std: np.ndarr
 
 
 def resolving_power(scores: np.ndarray, z: np.ndarray, level: float = .95) -> float:
-    """Return the smallest difference of scores that people see with a probability of `level`.
+    """Return the smallest difference of scores at which people see the better image with probability `level`.
 
-    ITU-T J.149 (2004). The probability that the image with the higher score is the better one is Phi(z) of a pair; its
-    mean over pairs of equal difference is fitted as a function that does not fall (isotonic regression, where J.149
-    averages in bins). nan if it does not reach the level.
+    ITU-T J.149 (2004). For a pair, Phi(z) is the probability that the image with the higher score is better. Isotonic
+    regression fits it as a non-decreasing function of the difference of scores (J.149 averages in bins instead). The
+    result is nan if this function does not reach the level.
 
     Args:
-        scores: (P,) differences of scores of pairs of images, of a model whose scores rise with quality.
+        scores: (P,) differences of the scores of pairs, by a model whose scores rise with quality.
         z: (P,) differences of their MOS in the same order, divided by the standard error of the difference.
         level: the probability.
     """

@@ -1,4 +1,4 @@
-"""Test whether two models differ on the same images: correlations, errors, shares; correct p values of many tests."""
+"""Test whether correlations, errors or shares of two models differ, and correct the p values of multiple tests."""
 import math
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ def williams(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, floa
 
 
 def steiger(r_ay: float, r_by: float, r_ab: float, n: int) -> tuple[float, float]:
-    """Return Steiger's Z and its two-sided p for the same question, on Fisher's z with the pooled correlation.
+    """Return Steiger's Z and its two-sided p for two correlations that share y, by their Fisher z.
 
     Steiger (1980), equation 14. nan if n < 4 or a correlation is 1.
     """
@@ -42,8 +42,8 @@ def _shared(r: float, between: float) -> float:
 def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return {'williams': (t, p), 'steiger': (Z, p)} of two models' scores a, b of the same images with the MOS y.
 
-    All (N,). `criterion` is a correlation: the tests suppose normally distributed scores, so that with SROCC they are
-    an approximation. Models that agree on all images give statistic 0 and p 1.
+    All (N,). `criterion` is a correlation: the tests assume normally distributed scores and are an
+    approximation for SROCC. Models that agree on all images give statistic 0 and p 1.
     """
     correlations = [float(criterion(x, z)) for x, z in ((a, y), (b, y), (a, b))]
     if correlations[2] > 1 - 1e-12:
@@ -52,7 +52,7 @@ def dependent(criterion: Callable, a: np.ndarray, b: np.ndarray, y: np.ndarray) 
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values corrected for testing all of them (Holm 1979), in their order; nan stays, and does not count."""
+    """Correct p values for multiple tests (Holm 1979); nan stays nan and does not count as a test."""
     p = np.asarray(p, float)
     order = np.argsort(p)[:np.isfinite(p).sum()]  # nan comes last
     corrected = np.full(len(p), math.nan)
@@ -60,7 +60,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-# Tests of ITU-T P.1401, of models on independent samples: on the same images they are conservative
+# Tests of ITU-T P.1401, which assume independent samples: on the same images they are conservative
 
 def fisher_z(r_a: float, r_b: float, n_a: int, n_b: int) -> tuple[float, float]:
     """Return z and its two-sided p of the difference of two correlations, of n_a and n_b images.
@@ -104,13 +104,14 @@ def shares_test(share_a: float, share_b: float, n_a: int, n_b: int) -> tuple[flo
 # Power
 
 def images_needed(r: float, between: float, difference: float = .01, level: float = .05, power: float = .8) -> float:
-    """Return how many images Steiger's Z needs to find a difference of two models' correlations with the MOS.
+    """Return the number of images at which Steiger's Z detects a difference of two models' correlations with the MOS.
 
     Args:
         r: mean of the two correlations.
         between: correlation of the two models' scores.
-        difference: of the correlations r + difference / 2 and r - difference / 2.
-        level, power: of the two-sided test.
+        difference: the difference; the correlations are r + difference / 2 and r - difference / 2.
+        level: significance level of the two-sided test.
+        power: its power, the probability of detecting the difference.
 
     Returns: a whole number, or nan if a correlation is 1, or not defined.
     """

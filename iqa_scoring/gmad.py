@@ -3,10 +3,10 @@
     python iqa_scoring/gmad.py A.csv B.csv --im_dir photographs --out gmad.html       a page with a form
     python iqa_scoring/gmad.py A.csv B.csv --choices choices.csv                      the verdict
 
-A.csv and B.csv are scores of the same images: tables of test_demo.py (columns name, score) or results of tests (name,
-pq). No ratings are needed. In each pair of the page, one model calls both images equal, the other one far better; the
-page does not say which. Its button saves the choices as a table with the columns first, second and preference, which
-compare.py --preferences reads too. Several people's tables are averaged.
+A.csv and B.csv hold scores of the same images: tables of test_demo.py (columns name, score) or results of tests (name,
+pq). No ratings are needed. In each pair of the page, one model gives both images equal scores, and the other model very
+different scores; the page does not show which model is which. Its button saves the choices as a table with the columns
+first, second and preference, which compare.py --preferences reads too. The tables of several people are averaged.
 """
 import sys
 from pathlib import Path
@@ -36,13 +36,13 @@ from iqa_runtime.files import check_outputs
 from iqa_runtime.names import cell
 from iqa_runtime.tables import Table
 
-# formats that browsers show as they are
+# formats that browsers can show
 BROWSERS = {'JPEG': 'image/jpeg', 'PNG': 'image/png', 'WEBP': 'image/webp', 'GIF': 'image/gif'}
 SCORES = ('score', 'pq')  # columns
 
 
 class Scores(NamedTuple):
-    """The scores (N,) of two models for the same images; they rise with quality."""
+    """The scores (N,) of two models for the same images, rising with quality."""
 
     names: list[str]
     a: np.ndarray
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_both(first: str, second: str, lower_is_better: bool = False) -> Scores:
-    """Read two tables of scores; UserError if they are not of the same images."""
+    """Read two tables of scores; UserError if their images are not the same."""
     (names, a), (others, b) = (_read(path) for path in (first, second))
     place = {name: i for i, name in enumerate(others)}
     missing = sorted(set(names) ^ set(others))
@@ -88,7 +88,7 @@ def _read(path: str) -> tuple[list[str], np.ndarray]:
 
 
 def cards(names: Sequence[str], pairs: Sequence[GmadPair], folder: Path) -> list[dict]:
-    """Return the pairs as the page shows them: in a random order, the better image of half of them on the right."""
+    """Return the pairs for the page, in random order, with the better image of half of them on the right."""
     rng = np.random.default_rng(0)
     shown = []
     for i, turned in zip(rng.permutation(len(pairs)), rng.permutation(len(pairs)) % 2, strict=True):
@@ -112,7 +112,7 @@ def picture(path: Path) -> str:
 
 
 def choices_of(files: Sequence[str], scores: Scores, pairs: Sequence[GmadPair]) -> list[float]:
-    """Return the mean preference for the attacker's better image of each pair; 1/2 of pairs that nobody chose in."""
+    """Return the mean preference for the attacker's better image in each pair, 1/2 for a pair without choices."""
     votes: dict[tuple[int, int], list[float]] = {}
     for file in files:
         for first, second, preference in zip(*read_preferences(file, scores.names), strict=True):
@@ -127,7 +127,7 @@ def choices_of(files: Sequence[str], scores: Scores, pairs: Sequence[GmadPair]) 
 
 
 def verdict_table(labels: Sequence[str], pairs: Sequence[GmadPair], preferences: Sequence[float]) -> str:
-    """Return the verdict as a table of text, with a line that says whether the models differ."""
+    """Return the verdict as a table of text, with the p value of the difference in the last line."""
     found = verdict(pairs, preferences)
     rows = [[label, f'{right} of {count}', f'{theirs - beaten} of {theirs}', str(won)] for
             label, (right, count), (beaten, theirs), won in

@@ -26,8 +26,8 @@ RESAMPLES = 2000
 class Comparison(NamedTuple):
     """One number: the published one, ours and the interval of ours, each None if there is none.
 
-    `label` names the study, setting and split; `measure` says what the number is of, `data` of which set; `why_not`
-    why it is not judged, "" if it is; `tolerance` is how far a PASS may be.
+    `label` names the study, setting and split, `measure` the evaluation and `data` the data set; `why_not` says why it
+    is not judged, "" if it is; `tolerance` is the largest difference of a PASS.
     """
 
     label: str

@@ -80,7 +80,7 @@ def read_study(path: str | Path, large: bool = False, changes: Mapping[str, obje
     tried = math.prod(map(len, choices)) if choices else 0
     runs = math.prod(map(len, (settings, *varied, datasets or [None]))) * (len(splits) * len(seeds) + tried)
     if runs > MOST_RUNS and not large:
-        raise UserError(f'{path}: {runs:,} training runs; --yes if that is meant')
+        raise UserError(f'{path}: {runs:,} training runs; --yes if they are intended')
     common = options_in(study.get('options') or '', f'{path}: options', free | set(SHARES))
     data, tests = (places_of(some, f'{path}: {key}') for some, key in (
         (datasets, 'dataset'), (a_list(study.get('tests') or [], f'{path}: tests'), 'tests')))

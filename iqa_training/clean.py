@@ -1,10 +1,10 @@
-"""List what runs leave on the disk besides their results, and remove it if asked.
+"""List the states, locks and caches that runs leave on the disk, and remove them on request.
 
-    python iqa_training/clean.py                            list it, with sizes
-    python iqa_training/clean.py --remove states locks      remove some kinds of it
+    python iqa_training/clean.py                            list them, with sizes
+    python iqa_training/clean.py --remove states locks      remove the files of some kinds
 
-states: of finished runs; unfinished: states from which stopped runs resume; locks: lock files that no process holds;
-caches: decoded images and features, which the next run computes again. Files that a process uses are left alone.
+states: states of finished runs; unfinished: states from which stopped runs resume; locks: lock files that no process
+holds; caches: decoded images and features, which the next run computes again. Files in use are not removed.
 """
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from iqa_runtime.options import Add, Command, Options, group
 KINDS = ('states', 'unfinished', 'locks', 'caches')
 
 
-@group('clean', 'the folders, and what is removed')
+@group('clean', 'the folders, and the kinds of files to remove')
 def clean(add: Add) -> None:
     add('--remove', nargs='+', type=choice(KINDS, 'kind of files'), metavar=among(KINDS), default=[],
         help='kinds of files to remove')
@@ -56,7 +56,7 @@ def checkpoint_of(state: Path) -> Path:
 
 
 def is_finished(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is that of a finished run; a missing or broken one is not."""
+    """Return whether a checkpoint belongs to a finished run; False if it is missing or broken."""
     try:
         return bool(load_checkpoint(checkpoint).get('finished'))
     except UserError:
@@ -64,12 +64,12 @@ def is_finished(checkpoint: Path) -> bool:
 
 
 def lock_of(kind: str, path: Path) -> Path:
-    """Return the lock that a process holds while it uses a file."""
+    """Return the path of the lock that a process holds while it uses a file."""
     return {'locks': path, 'caches': path.with_suffix('.lock')}.get(kind, Path(f'{checkpoint_of(path)}.lock'))
 
 
 def lines(files: Mapping[str, list[Path]]) -> Iterator[str]:
-    """Yield a line for each file, and for each kind its number and size."""
+    """Yield for each kind a line with the number and size of its files, then a line per file."""
     for kind, paths in files.items():
         sizes = [path.stat().st_size for path in paths]
         yield f'{kind}: {len(paths)} files, {sum(sizes) / 1e6:.1f} MB'
@@ -79,7 +79,7 @@ def lines(files: Mapping[str, list[Path]]) -> Iterator[str]:
 def remove(kind: str, path: Path) -> bool:
     """Remove a file, unless a process uses it; return whether it was removed."""
     try:
-        with locked(lock_of(kind, path)):  # which removes the lock file itself
+        with locked(lock_of(kind, path)):  # this removes the lock file itself
             path.unlink(missing_ok=True)
     except UserError as error:
         print(f'{path_text(path)} is left: {error}', file=sys.stderr)
@@ -89,7 +89,7 @@ def remove(kind: str, path: Path) -> bool:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """List the files, or remove those of the kinds that are asked for."""
+    """List the files, or remove the files of the kinds in --remove."""
     args = CLEAN.parse(argv)
     files = found(args)
     if not args.remove:

@@ -1,4 +1,4 @@
-"""Train on pooled features that a frozen trunk computes once, instead of computing them for each batch."""
+"""Train on pooled features that a frozen trunk computes once for all epochs."""
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,11 +29,11 @@ from IQAmodel import network_options
 
 
 class OnFeatures(Network):
-    """The half of a network behind its trunk: `forward(*pooled)` returns the heads, each (N, 1).
+    """The layers of a network behind its trunk: `forward(*pooled)` returns the heads, each (N, 1).
 
     Args:
-        network: with a trunk, frozen, which is not run.
-        inputs: tensors that `network.pooled` returns.
+        network: the whole network; its trunk is frozen and not run.
+        inputs: number of tensors that `network.pooled` returns.
     """
 
     def __init__(self, network: Network, inputs: int):
@@ -51,12 +51,12 @@ class OnFeatures(Network):
 
 
 class PooledDataset(IQADataset):
-    """The items of a data set by their features: item i is (pooled features, (mos, std)).
+    """A data set of features instead of images: item i is (pooled features, (mos, std)).
 
     Args:
         dataset: the images.
-        plain: features of them as they are.
-        changed: of the variants of a FixedAugmentation; None without.
+        plain: features of the unchanged images.
+        changed: features of the variants that a FixedAugmentation draws; None without one.
     """
 
     def __init__(self, dataset: IQADataset, plain: Features, changed: Features | None = None):
@@ -72,7 +72,7 @@ class PooledDataset(IQADataset):
 
 
 class PooledCrops:
-    """Score by crops whose features are computed already, (N, crops, ...): called as iqa_data.crops.Crops is."""
+    """Score images by the stored features of their crops, (N, crops, ...), callable as iqa_data.crops.Crops."""
 
     def __call__(self, network, *pooled: Tensor) -> list[Tensor]:
         """Return the outputs of each head for each crop, (N, crops)."""
@@ -86,9 +86,9 @@ def item_name(path: Path, variant: int) -> str:
 
 
 def scored_crops(network: Network, data: Data) -> Crops | None:
-    """Return the crops that images are scored by in a run: those of the data.
+    """Return the crops by which a run scores images: the crops of the data, if it has any.
 
-    Without crops, a network of fixed input size that is trained on random crops is evaluated on the centre crops.
+    Otherwise, a network of fixed input size that is trained on random crops is evaluated on centre crops.
     """
     augment = data.augment
     middle = Crops(1, augment.crop) if network.side and augment and 'crop' in augment.parts else None
@@ -96,16 +96,16 @@ def scored_crops(network: Network, data: Data) -> Crops | None:
 
 
 def with_features(args: Options, data: Data, network: Network) -> Data:
-    """Return the data with pooled features instead of images, computed now unless they are in the cache.
+    """Replace the images of the data by pooled features, which are computed unless the cache has them.
 
-    They are computed in float32 and in eval mode: the trunk's batch normalisations use their running statistics.
+    Features are computed in float32 and in eval mode: the trunk's batch normalisations use their running statistics.
 
     Args:
         args: the options.
         data: the images.
-        network: on its device; see `check_frozen`.
+        network: the network on its device, which passed `check_frozen`.
     """
-    behind = {'probe', 'head', *HEADS.parameters}  # options of what is behind the trunk
+    behind = {'probe', 'head', *HEADS.parameters}  # options of the layers behind the trunk
     options = {name: value for name, value in network_options(args).items() if name not in behind}
     about = {'network': args.architecture, 'options': options, 'weights': trunk_digest(network),
              'normalise': network.normalise, 'preprocess': repr(data.preprocess)}
@@ -121,7 +121,7 @@ def with_features(args: Options, data: Data, network: Network) -> Data:
 
 
 def check_frozen(args: Options, network: Network) -> None:
-    """Raise UserError if the network has no trunk, or if a parameter of it is trained."""
+    """Raise UserError if the network has no trunk, or if a parameter of the trunk is trained."""
     if network.trunk is None:
         raise UserError(f'--features cached: {args.architecture} has no trunk whose features can be computed once')
     frozen = named_by(network, args.freeze) if args.freeze else set()
@@ -135,7 +135,7 @@ def check_frozen(args: Options, network: Network) -> None:
 
 
 def trunk_digest(network: Network) -> str:
-    """Return a digest of the weights and statistics of a network's trunk."""
+    """Return the SHA-256 of the weights and statistics of a network's trunk."""
     found = hashlib.sha256()
     for name, tensor in network.get_submodule(network.trunk).state_dict().items():
         found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
@@ -145,7 +145,7 @@ def trunk_digest(network: Network) -> str:
 
 def items_of(data: Data, parts: Sequence[str], network: Network, about: dict, fixed: FixedAugmentation | None = None,
              crops: Crops | None = None) -> Items:
-    """Return the items whose features are wanted: the images of some parts, or the variants or the crops of each."""
+    """List the items whose features are needed: the images of some parts, or the variants or crops of each image."""
     sizes = {path: size for part in parts
              for (*_, path), size in zip(data.datasets[part].paths, data.sizes[part], strict=True)}
     paths, variants = list(sizes), fixed.variants if fixed else 1

@@ -1,4 +1,4 @@
-"""Fit a linear probe by ridge regression: one epoch is one penalty, and the best validation chooses among them."""
+"""Fit a linear probe by ridge regression: each epoch tries one penalty, and validation chooses the best."""
 import ignite.distributed as idist
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ CHUNK = 256          # items that are read at once
 
 
 class Ridge:
-    """Ridge regression of y on the standardised columns z of x, solved for all penalties at once.
+    """Ridge regression of y on the standardised columns z of x, from one decomposition for all penalties.
 
-    The weights v and the intercept c minimise (1 / N) sum_i (y_i - c - z_i v)^2 + penalty |v|^2. Columns that are
-    constant have the weight 0.
+    The weights v and the intercept c minimise (1 / N) sum_i (y_i - c - z_i v)^2 + penalty |v|^2. Constant
+    columns have the weight 0.
 
     Args:
-        x: (N, D) float64.
-        y: (N,) float64.
+        x: features, (N, D) float64.
+        y: targets, (N,) float64.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
@@ -32,19 +32,19 @@ class Ridge:
         self.along, self.count = left.T @ (y - self.y_mean), len(x)
 
     def at(self, penalty: float) -> tuple[np.ndarray, float]:
-        """Return the weights (D,) of the columns of x itself, and the intercept; `penalty` above 0."""
+        """Return the weights (D,) of the unstandardised columns of x, and the intercept, for a penalty above 0."""
         shrunk = self.singular / (self.singular ** 2 + self.count * penalty)
         weight = self.right.T @ (shrunk * self.along) / self.std
         return weight, float(self.y_mean - weight @ self.mean)
 
 
 def penalties(count: int) -> np.ndarray:
-    """Return `count` penalties from 1e-5 to 1e4 in equal ratios; the variance of each feature is 1."""
+    """Return `count` penalties from 1e-5 to 1e4 in equal ratios, for features of variance 1."""
     return np.logspace(LEAST, MOST, count)
 
 
 def described(model: OnFeatures, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features (N, D) that a probe reads of all training images and variants, and their targets (N,)."""
+    """Return the features (N, D) of all training images and variants as a probe reads them, and their targets (N,)."""
     dataset = data.datasets['train'].repeated(1)
     dataset.augment = data.fixed
     rows, x, y = range(len(dataset) * (data.fixed.variants if data.fixed else 1)), [], []
@@ -57,10 +57,10 @@ def described(model: OnFeatures, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def create_ridge_trainer(model: OnFeatures, data: Data, optimizer: torch.optim.Optimizer, epochs: int) -> Engine:
-    """Return an engine whose epoch i sets the probe to the solution for penalty i; its output is that of
-    `create_supervised_trainer`, with the mean squared error as the loss.
+    """Return an engine that sets the probe in epoch i to the solution for penalty i.
 
-    The optimizer has no gradients to follow: its step is for the schedule, which counts them.
+    Its output has the form of `create_supervised_trainer`, with the mean squared error as the loss. The optimizer has
+    no gradients: its steps only advance the schedule, which counts them.
     """
     if idist.get_world_size() > 1:
         raise UserError('--probe ridge is solved by one process: start it without torchrun')
@@ -86,5 +86,5 @@ def create_ridge_trainer(model: OnFeatures, data: Data, optimizer: torch.optim.O
 
 
 def one_batch() -> DataLoader:
-    """Return a loader of epochs of one batch, without images."""
+    """Return a loader whose epochs consist of one batch, without images."""
     return DataLoader([0], generator=torch.Generator())

@@ -196,7 +196,7 @@ class Run:
             warn_of_constant(performance.heads[0].raw, 'val')
         if self.record.update(val, self.iteration, epoch):
             self.writer.checkpoint(val, epoch)
-        self._tell(engine, val)
+        self._print_epoch(engine, val)
         if self.record.exhausted:
             print(f'No improvement in {self.record.since} validations (--patience): training ends', flush=True)
             engine.terminate()
@@ -206,7 +206,7 @@ class Run:
         if self.iteration % self.plan.val_every and not self.record.exhausted:
             self.validate(engine)
 
-    def _tell(self, engine: Engine, val: Performances) -> None:
+    def _print_epoch(self, engine: Engine, val: Performances) -> None:
         epoch, length = engine.state.epoch, engine.state.epoch_length
         loss = np.mean(self.log.values('train/loss', min(length, self.iteration)))
         place = f'Epoch {epoch}/{self.plan.epochs}' + (f' iteration {self.iteration}' if self.plan.val_every else '')

@@ -42,11 +42,11 @@ def one_grouping(args: Options) -> None:
         raise UserError('--by and --by_name both name the groups: give one of them')
 
 
-@group('ratings', 'what else is known of the images', check=one_grouping)
+@group('ratings', 'ratings and groups of the images', check=one_grouping)
 def ratings(add: Add) -> None:
     add('--info', metavar='FILE', help='table with a row per image (columns image, std, votes, and others), info file, '
                                        'or name of a data set')
-    add('--votes', type=count, metavar='N', help='how many rated each image, if no column votes tells')
+    add('--votes', type=count, metavar='N', help='number of ratings of each image, if no column votes has it')
     add('--by', metavar='COLUMN', help='column of --info, or of the first file, whose values are the groups')
     add('--by_name', metavar='PATTERN', help="regular expression that finds an image's group in its name: '^[^_]+'")
     add('--preferences', metavar='FILE', help='table of comparisons by people: columns first, second, preference (the '
@@ -115,7 +115,7 @@ def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
 
 
 def read_models(args: Options) -> dict[str, Predictions]:
-    """Return the models, aligned, with what --info and --votes tell of the ratings."""
+    """Return the models, aligned, with the std and votes of --info and --votes."""
     models = aligned({label: read_predictions(path, args.head)
                       for label, path in zip(_labels(args.files, args.names), args.files, strict=True)})
     first = next(iter(models.values()))

@@ -1,4 +1,4 @@
-"""Decoded images: the same pixels, kept whole, made anew when something changed."""
+"""Cached images have the decoded pixels, are verified, and are decoded again after a change."""
 import json
 import os
 import pickle
@@ -121,7 +121,7 @@ def test_pixels_that_changed_on_the_disk_are_decoded_again(paths, tmp_path, caps
     out = capsys.readouterr().out
     for i in damaged:
         assert f'is damaged at {paths[i]}, which is decoded again' in out
-    assert 'anew' not in out
+    assert 'it is replaced' not in out
     if writable:
         assert npy.read_bytes() == whole
 

@@ -40,10 +40,10 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     text = checkpoint.with_suffix('.md').read_text()
     assert printed(checkpoint, capsys) == text
     content = read_tensors(checkpoint)
-    for said in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'not human opinions',
+    for line in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'not human opinions',
                  f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
                  '## Intended use', '## Limits', f'{performance.rmse:.4f} ['):
-        assert said in text
+        assert line in text
     assert run_name(main.TRAIN.parse(command_in(text)[2:])) == checkpoint.stem
     checkpoint.rename('alone.pth')
     assert printed('alone.pth', capsys).splitlines()[1:] == text.splitlines()[1:]

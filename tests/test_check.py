@@ -178,9 +178,9 @@ def test_the_direction_is_guessed(look):
     (-1., 'error', '24 are below 0'),
 ])
 def test_std(look, std, level, text):
-    (found, said), = look(std=[std] * 24)[0]['std']
+    (found, message), = look(std=[std] * 24)[0]['std']
     assert found == level
-    assert text in said
+    assert text in message
 
 
 def test_scenes_that_only_the_names_tell(look, tmp_path):

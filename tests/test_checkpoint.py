@@ -98,15 +98,15 @@ ODD = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([*sorted(CHECKS), 'format']), value=ODD)
 def test_any_value_is_taken_or_refused_in_one_line(key, value):
-    told = ''
+    message = ''
     try:
         checkpoint = check_checkpoint({**GOOD, key: value}, 'x.pth')
     except UserError as error:
-        told = str(error)
-    if told:
-        assert 'x.pth: ' in told
-        assert key in told
-        assert '\n' not in told
+        message = str(error)
+    if message:
+        assert 'x.pth: ' in message
+        assert key in message
+        assert '\n' not in message
     else:
         assert all(np.isfinite(checkpoint['k']))
         assert all(line.isprintable() for line in card(checkpoint, 'x').splitlines())

@@ -140,12 +140,12 @@ def test_weights_of_another_head_leave_the_last_layers_as_drawn(name, options, o
     torch.save(create_model(name, **options, **other).state_dict(), file)
     network = create_model(name, **options, **own)
     before, ends = {key: value.clone() for key, value in network.state_dict().items()}, tuple(network.last)
-    said = load_pretrained(network, file)
+    message = load_pretrained(network, file)
     theirs = torch.load(file, weights_only=True)
     for key, value in network.state_dict().items():
         drawn = own != other and key.startswith((*ends, 'distribution'))
         assert torch.equal(value, before[key] if drawn else theirs[key]), key
-    assert (f' stay as they were ({ends[0]}' in said) == (own != other)
+    assert (f' stay as they were ({ends[0]}' in message) == (own != other)
 
 
 def test_weights_of_another_network_still_do_not_fit(tmp_path):

@@ -80,9 +80,9 @@ def test_every_group_can_be_taken_in_and_says_each_default_once(command, capsys)
         names = [name for name, title in command.titles.items() if title == group.title]
         for name, option in zip(names, options, strict=True):
             default = None if name in OTHER_DEFAULTS else command.defaults[name]
-            unsaid = default in (None, [], '') or default is False
-            said = option.lower().count('default:') + option.count('(default)')
-            assert said <= 1 if unsaid else said == 1, option
+            omitted = default in (None, [], '') or default is False
+            count = option.lower().count('default:') + option.count('(default)')
+            assert count <= 1 if omitted else count == 1, option
 
 
 def test_scoring_lists_no_option_of_training(monkeypatch, capsys):

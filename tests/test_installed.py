@@ -75,7 +75,7 @@ def test_torch_hub_in_a_program_with_packages_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec('setuptools'), reason='builds with the setuptools that is there')
+@pytest.mark.skipif(not importlib.util.find_spec('setuptools'), reason='builds with the installed setuptools')
 def test_an_installed_toolkit(tmp_path):
     listed = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in listed:  # a copy, so that the build leaves nothing behind

@@ -14,7 +14,7 @@ from IQAperformance import IQAPerformance
 
 
 class WithoutFloat64(torch.Tensor):
-    """A tensor on a device that has no float64; what is computed of it is there, too."""
+    """A tensor on a device without float64, as are all tensors computed from it."""
 
     def cpu(self):
         return self.as_subclass(torch.Tensor)

@@ -274,7 +274,7 @@ DEMO = words('-arch resnet18 --weights none --device cpu --no-pbar --num_workers
 
 
 def test_training_with_the_loss(tiny, tmp_path, monkeypatch, capsys):
-    """A network without references; the ranker is trained since there is none, and is there for the next run."""
+    """A network without references trains a missing ranker first; the next run finds it."""
     monkeypatch.setattr(ranking, 'SHORT', TINY)
     run = [*tiny, *DEMO, '--loss_type', 'macs', '--target', 'zscore', '-bs', '6']
     main(run)

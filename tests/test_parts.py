@@ -1,4 +1,4 @@
-"""Scores as a folder of Parquet files: a part for each shard, gone on with, shared, and broken shards on the way."""
+"""Scores as a folder of Parquet files, one per shard: continued, shared by processes, and with broken shards."""
 import json
 import re
 import shlex

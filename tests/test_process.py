@@ -25,6 +25,6 @@ def page_faults(device: str) -> int:
     return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told to keep memory')
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc has an option that keeps memory')
 def test_freed_memory_is_kept_for_a_network_on_the_cpu():
     assert page_faults('cpu') < page_faults('cuda') / 10

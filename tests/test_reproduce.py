@@ -189,7 +189,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
     assert re.search(r'not known +0\.\d+ ', rows['figure4, MSE best val PLCC'])
 
 
-# What is there, and what is to be run
+# Results that exist, and runs that are still needed
 
 def performance_of(mos: np.ndarray, scores: np.ndarray, **criteria: float) -> Performance:
     """A performance with criteria that do not follow from the scores."""
@@ -356,7 +356,7 @@ def test_options_that_are_not_known_here_are_compared_as_they_are():
 
 # Running
 
-# a run that ends well if another one is there at the same time
+# a run that succeeds only if another one is active at the same time
 MEETING = """
 import os, pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])

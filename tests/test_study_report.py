@@ -79,7 +79,7 @@ def test_settings_and_criteria_are_of_the_splits():
 
 
 def test_what_raters_and_pairs_say_is_of_the_splits():
-    """Pair accuracy without ties is (1 + tau) / 2; what needs votes is there if the results have them."""
+    """Pair accuracy without ties is (1 + tau) / 2; criteria that need votes appear if the results have votes."""
     def rows() -> list[dict[str, str]]:
         found = beyond(Findings(made))
         return [dict(zip(found.header, row, strict=True)) for row in found.rows]
@@ -284,17 +284,17 @@ def test_honest_results_hold(capsys):
         assert (status, 'WRONG' in text, 'not looked at' in text) == (0, False, False), text
 
 
-@pytest.mark.parametrize(('changes', 'told'), [
+@pytest.mark.parametrize(('changes', 'message'), [
     ({'metrics': {'SROCC': .99}}, 'SROCC is'), ({'metrics': {'RMSE': None}}, 'RMSE is'),
     ({'split_hash': '0' * 16}, 'hash'), ({'images': 15}, 'images are predicted')])
-def test_a_number_that_was_changed_is_found(changes, told, capsys):
+def test_a_number_that_was_changed_is_found(changes, message, capsys):
     made = outcomes({'a': 10.}, splits=2)
     tampered(made[1].result, **changes)
     status, text = checked(capsys, 'results')
     assert status == 1
     assert text.count('WRONG') == 1
-    assert told in text
-    with pytest.raises(UserError, match=told):
+    assert message in text
+    with pytest.raises(UserError, match=message):
         write_study_report('Tampered', made, Path('report'))
 
 
@@ -316,15 +316,15 @@ def edited(path: Path, column: str, change) -> None:
     tampered(path, metrics=agreement(table.pq.to_numpy(), table.mos.to_numpy()))
 
 
-@pytest.mark.parametrize(('column', 'told'), [
+@pytest.mark.parametrize(('column', 'message'), [
     ('mos', 'the MOS of 16 images are not those of own.csv'), ('pq', 'by k, b and pq_before'),
     ('pq_before', 'by k, b and pq_before')])
-def test_columns_that_were_changed_with_their_metrics_are_found(column, told, capsys):
+def test_columns_that_were_changed_with_their_metrics_are_found(column, message, capsys):
     outcome, = outcomes({'a': 10.}, splits=1)
     edited(outcome.result, column, lambda values: values * .9 + 5)
     status, text = checked(capsys, str(outcome.result))
     assert status == 1
-    assert told in text
+    assert message in text
 
 
 def test_a_criterion_that_an_older_result_lacks_is_not_looked_at(capsys, monkeypatch):

@@ -148,7 +148,7 @@ def test_twice_the_median_holds_its_level_for_splits_that_overlap():
 
 @pytest.mark.parametrize('name', ['SROCC', 'PLCC'])
 def test_two_models_on_the_same_images_hold_their_level(name):
-    """Equally good models are told apart in 5 % of the cases; with SROCC about."""
+    """Equally good models differ significantly in 5 % of the cases; with SROCC, about 5 %."""
     rng, rejected = np.random.default_rng(1), {'williams': 0, 'steiger': 0}
     for _ in range(600):
         y, *noise = rng.normal(size=(3, 60))

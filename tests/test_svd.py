@@ -139,8 +139,8 @@ def test_a_torchvision_file_is_the_backbone(tmp_path):
     from torchvision import models
     theirs = models.resnet18()
     network = create_model('resnet18')
-    told = load_pretrained(network, written(tmp_path / 'resnet18.pth', theirs.state_dict()))
-    assert '120 of 168 tensors are those of the torchvision network; 48 stay as they were (dr6.0.weight' in told
+    message = load_pretrained(network, written(tmp_path / 'resnet18.pth', theirs.state_dict()))
+    assert '120 of 168 tensors are those of the torchvision network; 48 stay as they were (dr6.0.weight' in message
     assert torch.equal(network.features[7][1].conv2.weight, theirs.layer4[1].conv2.weight)
 
 

@@ -103,7 +103,7 @@ def test_the_checkpoint_is_found_by_the_options(tiny, fails, capsys):
     words = [*tiny, *SMALL, *MINI, '--debug', '-e', '1']
     main.main(words)
     assert test_dataset.main(words)
-    assert 'mini-norm-in-norm' in fails(test_dataset.main, *tiny, *SMALL)  # names the checkpoint that is there
+    assert 'mini-norm-in-norm' in fails(test_dataset.main, *tiny, *SMALL)  # names the checkpoint that exists
 
 
 @pytest.mark.parametrize('options', ['-optl bf16 -accum 2', '--ft_lr_ratio 0 -lt mse', '--beta 1 0 0 -bs 4',
