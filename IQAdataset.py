@@ -16,8 +16,9 @@ from iqa_data.augmentation import Augmentation, FixedAugmentation
 from iqa_data.contents import Contents, check_apart
 from iqa_data.crops import crops_of
 from iqa_data.datasets import DATASETS, Source, dataset_name, named_source, require, sets_of
+from iqa_data.find import find_dataset
 from iqa_data.images import ImageError
-from iqa_data.info import Info, find_dataset, read_info
+from iqa_data.info import Info, read_info
 from iqa_data.loaders import Data, Loading
 from iqa_data.references import check_pairs, references_of, stay_inside
 from iqa_data.several import SeveralData, turned

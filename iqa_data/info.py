@@ -35,7 +35,6 @@ Both are read by the same rules: no image twice, no control characters in a name
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,17 +42,15 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_data.datasets import DATASETS, SUFFIXES, TEXTS, sets_of
+from iqa_data.datasets import TEXTS
 from iqa_data.matlab import mat_file
 from iqa_data.pyiqa import is_meta_info, of_meta_info
-from iqa_runtime.errors import UserError, pick
+from iqa_runtime.errors import UserError
 from iqa_runtime.files import replacing
 from iqa_runtime.names import PARTS, cell, from_cell
 from iqa_runtime.tables import Table, write_columns
 
 ROUNDED = .01    # how far shares that are written with few digits may be from a sum of 1
-SHEETS = ('.xlsx', '.xls', '.ods')
-MOST_BESIDE = 30  # files beside a missing info file that are read, to name those that are info files
 FIELDS = ('im_names', 'subjective_scores', 'subjective_scoresSTD', 'ref_ids', 'index')
 
 
@@ -342,38 +339,3 @@ def write_info(path: str | Path, names: Sequence[str], mos: Sequence[float], std
                 np.asarray(index), **more)
     with replacing(path) as temporary:
         WRITERS.get(Path(path).suffix.lower(), write_mat)(temporary, info)
-
-
-def find_dataset(name: str) -> str:
-    """Return the canonical name of a data set in DATASETS, or the path of an info file; UserError for any other."""
-    path = Path(name)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return os.path.normpath(name)
-    if path.is_dir() and not any(path.name.lower() == known.lower() for known in DATASETS):
-        raise UserError(f'{name} is a folder; expected an info file, a table of its images with the columns image and '
-                        'mos')
-    if path.suffix.lower() in SHEETS and path.is_file():
-        raise UserError(f'{name} is a spreadsheet: save it as .csv, with the columns image and mos')
-    beside = [file for suffix in SUFFIXES for file in path.parent.glob(f'*{suffix}')] if path.suffix else []
-    readable = [str(file) for file in sorted(beside)[:MOST_BESIDE] if is_info(file)]
-    try:
-        return pick([*DATASETS, *readable[:10]], name, 'data set')
-    except UserError as error:
-        reason = f'{error}, or an existing info file ({", ".join(SUFFIXES)})'
-    if path.suffix.lower() in SUFFIXES:
-        reason = reason.replace(f'unknown data set {name!r}', f'{name}: no such file', 1)
-    raise UserError(reason)
-
-
-def is_info(path: Path) -> bool:
-    """Return whether a file reads as an info file."""
-    try:
-        read_info(path)
-    except UserError:
-        return False
-    return True
-
-
-def find_datasets(names: str) -> str:
-    """Return one or several data sets, with + between them, each as `find_dataset` returns it; UserError as there."""
-    return '+'.join(map(find_dataset, sets_of(names)))

@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 
 from iqa_data import AUGMENTATIONS
 from iqa_data.datasets import DATASETS, names_of, sets_of
-from iqa_data.info import find_dataset, find_datasets
+from iqa_data.find import find_dataset, find_datasets
 from iqa_data.pyiqa import PICKLES
 from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
