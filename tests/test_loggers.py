@@ -43,7 +43,7 @@ def test_several_loggers_get_every_scalar_once_also_of_a_run_that_goes_on(tiny, 
     with pytest.raises(SystemExit):
         main.main(words)
     main.main([*words, '--resume', 'auto'])
-    assert 'CSV and TensorBoard log: runs' in capsys.readouterr().out
+    assert 'CSV and TensorBoard log in runs' in capsys.readouterr().out
     expected = history()
     assert [step for step, _ in expected['train/loss']] == list(range(1, 9))
     assert scalars_csv() == expected

@@ -142,7 +142,7 @@ def test_tid_is_cropped_and_pieapp_padded(published):
 
 def test_an_image_that_is_not_there(published):
     (published / 'tid2008/reference_images/I02.BMP').unlink()
-    with pytest.raises(UserError, match='found no reference_images/I02'):
+    with pytest.raises(UserError, match='reference_images/I02 not found'):
         list(prepare('TID2008', published))
     with pytest.raises(UserError, match='unknown data set of pairs'):
         list(prepare('TID', published))

@@ -224,8 +224,8 @@ ALL_TAGS = [f'{part}/KonIQ-10k/{metric}' for part in ('train', 'val', 'test') fo
 
 
 @pytest.mark.parametrize(('made', 'commands'), [
-    ({'tags': ALL_TAGS}, []), ({'tags': ALL_TAGS, 'first': 2}, ['']),  # again, as --resume would find it finished
-    ({'tags': ALL_TAGS[3:6]}, ['']), ({'tags': ALL_TAGS[3:6], 'finished': False}, [' --resume auto'])])
+    ({'tags': ALL_TAGS}, []), ({'tags': ALL_TAGS, 'first': 2}, [' --again']),  # --resume would find it finished
+    ({'tags': ALL_TAGS[3:6]}, [' --again']), ({'tags': ALL_TAGS[3:6], 'finished': False}, [' --resume auto'])])
 def test_only_what_is_missing_is_run(made, commands, empty):
     make_run(first('figure1'), **made)
     mae = 'main.py --resize --loss_type mae --test_during_training'
@@ -242,7 +242,7 @@ def test_bhat_from_the_first_iteration_on(empty):
     cell.log.mkdir(parents=True)
     for content in ('', 'iteration,epoch,bhat,bhat1,bhat2\n9,2,1,1,1\n'):
         (cell.log / 'bhat.csv').write_text(content)
-        assert left('figureA') == ['main.py --resize --log_bhat']
+        assert left('figureA') == ['main.py --resize --log_bhat --again']
     (cell.log / 'bhat.csv').write_text('iteration,epoch,bhat,bhat1,bhat2\n1,1,1,1,1\n')
     assert left('figureA') == []
 
