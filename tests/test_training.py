@@ -40,7 +40,7 @@ def test_train_test_score(tiny, capsys):
     performance = main.main([*tiny, *SMALL, '-e', '2', '--log_bhat'])
     out = capsys.readouterr().out
     assert out.count('Epoch ') == 2
-    for what in ('TensorBoard log: runs', 'Checkpoint: checkpoints', 'Predictions and metrics: results'):
+    for what in ('TensorBoard log in runs', 'Checkpoint: checkpoints', 'predictions and metrics in results'):
         assert what in out
 
     table, summary = pd.read_csv(one('results/*.csv')), json.loads(one('results/*.json').read_text())
