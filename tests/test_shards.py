@@ -275,11 +275,12 @@ def test_a_broken_row_group_is_named_and_the_others_are_read(tmp_path):
 
 
 @pytest.mark.parametrize('form', [{}, {'compression': 'none'}, {'use_dictionary': False},
-                                  {'data_page_size': 900, 'write_statistics': False, 'compression': 'zstd'}])
+                                  {'data_page_size': 900, 'compression': 'zstd'}])
 def test_a_changed_byte_in_a_page_is_seen(tmp_path, form):
     images = [os.urandom(400) for _ in range(12)]
     path = tmp_path / '0.parquet'
-    pq.write_table(pa.table({'image': images}), path, row_group_size=4, write_page_checksum=True, **form)
+    pq.write_table(pa.table({'image': images}), path, row_group_size=4, write_page_checksum=True,
+                   write_statistics=False, **form)  # statistics would hold the least image once more, unchecked
     assert read(path) == ([Packed(str(path), str(i), image) for i, image in enumerate(images)], '')
     content = bytearray(path.read_bytes())
     content[content.index(images[5][50:90])] ^= 1  # random bytes cannot be packed: they stay as they are
