@@ -244,13 +244,18 @@ def test_batch_normalisation_is_synchronised_on_gpus_alone(tiny, fails):
 
 # Whole runs
 
-PLAIN = ['--dropout', '0', '--device', 'cpu', '--no-pbar', '--num_workers', '0', '-bs', '7', '-lr', '1e-3',
+PLAIN = ['--device', 'cpu', '--no-pbar', '--num_workers', '0', '-bs', '7', '-lr', '1e-3',
          '--loss_type', 'mse', '--target', '0', '100']  # of networks without batch normalisation
+HYPERIQA = ['-arch', 'hyperiqa', '--weights', 'none', '--enlarge', '--augmentation', 'hflip', 'crop', '-cs_h', '224',
+            '-cs_w', '224', '--fixed_augmentations', '2', '--test_crops', '2']  # variants are equal in all processes
 
 
 @pytest.mark.parametrize('words', [
-    ['-arch', 'svd_cnniqa_fc', '-e', '1'],
-    ['-arch', 'cnniqa', '-e', '2', '--freeze', 'conv*', '--ema', '.5', '--clip_grad', '.1', '--optimizer', 'sgd']])
+    ['-arch', 'svd_cnniqa_fc', '--dropout', '0', '-e', '1'],
+    ['-arch', 'cnniqa', '--dropout', '0', '-e', '2', '--freeze', 'conv*', '--ema', '.5', '--clip_grad', '.1',
+     '--optimizer', 'sgd'],
+    [*HYPERIQA, '--backbone', 'timm/test_resnet', '-e', '2', '--freeze', 'res', '--features', 'cached',
+     '--optimizer', 'sgd']])
 @pytest.mark.usefixtures('one_thread')
 def test_a_run_of_two_processes_is_a_run_of_one(tiny, words):
     words = [*tiny, *PLAIN, *words]
@@ -328,8 +333,8 @@ def test_several_data_sets_under_torchrun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_set('A', 1, 0, 100)
     make_set('B', 2, 1, 5, 14)
-    words = ['--dataset', 'A.csv', 'B.csv', '--data_weights', '2', '1', '-arch', 'cnniqa', *PLAIN, '--loss_type',
-             'norm-in-norm+mse:.1', '--target', 'zscore', '-bs', '6', '-e', '2',
+    words = ['--dataset', 'A.csv', 'B.csv', '--data_weights', '2', '1', '-arch', 'cnniqa', '--dropout', '0', *PLAIN,
+             '--loss_type', 'norm-in-norm+mse:.1', '--target', 'zscore', '-bs', '6', '-e', '2',
              '--optimizer', 'sgd']  # Adam would turn gradients of rounding errors into whole steps
     main.main([*words, '-modelfile', 'one.pth', '--result_dir', 'one'])
     run = torchrun(*words, '-modelfile', 'two.pth', '--result_dir', 'two', '--log_dir', 'two-runs')

@@ -57,9 +57,14 @@ def test_a_run_on_cached_features_ends_as_one_without(tiny, options):
         assert cached['metrics'][part] == pytest.approx(metrics, abs=1e-5)
 
 
-def test_a_network_without_a_backbone_of_its_own(tiny):
-    words = [*tiny, '-arch', 'cnniqa', '--loss_type', 'mse', '--target', '0', '100', '-bs', '4', '-e', '2', '--device',
-             'cpu', '--no-pbar', '--freeze', 'conv1', '--dropout', '.3']
+@pytest.mark.parametrize('options', [
+    ['-arch', 'cnniqa', '--freeze', 'conv1', '--dropout', '.3'],
+    ['-arch', 'hyperiqa', '--backbone', 'timm/test_resnet', '--weights', 'none', '--freeze', 'res', '--enlarge',
+     '--augmentation', 'hflip', 'crop', '-cs_h', '224', '-cs_w', '224', '--fixed_augmentations', '2',
+     '--test_crops', '2']])
+def test_a_run_of_another_system_on_cached_features_ends_as_one_without(tiny, options):
+    words = [*tiny, '--loss_type', 'mse', '--target', '0', '100', '-bs', '4', '-e', '2', '--device', 'cpu', '--no-pbar',
+             '--num_workers', '0', *options]
     computed, cached = trained('computed', *words), trained('cached', *words, '--features', 'cached')
     assert largest_difference(computed['model'], cached['model']) <= 1e-5
 

@@ -79,6 +79,42 @@ def test_a_distribution_gives_score_and_uncertainty(here, head):
         np.testing.assert_allclose(run(images), [scores, uncertainty], atol=1e-3)
 
 
+HYPERIQA = {'name': 'hyperiqa', 'options': {'backbone': 'timm/test_resnet'}}
+CROPS = {'count': 4, 'size': [224, 224], 'places': 'grid'}
+
+
+def hyperiqa(crops: dict | None) -> list[str]:
+    """Save a random HyperIQA as h.pth; return the options of export.py that name it."""
+    network = create_model(HYPERIQA['name'], **HYPERIQA['options'])
+    save_checkpoint('h.pth', {**random_checkpoint(resize=None), 'network': HYPERIQA, 'model': network.state_dict(),
+                              'k': [300.], 'b': [50.], **({'crops': crops} if crops else {})})
+    return ['--trained_model_file', 'h.pth', *WORDS]
+
+
+@new_torch
+@pytest.mark.slow
+@pytest.mark.parametrize(('size', 'crops'), [((224, 224), None), ((240, 300), CROPS)])
+def test_hyperiqa_of_one_crop_or_of_several(here, size, crops):
+    needs_onnx()
+    words = [*hyperiqa(crops), '--size', *map(str, size)]
+    export.main([*words, '--onnx', 'm.onnx', '--torch_export', 'm.pt2'])
+    images = np.stack([photo(i, size) for i in range(3)])
+    expected = load('h.pth').score(images)
+    assert expected.std() > .1
+    np.testing.assert_allclose(export.read_onnx('m.onnx')(images), expected, atol=1e-3)
+    np.testing.assert_allclose(export.read_torch('m.pt2')(images), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(('crops', 'size', 'message'), [
+    (None, (), 'one size of images only: give --size H W'),
+    (None, (224, 300), 'images of 224x300 (h x w) for a network of 224x224'),
+    (CROPS, (200, 300), '300x200 pixels have no crops of 224x224')])
+def test_hyperiqa_needs_a_size_that_it_takes(here, fails, crops, size, message):
+    words = ['--size', *size] if size else []
+    assert message in fails(export.main, *hyperiqa(crops), '--torch_export', 'm.pt2', *words)
+    assert not (here / 'm.pt2').exists()
+
+
 @new_torch
 def test_pyramids_need_one_size(here, fails):
     needs_onnx()
