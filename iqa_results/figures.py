@@ -108,7 +108,7 @@ def draw_critical_difference(labels: Sequence[str], ranks: np.ndarray, critical:
     half = (k + 1) // 2
     figure = new_figure(PAGE, .6 + .21 * half)
     ax = figure.add_subplot()
-    ax.set(xlim=(.5, k + .5), xticks=range(1, k + 1), yticks=[])
+    ax.set(xlim=(.5, k + .5), xticks=range(1, k + 1, 1 + k // 15), yticks=[])
     ax.spines[['left', 'right', 'bottom']].set_visible(False)
     ax.spines.top.set_position(('data', 0))
     ax.xaxis.set_ticks_position('top')
