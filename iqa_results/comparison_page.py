@@ -8,9 +8,8 @@ from iqa_results.charts import SERIES, THEME, Panel, Scatter, svg
 from iqa_results.comparison import Models, rising
 from iqa_results.comparison_tables import Shown
 from iqa_results.groups import grouped
-from iqa_results.page import rendered
+from iqa_results.page import FOLDER, write_page
 from iqa_results.pairs import Pairs, roc
-from iqa_runtime.files import write_text
 
 Plot = tuple[str, Panel | Scatter]  # caption and chart
 
@@ -21,8 +20,8 @@ def write_comparison(path: str | Path, tables: Sequence[Shown], plots: Sequence[
     from markupsafe import Markup
     with matplotlib.rc_context({'text.parse_math': False}):  # a name may have a $
         charts = [(text, Markup(svg(chart, 4.4, 3.6))) for text, chart in plots]
-    write_text(path, rendered(Path(__file__).parent / 'templates' / 'comparison.html', title='Comparison of models',
-                              theme=Markup(THEME), tables=[table for table in tables if table.rows], plots=charts))
+    write_page(path, FOLDER / 'comparison.html', title='Comparison of models', theme=Markup(THEME),
+               tables=[table for table in tables if table.rows], plots=charts)
 
 
 def roc_plots(models: Models, pairs: Pairs) -> list[Plot]:

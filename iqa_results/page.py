@@ -10,24 +10,28 @@ from iqa_runtime.files import write_text
 if TYPE_CHECKING:  # matplotlib is slow to import
     from matplotlib.figure import Figure
 
+FOLDER = Path(__file__).parent / 'templates'
+
 
 def rendered(template: Path, **values) -> str:
-    """Return the page that a template makes of values."""
+    """Return the page that a template, NAME.html, makes of values, with the script NAME.js beside it, if there is one.
+
+    Templates extend those of this room, page.html and tables.html. The script is the only one that may run: its hash
+    is in the page's policy.
+    """
     import jinja2  # slow to import
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(template.parent), autoescape=True,
+    from markupsafe import Markup
+    file = template.with_suffix('.js')
+    script = file.read_text(encoding='utf-8') if file.is_file() else ''
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([template.parent, FOLDER]), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(template.name).render(**values)
+    return environment.get_template(template.name).render(**values, script=Markup(script), script_hash=script_hash)
 
 
 def write_page(path: str | Path, template: Path, **values) -> None:
-    """Write a page from a template, NAME.html, and its script beside it, NAME.js.
-
-    The script is the only one that may run: its hash is in the page's policy.
-    """
-    from markupsafe import Markup
-    script = template.with_suffix('.js').read_text(encoding='utf-8')
-    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    write_text(path, rendered(template, **values, script=Markup(script), script_hash=script_hash))
+    """Write the page that `rendered` returns."""
+    write_text(path, rendered(template, **values))
 
 
 def data_uri(kind: str, content: bytes) -> str:
