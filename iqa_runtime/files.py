@@ -24,6 +24,12 @@ Paths = str | Path | Sequence[str | Path] | None
 LARGEST_YAML = 1 << 18  # bytes of a file, and characters of its content with aliases written out
 
 
+def project_folder(name: str) -> Path:
+    """Return a folder of files that come with the toolkit: NAME in a clone, iqa_NAME where it is installed."""
+    installed = ROOT / f'iqa_{name}'
+    return installed if installed.is_dir() else ROOT / name
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Turn an OSError into a UserError that names the file being written; BrokenPipeError is re-raised."""

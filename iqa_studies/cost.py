@@ -62,9 +62,9 @@ def validation(log: Path | None) -> np.ndarray:
     return np.empty((0, 2))
 
 
-def epochs_to(outcome: Outcome, share: float) -> float:
-    """Return the epochs after which the validation SROCC first is a share of that after the last; nan without a log."""
-    curve = validation(outcome.log)
+def epochs_to(curve: np.ndarray, share: float) -> float:
+    """Return the epochs after which the SROCC of a curve (n, 2) first is a share of that after the last; nan if n = 0.
+    """
     if not len(curve):
         return math.nan
     good = np.abs(curve[:, 1]) >= share * abs(curve[-1, 1])

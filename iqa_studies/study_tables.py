@@ -213,10 +213,10 @@ def speed(findings: Findings) -> StudyTable:
     rows, outcomes = [], findings.outcomes
     for labels, some in findings.runs[findings.runs.trained != ''].groupby(['trained', 'setting'], sort=False):
         own = some[some.tested == some.tested.iloc[0]]
-        ends = [cost.validation(outcomes[run].log)[-1:, 1] for run in own.run]
-        epochs = st.spread([cost.epochs_to(outcomes[run], NEAR) for run in own.run])
+        curves = [cost.validation(outcomes[run].log) for run in own.run]
+        epochs = st.spread([cost.epochs_to(curve, NEAR) for curve in curves])
         if epochs.defined:
-            last = st.spread([abs(end[0]) for end in ends if len(end)])
+            last = st.spread([abs(curve[-1, 1]) for curve in curves if len(curve)])
             rows.append(([*labels, f'{epochs.count}', *(as_word(value, 'g') for value in (epochs.median, epochs.mean)),
                           as_word(last.median)], own.run))
     header = ['trained on', 'setting', 'runs', 'epochs, median', 'epochs, mean', 'SROCC of val at the end']
