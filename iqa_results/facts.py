@@ -77,9 +77,10 @@ def parts_of_names(names: Sequence[str], pattern: str) -> list[str]:
         found = [re.search(pattern, name) for name in names]
     except re.error as error:
         raise UserError(f'{pattern!r} is no regular expression: {error}') from None
-    if None in found:
-        raise UserError(f'{pattern!r} does not match the name {names[found.index(None)]!r}')
-    return [match[1] if match.re.groups else match[0] for match in found]
+    parts = [match and match[min(1, match.re.groups)] for match in found]
+    if None in parts:
+        raise UserError(f'{pattern!r} does not match the name {names[parts.index(None)]!r}')
+    return parts
 
 
 def read_preferences(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

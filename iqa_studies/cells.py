@@ -19,6 +19,7 @@ from iqa_training.naming import result_name
 
 if TYPE_CHECKING:
     from iqa_studies.choosing import Choice
+    from iqa_studies.study_groups import Grouping
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Plan:
         left_out: what cannot be trained or tested, and why.
         others: others' predictions.
         images: data set -> folder of its images.
+        groupings: the kinds of groups in which the tested images are evaluated.
         first, last: steps before all trainings, and after them by stage.
     """
 
@@ -138,6 +140,7 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
     images: dict[str, Path] = field(default_factory=dict)
+    groupings: list['Grouping'] = field(default_factory=list)
     first: list[Step] = field(default_factory=list)
     last: list[list[Step]] = field(default_factory=list)
 

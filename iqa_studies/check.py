@@ -28,6 +28,7 @@ if __name__ == '__main__':
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 
 from iqa_results.table_formats import render
@@ -36,6 +37,7 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_json, read_text
 from iqa_studies.honesty import check_outcome
 from iqa_studies.outcome import Outcome
+from iqa_studies.study_groups import Grouping
 
 OUTCOMES, FILES = 'outcomes.json', ('result', 'log', 'checkpoint')
 
@@ -66,11 +68,26 @@ def study_outcomes(folder: Path) -> list[Outcome]:
     return [Outcome(**row | {name: folder / row[name] for name in FILES if row[name] is not None}) for row in rows]
 
 
-def wrong_tables(folder: Path, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield the tables of a study that do not follow from its outcomes."""
-    from iqa_studies.study_tables import TABLES, Findings, costs  # slow to import
-    findings = Findings(outcomes)
-    for table in (make(findings) for make in TABLES if make is not costs):  # which has times of another machine
+def study_groupings(folder: Path) -> list[Grouping]:
+    """Return the kinds of groups of a study's report, from its outcomes.json."""
+    def check(content) -> list[Grouping]:
+        found = content.get('groupings')
+        return list_of(partial(Grouping.restored, folder=folder))(found) if found else []
+    return read_json(folder / OUTCOMES, check, 'the outcomes of a study')
+
+
+def lacking(groupings: Sequence[Grouping]) -> list[Path]:
+    """Return the info files that groups are columns of and that are not here."""
+    files = dict.fromkeys(file for one in groupings if one.column for file in one.infos.values())
+    return [file for file in files if not file.is_file()]
+
+
+def wrong_tables(folder: Path, outcomes: Sequence[Outcome], groupings: Sequence[Grouping]) -> Iterator[str]:
+    """Yield the tables of a study that do not follow from its outcomes; of groups only if no info file is lacking."""
+    from iqa_studies.study_tables import TABLES, Findings, costs, groups, worst_groups  # slow to import
+    findings = Findings(outcomes, groupings)
+    unseen = {costs} | ({groups, worst_groups} if lacking(groupings) else set())  # costs are of another machine's times
+    for table in (make(findings) for make in TABLES if make not in unseen):
         path = folder / f'{table.name}.csv'
         wanted = render(table.header, table.rows, 'csv').splitlines()
         found = read_text(path).splitlines() if path.exists() else []
@@ -104,8 +121,10 @@ def main(argv: list[str] | None = None) -> None:
                               *(f'({line})' for line in [*marked, *(f'not looked at: {what}' for what in unseen)])]))
             failed += bool(wrong)
         if (path / OUTCOMES).exists():
-            wrong = list(wrong_tables(path, outcomes))
-            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  the tables of {path}', *wrong]))
+            groupings = study_groupings(path)
+            wrong = list(wrong_tables(path, outcomes, groupings))
+            unseen = [f'(not looked at: the groups of images: no {file} here)' for file in lacking(groupings)]
+            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  the tables of {path}', *wrong, *unseen]))
             failed += bool(wrong)
     if failed:
         raise SystemExit(1)

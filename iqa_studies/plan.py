@@ -21,6 +21,7 @@ from iqa_studies.choosing import choice_of
 from iqa_studies.steps import Given, Step, merge_options, parsed, training_step, words_for
 from iqa_studies.study import Study
 from iqa_studies.study_data import StudyData, StudySet, others_of
+from iqa_studies.study_groups import groupings_of
 from iqa_training.labels import lack_of
 from iqa_training.naming import log_name
 from IQAdataset import of_each_set, plan_of, source_at
@@ -40,6 +41,7 @@ def plan(study: Study, folder: Path, tried: bool = False) -> Plan:
     made, common = Plan(), merge_options(study.common, next(iter(study.settings.values())))
     datasets, tests = ([data_of(given, common, study) for given in some] for some in (study.datasets, study.tests))
     check_tests_apart(datasets, tests, study)
+    made.groupings = groupings_of(study, [one for place in (*datasets, *tests) for one in place.sets])
     made.images = {one.name: Path(one.source.im_dir) for place in (*datasets, *tests) for one in place.sets}
     predicted: set[str] = set()
     for place in datasets:

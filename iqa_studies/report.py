@@ -32,6 +32,7 @@ from iqa_studies.choosing import Choice
 from iqa_studies.honesty import check_outcome
 from iqa_studies.outcome import Outcome
 from iqa_studies.published import HEADER, Comparison
+from iqa_studies.study_groups import Grouping
 from iqa_studies.study_tables import MAPPED, TABLES, Findings, StudyTable, over_units
 
 STYLES = ('csv', 'markdown', 'latex')
@@ -43,7 +44,8 @@ MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings 
 
 def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
                        images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = (),
-                       choices: Sequence[Choice] = (), note: str = '') -> list[Path]:
+                       choices: Sequence[Choice] = (), note: str = '', groupings: Sequence[Grouping] = ()
+                       ) -> list[Path]:
     """Write the files of a study's report (see the module) into a folder; return their paths.
 
     Args:
@@ -53,17 +55,18 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
         beside: our numbers beside published ones.
         choices: the values that were chosen by validation.
         note: what the page says of the study.
+        groupings: the kinds of groups in which the tested images are evaluated.
 
     Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
     """
     for outcome in outcomes:
         if wrong := check_outcome(outcome)[0]:
             raise UserError(f'{outcome.result}: {wrong[0]}')
-    findings, folder = Findings(outcomes), Path(folder)
+    findings, folder = Findings(outcomes, groupings), Path(folder)
     tables = [table for table in (*(make(findings) for make in TABLES), published(findings, beside),
                                   chosen(findings, choices)) if table.rows]
     written = [folder / 'outcomes.json']
-    write_text(written[0], outcomes_json(outcomes, folder))
+    write_text(written[0], outcomes_json(outcomes, folder, groupings))
     for table in tables:
         for style in STYLES:
             written.append(folder / (table.name + SUFFIXES[style]))
@@ -101,11 +104,12 @@ def chosen(findings: Findings, choices: Sequence[Choice]) -> StudyTable:
                       'then fixed for all. (An end): a value beyond the grid may be better.')
 
 
-def outcomes_json(outcomes: Sequence[Outcome], folder: Path) -> str:
-    """Return the outcomes as JSON, their files relative to the folder."""
+def outcomes_json(outcomes: Sequence[Outcome], folder: Path, groupings: Sequence[Grouping] = ()) -> str:
+    """Return the outcomes, and the kinds of groups, as JSON, their files relative to the folder."""
     rows = [{name: os.path.relpath(value, folder) if isinstance(value, Path) else value
              for name, value in asdict(outcome).items()} for outcome in outcomes]
-    return json_text({'outcomes': rows}, indent=2) + '\n'
+    kinds = {'groupings': [grouping.stored(folder) for grouping in groupings]} if groupings else {}
+    return json_text({'outcomes': rows, **kinds}, indent=2) + '\n'
 
 
 def run_card(outcome: Outcome, folder: Path) -> dict:

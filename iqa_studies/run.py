@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     planned = plan(wanted, folder, tried=True)
     outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
     written = write_study_report(wanted.title, outcomes, folder, planned.images, beside, planned.choices,
-                                 wanted.note) if outcomes else []
+                                 wanted.note, planned.groupings) if outcomes else []
     if written:
         print_results(folder)
     if beside:

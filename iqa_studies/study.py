@@ -54,6 +54,7 @@ class Study:
         start: file that stands for the checkpoints that settings start from.
         choose: label -> options, of which validation chooses for each setting; empty: nothing is chosen.
         note: what the page says of the study.
+        by, by_name: kind of groups -> column of the info file, or regular expression that finds the group in a name.
     """
 
     title: str
@@ -79,6 +80,8 @@ class Study:
     start: str = ''
     choose: Mapping[str, Given] = field(default_factory=dict)
     note: str = ''
+    by: Mapping[str, str] = field(default_factory=dict)
+    by_name: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -18,6 +18,8 @@
     published: {CNNIQA: {PLCC: .919, SROCC on CLIVE: .766, best val PLCC: .93, mean PLCC: null}}   # null: not known
     tolerance: .003                    # of a published correlation: PASS or FAIL
     note: What it can tell, and what it cannot.   # shown on the page
+    by: {prompt: reference}            # groups of the tested images: label: column of the info file
+    by_name: {generator: '^[^_]+'}     # and label: regular expression that finds the group in an image's name
 
 Of studies without `dataset` alone: `splits: {fold: [0, 1, 2]}`, an option of the split and its values; `keep: [curves,
 bhat]`, what runs also record; `curves: {files: NAME, parts: [val], criteria: [PLCC]}`, their curves as CSV files;
@@ -35,7 +37,7 @@ from pathlib import Path
 
 from iqa_data import options as of_data
 from iqa_data.datasets import dataset_name
-from iqa_runtime.checks import dict_of, fields, flag, list_of, number, optional, text, whole
+from iqa_runtime.checks import dict_of, fields, flag, line, list_of, number, optional, text, whole
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import read_yaml
 from iqa_runtime.names import PARTS
@@ -100,6 +102,8 @@ def read_study(path: str | Path, large: bool = False, changes: Mapping[str, obje
         more.setdefault('curves', CurveFiles('', PARTS, ('SROCC',)))
     more['published'] = {label: {measure_of(words, tested, f'{path}: published: {label}'): value
                                  for words, value in some.items()} for label, some in more.get('published', {}).items()}
+    if shared := more.get('by', {}).keys() & more.get('by_name', {}).keys():
+        raise UserError(f'{path}: by and by_name: two kinds of groups are called {min(shared)!r}')
     for label in more['published']:
         pick((*multiplied, ENSEMBLE), label, f'setting ({path}: published)')
     title = str(study.get('title') or path.stem)
@@ -139,15 +143,18 @@ def ensemble_of(value) -> dict[str, str]:
 NUMBERS = dict_of(dict_of(optional(number)))
 MORE = {'published': NUMBERS, 'tolerance': fraction, 'not_judged': text, 'judged_from': text,
         'keep': list_of(one_of(KEEP)), 'curves': curves_of, 'ranker': flag, 'ensemble': ensemble_of, 'predict': text,
-        'note': text}
+        'note': text, 'by': dict_of(line), 'by_name': dict_of(line)}
 KEYS = ('title', 'options', 'settings', 'vary', 'choose', 'dataset', 'splits', 'seeds', 'tests', 'predictions', *MORE)
 OWN_DATA = ('keep', 'curves', 'ranker', 'ensemble', 'predict')  # of studies whose settings choose their data
+GROUPS = ('by', 'by_name')  # of studies with `dataset`
 
 
 def checked(path: Path, study: Mapping, key: str):
     """Return the value of one of MORE; UserError if it is not valid."""
     if key in OWN_DATA and study.get('dataset'):
         raise UserError(f'{path}: {key}: of studies without `dataset`, whose settings choose it')
+    if key in GROUPS and not study.get('dataset'):
+        raise UserError(f'{path}: {key}: of studies with `dataset`')
     try:
         return MORE[key](study[key])
     except (ValueError, TypeError) as error:

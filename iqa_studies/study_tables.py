@@ -1,6 +1,7 @@
 """The tables of a study: quality over splits and across data sets, significance, cost, and the runs behind them."""
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
@@ -9,18 +10,22 @@ import pandas as pd
 
 from iqa_results import statistics as st
 from iqa_results.comparison import VALUES, values_of
+from iqa_results.groups import FEWEST, Grouped, grouped
 from iqa_results.mapping import NoFitError, mapped
 from iqa_results.read import read_predictions
 from iqa_results.significance import dependent, holm
 from iqa_results.table_formats import as_word
 from iqa_studies import cost
 from iqa_studies.outcome import Outcome
+from iqa_studies.study_groups import Grouping
 from IQAperformance import CRITERIA, agreement
 
 MAPPED = '4-parameter logistic'
 QUALITY = ('SROCC', 'PLCC', 'PLCC mapped', 'KROCC', 'RMSE', 'RMSE mapped')  # mapped: after the logistic
 TESTS = ('Wilcoxon', 'Williams', 'Steiger')
 NEAR = .95  # of the end of a curve: the measure of the Norm-in-Norm paper
+OF_GROUPS = ('mean SROCC', 'mean PLCC', 'SROCC between', 'PLCC between')
+MOST_WORST = 5  # groups of each setting that are listed
 TESTED_AS = {'test': '', 'all': ', whole', 'val': ', on the validation images, which chose the epoch'}
 
 
@@ -44,12 +49,13 @@ class Findings:
 
     Attributes:
         outcomes: the runs, by number.
+        groupings: the kinds of groups of images.
         scores: of each run, the columns mos and score of the images, by name.
         runs: a row for each run: run, setting, split, seed, trained, tested (the data set and what of it), QUALITY.
     """
 
-    def __init__(self, outcomes: Sequence[Outcome]):
-        self.outcomes = list(outcomes)
+    def __init__(self, outcomes: Sequence[Outcome], groupings: Sequence[Grouping] = ()):
+        self.outcomes, self.groupings = list(outcomes), list(groupings)
         self.scores = [outcome.predictions().set_index('image').sort_index() for outcome in outcomes]
         rows = [self._row(run, outcome) for run, outcome in enumerate(self.outcomes)]
         self.runs = pd.DataFrame(rows, columns=['run', 'setting', 'split', 'seed', 'trained', 'tested', *QUALITY])
@@ -85,6 +91,16 @@ class Findings:
             return both and self.scores[x.run].index.equals(self.scores[y.run].index)
         found = [(x.run, next((y.run for y in b.itertuples() if paired(x, y)), None)) for x in a.itertuples()]
         return [(x, y) for x, y in found if y is not None]
+
+    @cached_property
+    def in_groups(self) -> dict[str, dict[int, Grouped]]:
+        """Return kind of groups -> run -> the agreement in them, of the runs whose images have such groups."""
+        def one(grouping: Grouping, run: int) -> Grouped:
+            scores = self.scores[run]
+            return grouped(scores.score.to_numpy(), scores.mos.to_numpy(),
+                           grouping.of(self.outcomes[run].tested_on, scores.index.tolist()))
+        return {grouping.label: {run: one(grouping, run) for run, outcome in enumerate(self.outcomes)
+                                 if outcome.tested_on in grouping.infos} for grouping in self.groupings}
 
 
 def quality(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -250,5 +266,43 @@ def beyond(findings: Findings) -> StudyTable:
                   f'formulas.{lacks}')
 
 
-TABLES: tuple[Callable[[Findings], StudyTable], ...] = (settings, criteria, beyond, across, significance, speed,
-                                                        costs, provenance)
+def _worst_groups(found: Mapping[int, Grouped], runs: Sequence[int]) -> pd.DataFrame:
+    """Return images, SROCC and PLCC of each group, means over the runs in which it has an SROCC, the worst first."""
+    inside = pd.DataFrame([{'group': group, **values} for run in runs for group, values in found[run].inside.items()],
+                          columns=['group', 'images', 'SROCC', 'PLCC'])
+    return inside.dropna(subset='SROCC').groupby('group').mean().sort_values('SROCC', kind='stable')
+
+
+def _by_kind_of_groups(findings: Findings) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
+    """Yield labels, runs with OF_GROUPS, and the worst groups, of each setting and each kind of groups."""
+    for kind, found in findings.in_groups.items():
+        values = [{**{f'mean {name}': one.mean(name) for name in ('SROCC', 'PLCC')},
+                   **{f'{name} between': one.between[name] for name in ('SROCC', 'PLCC')}} for one in found.values()]
+        runs = findings.runs.join(pd.DataFrame(values, index=list(found), columns=OF_GROUPS), how='inner')
+        for labels, some in runs.groupby(['trained', 'tested', 'setting'], sort=False):
+            yield [*labels, kind], some, _worst_groups(found, some.run)
+
+
+def groups(findings: Findings) -> StudyTable:
+    """Return the agreement inside groups of images and between them, and the worst group, for each setting."""
+    rows = [([*labels, f'{len(worst)}', *(as_word(median(some, name)) for name in OF_GROUPS),
+              *([worst.index[0], as_word(worst.SROCC.iloc[0])] if len(worst) else '--')], some.run)
+            for labels, some, worst in _by_kind_of_groups(findings)]
+    return _table('groups', 'Groups of images', ['trained on', 'tested on', 'setting', 'by', 'groups', *OF_GROUPS,
+                                                 'worst group', 'SROCC there'], rows,
+                  f'Medians over splits of the means inside groups of {FEWEST} images or more, and of the correlations '
+                  'between groups, of mean scores with mean MOS. The worst group has the lowest SROCC, the mean over '
+                  'the splits.')
+
+
+def worst_groups(findings: Findings) -> StudyTable:
+    """Return the MOST_WORST groups of images with the lowest SROCC, for each setting and kind of groups."""
+    rows = [([*labels, group.Index, as_word(group.images, '.4g'), as_word(group.SROCC), as_word(group.PLCC)], some.run)
+            for labels, some, worst in _by_kind_of_groups(findings) for group in worst[:MOST_WORST].itertuples()]
+    return _table('worst_groups', 'Worst groups of images', ['trained on', 'tested on', 'setting', 'by', 'group',
+                                                             'images', 'SROCC', 'PLCC'], rows,
+                  f'The {MOST_WORST} groups with the lowest SROCC; means over the splits that test the group.')
+
+
+TABLES: tuple[Callable[[Findings], StudyTable], ...] = (settings, criteria, beyond, groups, worst_groups, across,
+                                                        significance, speed, costs, provenance)

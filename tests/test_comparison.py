@@ -17,6 +17,7 @@ from iqa_results.comparison import VALUES, difference, resamples_of, values_of
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import grouped
 from iqa_results.read import read_predictions
+from iqa_runtime.errors import UserError
 from IQAperformance import CRITERIA, agreement, interval
 from results_in_the_paper import compare
 
@@ -106,6 +107,12 @@ def test_groups_by_name_and_by_column_are_the_same(tmp_path, capsys):
 @pytest.mark.parametrize(('pattern', 'parts'), [('^[^_]+', ['a', 'b']), (r'_(\d)', ['1', '2'])])
 def test_a_pattern_finds_parts_of_names(pattern, parts):
     assert parts_of_names(['a_1.png', 'b_2.png'], pattern) == parts
+
+
+@pytest.mark.parametrize('pattern', ['^a', r'(a)|(b)'])
+def test_a_pattern_that_finds_no_part_is_a_mistake(pattern):
+    with pytest.raises(UserError, match="does not match the name 'b_2.png'"):
+        parts_of_names(['a_1.png', 'b_2.png'], pattern)
 
 
 # What is known of the ratings

@@ -155,6 +155,22 @@ def test_a_grid_may_vary_several_options_at_once(study):
         'mini, emd, small': ('emd', 'histogram', 4, 4), 'mini, emd, large': ('emd', 'histogram', 4, 8)}
 
 
+def test_groups_are_of_studies_that_name_their_data(tmp_path, fails):
+    (tmp_path / 'study.yaml').write_text('settings: {mini: -arch mini}\nby: {kind: kind}')
+    assert 'by: of studies with `dataset`' in fails(run.main, tmp_path / 'study.yaml')
+
+
+def test_a_data_set_that_lacks_a_kind_of_groups_does_without(study):
+    rows = ''.join(f'{i:02d}.png,{i},{"ab"[i % 2]}\n' for i in range(24))
+    Path('other/images/theirs.csv').write_text(f'image,mos,kind\n{rows}')
+    made = planned(study(tests=['other/images/theirs.csv'], by={'kind': 'kind'}, by_name={'ten': '^.'}))
+    kind, ten = made.groupings
+    assert kind.infos == {'theirs': Path('other/images/theirs.csv')}
+    assert kind.of('theirs', ['03.png', '10.png']) == ['b', 'a']
+    assert list(ten.infos) == ['demo', 'theirs']
+    assert ten.of('demo', ['03.png', '10.png']) == ['0', '1']
+
+
 def test_what_a_data_set_lacks_for_a_loss_leaves_out_the_setting(study):
     made = planned(study(settings={'mini': {'arch': 'mini'}}, vary={'loss_type': {'mse': 'mse', 'epsilon': 'epsilon'}}))
     assert [cell.setting for cell in made.cells] == ['mini, mse']
@@ -188,6 +204,11 @@ BAD = [
     ({'vary': {'loss': {'a': {'los_type': 'mse'}}}}, "vary: loss: a) 'los_type' (did you mean loss_type?)"),
     ({'vary': {'loss': ['mse']}}, "unknown option (study.yaml: vary) 'loss'"),
     ({'note': 3}, 'note: expected a text'),
+    ({'by': 'content'}, 'by: expected a dictionary with texts as keys'),
+    ({'by': {'prompt': 'promt'}}, "by: prompt: no column 'promt' in tiny/info.mat, which has image, std, content"),
+    ({'by_name': {'ten': '(x)?0'}}, "by_name: ten: '(x)?0' does not match the name '00.png'"),
+    ({'by_name': {'ten': '('}}, "by_name: ten: '(' is no regular expression"),
+    ({'by': {'a': 'content'}, 'by_name': {'a': '.'}}, "by and by_name: two kinds of groups are called 'a'"),
     ({'seeds': [-1]}, 'seeds: a whole number of at least 0'),
     ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
     ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request the LIVE'),
@@ -289,7 +310,7 @@ def test_what_fails_is_told_and_the_rest_is_done_once(study, here, capsys, monke
 
 CHOOSING = {'settings': {'whole': {'arch': 'mini'}, 'half': {'arch': 'mini', 'batch_size': 4}},
             'options': WORDS.replace('-e 1', '-e 3') + ' -lt mse --optimizer sgd',
-            'choose': {'lr': [1e-6, 1e-2, 1e9]}, 'splits': {'repeats': 2}, 'seeds': [1, 2]}
+            'choose': {'lr': [1e-6, 1e-2, 1e9]}, 'splits': {'repeats': 2}, 'seeds': [1, 2], 'by_name': {'half': '^.'}}
 
 
 def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsys, monkeypatch):
@@ -303,8 +324,8 @@ def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsy
     assert run.main([file, '--engine', 'inline']) == 1
     out = capsys.readouterr().out
     assert len(re.findall(r'exit status 2: .* at iteration', out.partition('Failed:')[2])) == 2
-    *_, choices, note = shown[0]
-    assert note == ''
+    *_, choices, note, groupings = shown[0]
+    assert (note, [grouping.label for grouping in groupings]) == ('', ['half'])
     best = {}
     for choice in choices:
         assert list(choice.trials) == ['lr 1e-06', 'lr 0.01', 'lr 1e+09']

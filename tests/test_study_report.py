@@ -26,6 +26,7 @@ from iqa_studies.choosing import Choice
 from iqa_studies.cost import validation
 from iqa_studies.outcome import Outcome
 from iqa_studies.report import write_study_report
+from iqa_studies.study_groups import Grouping
 from iqa_studies.study_tables import Findings, beyond, quality, significance
 from IQAperformance import CRITERIA, Criterion, agreement
 
@@ -95,6 +96,61 @@ def test_what_raters_and_pairs_say_is_of_the_splits():
     good, fair, poor = (float(row['SROCC, % of the ceiling']) for row in rows())
     assert 100 > good > fair > poor
     assert float(rows()[0]['RMSE*']) < float(rows()[2]['RMSE*'])
+
+
+def by_hand(made: list[Outcome], groups: dict[str, str]) -> tuple[float, float, pd.Series]:
+    """Medians over splits of the mean SROCC inside groups and of that between them; each group's mean over splits."""
+    inside, between = [], []
+    for one in made:
+        table = one.predictions().assign(group=lambda table: table.image.map(groups))
+        by_group = table.groupby('group')
+        inside.append(pd.Series({name: stats.spearmanr(some.mos, some.score)[0] for name, some in by_group
+                                 if len(some) >= 5}))
+        between.append(stats.spearmanr(*by_group[['mos', 'score']].mean().to_numpy().T)[0])
+    return np.median([of.mean() for of in inside]), np.median(between), pd.concat(inside, axis=1).mean(axis=1)
+
+
+KINDS = [Grouping('third', 'third', '', {'own': Path('own.csv')}),
+         Grouping('series', '', r'-(\d)\.png', {'own': Path('own.csv'), 'other': Path('other.csv')})]
+
+
+def in_groups(made: list[Outcome]) -> dict[str, str]:
+    """Write a column `third` into the info file, and the report with KINDS of groups; return image -> third."""
+    info = pd.read_csv('own.csv')
+    info['third'] = [f'third {i % 3}' for i in range(len(info))]
+    info.to_csv('own.csv', index=False)
+    write_study_report('In groups', made, Path('report'), groupings=KINDS)
+    return dict(zip(info.image, info.third, strict=True))
+
+
+def test_groups_are_of_the_splits_and_the_worst_is_named():
+    """Of 16 tested images, a third has 4 to 8, and each series 4, too few for a correlation."""
+    made = outcomes({'good': 5., 'poor': 40.})
+    groups = in_groups(made)
+    rows = {(row['setting'], row['by']): row for row in table('groups')}
+    for setting in ('good', 'poor'):
+        mean, between, of_each = by_hand([one for one in made if one.setting == setting], groups)
+        row = rows[setting, 'third']
+        assert [row[name] for name in ('groups', 'mean SROCC', 'SROCC between', 'worst group', 'SROCC there')] == [
+            f'{len(of_each)}', f'{mean:.3f}', f'{between:.3f}', of_each.idxmin(), f'{of_each.min():.3f}']
+        row = rows[setting, 'series']
+        assert [row[name] for name in ('groups', 'mean SROCC', 'worst group', 'SROCC there')] == ['0', '-', '-', '-']
+        assert row['SROCC between'] != '-'
+    worst = [float(row['SROCC']) for row in table('worst_groups') if row['setting'] == 'poor']
+    assert worst == sorted(worst)
+    assert 'Worst groups of images' in page()
+
+
+def test_tables_of_groups_are_checked_where_the_info_file_is(capsys):
+    in_groups(outcomes({'good': 5.}))
+    assert 'holds  the tables of report' in checked(capsys, 'report')[1]
+    path = Path('report/groups.csv')
+    path.write_text(path.read_text().replace('third,3,0.', 'third,3,1.'))
+    status, text = checked(capsys, 'report')
+    assert (status, 'groups.csv is not the table of these results, from row 2 on' in text) == (1, True)
+    Path('own.csv').unlink()
+    status, text = checked(capsys, 'report')
+    assert (status, 'not looked at: the groups of images: no own.csv here' in text) == (0, True)
 
 
 def test_what_was_chosen_and_how_soon_a_setting_is_near_its_end():
