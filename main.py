@@ -51,6 +51,7 @@ from IQAdataset import get_data_loaders, of_each_set, source_at
 from IQAloss import IQALoss, build_loss
 from IQAmodel import build_model, network_options
 from IQAperformance import Performance
+from linearity_iqa.test_dataset import test  # a program that imports this may have a test_dataset of its own
 from modified_ignite_engine import (
     autocast_dtype,
     create_supervised_trainer,
@@ -58,7 +59,6 @@ from modified_ignite_engine import (
     limits_explained,
     preparing,
 )
-from test_dataset import test
 
 
 @command

@@ -28,11 +28,10 @@ from iqa_data.pairs import asna_pretrain
 from iqa_data.published import Folder, permutations
 from iqa_data.pyiqa import pyiqa_splits, write_meta_info, write_splits
 from iqa_runtime.errors import UserError, command, pick
-from iqa_runtime.files import check_outputs
+from iqa_runtime.files import ROOT, check_outputs
 from iqa_runtime.names import PARTS, without_suffix
 
-HERE = Path(__file__).resolve().parent
-BASE = HERE.parent if HERE.name == 'data' else Path()  # parent of data/
+BASE = ROOT if (ROOT / 'pyproject.toml').exists() else Path()  # parent of data/: the current folder if installed
 
 
 @dataclass(frozen=True)

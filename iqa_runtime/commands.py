@@ -3,7 +3,6 @@ import re
 import runpy
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 from iqa_runtime.errors import command, pick
 from iqa_runtime.packages import ROOT
@@ -27,7 +26,6 @@ SUBCOMMANDS = {
     'gmad': ('iqa_scoring.gmad', 'show people the images on which two models contradict each other'),
     'reproduce': ('results_in_the_paper.reproduce', 'reproduce figures and tables'),
 }
-DATA = 'iqa_data.scripts'  # where the scripts of data/ are installed (pyproject.toml)
 
 
 def listed() -> str:
@@ -56,10 +54,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f'linearity-iqa {version_here()}')
         return
     module, _ = SUBCOMMANDS[pick(SUBCOMMANDS, name, 'command')]
-    if module.startswith('data.') and find_spec(DATA):
-        module = f'{DATA}.{module.removeprefix("data.")}'
     sys.argv = [f'linearity-iqa {name}', *words]
-    runpy.run_module(module, run_name='__main__')
+    runpy.run_module(f'linearity_iqa.{module}', run_name='__main__')
 
 
 if __name__ == '__main__':

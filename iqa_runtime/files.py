@@ -19,15 +19,9 @@ from filelock import FileLock, Timeout
 from iqa_runtime.errors import UserError, needed
 from iqa_runtime.names import path_text
 
-ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit
+ROOT = Path(__file__).resolve().parents[1]  # folder of the toolkit: a clone, or linearity_iqa/toolkit where installed
 Paths = str | Path | Sequence[str | Path] | None
 LARGEST_YAML = 1 << 18  # bytes of a file, and characters of its content with aliases written out
-
-
-def project_folder(name: str) -> Path:
-    """Return a folder of files that come with the toolkit: NAME in a clone, iqa_NAME where it is installed."""
-    installed = ROOT / f'iqa_{name}'
-    return installed if installed.is_dir() else ROOT / name
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import project_folder, read_json, read_text
+from iqa_runtime.files import ROOT, read_json, read_text
 
-FOLDER = project_folder('recipes')
+FOLDER = ROOT / 'recipes'
 NAMES_OF_A_RUN = ('run_name', 'split_hash')  # keys of an options.json that are not options
 
 

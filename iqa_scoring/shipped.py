@@ -3,11 +3,11 @@ import sys
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import project_folder
+from iqa_runtime.files import ROOT
 from iqa_runtime.options import Options
 from iqa_training.naming import find_checkpoints
 
-MODEL = project_folder('models') / 'linearity_iqa_agiqa3k.pth'
+MODEL = ROOT / 'models' / 'linearity_iqa_agiqa3k.pth'
 ABOUT = ('scores are of the model that comes with the toolkit: LinearityIQA on EfficientNet-Lite0, trained on the '
          'AI-generated images of AGIQA-3K, whose scale it has (0 to 4.49, higher is better), and on degraded '
          'photographs whose scores were computed. No one has rated photographs for it. To train your '

@@ -91,7 +91,7 @@ def trained(table: str, words: list[str]) -> tuple[Path, dict[str, dict[str, flo
     """Train unless it is done; return the checkpoint and the metrics on each part."""
     words = ['--dataset', str(TABLES / f'{table}.csv'), *COMMON, *words]
     args = TRAIN.parse(words)
-    from main import main as train  # a command, run in this process
+    from linearity_iqa.main import main as train  # a command, run in this process
     train([*words, '--resume', 'auto'])
     file = checkpoint_file(args)
     return file, load_checkpoint(file)['metrics']
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     write_tables(read_info(info_file if info_file.exists() else make_demo()), TABLES)
     pretrained, source = trained('source', ['-arch', 'cnniqa', '-e', '60', '--milestones', '40', '-bs', '32', '-lr',
                                             '1e-3', *further])
-    from test_dataset import main as test
+    from linearity_iqa.test_dataset import main as test
     before = test(['-modelfile', str(pretrained), '--dataset', str(TABLES / 'test.csv'), '--no-pbar',
                    '--im_dir', str(OUT_DIR / 'images'), '--part', 'all'])
     table = pd.DataFrame(fine_tuned(pretrained, further), columns=['method', 'images', 'rate', 'SROCC', 'PLCC'])
