@@ -1,6 +1,7 @@
 """Write the page of a comparison of models: its tables, ROC curves of pairs of images, scores in the worst groups."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from iqa_results.groups import grouped
 from iqa_results.page import FOLDER, write_page
 from iqa_results.pairs import Pairs, roc
 
+TITLE = 50  # most characters of a chart's title
 Plot = tuple[str, Panel | Scatter]  # caption and chart
 
 
@@ -50,7 +52,8 @@ def worst_group_plots(models: Models, groups: Sequence[str], by: str) -> list[Pl
         if group is not None:
             inside = found == group
             plots.append((f'{label} is worst in the {by} {group}: SROCC {agreement.inside[group]["SROCC"]:.3f} on '
-                          f'{inside.sum()} images.', Scatter(model.mos[inside], model.pq[inside], f'{label}: {group}')))
+                          f'{inside.sum()} images.', Scatter(model.mos[inside], model.pq[inside],
+                                                            shorten(f'{label}: {group}', TITLE, placeholder=' ...'))))
     return plots
 
 

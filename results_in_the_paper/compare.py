@@ -27,7 +27,7 @@ HEADS = 'iqa_results.read:HEADS'
 @group('comparison', 'the models, and how they are compared')
 def comparison(add: Add) -> None:
     add('files', nargs='+', metavar='FILE', help='predictions: results/NAME.csv, or an .npy file of the original')
-    add('--names', nargs='+', metavar='NAME', help='a name for each file')
+    add('--names', nargs='+', metavar='NAME', help='a name for each file (default: what differs in the names of files)')
     add('--head', type=choice(HEADS, 'head'), default='pq', help='pq: final score; pq1: level 6; pq2: level 7')
     add('--resamples', type=number(int, 100, 10 ** 7), default=2000, help='bootstrap resamples')
     add('--seed', type=number(int, 0, 2 ** 32 - 1), default=0, help='seed of the bootstrap')
@@ -105,8 +105,20 @@ def in_words(shown: Sequence[Shown], style: str) -> str:
     return '\n'.join(words(table) for table in shown if table.rows)
 
 
+def differing(names: Sequence[str]) -> list[str]:
+    """Return the names of runs without the words between hyphens that all have, if something is left of each.
+
+    >>> differing(['resnet18-mae-CLIVE-bs8-1f', 'resnet18-norm-in-norm-CLIVE-bs8-2e'])
+    ['mae-1f', 'norm-in-norm-2e']
+    """
+    words = [name.split('-') for name in names]
+    shared = set.intersection(*map(set, words))
+    short = ['-'.join(word for word in some if word not in shared) for some in words]
+    return short if len(names) > 1 and all(short) else list(names)
+
+
 def _labels(paths: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    labels = list(names or [without_suffix(Path(path).name, ('.csv', '.npy')) for path in paths])
+    labels = list(names or differing([without_suffix(Path(path).name, ('.csv', '.npy')) for path in paths]))
     if len(labels) != len(paths):
         raise UserError(f'--names: {len(labels)} names for {len(paths)} files')
     if len(set(labels)) < len(labels):

@@ -115,6 +115,16 @@ def test_a_pattern_that_finds_no_part_is_a_mistake(pattern):
         parts_of_names(['a_1.png', 'b_2.png'], pattern)
 
 
+def test_labels_are_what_differs_in_the_names_of_the_files(tmp_path, capsys):
+    names = [f'net-{loss}-AGIQA-3K-{digest}' for loss, digest in (('mae', '1f'), ('norm-in-norm', '2e'))]
+    files = [write(tmp_path / f'{name}.csv', seed=i) for i, name in enumerate(names)]
+    assert 'mae-1f - norm-in-norm-2e' in (out := output(capsys, *files))
+    assert 'AGIQA' not in out
+    assert 'net-mae' in output(capsys, files[0])
+    files.append(write(tmp_path / 'net-AGIQA-3K.csv', seed=3))  # nothing of its own
+    assert all(name in output(capsys, *files) for name in names)
+
+
 # What is known of the ratings
 
 def test_without_votes_criteria_are_left_out_and_named(tmp_path, capsys):

@@ -102,6 +102,20 @@ def test_tests_of_the_standard_by_hand():
         assert all(map(math.isnan, found))
 
 
+@pytest.mark.parametrize(('freedom', 'critical'), [(10, 2.98), (20, 2.12), (30, 1.84), (60, 1.53), (120, 1.35)])
+def test_the_f_test_is_that_of_printed_tables(freedom, critical):
+    """The upper 5 % points of F, as textbooks print them, are two-sided .10; smaller by .01, they are above it."""
+    assert f_test(math.sqrt(critical), 1, freedom, freedom)[1] == pytest.approx(.1, abs=.0035)
+    assert f_test(math.sqrt(critical - .01), 1, freedom, freedom)[1] > .1
+
+
+@pytest.mark.parametrize(('q', 'n'), [(.1, 1573), (.2, 395), (.3, 177), (.4, 101), (.5, 66)])
+def test_fishers_z_has_the_power_of_cohens_table(q, n):
+    """Cohen (1988): with n in both samples, a difference q of Fisher's z is found with power .8 (two-sided, .05)."""
+    z, _ = fisher_z(math.tanh(.5 + q), math.tanh(.5), n, n)
+    assert stats.norm.sf(stats.norm.ppf(.975) - z) == pytest.approx(.8, abs=.005)
+
+
 @pytest.mark.parametrize('test', ['fisher', 'f', 'shares'])
 def test_the_tests_hold_their_level_on_independent_samples(test):
     rng, rejected = np.random.default_rng(0), 0
