@@ -23,6 +23,8 @@ ENGINE_NAMES = ('local', 'inline', 'slurm', 'ray')
 def study(add) -> None:
     add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
+    add('--archive', metavar='DIR', help='where the report is written once more, with results, predictions and logs, '
+                                         'but no checkpoints: all that check.py looks at')
     add('--dry_run', action='store_true', help='print what is missing and the commands, and do nothing')
     add('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
         help="values of the study's keys, in place of the file's own: --set dataset=CLIVE 'splits={repeats: 10}'")
@@ -53,6 +55,7 @@ from iqa_runtime.checks import fields
 from iqa_runtime.errors import UserError, command, pick
 from iqa_runtime.files import locked, parse_yaml, read_json
 from iqa_runtime.options import Options
+from iqa_studies.archive import archive
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.engines import ENGINES, Resources
 from iqa_studies.gains import numbers
@@ -86,10 +89,13 @@ def main(argv: list[str] | None = None) -> int:
     from iqa_studies.report import write_study_report  # slow to import: it draws
     planned = plan(wanted, folder, tried=True)
     outcomes, beside = planned.outcomes(folder), numbers(wanted, planned)
-    written = write_study_report(wanted.title, outcomes, folder, planned.images, beside, planned.choices,
-                                 wanted.note, planned.groupings) if outcomes else []
-    if written:
-        print_results(folder)
+    reports = {folder: outcomes} if outcomes else {}
+    if outcomes and args.archive:
+        reports[Path(args.archive)] = archive(outcomes, Path(args.archive))
+    for where, found in reports.items():
+        if write_study_report(wanted.title, found, where, planned.images, beside, planned.choices, wanted.note,
+                              planned.groupings):
+            print_results(where)
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')
     if planned.left_out:

@@ -3,6 +3,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import main as training_script
 import test_dataset as testing_script
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_scoring.options import TEST
-from iqa_studies import engines, run
+from iqa_studies import check, engines, run
 from iqa_studies.jobs import Job
 from iqa_studies.plan import plan
 from iqa_studies.steps import words_for
@@ -389,6 +390,22 @@ def test_trained_on_the_whole_set_and_tested_on_another(study, here):
     assert not planned(file).cells[0].tested
     Path(outcome.result).unlink()
     assert [len(job.commands) for job in plan(read_study(file), Path('studies/study')).jobs()] == [1]  # its test
+
+
+def test_an_archive_is_checked_without_the_checkpoints(study, capsys):
+    assert run.main([study(splits={'repeats': 2}), '--archive', 'kept', '--engine', 'inline']) == 0
+    shutil.rmtree('studies')
+    capsys.readouterr()
+    check.main(['kept'])
+    found = capsys.readouterr().out
+    assert 'holds  the tables of kept' in found
+    assert 'no split.csv' not in found
+    assert not list(Path('kept').rglob('*.pth'))
+    assert '.pth"' not in Path('kept/study.html').read_text()
+    table = Path('kept/settings.csv')
+    table.write_text(table.read_text().replace('mini', 'maxi'))
+    with pytest.raises(SystemExit):
+        check.main(['kept'])
 
 
 def run_until_file(folder: str, number: int | None) -> None:
