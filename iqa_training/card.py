@@ -4,6 +4,7 @@ All of it comes from the checkpoint, so that the card of any checkpoint can be p
 inline code, on one line, in printable characters.
 """
 import argparse
+import hashlib
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -110,7 +111,9 @@ def data(checkpoint: Mapping) -> list[str]:
         lines.append(f'- Data set: {code(checkpoint["dataset"])}')
     if 'split' in checkpoint:
         counts = [f'{len(checkpoint["split"][part]):,} {part}' for part in PARTS if part in checkpoint['split']]
-        lines.append(f'- Images: {", ".join(counts)}')
+        names = sorted(name for part in checkpoint['split'].values() for name in part)
+        listed = hashlib.sha256(''.join(f'{name}\n' for name in names).encode(errors='replace')).hexdigest()
+        lines += [f'- Images: {", ".join(counts)}', f'- SHA-256 of their names, sorted, each on a line: {code(listed)}']
     if 'split_hash' in checkpoint:
         lines.append(f'- Hash of the split: {code(checkpoint["split_hash"])}')
     if 'mos' in checkpoint:

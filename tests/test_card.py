@@ -1,4 +1,5 @@
 """Model cards: what they say, from the checkpoint alone, whatever is in it."""
+import hashlib
 import shlex
 from pathlib import Path
 
@@ -40,8 +41,10 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     text = checkpoint.with_suffix('.md').read_text()
     assert printed(checkpoint, capsys) == text
     content = read_tensors(checkpoint)
-    for line in (f'`{split_hash(content["split"])}`', '- Data set: `demo`', '`mini`', '64x48', 'not human opinions',
-                 f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
+    names = pd.read_csv(f'runs/{checkpoint.stem}/split.csv').image.sort_values()
+    listed = hashlib.sha256(names.str.cat(sep='\n').encode() + b'\n').hexdigest()
+    for line in (f'`{split_hash(content["split"])}`', f'`{listed}`', '- Data set: `demo`', '`mini`', '64x48',
+                 'not human opinions', f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
                  '## Intended use', '## Limits', f'{performance.rmse:.4f} ['):
         assert line in text
     assert run_name(main.TRAIN.parse(command_in(text)[2:])) == checkpoint.stem
