@@ -30,9 +30,9 @@ from iqa_scoring.references import Item, files_of, find_items, path_of, referenc
 from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.restore import as_asked, given_network, network_of
 from iqa_scoring.scorer import Scorer, scorer_of
-from iqa_scoring.shards import Packed, is_shard, open_shards, prefetched
+from iqa_scoring.shards import How, Packed, is_shard, is_video, open_shards, prefetched
 from iqa_scoring.shipped import checkpoints_of
-from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink
+from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink, Videos
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import Tables
 from iqa_training.card import about, write_card
@@ -76,13 +76,13 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
     other = Path(args.out) if args.out else file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')
     out = other if args.calibrate else None
     return {'--csv': args.csv, '--json': args.json, '--report': args.report,
-            '--out': [out, card_file(out)] if out else None, '--picture': args.picture,
+            '--out': [out, card_file(out)] if out else None, '--picture': args.picture, '--curve': args.curve,
             '--map': Path(args.map, 'NAME.png') if args.map else None,
             '--parquet': Path(args.parquet, 'NAME.parquet') if args.parquet else None}
 
 
 def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sink]:
-    """Return the other sinks: the picture, the screen, and the report."""
+    """Return the other sinks: the picture, the screen, the report, and the means of videos."""
     scale, sinks = scorer.scale, []
     if args.picture:
         sinks.append(Picture(args.picture, scale))
@@ -92,7 +92,7 @@ def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sin
         sinks.append(Screen(scale, args.sort))
     if args.report:
         sinks.append(Report(args.report, scale, f'Scores of {model}'))
-    return sinks
+    return [*sinks, Videos(scale, messages_of(args, alone), args.curve)]
 
 
 def tables_of(args: Options) -> dict[str, str]:
@@ -119,6 +119,10 @@ def check_fit(args: Options, scorer: Scorer, shards: list[str], alone: bool) -> 
         check_maps(scorer)
     if args.parquet or any(shard.lower().endswith('.parquet') for shard in shards):
         needed('pyarrow.parquet', 'pyarrow', 'Parquet')
+    if any(map(is_video, shards)):
+        needed('av', 'av', f'--img {path_text(next(filter(is_video, shards)))}: reading a video')
+    elif args.curve:
+        raise UserError('--curve draws the scores of videos over time: give a video')
     if shards and idist.get_world_size() > 1 and not args.parquet:
         raise UserError(f'--img {path_text(shards[0])}: under torchrun, scores of shards need --parquet')
     folder = os.path.realpath(args.parquet) if args.parquet else ''
@@ -195,7 +199,7 @@ class Scoring:
 
     def images(self, stop: Callable[[], bool]) -> Iterator[Work]:
         """Yield the items; instead of a shard, its images that the tables lack, and its end."""
-        for item in open_shards(self.work, self.args.image_column, self.args.max_bytes):
+        for item in open_shards(self.work, How(self.args.image_column, self.args.max_bytes, self.args.every)):
             if stop():  # a shard may have no image left to score
                 return
             if isinstance(item, Packed) and not self.tables.lack(path_text(item.path)):

@@ -61,13 +61,15 @@ def check_input(args: Options) -> None:
 @group('input', 'the images to score', check=check_input)
 def images(add) -> None:
     add('--img', '--img_path', dest='img', nargs='+', default=[], metavar='IMAGE',
-        help='files, folders, glob patterns, patterns of braces, shards (.tar, .parquet), or - for a list on stdin')
+        help='files, folders, glob patterns, patterns of braces, shards (.tar, .parquet), videos (.mp4, ...), or - '
+             'for a list on stdin')
     add('--ref', metavar='REFERENCE',
         help='for a full-reference network: the reference image, or a folder of references, named like the image or '
              'like the part of its name before an underscore; without it, --img - reads a table image,reference')
     add('--recursive', action='store_true', help='look into the folders below a folder too')
     add('--max_pixels', type=count, default=MAX_PIXELS, help='refuse larger images: a small file can hold a huge one')
     add('--max_bytes', type=count, default=MAX_BYTES, help='skip larger images in shards')
+    add('--every', type=count, default=10, metavar='N', help='score each N-th frame of a video')
     add('--image_column', metavar='NAME',
         help='column of the images in a Parquet, or their extension in a tar (default: image, jpg, jpeg, png, webp or '
              'bytes; all images of a tar)')
@@ -106,6 +108,7 @@ def output(add) -> None:
     add('--sort', action='store_true', help='sort the scores, best first')
     add('--clamp', action='store_true', help='keep scores within the range of the training MOS')
     add('--picture', metavar='FILE', help='draw a single image, its reference and its score, as PNG')
+    add('--curve', metavar='FILE', help='draw the scores of up to six videos over time, as PNG')
     add('--map', metavar='DIR', help='write the quality map of each image to this folder, as PNG')
 
 
@@ -185,6 +188,7 @@ SCORE = Command("""Score images.
     python test_demo.py --img D.png --ref R.png --trained_model_file ...                  one, with its reference
     python test_demo.py --img folder --trained_model_file ... --report out.html           to look at
     python test_demo.py --img 's/{000..999}.tar' --trained_model_file ... --parquet out   shards
+    python test_demo.py --img clip.mp4 --trained_model_file ... --curve clip.png          each 10th frame of a video
     python test_demo.py --calibrate ratings.csv --trained_model_file ...                  fit the scores to ratings
 
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to

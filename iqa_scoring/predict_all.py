@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     files = checkpoints_in(args.models)
     paths, _ = find_images(args.img, args.recursive, sys.stdin.buffer if sys.stdin and '-' in args.img else ())
     for path in filter(is_shard, paths):
-        raise UserError(f'--img {path_text(path)}: expected image files; test_demo.py scores shards')
+        raise UserError(f'--img {path_text(path)}: expected image files; test_demo.py scores shards and videos')
     tables = [Path(args.out, f'{file.stem}.csv') for file in files]
     for i, (file, table) in enumerate(zip(files, tables, strict=True), 1):
         checkpoint = read_checkpoint(file)

@@ -52,8 +52,8 @@ def with_references(paths: Sequence[str], reference: str | None, inputs: int, re
                         'and a table on stdin, with an image and its reference in each row')
     shard = next(filter(is_shard, paths), None)
     if inputs == 2 and shard:
-        raise UserError(f'--img {path_text(shard)}: shards hold images without references, and this network compares '
-                        'an image with its reference: give files')
+        raise UserError(f'--img {path_text(shard)}: shards and videos hold images without references, and this '
+                        'network compares an image with its reference: give files')
     return list(paths) if inputs == 1 else match(paths, reference, recursive)
 
 

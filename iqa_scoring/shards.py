@@ -1,12 +1,12 @@
-"""Read images in shards: tar files as WebDataset writes them, and Parquet files with images' bytes in a column.
+"""Read images in shards: tar files as WebDataset writes them, Parquet files with images' bytes in a column, videos.
 
 A shard may come from an untrusted source. It is read forward, one image after the other, and nothing in it is written,
 executed, unpickled or followed (links, paths beside the bytes). Sizes are checked before bytes are read, so that memory
 does not depend on the claims of a header: an image of more than `max_bytes` in a tar is skipped, and a page of a
 Parquet file that unpacks to more than that is refused, unless its packed size is a large share of it. An image in a
 shard has the name SHARD/KEY. In a tar, KEY is the member's path; in a Parquet file, it is the value in the first of the
-columns NAMES, else the path beside the bytes, else the number of the row, from 0 on. Names are unique: a member with a
-repeated name is an error of that image, and a row with one gets #ROW appended.
+columns NAMES, else the path beside the bytes, else the number of the row, from 0 on; in a video, the frame's number and
+time. Names are unique: a member with a repeated name is an error of that image, and a row with one gets #ROW appended.
 
 WebDataset's own reader is not used: it reads whole members before their size can be checked, and accepts
 `pipe:COMMAND` as a name.
@@ -23,6 +23,7 @@ from typing import BinaryIO, TypeVar
 
 from iqa_data.images import SUFFIXES, ImageError
 from iqa_runtime.errors import first_line, one_line
+from iqa_scoring import video
 from iqa_scoring.options import MAX_BYTES
 from iqa_scoring.parquet_pages import chunk_range, page_sizes
 
@@ -40,12 +41,13 @@ NAMES = ('path', 'key', '__key__', 'id')
 
 @dataclass(frozen=True)
 class Packed:
-    """An image in a shard: its bytes, or why they were not read."""
+    """An image in a shard: its bytes, or why they were not read; of a frame of a video, its time in seconds."""
 
     shard: str
     key: str
     content: bytes = b''
     error: str = ''
+    time: float | None = None
 
     @property
     def path(self) -> str:
@@ -67,38 +69,52 @@ class End:
     error: str = ''
 
 
+@dataclass(frozen=True)
+class How:
+    """How shards are read.
+
+    Attributes:
+        column: column of a Parquet file, or extension of the images in a tar (jpg; left.png of 0001.left.png).
+        max_bytes: larger images are not read.
+        every: each so-many-th frame of a video is read.
+    """
+
+    column: str | None = None
+    max_bytes: int = MAX_BYTES
+    every: int = 1
+
+
 def is_shard(path: str) -> bool:
     """Return whether a path has the suffix of a shard."""
     return path.lower().endswith(tuple(READERS))
 
 
-def _reader(shard: str) -> Callable[[str, str | None, int], Iterator[Packed]]:
+def is_video(path: str) -> bool:
+    """Return whether a path has the suffix of a video."""
+    return path.lower().endswith(video.SUFFIXES)
+
+
+def _reader(shard: str) -> Callable[[str, How], Iterator[Packed]]:
     return next(reader for suffix, reader in READERS.items() if shard.lower().endswith(suffix))
 
 
-def open_shards(items: Iterable[T], column: str | None = None,
-                max_bytes: int = MAX_BYTES) -> Iterator[T | Packed | End]:
+def open_shards(items: Iterable[T], how: How = How()) -> Iterator[T | Packed | End]:
     """Yield the items; instead of a path of a shard, its images and its end. See `images_in`."""
     for item in items:
         if isinstance(item, str) and is_shard(item):
-            yield from images_in(item, column, max_bytes)
+            yield from images_in(item, how)
         else:
             yield item
 
 
-def images_in(shard: str, column: str | None = None, max_bytes: int = MAX_BYTES) -> Iterator[Packed | End]:
-    """Yield the images in a shard, then its end. Never raises: errors are reported in the image or in the end.
-
-    Args:
-        column: column of a Parquet file, or extension of the images in a tar (jpg; left.png of 0001.left.png).
-        max_bytes: larger images are not read.
-    """
+def images_in(shard: str, how: How = How()) -> Iterator[Packed | End]:
+    """Yield the images in a shard, then its end. Never raises: errors are reported in the image or in the end."""
     count, error = 0, ''
     seen: set[str] = set()
     try:
         if not stat.S_ISREG(os.stat(shard).st_mode):
             raise ValueError('not a file')  # a pipe or a device may never end
-        for image in _reader(shard)(shard, column, max_bytes):
+        for image in _reader(shard)(shard, how):
             again = image.key in seen
             yield replace(image, content=b'', error='a second image of this name in the shard') if again else image
             seen.add(image.key)
@@ -156,8 +172,8 @@ class _Forward:
         return self.file.tell()
 
 
-def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
-    """Yield the images of a tar: the members with a suffix of images, or with the extension `column`.
+def read_tar(shard: str, how: How) -> Iterator[Packed]:
+    """Yield the images of a tar: the members with a suffix of images, or with the extension `how.column`.
 
     Folders, hidden members and other kinds (labels, tars) are skipped. Raises an error if the tar is damaged, or does
     not end as every tar does, with two blocks of zeros followed by padding only.
@@ -173,8 +189,8 @@ def read_tar(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]
                 if member.offset_data + member.size > size:
                     raise ValueError(f'cut off in {member.name}: {member.size} bytes, of which '
                                      f'{max(size - member.offset_data, 0)} are there')
-                if _is_image(member, column):
-                    yield _member(shard, member, file, max_bytes)
+                if _is_image(member, how.column):
+                    yield _member(shard, member, file, how.max_bytes)
         _check_end(file, tar.offset, size)
 
 
@@ -220,19 +236,17 @@ def too_large(size: int, max_bytes: int) -> str:
 
 # Parquet
 
-def read_parquet(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
+def read_parquet(shard: str, how: How) -> Iterator[Packed]:
     """Yield the images in the rows of a Parquet file; one row is in memory at a time.
 
-    Args:
-        column: a column of bytes or of {bytes, path}; None: the first such column in IMAGES.
-
-    Raises an error if there is no such column, or, after all other rows, if a row group cannot be read.
+    They are in the column `how.column`, of bytes or of {bytes, path}; None: the first such column in IMAGES. Raises an
+    error if there is no such column, or, after all other rows, if a row group cannot be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
     with pa.OSFile(shard) as source, open(shard, 'rb') as pages, pq.ParquetFile(
             source, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True) as file:
-        column = _column(file.schema_arrow, column)
+        column, max_bytes = _column(file.schema_arrow, how.column), how.max_bytes
         name = next((name for name in NAMES if name != column and _is_name(file.schema_arrow, name)), None)
         columns = [column, name] if name else [column]
         broken, row, seen = [], 0, set()
@@ -309,12 +323,18 @@ def _text(value) -> str:
     return os.fsdecode(value.as_buffer()[:LONGEST].to_pybytes()) if hasattr(value, 'as_buffer') else str(value.as_py())
 
 
-def read_compressed(shard: str, column: str | None, max_bytes: int) -> Iterator[Packed]:
+def read_video(shard: str, how: How) -> Iterator[Packed]:
+    """Yield each `how.every`-th frame of a video."""
+    for number, time, content in video.frames(shard, how.every, how.max_bytes):
+        key = f'{number:06d}' + ('' if time is None else f'@{time:.3f}s')
+        yield Packed(shard, key, content, time=time)
+
+
+def read_compressed(shard: str, how: How) -> Iterator[Packed]:
     """Refuse a compressed tar: to skip a member, all of it would have to be unpacked."""
     raise ValueError('a compressed tar: unpack it to a .tar first, as gunzip does; its images are compressed already')
 
 
-# suffix -> reader of (shard, column, max_bytes)
-READERS: dict[str, Callable[[str, str | None, int], Iterator[Packed]]] = {
-    '.tar': read_tar, '.parquet': read_parquet,
+READERS: dict[str, Callable[[str, How], Iterator[Packed]]] = {  # by suffix
+    '.tar': read_tar, '.parquet': read_parquet, **dict.fromkeys(video.SUFFIXES, read_video),
     **dict.fromkeys(('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst'), read_compressed)}

@@ -1,22 +1,25 @@
-"""Write scores as they come, each to a sink: tables, Parquet parts, the screen, a report, maps, a picture."""
+"""Write scores as they come, each to a sink: tables, Parquet parts, the screen, a report, maps, pictures, videos."""
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
+from iqa_results.charts import Panel, png
 from iqa_runtime.distributed import gather_objects, is_main
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import replacing
 from iqa_runtime.names import path_text, without_suffix
 from iqa_scoring.inputs import SUFFIXES
 from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import small_map, write_map, write_picture
 from iqa_scoring.parts import TableParts
 from iqa_scoring.report import report_entry, write_report
+from iqa_scoring.shards import is_video
 from iqa_scoring.stream import Sample
 from iqa_scoring.tables import SCREEN_HEADER, Tables, screen_line
 
@@ -178,6 +181,56 @@ class Picture(Sink):
     def pixels(self, sample: Sample) -> None:
         """Draw the picture."""
         write_picture(self.path, sample.inputs, sample.score, self.scale)
+
+
+class Videos(Sink):
+    """The mean and the worst second of each video on `stream`, and the curves of --curve, of the frames scored now.
+
+    It keeps the sum and the number of the scores of each second, so that its memory does not depend on the frames.
+    """
+
+    def __init__(self, scale: Scale, stream: TextIO, curve: str | None):
+        self.scale, self.stream, self.curve = scale, stream, curve
+        self.seconds: dict[str, dict[int | None, tuple[float, int]]] = {}  # None: of frames without a time
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Add the score to its second."""
+        if is_video(sample.shard):
+            second = None if sample.time is None else int(sample.time)
+            seconds = self.seconds.setdefault(path_text(sample.shard), {})
+            total, count = seconds.get(second, (0., 0))
+            seconds[second] = total + row['score'], count + 1
+
+    def finish(self, place: Place | None) -> None:
+        """Print the sentences and draw the curves of the videos of all processes."""
+        videos = {name: found for some in gather_objects(self.seconds) for name, found in some.items()}
+        if not is_main():
+            return
+        for name, seconds in videos.items():
+            print(video_sentence(name, seconds, self.scale), file=self.stream)
+        if self.curve:
+            curves = {name: curve_of(seconds) for name, seconds in videos.items()}
+            with replacing(self.curve) as temporary:
+                temporary.write_bytes(png([Panel('', 'second', 'score', curves)], 7))
+
+
+def curve_of(seconds: Mapping[int | None, tuple[float, int]]) -> tuple[list[int], list[float]]:
+    """Return the seconds of a video, and the mean score of each."""
+    known = {at: total / count for at, (total, count) in seconds.items() if at is not None}
+    return list(known), list(known.values())
+
+
+def video_sentence(name: str, seconds: Mapping[int | None, tuple[float, int]], scale: Scale) -> str:
+    """Return the mean score and the worst second of a video, of {second: (sum of the scores, frames)}, in words."""
+    count = sum(frames for _, frames in seconds.values())
+    mean = sum(total for total, _ in seconds.values()) / count
+    text = f'{name}: mean score {mean:.4g} of {count} frames; '
+    if None in seconds:
+        return text + 'no times in it, so that its worst second is not known'
+    sign = -1 if scale.higher_is_better is False else 1
+    worst = min(seconds, key=lambda at: sign * seconds[at][0] / seconds[at][1])
+    total, frames = seconds[worst]
+    return text + f'worst second {worst}-{worst + 1} s: {total / frames:.4g} ({frames} frames)'
 
 
 def sentence(row: dict, scale: Scale) -> str:

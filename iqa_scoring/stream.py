@@ -52,6 +52,7 @@ class Sample:
     difference_thumbnail: bytes = b''
     shard: str = ''                      # of an image in a shard, and its name there
     key: str = ''
+    time: float | None = None            # of a frame of a video, in seconds
     ended: bool = False                  # no image, but the end of a shard (see shards.End)
 
     @classmethod
@@ -60,7 +61,7 @@ class Sample:
         if isinstance(item, End):
             return cls(index, item.path, error=item.error, ended=True)
         if isinstance(item, Packed):
-            return cls(index, item.path, shard=item.shard, key=item.key)
+            return cls(index, item.path, shard=item.shard, key=item.key, time=item.time)
         reference, path = ('', item) if isinstance(item, str) else item
         return cls(index, path, reference=reference)
 

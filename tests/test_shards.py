@@ -19,7 +19,7 @@ from shards import png, save_parquet, save_tar
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_scoring.inputs import MOST, expanded, find_images, names_in
-from iqa_scoring.shards import BLOCK, End, Packed, images_in, is_shard, prefetched
+from iqa_scoring.shards import BLOCK, End, How, Packed, images_in, is_shard, prefetched
 from iqa_scoring.stream import WAITING, Reader, Sample, decode
 
 ANY = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -28,7 +28,7 @@ READ = Reader(Preprocess(), max_pixels=10_000)
 
 def read(shard, *options) -> tuple[list[Packed], str]:
     """The images in a shard, and what is wrong with it."""
-    *images, end = images_in(str(shard), *options)
+    *images, end = images_in(str(shard), How(*options))
     assert isinstance(end, End)
     assert end.path == str(shard)
     return images, end.error
