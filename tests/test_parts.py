@@ -153,7 +153,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
     assert 'no such file; nearest to it: s/' in error('--img', 's/9.tar')
     test_demo.main(['--img', 's/0.tar', *shards, '--parquet', 'out'])
     (path,) = Path('out').iterdir()
-    with pytest.raises(UserError, match='s/0.tar: shards hold images without references'):
+    with pytest.raises(UserError, match='s/0.tar: shards and videos hold images without references'):
         with_references(['a.png', 's/0.tar'], 'r.png', 2)
     for word in ('s/0.parquet', 's/{0,1}.tar'):
         save_parquet('s/0.parquet', image=[b''])
