@@ -348,7 +348,8 @@ def load(checkpoint: str | Path | dict, device: str = 'cpu', preprocess=None, cr
     torch.Size([2, 3, 96, 128])
 
     Args:
-        checkpoint: the file that main.py wrote, or the dictionary that iqa_runtime.checkpoint.load_checkpoint returned.
+        checkpoint: the file that main.py wrote; a published model, by its folder or hf-hub:USER/NAME[@REVISION]; or the
+            dictionary that iqa_runtime.checkpoint.load_checkpoint returned.
         device: device of the network.
         preprocess: an iqa_data.transforms.Preprocess (default: the checkpoint's; none if it does not store one).
         crops: an iqa_data.crops.Crops by which images are scored (default: the checkpoint's).

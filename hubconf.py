@@ -5,8 +5,8 @@ dependencies = ['torch', 'torchvision', 'ignite', 'h5py', 'numpy', 'PIL', 'scipy
 def linearity_iqa(checkpoint, device: str = 'cpu', **options):
     """Load a trained model, whose method `score` returns the quality of images in MOS units.
 
-    Arguments and result are those of IQAmodel.load: the path of the checkpoint, and for a checkpoint of the original
-    package the options of its network and its preprocessing.
+    Arguments and result are those of IQAmodel.load: the path of the checkpoint, or a published model (a folder, or
+    hf-hub:USER/NAME), and for a checkpoint of the original package the options of its network and its preprocessing.
     """
     from IQAmodel import load  # the repository is on the path only while torch.hub calls this
     return load(checkpoint, device, **options)

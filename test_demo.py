@@ -19,6 +19,7 @@ from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.distributed import device_of, gather_objects, is_main, processes
 from iqa_runtime.errors import UserError, command, needed
 from iqa_runtime.files import Paths, check_outputs, is_device
+from iqa_runtime.hub import on_hub
 from iqa_runtime.names import path_text
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
@@ -28,8 +29,8 @@ from iqa_scoring.maps import check_maps
 from iqa_scoring.parts import TableParts, model_digest
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
 from iqa_scoring.report import THUMBNAIL
-from iqa_scoring.restore import as_asked, given_network, network_of
-from iqa_scoring.scorer import Scorer, scorer_of
+from iqa_scoring.restore import as_asked
+from iqa_scoring.scorer import Scorer, completed, scorer_of
 from iqa_scoring.shards import How, Packed, is_shard, is_video, open_shards, prefetched
 from iqa_scoring.shipped import checkpoints_of
 from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink, Videos
@@ -73,7 +74,8 @@ def model_of(files: list[Path], views: str) -> str:
 
 def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
     """Return {option: files} of the files to write; `file` is the checkpoint that scores."""
-    other = Path(args.out) if args.out else file.with_name(f'{file.name.removesuffix(".pth")}-calibrated.pth')
+    own = Path(file.name) if on_hub(file) else file
+    other = Path(args.out) if args.out else own.with_name(f'{own.name.removesuffix(".pth")}-calibrated.pth')
     out = other if args.calibrate else None
     return {'--csv': args.csv, '--json': args.json, '--report': args.report,
             '--out': [out, card_file(out)] if out else None, '--picture': args.picture, '--curve': args.curve,
@@ -253,13 +255,6 @@ class Scoring:
         print(f'{scored} images scored' + (f', {self.there} were scored before' if self.there else '')
               + (f', {failed} could not be scored' if failed else '') + (f', broken shards: {broken}' if broken else '')
               + (f': {written}' if written else ''), file=messages_of(args, self.alone))
-
-
-def completed(args: Options, checkpoint: dict, file: Path, scorer: Scorer) -> dict:
-    """Return the checkpoint, completed from the options if it is of the original package."""
-    name, options = network_of(checkpoint, file, given_network(args))
-    return {'network': {'name': name, 'options': options}, 'head': scorer.head,
-            'input': {'preprocessing': scorer.preprocess.stored(), 'normalise': scorer.network.normalise}, **checkpoint}
 
 
 def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> float:

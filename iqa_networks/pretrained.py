@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from iqa_networks.adapted_layers import added_parameters
 from iqa_networks.network import Network
-from iqa_runtime.checkpoint import read_tensors
+from iqa_runtime.checkpoint import read_content
 from iqa_runtime.checks import checked_value, tensors
-from iqa_runtime.errors import UserError, first_line, needed
+from iqa_runtime.errors import UserError
+from iqa_runtime.published import is_published, read_safetensors
 
 # key of the state dict in a file that contains more -> project that writes such files
 WRAPPINGS = {'model': 'this project', 'params': 'pyiqa', 'state_dict': 'Lightning'}
@@ -76,18 +77,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the state dict in a file; UserError if the file contains none.
 
     The file may be a checkpoint of this project, a state dict, or a state dict wrapped as in WRAPPINGS, PREFIXES and
-    COMPILED, in torch's format; or a state dict in the safetensors format.
+    COMPILED, in torch's format; a state dict in the safetensors format; or a published model, by its folder or its name
+    on the hub.
     """
-    if Path(path).suffix != '.safetensors':
-        return state_dict_in(read_tensors(path), path)
-    if not Path(path).is_file():
-        raise UserError(f'{path}: {"not a file" if Path(path).exists() else "no such file"}')
-    load_file = needed('safetensors.torch', 'safetensors', path).load_file
-    try:
-        content = load_file(path)
-    except Exception as error:  # the package raises many kinds on a broken file
-        raise UserError(f'{path}: not a safetensors file ({first_line(error)[:200]})') from None
-    return state_dict_in(content, path)
+    safe = Path(path).suffix == '.safetensors' and not is_published(path)
+    return state_dict_in(read_safetensors(path) if safe else read_content(path), path)
 
 
 def load_part(network: nn.Module, path: str | Path, state: Mapping[str, Tensor], names: Mapping[str, str | None],

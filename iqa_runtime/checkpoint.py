@@ -65,6 +65,7 @@ from iqa_runtime.checks import (
 from iqa_runtime.errors import UserError, first_line, one_line
 from iqa_runtime.files import check_regular, replacing
 from iqa_runtime.names import PARTS
+from iqa_runtime.published import is_published, read_published
 
 FORMAT = 2
 DEEPEST = 50  # levels of nested dictionaries and lists
@@ -245,10 +246,21 @@ OF_FORMAT_1 = {'architecture': text, 'pool': text, 'use_bn_end': flag, 'P6': who
 def load_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint of this project or of the original package (keys model, optimizer, amp, k, b).
 
+    `path`: a file, or a published model: its folder, or hf-hub:USER/NAME (iqa_runtime/published.py).
+
     Returns the keys that the module describes, each value checked; of the original package only model, k and b. Nothing
     in the file is executed. Raises UserError that names the file and the key.
     """
-    return check_checkpoint(read_tensors(path), path)
+    content = read_content(path)
+    checkpoint = check_checkpoint(content, path)
+    if is_published(path) and not {'network', 'input'} <= set(content):
+        raise UserError(f'{path}: its config lacks the network or the input; expected one of linearity-iqa publish')
+    return checkpoint
+
+
+def read_content(path: str | Path):
+    """Read a published model, or a file of tensors and plain values, unchecked; UserError if it cannot be read."""
+    return read_published(path) if is_published(path) else read_tensors(path)
 
 
 def of_set(checkpoint: Mapping, name: str) -> dict:
@@ -266,12 +278,12 @@ def sets_in(checkpoint: Mapping) -> dict[str, dict]:
 
 def check_checkpoint(content, path: str | Path) -> dict:
     """Check every value of a checkpoint and return it in format 2; raises as `load_checkpoint` does."""
+    form = checked_value(path, 'format', whole, content.get('format', 1)) if isinstance(content, dict) else 1
+    if form > FORMAT:
+        raise UserError(f'{path}: written by a newer version (format {form}, this one reads {FORMAT})')
     if not isinstance(content, dict) or not {'model', 'k', 'b'} <= set(content):
         found = [str(key)[:40] for key in list(content)[:5]] if isinstance(content, dict) else type(content).__name__
         raise UserError(f'{path}: not a checkpoint of LinearityIQA: expected the keys model, k and b, found {found}')
-    form = checked_value(path, 'format', whole, content.get('format', 1))
-    if form > FORMAT:
-        raise UserError(f'{path}: written by a newer version (format {form}, this one reads {FORMAT})')
     checkpoint = {key: checked_value(path, key, check, content[key]) for key, check in CHECKS.items() if key in content}
     if len(checkpoint['k']) != len(checkpoint['b']):
         raise UserError(f'{path}: k has {len(checkpoint["k"])} values and b {len(checkpoint["b"])}')

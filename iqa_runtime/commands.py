@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     'predict-all': ('iqa_scoring.predict_all', 'score images with every checkpoint in a folder'),
     'ensemble': ('iqa_scoring.ensemble', 'combine the predictions of several models'),
     'export': ('iqa_scoring.export', 'write a trained network as ONNX or for torch.export'),
+    'publish': ('iqa_scoring.publish', 'publish a trained network as a folder, or on the Hugging Face Hub'),
     'clean': ('iqa_training.clean', 'list and remove states, locks and caches'),
     'train-ranker': ('iqa_training.train_ranker', "train the ranker of ASNA's loss"),
     'info': ('data.make_info', 'make the info file of a published data set'),

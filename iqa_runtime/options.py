@@ -373,8 +373,8 @@ def _places(add: Add) -> None:
     add('--result_dir', metavar='DIR', default='results', help='folder of the per-image predictions and metrics')
 
 
-CHECKPOINT = (f'a checkpoint: a file, the name of a run, letters of its digest, or {LATEST} (default: the one that '
-              'main.py wrote with the same options)')
+CHECKPOINT = (f'a checkpoint: a file, the name of a run, letters of its digest, or {LATEST}; or a published model: its '
+              'folder, or hf-hub:USER/NAME (default: the one that main.py wrote with the same options)')
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')

@@ -141,6 +141,26 @@ def export(add) -> None:
         help='fix the size of the images; needed for pyramids (--P6, --P7) without --resize')
 
 
+def one_model(args: Options) -> None:
+    """Raise UserError if several checkpoints are to be published at once."""
+    if len(args.checkpoint) > 1:
+        raise UserError(f'{" ".join(args.checkpoint)}: a published model is one network: publish each of an ensemble '
+                        'alone; test_demo.py --trained_model_file takes several, and averages their scores')
+
+
+@group('publication', 'the model, and where it is published', check=one_model)
+def publication(add) -> None:
+    add('checkpoint', nargs='+', metavar='CHECKPOINT',
+        help='a checkpoint: a file, the name of a run, letters of its digest, or latest')
+    add('--to', metavar='{FOLDER,hf-hub:USER/NAME}', help='a new folder, or a model on the Hugging Face Hub')
+    add('--license', metavar='NAME', default='other',
+        help='license of the model as the hub names it, such as mit; the licenses of its data and of its initial '
+             'weights may restrict the choice')
+    add('--overwrite', action='store_true', help='replace the files of an earlier publication in the folder')
+    add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='folder of the checkpoints')
+    add('--result_dir', metavar='DIR', default='results', help='folder of the predictions of its test images')
+
+
 @group('ensemble', 'the tables of several models, and how their predictions are combined')
 def ensemble(add) -> None:
     add('tables', nargs='+', metavar='TABLE', help='tables of predictions of the same images')
@@ -204,6 +224,16 @@ EXPORT = Command("""Export a trained model with its preprocessing and mapping in
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --torch_export model.pt2
     python iqa_scoring/export.py --trained_model_file checkpoints/NAME.pth --half small.pth
 """, [export, machine], [lines, of_data.crops], OF_TRAINING)
+
+PUBLISH = Command("""Publish a trained model: as a folder of safetensors, JSON and text, or on the Hugging Face Hub.
+
+    python iqa_scoring/publish.py checkpoints/NAME.pth --to published/NAME              look at it first
+    python iqa_scoring/publish.py published/NAME --to hf-hub:USER/NAME                  upload the folder as it is
+    python iqa_scoring/publish.py NAME --to hf-hub:USER/NAME --license mit              both at once
+    python test_demo.py --img photo.jpg --trained_model_file published/NAME             score with it
+
+Uploading needs the package huggingface_hub and a login (`hf auth login`). hf-hub:USER/NAME@REVISION names a branch.
+""", [publication], [], OF_TRAINING)
 
 @group('contradictions', 'the images on which two models contradict each other')
 def contradictions(add) -> None:

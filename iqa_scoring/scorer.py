@@ -25,7 +25,7 @@ from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint
 from iqa_runtime.errors import pick
 from iqa_runtime.options import Options
 from iqa_scoring.mapping import Mapping, Scale
-from iqa_scoring.restore import CROPPING, given_network, of_line, restore_network
+from iqa_scoring.restore import CROPPING, given_network, network_of, of_line, restore_network
 
 
 def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) -> 'Scorer':
@@ -37,6 +37,13 @@ def scorer_of(args: Options, checkpoint: dict, file: str | Path, device: str) ->
                   file)
     preprocess = None if 'input' in checkpoint else preprocess_of(args, source_of(args.dataset))
     return Scorer(restore_network(checkpoint, file, **given_network(args)), checkpoint, preprocess, device)
+
+
+def completed(args: Options, checkpoint: dict, file: str | Path, scorer: 'Scorer') -> dict:
+    """Return the checkpoint, completed from the options if it is of the original package."""
+    name, options = network_of(checkpoint, file, given_network(args))
+    return {'network': {'name': name, 'options': options}, 'head': scorer.head,
+            'input': {'preprocessing': scorer.preprocess.stored(), 'normalise': scorer.network.normalise}, **checkpoint}
 
 
 def load_scorer(checkpoint: str | Path | dict, device: str = 'cpu', preprocess: Preprocess | None = None,

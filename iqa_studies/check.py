@@ -2,10 +2,12 @@
 
     python iqa_studies/check.py results/NAME.json        a run: its numbers, its split, its contents
     python iqa_studies/check.py studies/four_systems     a study: all its runs, and its tables
+    python iqa_studies/check.py published/NAME           a published model: the numbers of its card
 
-A folder of results can be given too. It lists numbers that do not follow from the predictions, and images or contents
-that are both trained and tested on; the exit status is then 1. It also lists what it cannot check: a split needs the
-run's log, in runs/ beside the results or here, and contents need the info file of the data set.
+A folder of results can be given too, and a model on the hub, hf-hub:USER/NAME. It lists numbers that do not follow from
+the predictions, and images or contents that are both trained and tested on; the exit status is then 1. It also lists
+what it cannot check: a split needs the run's log, in runs/ beside the results or here, and contents need the info file
+of the data set.
 """
 import sys
 from pathlib import Path
@@ -18,7 +20,8 @@ from iqa_runtime.options import Add, Command, group
 
 @group('results', 'what is checked')
 def results(add: Add) -> None:
-    add('results', nargs='+', metavar='RESULT', help='NAME.json, a folder of them, or the folder of a study')
+    add('results', nargs='+', metavar='RESULT',
+        help='NAME.json, a folder of them, the folder of a study, or a published model')
 
 
 CHECK = Command(__doc__, [results])
@@ -35,7 +38,9 @@ from iqa_results.table_formats import render
 from iqa_runtime.checks import fields, line, list_of, optional, text, whole
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import read_json, read_text
-from iqa_studies.honesty import check_outcome
+from iqa_runtime.hub import on_hub
+from iqa_runtime.published import CONFIG
+from iqa_studies.honesty import Finding, finding_of
 from iqa_studies.outcome import Outcome
 from iqa_studies.study_groups import Grouping
 
@@ -108,24 +113,30 @@ def outcomes_at(path: Path) -> list[Outcome]:
     return found
 
 
+def findings(path: Path) -> Iterator[Finding]:
+    """Yield the findings about a published model, or about results and the tables of a study."""
+    if on_hub(path) or (path / CONFIG).exists():
+        from iqa_studies.published_model import check_published  # imports torch
+        yield from check_published(path)
+        return
+    outcomes = outcomes_at(path)
+    for outcome in outcomes:
+        yield finding_of(outcome)
+    if (path / OUTCOMES).exists():
+        groupings = study_groupings(path)
+        unseen = [f'not looked at: the groups of images: no {file} here' for file in lacking(groupings)]
+        yield Finding(f'the tables of {path}', list(wrong_tables(path, outcomes, groupings)), unseen)
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Check the results, print what was found, and end with status 1 if something is wrong."""
-    failed = 0
+    failed = False
     for path in map(Path, CHECK.parse(argv).results):
-        outcomes = outcomes_at(path)
-        for outcome in outcomes:
-            wrong, unseen = check_outcome(outcome)
-            marked = ['tested on the images that chose the epoch'] if outcome.summary['part'] == 'val' else []
-            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  {outcome.result}', *wrong,
-                              *(f'({line})' for line in [*marked, *(f'not looked at: {what}' for what in unseen)])]))
-            failed += bool(wrong)
-        if (path / OUTCOMES).exists():
-            groupings = study_groupings(path)
-            wrong = list(wrong_tables(path, outcomes, groupings))
-            unseen = [f'(not looked at: the groups of images: no {file} here)' for file in lacking(groupings)]
-            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  the tables of {path}', *wrong, *unseen]))
-            failed += bool(wrong)
+        for subject, wrong, notes in findings(path):
+            print('\n  '.join([f'{"WRONG" if wrong else "holds"}  {subject}', *wrong,
+                              *(f'({note})' for note in notes)]), flush=True)
+            failed |= bool(wrong)
     if failed:
         raise SystemExit(1)
 

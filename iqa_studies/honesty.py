@@ -2,6 +2,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,21 @@ from IQAperformance import CRITERIA, agreement
 
 CLOSE = 1e-9  # relative: the predictions are written with all their digits
 FLOAT32 = 1e-6  # relative: MOS are read as float32
+
+
+class Finding(NamedTuple):
+    """What was found about a file: what is wrong in it, and notes, such as what could not be looked at, in words."""
+
+    subject: str
+    wrong: list[str]
+    notes: list[str]
+
+
+def finding_of(outcome: Outcome) -> Finding:
+    """Return what was found about an outcome."""
+    wrong, unseen = check_outcome(outcome)
+    marked = ['tested on the images that chose the epoch'] if outcome.summary['part'] == 'val' else []
+    return Finding(str(outcome.result), wrong, [*marked, *(f'not looked at: {what}' for what in unseen)])
 
 
 def check_outcome(outcome: Outcome) -> tuple[list[str], list[str]]:

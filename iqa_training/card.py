@@ -18,7 +18,7 @@ from iqa_runtime.names import PARTS
 from iqa_runtime.options import shown, words_of
 from iqa_training.naming import card_file
 from iqa_training.options import TRAIN
-from IQAmodel import NETWORKS, PREFIX, create_model, entry_of, list_models
+from IQAmodel import NETWORKS, PREFIX, Entry, create_model, entry_of, list_models
 from IQAperformance import CRITERIA, criterion_title
 
 LONGEST = 200  # characters of a text from a checkpoint
@@ -48,11 +48,20 @@ def write_card(path: Path, content: Mapping) -> None:
 
 def card(checkpoint: Mapping, name: str) -> str:
     """Return the card of a checkpoint (see `load_checkpoint`), without sections that the checkpoint has no data for."""
-    parts = {'Model': model(checkpoint), 'Data': data(checkpoint), 'Metrics': metrics(checkpoint),
-             'Calibration': calibration(checkpoint), 'Intended use': intended_use(checkpoint),
-             'Limits': limits(checkpoint), 'How it was made': command_of(checkpoint)}
-    sections = [f'## {title}\n\n' + '\n'.join(lines) for title, lines in parts.items() if lines]
-    return '\n\n'.join([f'# Model card: {code(name)}', *sections]) + '\n'
+    return page(f'Model card: {code(name)}', sections(checkpoint))
+
+
+def page(title: str, parts: Mapping[str, list[str]]) -> str:
+    """Return a page in Markdown: its title, and the title and the lines of each section that has any."""
+    written = [f'## {title}\n\n' + '\n'.join(lines) for title, lines in parts.items() if lines]
+    return '\n\n'.join([f'# {title}', *written]) + '\n'
+
+
+def sections(checkpoint: Mapping) -> dict[str, list[str]]:
+    """Return title -> lines of the sections of a card; a section without data has no lines."""
+    return {'Model': model(checkpoint), 'Data': data(checkpoint), 'Metrics': metrics(checkpoint),
+            'Calibration': calibration(checkpoint), 'Intended use': intended_use(checkpoint),
+            'Limits': limits(checkpoint), 'How it was made': command_of(checkpoint, *changed_options(checkpoint))}
 
 
 def code(text) -> str:
@@ -149,14 +158,25 @@ def _uncertainty(checkpoint: Mapping) -> list[str]:
             ] if parts else []
 
 
-def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
+def measured(checkpoint: Mapping, part: str, name: str) -> tuple[float, list[float]] | None:
+    """Return a criterion on a part and the ends of its interval, [] if it has none; None if it is not known.
+
+    A negative correlation is returned as its magnitude.
+    """
     value = checkpoint['metrics'][part].get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
+        return None
+    ends = checkpoint.get('intervals', {}).get(part, {}).get(name, [])
+    falls = value < 0 and name in CRITERIA and CRITERIA[name].correlation
+    return (-value, [-end for end in reversed(ends)]) if falls else (value, list(ends))
+
+
+def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
+    found = measured(checkpoint, part, name)
+    if found is None:
         return '-'
-    low, high = checkpoint.get('intervals', {}).get(part, {}).get(name, (None, None))
-    if value < 0 and name in CRITERIA and CRITERIA[name].correlation:
-        value, low, high = -value, high and -high, low and -low
-    return f'{value:.4f}' if low is None else f'{value:.4f} [{low:.4f}, {high:.4f}]'
+    value, ends = found
+    return f'{value:.4f} [{ends[0]:.4f}, {ends[1]:.4f}]' if ends else f'{value:.4f}'
 
 
 def calibration(checkpoint: Mapping) -> list[str]:
@@ -168,11 +188,16 @@ def calibration(checkpoint: Mapping) -> list[str]:
             'the MOS scale of the training images.']
 
 
+def entry_in(checkpoint: Mapping) -> Entry | None:
+    """Return the row of a checkpoint's network; None if it is unknown, as a class of the user's own may be."""
+    name = checkpoint.get('network', {}).get('name', '')
+    return entry_of(name) if name in NETWORKS or name.startswith(PREFIX) else None
+
+
 def intended_use(checkpoint: Mapping) -> list[str]:
     """Return the sentence on the intended use of the model."""
-    name = checkpoint.get('network', {}).get('name', '')
-    inputs = entry_of(name).inputs if name in NETWORKS or name.startswith(PREFIX) else 1
-    compared = 'beside its reference' if inputs == 2 else 'without a reference'
+    entry = entry_in(checkpoint)
+    compared = 'beside its reference' if entry and entry.inputs == 2 else 'without a reference'
     return [f'To predict how good an image looks to people, {compared}, as a mean opinion score (MOS) on the scale of '
             'the data set: to rank images like those that were rated, and to compare ways of processing them.']
 
@@ -183,24 +208,11 @@ def limits(checkpoint: Mapping) -> list[str]:
     return [f'- {sentence}' for sentence in sentences]
 
 
-def command_of(checkpoint: Mapping) -> list[str]:
-    """Return the training command, with the options that differ from the defaults, and the versions.
-
-    Options that main.py does not accept, or that are too long to show, are left out and counted.
-    """
-    lines, words, refused = [], ['python', 'main.py'], 0
-    for name, value in checkpoint.get('options', {}).items():
-        if name not in TRAIN.names() or value == TRAIN.defaults[name]:
-            continue
-        try:
-            typed = words_of({name: TRAIN.checked(name, value)})
-            if any(len(word) > LONGEST for word in typed):
-                raise ValueError
-            words += typed
-        except (ValueError, argparse.ArgumentTypeError):
-            refused += 1
+def command_of(checkpoint: Mapping, options: Mapping, refused: int) -> list[str]:
+    """Return the training command and the versions; `options`, `refused`: see `changed_options`."""
+    lines = []
     if 'options' in checkpoint:
-        lines += ['```', one_line(shlex.join(words)), '```', '',
+        lines += ['```', one_line(shlex.join(['python', 'main.py', *words_of(options)])), '```', '',
                   'Add the paths of your files (`--im_dir` ...) if they are not the default ones.']
     if refused:
         lines += ['', f'{refused} of its options are left out: they are too long to show, or main.py does not accept '
@@ -208,6 +220,25 @@ def command_of(checkpoint: Mapping) -> list[str]:
     if 'versions' in checkpoint:
         lines += ['', f'Made with {codes(checkpoint["versions"])}.']
     return lines
+
+
+def changed_options(checkpoint: Mapping) -> tuple[dict[str, object], int]:
+    """Return the options of training that differ from the defaults, checked, and the number of those left out.
+
+    Options that main.py does not accept, or that are too long to show, are left out.
+    """
+    changed, refused = {}, 0
+    for name, value in checkpoint.get('options', {}).items():
+        if name not in TRAIN.names() or value == TRAIN.defaults[name]:
+            continue
+        try:
+            checked = TRAIN.checked(name, value)
+            if any(len(word) > LONGEST for word in words_of({name: checked})):
+                raise ValueError
+            changed[name] = checked
+        except (ValueError, argparse.ArgumentTypeError):
+            refused += 1
+    return changed, refused
 
 
 # A list of the networks, for --list_models

@@ -9,6 +9,7 @@ from pathlib import Path
 from iqa_data.datasets import dataset_name, named_source, names_of, sets_of
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
+from iqa_runtime.hub import on_hub, parts_of
 from iqa_runtime.names import nearest
 from iqa_runtime.options import LATEST, Options, shown
 from iqa_runtime.recipes import options_of_run
@@ -195,10 +196,14 @@ def find_checkpoints(args: Options, trained_on: str | None = None) -> list[Path]
 def named_checkpoint(named: str, folder: str | Path) -> Path:
     """Return the checkpoint that a user names: its file, its run, the first letters of its digest, or `latest`.
 
-    Runs are looked up among the checkpoints in `folder`. Raises UserError that lists them if none or several match.
+    Published models are named by their folder, or as on the hub. Runs are looked up among the checkpoints in `folder`.
+    Raises UserError that lists them if none or several match.
     """
-    if Path(named).exists():
+    if on_hub(named):
+        parts_of(named)  # raises if it has another form
         return Path(named)
+    if Path(named).exists():
+        return Path(named) if Path(named).name.strip('.') else Path(named).resolve()
     found = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
     name = named.removesuffix('.pth')
     called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, name)]

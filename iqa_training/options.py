@@ -8,6 +8,7 @@ from iqa_data import options as of_data
 from iqa_losses import LOSSES, chosen
 from iqa_networks import HEADS, NETWORKS
 from iqa_runtime.errors import UserError
+from iqa_runtime.hub import on_hub
 from iqa_runtime.option_types import among, choice, count, look_up, named, number, positive, seed, weight, whole
 from iqa_runtime.options import LATEST, Command, Options, group, machine, options_of
 from iqa_training import OPTIMIZERS, SCHEDULES
@@ -46,8 +47,8 @@ def network(add) -> None:
     add('--probe', type=choice(PROBES, 'probe'), metavar=among(PROBES),
         help='one linear layer on the features of a frozen backbone, fitted by ridge regression; --epochs penalties '
              'are tried, and validation chooses')
-    add('--pretrained', metavar='FILE', help='initial weights of the network: a checkpoint, or a state dict of '
-                                             'torchvision or pyiqa')
+    add('--pretrained', metavar='FILE', help='initial weights of the network: a checkpoint, a published model '
+                                             '(a folder, or hf-hub:USER/NAME), or a state dict of torchvision or pyiqa')
     add('--head', type=choice('iqa_networks:HEADS', 'head'), metavar='{score,histogram,gaussian}', default='score',
         help='what is predicted: a score, or a distribution of ratings, whose mean is the score and whose spread its '
              'uncertainty: a histogram over --levels, or a normal distribution')
@@ -245,6 +246,9 @@ def check_recording(args: Options) -> None:
     if args.name and args.trained_model_file:
         raise UserError(f'--name {args.name} and --trained_model_file {args.trained_model_file} both name the '
                         'checkpoint: give one')
+    if args.trained_model_file and on_hub(args.trained_model_file) and not args.evaluate:
+        raise UserError(f'--trained_model_file {args.trained_model_file}: training writes a file, expected its path; '
+                        '--pretrained starts from a published model')
     try:
         args.log_dir.encode()
     except UnicodeEncodeError:

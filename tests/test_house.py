@@ -81,8 +81,8 @@ def test_what_is_imported_alone_needs_little_more():
     assert not {module for module in losses if module.split('.')[0] in ('ignite', 'scipy', 'PIL')}
 
 
-SCRIPTS = ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'data.check', 'iqa_studies.check',
-           'results_in_the_paper.reproduce']
+SCRIPTS = ['main', 'test_dataset', 'test_demo', 'iqa_scoring.export', 'iqa_scoring.publish', 'data.check',
+           'iqa_studies.check', 'results_in_the_paper.reproduce']
 HELP = ('import contextlib, runpy, sys\nwith contextlib.suppress(SystemExit):\n'
         '    sys.argv[:] = ["x", "--help"]\n    runpy.run_module("{}", run_name="__main__")')
 

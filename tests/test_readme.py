@@ -5,7 +5,7 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from iqa_scoring.options import ENSEMBLE, EXPORT, GMAD, PREDICT, SCORE, TEST
+from iqa_scoring.options import ENSEMBLE, EXPORT, GMAD, PREDICT, PUBLISH, SCORE, TEST
 from iqa_studies.check import CHECK
 from iqa_studies.run import STUDY
 from iqa_training.clean import CLEAN
@@ -18,6 +18,7 @@ README = (ROOT / 'README.md').read_text(encoding='utf-8')
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 TEXT = '\n'.join(page.read_text(encoding='utf-8') for page in PAGES if page.stem != 'extending')  # test_extending's
 PARSERS = {'main.py': TRAIN, 'test_dataset.py': TEST, 'test_demo.py': SCORE, 'iqa_scoring/export.py': EXPORT,
+           'iqa_scoring/publish.py': PUBLISH,
            'iqa_training/train_ranker.py': TRAIN_RANKER, 'iqa_training/clean.py': CLEAN,
            'results_in_the_paper/reproduce.py': REPRODUCE,
            'iqa_scoring/gmad.py': GMAD, 'results_in_the_paper/compare.py': COMPARE,
