@@ -44,8 +44,8 @@ MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings 
 
 def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
                        images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = (),
-                       choices: Sequence[Choice] = (), note: str = '', groupings: Sequence[Grouping] = ()
-                       ) -> list[Path]:
+                       choices: Sequence[Choice] = (), note: str = '', groupings: Sequence[Grouping] = (),
+                       thumbnails: bool = True) -> list[Path]:
     """Write the files of a study's report (see the module) into a folder; return their paths.
 
     Args:
@@ -56,6 +56,7 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
         choices: the values that were chosen by validation.
         note: what the page says of the study.
         groupings: the kinds of groups in which the tested images are evaluated.
+        thumbnails: whether the page shows images of the data sets.
 
     Raises UserError if the numbers of a run do not follow from its predictions, or its split is not honest.
     """
@@ -81,7 +82,8 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
     page = folder / 'study.html'
     write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, note=note, tables=tables,
                figures=pictures, theme=Markup(THEME), scatter=[(text, Markup(chart)) for text, chart in plots],
-               pairs=disagreements(findings, images or {}), runs=[run_card(outcome, folder) for outcome in outcomes],
+               pairs=disagreements(findings, images or {}, thumbnails),
+               runs=[run_card(outcome, folder) for outcome in outcomes],
                settings=len(set(findings.runs.setting)))
     return [*written, page]
 
@@ -184,16 +186,17 @@ def rankings(findings: Findings) -> list[tuple[tuple[str, str], st.Ranking, list
 
 # Images side by side
 
-def disagreements(findings: Findings, folders: Mapping[str, Path]) -> list[dict]:
+def disagreements(findings: Findings, folders: Mapping[str, Path], thumbnails: bool) -> list[dict]:
     """Return the images on which the best setting differs most from each other one, on the first set tested."""
     for _, some in findings.groups():
         best = sorted(some, key=lambda name: -np.nan_to_num(over_units(some[name], 'SROCC').median(), nan=-2))
         pairs = [(best[0], other, findings.pairs(some[best[0]], some[other])) for other in best[1:MOST_PAIRS + 1]]
-        return [{'names': [a, b], 'images': _differing(findings, *runs[0], folders)} for a, b, runs in pairs if runs]
+        return [{'names': [a, b], 'images': _differing(findings, *runs[0], folders, thumbnails)}
+                for a, b, runs in pairs if runs]
     return []
 
 
-def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path]) -> list[dict]:
+def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path], thumbnails: bool) -> list[dict]:
     """Return the images whose scores, mapped to MOS, differ most between two runs."""
     mos, outcome = findings.scores[a].mos, findings.outcomes[a]
     scores = [_on_mos(findings.scores[run].score.to_numpy(), mos.to_numpy()) for run in (a, b)]
@@ -201,7 +204,7 @@ def _differing(findings: Findings, a: int, b: int, folders: Mapping[str, Path]) 
     folder = folders.get(outcome.tested_on) or cost.folder_of(outcome)
     read = Reader(Preprocess(), thumbnail=THUMBNAIL)
     return [{'name': mos.index[i], 'mos': mos.iloc[i], 'scores': [of_run[i] for of_run in scores],
-             'thumbnail': _thumbnail(read, Path(folder, mos.index[i]))} for i in order]
+             'thumbnail': _thumbnail(read, Path(folder, mos.index[i])) if thumbnails else ''} for i in order]
 
 
 def _on_mos(x: np.ndarray, y: np.ndarray) -> np.ndarray:

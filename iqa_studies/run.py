@@ -24,7 +24,7 @@ def study(add) -> None:
     add('study', metavar='STUDY.yaml', help='the study (its keys: iqa_studies/study_file.py)')
     add('--folder', metavar='DIR', help='where all its files are kept (default: studies/STUDY)')
     add('--archive', metavar='DIR', help='where the report is written once more, with results, predictions and logs, '
-                                         'but no checkpoints: all that check.py looks at')
+                                         'but no checkpoints and no images: all that check.py looks at')
     add('--dry_run', action='store_true', help='print what is missing and the commands, and do nothing')
     add('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
         help="values of the study's keys, in place of the file's own: --set dataset=CLIVE 'splits={repeats: 10}'")
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         reports[Path(args.archive)] = archive(outcomes, Path(args.archive))
     for where, found in reports.items():
         if write_study_report(wanted.title, found, where, planned.images, beside, planned.choices, wanted.note,
-                              planned.groupings):
+                              planned.groupings, thumbnails=where == folder):
             print_results(where)
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')

@@ -392,8 +392,10 @@ def test_trained_on_the_whole_set_and_tested_on_another(study, here):
     assert [len(job.commands) for job in plan(read_study(file), Path('studies/study')).jobs()] == [1]  # its test
 
 
-def test_an_archive_is_checked_without_the_checkpoints(study, capsys):
-    assert run.main([study(splits={'repeats': 2}), '--archive', 'kept', '--engine', 'inline']) == 0
+def test_an_archive_is_checked_without_checkpoints_and_images(study, capsys):
+    assert run.main([study(vary={'lr': [1e-3, 1e-4]}), '--archive', 'kept', '--engine', 'inline']) == 0
+    assert 'data:image/jpeg' in Path('studies/study/study.html').read_text()
+    assert 'data:image/jpeg' not in Path('kept/study.html').read_text()
     shutil.rmtree('studies')
     capsys.readouterr()
     check.main(['kept'])
