@@ -27,6 +27,7 @@ STYLE = {
 }
 styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
+LEGEND_MARK, LEGEND_LETTER, LEGEND_LINE = .45, .053, .14  # inches: line and gaps of an entry, a letter, a row
 VALUE_STYLES = [{'color': colour, 'linestyle': dash} for colour, dash in zip(SERIES, DASHES, strict=False)]
 # ticks of the axis of a correlation, the most useful first
 TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .7, .85, .97, .6, .3, -.3, -.6, -.9, .96, .94, .92, .91, .87, .83)
@@ -86,9 +87,12 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
                 share: bool = False, alike: bool = True, label: str = '') -> Figure:
     """Draw a row of panels of correlations over epochs from {title: {label: curve}}, with one legend above them.
 
-    `share`: one y axis for all panels. `alike`: see draw_curves. `label`: that of the y axis.
+    `share`: one y axis for all panels. `alike`: see draw_curves. `label`: that of the y axis. `height`: in inches, of
+    which a legend takes two lines; more lines make the figure higher.
     """
-    figure = new_figure(width, height)
+    longest = max(map(len, styles), default=0)
+    columns = min(4, max(1, int(width / (LEGEND_MARK + LEGEND_LETTER * longest))), max(1, len(styles)))
+    figure = new_figure(width, height + LEGEND_LINE * max(0, -(-len(styles) // columns) - 2))
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=share)[0]
     last = last_epoch(*panels.values())
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -97,7 +101,7 @@ def draw_panels(panels: Mapping[str, Mapping[str, Curve]], styles: Mapping[str, 
     axes[0].set_ylabel(label)
     for group in ([axes] if share else [[ax] for ax in axes]):
         spread_correlations(group)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(styles)))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=columns)
     return figure
 
 

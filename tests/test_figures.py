@@ -8,7 +8,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from iqa_results import figures
-from iqa_results.curves import Curve, best, first_reaching, read_curve
+from iqa_results.curves import Curve, as_curve, best, first_reaching, read_curve
 from iqa_runtime.errors import UserError
 from iqa_studies.published import comparisons
 from iqa_training.options import TRAIN
@@ -357,3 +357,15 @@ def test_the_published_files_are_found_where_the_readme_says(name, shared, elsew
         (elsewhere / 'results_in_the_paper' / place).symlink_to(shared / 'paper' / place)
     importlib.import_module(f'results_in_the_paper.{name}').main([])
     assert len(list((elsewhere / 'results/figures').glob('*.pdf'))) == (2 if name == 'bhat' else 1)
+
+
+@pytest.mark.parametrize('count', [1, 3, 9, 29])
+def test_the_legend_of_panels_lies_inside_the_figure_and_leaves_room_for_them(count):
+    names = [f'LinearityIQA, thurstone-bce-{i}, batches of 64' for i in range(count)]
+    curve = as_curve(np.arange(1., 4), np.array([.7, .8, .75]))
+    figure = figures.draw_panels({'set': dict.fromkeys(names, curve)}, {name: {} for name in names}, figures.PAGE, 2.6)
+    figure.canvas.draw()
+    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= legend.x0 <= legend.x1 <= whole.x1
+    assert legend.y1 <= whole.y1
+    assert figure.axes[0].get_window_extent().height > 1.2 * figure.dpi
