@@ -4,8 +4,10 @@ from iqa_training.options import TRAIN
 if __name__ == '__main__':
     TRAIN.begin()  # --help and mistakes end here, before torch is imported
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
+from io import StringIO
 from types import SimpleNamespace
 
 import ignite.distributed as idist
@@ -33,12 +35,13 @@ from iqa_runtime.files import check_outputs, locked
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, seed_by_rank, seed_everything, signals_wait
 from iqa_training.card import models_table
+from iqa_training.dry_run import Costs, Images, in_words, measured, noise
 from iqa_training.evaluation import Evaluation, Performances, mean_over_sets
 from iqa_training.features import OnFeatures, check_frozen, with_features
 from iqa_training.labels import check_labels, fit_distribution
 from iqa_training.naming import RunFiles, inputs_of, named_checkpoint, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
-from iqa_training.ranking import find_ranker, warn_of_ranker
+from iqa_training.ranking import find_ranker, needs_ranker, warn_of_ranker
 from iqa_training.record import VAL_CRITERIA, Record
 from iqa_training.ridge import create_ridge_trainer, one_batch
 from iqa_training.run import Run, RunPlan
@@ -49,7 +52,7 @@ from iqa_training.updates import averaged
 from iqa_training.writer import About, RunParts, RunWriter
 from IQAdataset import get_data_loaders, of_each_set, source_at
 from IQAloss import IQALoss, build_loss
-from IQAmodel import build_model, network_options
+from IQAmodel import build_model, create_model, network_options
 from IQAperformance import Performance
 from linearity_iqa.test_dataset import test  # a program that imports this may have a test_dataset of its own
 from modified_ignite_engine import (
@@ -83,7 +86,7 @@ def train(recipe: str | None = None, **options) -> Performance | Performances | 
 
 
 def run(args: Options) -> Performance | Performances | None:
-    """List networks, test, summarise or train, as the options ask; return the performance if there is one."""
+    """List networks, test, summarise, plan or train, as the options ask; return the performance if there is one."""
     if args.list_models:
         print(models_table(args.list_models))
         return None
@@ -93,6 +96,10 @@ def run(args: Options) -> Performance | Performances | None:
         if args.trained_model_file:
             args = args.having(trained_model_file=str(named_checkpoint(args.trained_model_file, args.checkpoint_dir)))
         print(*summarise(args), sep='\n')
+        return None
+    if args.plan:
+        for line in plan(args):
+            print(line, flush=True)
         return None
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device)) as device:
@@ -152,6 +159,27 @@ def fit(args: Options, files: RunFiles, device: str, stop: SimpleNamespace) -> P
     if is_main() and args.summary is not False:
         summarise_if_possible(args, training.log.history)
     return performances if len(data.sets) > 1 else performances.get(data.name)
+
+
+def plan(args: Options) -> Iterator[str]:
+    """Yield lines on what a run of these options will take, from a few steps on noise; nothing is kept or written."""
+    device = device_of(args.device)
+    seed_everything(args.seed, args.randomness)
+    with redirect_stdout(StringIO()):  # messages about weights, which do not matter
+        model = build_model(args.having(weights='none', pretrained=None, svd_legacy_init=False)).to(device)
+    images = Images.of(args, model.inputs)
+    try_on(model, device, images.cropped(args))
+    data = noise(args, images, model.inputs)
+    fit_distribution(model, data)
+    check_labels(args.values, data)
+
+    def measure() -> Costs:
+        optimizer = build_optimizer(args, model)
+        ranker = create_model('asna_ranker').to(device).eval() if needs_ranker(args) else None
+        loss = build_loss(args, len(model.heads), ranker, build_penalty(args, model), model.distribution)
+        trainer = create_trainer(args, data, model, optimizer, loss, device)
+        return measured(trainer, data.training_loader(), model, optimizer, device)
+    yield from in_words(args, model, images, device, measure)
 
 
 def try_on(model: Network, device: str, size: tuple[int, int]) -> None:

@@ -241,6 +241,11 @@ def check_recording(args: Options) -> None:
     check_loggers(args.logger)
     if args.summary and args.evaluate:
         raise UserError('--summary and --evaluate cannot be combined: give one')
+    if args.plan and (args.evaluate or args.summary):
+        raise UserError('--plan describes a training run: leave out --evaluate and --summary')
+    if args.plan and args.features == 'cached':
+        raise UserError('--plan measures steps on images, and cannot plan those on cached features (--features, '
+                        '--probe)')
     if {'again', 'resume'} <= args.given:
         raise UserError('--again trains from the beginning, and --resume from a state: give one')
     if args.name and args.trained_model_file:
@@ -273,6 +278,9 @@ def recording(add) -> None:
     add('-eval', '--evaluate', action='store_true', help='no training: test the trained model')
     add('--summary', action=BooleanOptionalAction,
         help='no training: write summary.html and curves.png of a run again; --no-summary trains without them')
+    add('--plan', action='store_true',
+        help='no training: show parameters, MACs, cache, memory and time of a step and of an epoch, by ten steps on '
+             'noise')
     add('--list_models', nargs='?', const='*', metavar='PATTERN',
         help="no training: list the networks, as resnet*; 'timm/*' lists timm's")
 

@@ -213,12 +213,17 @@ def correlations(ranker: Ranker, pairs: int = 1000, seed: int = 0) -> dict[str, 
     return found
 
 
+def needs_ranker(args: Options) -> bool:
+    """Return whether the loss that the options choose needs a ranker."""
+    return 'ranker' in LOSSES.taken(args.values) and bool(args.spearman_factor)
+
+
 def find_ranker(args: Options, device: str, stop: SimpleNamespace) -> Ranker | None:
     """Return the ranker that the loss needs, in inference mode; None if it needs none.
 
     The ranker is read from --ranker, or else from the folder of checkpoints; there it is trained if it is missing.
     """
-    if 'ranker' not in LOSSES.taken(args.values) or not args.spearman_factor:
+    if not needs_ranker(args):
         return None
     file = Path(args.ranker or Path(args.checkpoint_dir, f'{NAME}.pth'))
     if not args.ranker and not file.exists():
