@@ -21,8 +21,8 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import write_info
+from iqa_networks.network import Network
 from iqa_networks.normalise import NORMALISATIONS
-from IQAmodel import IQAModel
 
 SIZE = (498, 664)  # (h, w), the paper's
 IMAGENET = NORMALISATIONS['imagenet']
@@ -73,10 +73,12 @@ def write_labels(path: Path, images: list[Path]) -> None:
     write_info(path, [image.name for image in images], mos, mos / 10, range(1, n + 1), np.arange(1, n + 1)[:, None])
 
 
-def forward_flops(architecture: str, size: tuple[int, int]) -> int:
-    """Count the floating-point operations of a forward pass of one image."""
+def forward_flops(network: Network, size: tuple[int, int]) -> int:
+    """Count the floating-point operations of a forward pass of one image, or pair, in eval mode."""
+    images = torch.zeros(1, 3, *size, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        IQAModel(architecture).eval()(torch.zeros(1, 3, *size))
+        network.eval()(*network.prepare([images] * network.inputs))
+    network.train()
     return counter.get_total_flops()
 
 

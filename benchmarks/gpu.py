@@ -1,10 +1,11 @@
-"""Measure training steps on a GPU, one improvement after the other: images/s, memory, and the share of the floor.
+"""Measure the five systems on a GPU: training steps, one improvement after the other, cached features, and scoring.
 
-    python benchmarks/gpu.py [--architecture resnext101_32x8d] [--batch_sizes 8 64] [--steps 20]
+    python benchmarks/gpu.py [--systems LinearityIQA HyperIQA ...] [--steps 20] [--compile] [--device cuda] [--tiny]
 
-The floor is the forward and backward passes' arithmetic at the rate of a product of two bfloat16 matrices, measured in
-the same run. For the last way, the kernels that take the most time are listed. `--device cpu --steps 1 --size 64 96
---architecture resnet18` only shows that it runs.
+Network, loss, sizes of the images and of the batch are those of each system's recipe; weights are random. The images
+are drawn: nothing has to be prepared. The floor is the arithmetic of a plain forward and backward pass at the rate of
+a product of two bfloat16 matrices, measured in the same run. With --profile, the kernels that take the most time in
+the last training step are listed. `--tiny --device cpu --steps 1` takes small networks and images, to see that it runs.
 """
 import argparse
 import time
@@ -12,19 +13,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from baseline import SIZE, forward_flops
-from ignite.engine import Engine, supervised_training_step
+from baseline import forward_flops
+from ignite.engine import Engine
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from iqa_data.crops import Crops, crops_of
 from iqa_data.target import Target
-from IQAloss import IQALoss
-from IQAmodel import BACKBONES, IQAModel
+from iqa_networks.network import Network
+from iqa_runtime.options import Options
+from iqa_training.features import OnFeatures
+from iqa_training.options import TRAIN
+from IQAloss import build_loss
+from IQAmodel import build_model
 from modified_ignite_engine import create_supervised_trainer, preparing
+
+# system -> words of its published training, and words for --tiny
+SYSTEMS = {
+    'LinearityIQA': ('--recipe linearity_iqa --resize', '-arch resnet18 -rs_h 64 -rs_w 96'),
+    'SVD-CNNIQA': ('--recipe svd_cnniqa_fc', '-cs_h 32 -cs_w 32'),
+    'MANIQA': ('--recipe maniqa_384', '-arch maniqa_tiny'),
+    'ASNA': ('--recipe asna_model1 --loss_type mse', '--img_size 48'),
+    'HyperIQA': ('--recipe hyperiqa_koniq', '--backbone timm/resnet18 --test_crops 2'),
+}
+WHOLE = (384, 512)  # (h, w) of the images that are scored by crops
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute a step."""
+    """One way to compute a training step."""
 
     name: str
     channels_last: bool = True
@@ -39,94 +56,179 @@ WAYS = (Way('baseline', channels_last=False, eight_bit=False, opt_level='O0'),
         Way('channels_last, uint8 (-optl O0)', opt_level='O0'),
         Way('the same, float16 (-optl O1)', opt_level='O1'),
         Way('the same, bfloat16 (-optl bf16)'),
-        Way('bfloat16, fused Adam', fused=True),
-        Way('bfloat16, fused Adam, compiled', fused=True, compiled='default'),
-        Way('bfloat16, fused Adam, compiled, CUDA graphs', fused=True, compiled='reduce-overhead'))
+        Way('bfloat16, fused Adam', fused=True))
+COMPILED = (Way('bfloat16, fused Adam, compiled', fused=True, compiled='default'),
+            Way('bfloat16, fused Adam, compiled, CUDA graphs', fused=True, compiled='reduce-overhead'))
+WAY = WAYS[4]  # the way of cached features
 
 
-def step_of(way: Way, args: argparse.Namespace, batch_size: int) -> Callable[[], object]:
-    """Return the function of one training step."""
+@dataclass(frozen=True)
+class Setting:
+    """What is measured of a system: its options, its network on the device, and (h, w) of the training images."""
+
+    args: Options
+    network: Network
+    size: tuple[int, int]
+    device: str
+
+    @classmethod
+    def of(cls, system: str, tiny: bool, device: str) -> 'Setting':
+        """Build the network of a system with random weights."""
+        words, small = SYSTEMS[system]
+        args = TRAIN.parse([*words.split(), '--weights', 'none', *(f'{small} -bs 2'.split() if tiny else ())])
+        network = build_model(args)
+        if network.side:
+            size = network.side, network.side
+        elif 'crop' in (args.augmentation or ()):
+            size = args.crop_size_h, args.crop_size_w
+        else:
+            size = args.resize_size_h, args.resize_size_w
+        return cls(args, network.to(device), size, device)
+
+    def batch(self, size: tuple[int, int], form: torch.memory_format = torch.channels_last) -> tuple[Tensor, ...]:
+        """Draw the images of a batch, uint8, in pinned memory if the device is a GPU."""
+        images = [torch.randint(0, 256, (self.args.batch_size, 3, *size), dtype=torch.uint8).to(memory_format=form)
+                  for _ in range(self.network.inputs)]
+        return self.pinned(images)
+
+    def pinned(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return tensors in pinned memory if the device is a GPU."""
+        return tuple(one.pin_memory() if self.device.startswith('cuda') else one for one in tensors)
+
+    def trainer(self, way: Way, network: Network, prepare: Callable) -> Engine:
+        """Return the engine that trains a network in a way."""
+        optimizer = torch.optim.Adam([one for one in network.parameters() if one.requires_grad], 1e-5, fused=way.fused)
+        model = torch.compile(network, mode=way.compiled) if way.compiled else network
+        return create_supervised_trainer(model, optimizer, build_loss(self.args, len(network.heads)), prepare=prepare,
+                                         device=self.device, opt_level=way.opt_level)
+
+
+def floats(network: Network) -> Callable:
+    """Return a function `prepare_batch` for images that were normalised on the CPU."""
+    labels = preparing(network, Target())
+
+    def prepare_batch(batch, device=None, non_blocking: bool = False):
+        images, scores = batch
+        sent = tuple(image.to(device, non_blocking=non_blocking) for image in images)
+        return sent, labels(((), scores), device, non_blocking)[1]
+    return prepare_batch
+
+
+def step_of(way: Way, setting: Setting) -> Callable[[int], object]:
+    """Return a function of the number of training steps."""
     form = torch.channels_last if way.channels_last else torch.contiguous_format
-    network = model = IQAModel(args.architecture).to(args.device, memory_format=form)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-5, fused=way.fused)
-    if way.compiled:
-        model = torch.compile(model, mode=way.compiled)
-    images = torch.randint(0, 256, (batch_size, 3, *args.size), dtype=torch.uint8).to(memory_format=form)
-    scores = (torch.rand(batch_size, 1) * 100,) * 2
-    if way.eight_bit:
-        engine = create_supervised_trainer(model, optimizer, IQALoss(), prepare=preparing(network, Target()),
-                                           device=args.device, opt_level=way.opt_level)
-    else:
-        images = images.float() / 255
-        engine = Engine(supervised_training_step(model, optimizer, IQALoss(), args.device, non_blocking=True))
-    if args.device.startswith('cuda'):
-        images = images.pin_memory()
-    images = (images,) if way.eight_bit else images  # ours takes the images of a pair, or one
-    return lambda: engine.run([(images, scores)] * args.steps, max_epochs=1)
+    network = setting.network.to(memory_format=form)
+    images = setting.batch(setting.size, form)
+    if not way.eight_bit:
+        images = setting.pinned([(image.float() / 255) for image in images])
+    prepare = (preparing(network, Target()) if way.eight_bit else floats(network))
+    return repeated(setting.trainer(way, network, prepare), images)
 
 
-def finish(device: str) -> None:
-    """Wait until the device has finished all its work."""
-    if device.startswith('cuda'):
-        torch.cuda.synchronize(device)
+def features_step(setting: Setting) -> Callable[[int], object]:
+    """Return a function of the number of training steps on cached features."""
+    with torch.no_grad():
+        pooled = setting.network.pooled(*setting.network.prepare(setting.batch(setting.size)))
+    network = OnFeatures(setting.network, len(pooled))
+    engine = setting.trainer(WAY, network, preparing(network, Target()))
+    return repeated(engine, setting.pinned([one.cpu() for one in pooled]))
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Return the seconds of a call, after an uncounted call, until the device has finished."""
-    work()
-    finish(device)
+def repeated(engine: Engine, images: tuple[Tensor, ...]) -> Callable[[int], object]:
+    """Return a function that trains on a batch as often as asked."""
+    scores = (torch.rand(len(images[0]), 1),) * 2
+    return lambda steps: engine.run([(images, scores)] * steps, max_epochs=1)
+
+
+def scoring(setting: Setting, crops: Crops | None) -> Callable[[int], object]:
+    """Return a function that scores a batch as often as asked, in float32, as the evaluation does."""
+    network = setting.network
+    images = setting.batch(WHOLE if crops else setting.size)
+
+    def score(*images: Tensor) -> list[Tensor]:
+        return network.measure(*network.prepare(images))
+
+    @torch.no_grad()
+    def work(steps: int) -> None:
+        network.eval()
+        for _ in range(steps):
+            crops(score, *images) if crops else score(*images)
+        network.train()
+    return work
+
+
+def seconds(work: Callable[[int], object], steps: int, device: str) -> float:
+    """Return the seconds of some steps, after an uncounted one, until the device has finished."""
+    def finish() -> None:
+        if device.startswith('cuda'):
+            torch.cuda.synchronize(device)
+    work(1)
+    finish()
     started = time.perf_counter()
-    work()
-    finish(device)
+    work(steps)
+    finish()
     return time.perf_counter() - started
 
 
-def matrix_rate(device: str, side: int) -> float:
+def matrix_rate(device: str) -> float:
     """Return the floating-point operations a second of a product of two bfloat16 matrices."""
+    side = 8192 if device.startswith('cuda') else 256
     a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
-    return 10 * 2 * side ** 3 / seconds(lambda: [a @ a for _ in range(10)], device)
+    return 10 * 2 * side ** 3 / seconds(lambda steps: [a @ a for _ in range(steps)], 10, device)
 
 
-def table(args: argparse.Namespace, batch_size: int, floor: float) -> None:
-    """Print a row for each way; `floor` is an image's seconds at the matrices' rate."""
-    print(f'\nBatch {batch_size}\n\n| way | images/s | times the baseline | share of the floor | memory |\n'
-          '|---|---|---|---|---|')
-    baseline, cuda = None, args.device.startswith('cuda')
-    for way in WAYS:
+def table(setting: Setting, ways: tuple[Way, ...], steps: int, matrices: float) -> None:
+    """Print a row for each way to train, for cached features, and for scoring; `matrices` is the floor's rate."""
+    cuda, baseline, crops = setting.device.startswith('cuda'), None, crops_of(setting.args)
+    floor = 3 * forward_flops(setting.network, setting.size) / matrices  # twice as much back as forward
+    work = {way.name: (lambda way=way: step_of(way, setting)) for way in ways}
+    if setting.network.trunk:
+        work['step on cached features'] = lambda: features_step(setting)
+    work[f'scoring, {crops.count} crops of an image' if crops else 'scoring'] = lambda: scoring(setting, crops)
+    print('| what | images/s | times the baseline | share of the floor | memory |\n|---|---|---|---|---|')
+    for name, build in work.items():
         try:
             if cuda:
-                torch.cuda.reset_peak_memory_stats(args.device)
-            step = step_of(way, args, batch_size)
-            rate = batch_size * args.steps / seconds(step, args.device)
+                torch.cuda.reset_peak_memory_stats(setting.device)
+            rate = setting.args.batch_size * steps / seconds(build(), steps, setting.device)
         except torch.OutOfMemoryError:
-            print(f'| {way.name} | out of memory | | | |')
+            print(f'| {name} | out of memory | | | |', flush=True)
             continue
         baseline = baseline or rate
-        memory = f'{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB' if cuda else ''
-        print(f'| {way.name} | {rate:.1f} | {rate / baseline:.2f} | {rate * floor:.2f} | {memory} |', flush=True)
+        share = f'{rate * floor:.2f}' if name in [way.name for way in ways] else ''
+        memory = f'{torch.cuda.max_memory_allocated(setting.device) / 1e9:.1f} GB' if cuda else ''
+        print(f'| {name} | {rate:.1f} | {rate / baseline:.2f} | {share} | {memory} |', flush=True)
+
+
+def kernels(step: Callable[[int], object], cuda: bool) -> str:
+    """Return the table of the kernels that take the most time in a training step."""
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]) as profiler:
-        step()
+        step(1)
     order = f'self_{"cuda" if cuda else "cpu"}_time_total'
-    print(f'\n{way.name}:\n{profiler.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=60)}')
+    return profiler.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=60)
 
 
-def main() -> None:
-    """Print a table for each size of the batch."""
+def main(argv: list[str] | None = None) -> None:
+    """Print a table for each system."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--architecture', choices=list(BACKBONES), default='resnext101_32x8d')
-    parser.add_argument('--batch_sizes', type=int, nargs='+', default=[8, 64])
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), default=SIZE)
+    parser.add_argument('--systems', nargs='+', choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument('--steps', type=int, default=20)
+    parser.add_argument('--compile', action='store_true', help='torch.compile too, which takes minutes')
+    parser.add_argument('--profile', action='store_true')
+    parser.add_argument('--tiny', action='store_true')
     parser.add_argument('--device', default='cuda')
-    args = parser.parse_args()
-    cuda = args.device.startswith('cuda')
-    rate = matrix_rate(args.device, 8192 if cuda else 512)
-    flops = 3 * forward_flops(args.architecture, args.size)  # twice as many back as forward
-    name = torch.cuda.get_device_name(args.device) if cuda else 'CPU'
-    print(f'{name}, torch {torch.__version__}, {args.architecture}, {args.size[1]}x{args.size[0]}, bfloat16 matrices '
-          f'at {rate / 1e12:.1f} TFLOP/s, {flops / 1e9:.1f} GFLOP an image and step')
-    for batch_size in args.batch_sizes:
-        table(args, batch_size, flops / rate)
+    given = parser.parse_args(argv)
+    cuda = given.device.startswith('cuda')
+    rate, ways = matrix_rate(given.device), WAYS + COMPILED * given.compile
+    name = torch.cuda.get_device_name(given.device) if cuda else 'CPU'
+    print(f'{name}, torch {torch.__version__}, bfloat16 matrices at {rate / 1e12:.3g} TFLOP/s')
+    for system in given.systems:
+        setting = Setting.of(system, given.tiny, given.device)
+        print(f'\n**{system}**: {setting.args.architecture}, {setting.size[1]}x{setting.size[0]}, batch '
+              f'{setting.args.batch_size}, {setting.args.loss_type}\n')
+        table(setting, ways, given.steps, rate)
+        if given.profile:
+            print(kernels(step_of(ways[-1], setting), cuda))
 
 
 if __name__ == '__main__':

@@ -77,7 +77,7 @@ def main() -> None:
           f'matrices at {rate / 1e9:.0f} GFLOP/s\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
     for what, count in images.items():
         row(f'{what}, per image', *(best[what, side] / count * 1e3 for side in ('baseline', 'ours')))
-    step, share, flops = best['training step', 'ours'], loss_time(), forward_flops('resnet18', SIZE)
+    step, share, flops = best['training step', 'ours'], loss_time(), forward_flops(IQAModel('resnet18'), SIZE)
     print(f'\na training step takes {step / best["training step", "baseline"]:.2f} of the baseline\'s time; the loss '
           f'takes {share * 1e3:.2f} ms, {share / step:.2%} of a step')
     for what, passes in (('training step', 3), ('evaluation', 1)):

@@ -193,3 +193,15 @@ def test_training_values_are_those_of_whole_maps():
             found.append([score, x.grad, network.conv1.delta.grad.clone(), network.fc1.weight.grad.clone()])
         for ours, expected in zip(*found, strict=True):
             assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_keeps_the_maps_of_one_large_image():
+    network, kept = create_model('cnniqa').eval(), []
+    network.conv1.register_forward_hook(lambda layer, images, maps: kept.append(len(maps)))
+    images = torch.rand(3, 3, 260, 256)
+    with torch.no_grad():
+        scores = network(images)[0]
+    assert kept == [1, 1, 1]
+    with torch.no_grad():
+        whole = network.regress(whole_maps(network.conv1(images)))[0]
+    assert_close(scores, whole)
