@@ -16,17 +16,18 @@ from iqa_runtime.errors import UserError
 from IQAmodel import NETWORKS, create_model
 
 NETS = ('asna_simple', 'asna_simple_a', 'asna_simple_b', 'asna_bn', 'asna_attention', 'asna_tiled')
-SMALL = {'nfs': [2, 3, 2, 3, 4, 3, 2, 3, 2, 3], 'kss': [3, 3, 3, 3], 'dense_num': 4}
+SMALL = {'nfs': [2, 3, 2, 3, 4, 3, 2, 3, 2, 3], 'kss': [3, 3, 3, 3], 'dense_num': 4, 'img_size': 96}
+TILED = {'lstm_units': 3, 'tile_size': 24}  # as many tiles as the original's
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def small(name: str, **options):
-    """Return a network with few channels."""
-    return create_model(name, **{**SMALL, **({'lstm_units': 3} if name == 'asna_tiled' else {}), **options})
+    """Return a network with few channels, for small images."""
+    return create_model(name, **{**SMALL, **(TILED if name == 'asna_tiled' else {}), **options})
 
 
 def images(n: int = 2, seed: int = 0) -> torch.Tensor:
-    return torch.rand(n, 3, 288, 288, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.rand(n, 3, 96, 96, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 # Layers
@@ -103,7 +104,8 @@ def test_tiles_come_row_by_row():
 @pytest.mark.parametrize('name', NETS)
 def test_a_network_scores_pairs(name):
     net = small(name).eval()
-    assert (NETWORKS[name].inputs, net.inputs, net.side, net.normalise) == (2, 2, 288, 'half-bgr')
+    assert (NETWORKS[name].inputs, net.inputs, net.side, net.normalise) == (2, 2, 96, 'half-bgr')
+    assert create_model(name).side == 288
     reference, distorted = images(), images(seed=1)
     (scores,) = net(reference, distorted)
     assert scores.shape == (2, 1)
@@ -127,7 +129,7 @@ def test_options_change_the_network():
     assert 'res1.conv1.weight' in names
     assert not {'res2.conv1.weight', 'attention.fuse.weight'} & names
     assert net(images(), images())[0].shape == (2, 1)
-    net = small('asna_tiled', tile_size=144, lstm_units=5)
+    net = small('asna_tiled', tile_size=48, lstm_units=5)
     assert net.convlstm.recurrent.weight.shape == (20, 5, 5, 5)
     assert net(images(), images())[0].shape == (2, 1)
 

@@ -1,10 +1,12 @@
 """reproduce.py asna: ranker, pretraining, fine-tuning, and the mean of the networks' predictions."""
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
 from pairs import make_pairs
 
+from iqa_studies import engines
 from iqa_training.naming import LONGEST, joined
 from iqa_training.train_ranker import main as train_ranker
 from results_in_the_paper import reproduce
@@ -47,7 +49,10 @@ def test_some_of_the_networks(capsys, tmp_path, monkeypatch, fails):
 
 @pytest.mark.usefixtures('one_thread')
 def test_the_chain_in_miniature(capsys, tmp_path, monkeypatch):
+    """Its runs share this process: they start sooner than in processes of their own, which test_reproduce.py has."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, 'Runner', lambda free: SimpleNamespace(
+        run=lambda jobs: engines.inline(jobs, tmp_path, engines.Resources())))
     make_pairs(tmp_path / 'pairs')
     train_ranker(shlex.split('--rows 50 -e 1 -bs 32 --ranker_size 4 --ranker ranker.pth --device cpu --no-pbar'))
     assert reproduce.main(['asna', '--models', 'model1', 'model3', *SMALL]) == 0
