@@ -5,6 +5,7 @@ A figure is drawn once, in the colours below. `svg` replaces them by CSS variabl
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +25,9 @@ ON_DARK = {BLUE: '#5aaee8', VERMILION: '#ff8f4a', GREEN: '#35c79b', PURPLE: '#e3
 THEME = (':root { ' + ' '.join(f'--c{colour[1:]}: {colour};' for colour in ON_DARK) + ' }\n'
          '@media (prefers-color-scheme: dark) { :root { '
          + ' '.join(f'--c{colour[1:]}: {dark};' for colour, dark in ON_DARK.items()) + ' } }')
-AXES = {'axes.grid': True, 'grid.color': RULE, 'axes.axisbelow': True, 'legend.frameon': False}  # of all figures
-STYLE = {**AXES, 'svg.fonttype': 'none', 'svg.hashsalt': 'charts', 'font.size': 9, 'axes.titlesize': 10,
+# of all figures; with the salt, an SVG of the same figure has the same identifiers
+AXES = {'axes.grid': True, 'grid.color': RULE, 'axes.axisbelow': True, 'legend.frameon': False, 'svg.hashsalt': 'IQA'}
+STYLE = {**AXES, 'svg.fonttype': 'none', 'font.size': 9, 'axes.titlesize': 10,
          'legend.fontsize': 8, 'text.color': INK, 'axes.labelcolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK,
          'ytick.color': INK, 'axes.edgecolor': INK, 'axes.linewidth': .7, 'axes.spines.top': False,
          'axes.spines.right': False, 'grid.linewidth': .6, 'lines.linewidth': 1.6}
@@ -57,12 +59,12 @@ class Panel:
 
     def draw(self, axes: 'Axes') -> None:
         """Draw the curves."""
-        for colour, (label, (x, y)) in zip(SERIES, self.curves.items(), strict=False):
+        for colour, dash, (label, (x, y)) in zip(SERIES, cycle(DASHES), self.curves.items(), strict=False):
             x, y = thinned(np.asarray(x, float), np.asarray(y, float))
             if self.smooth and len(x) >= SMOOTHED:
                 axes.plot(x, y, color=colour, linewidth=.8, alpha=.35)
                 y = smoothed(y)
-            axes.plot(x, y, label=label, color=colour, marker='o' if len(x) == 1 else '')
+            axes.plot(x, y, label=label, color=colour, linestyle=dash, marker='o' if len(x) == 1 else '')
         if self.mark is not None:
             axes.axvline(self.mark, color=INK, linewidth=.8, linestyle=(0, (3, 3)))
         axes.set(title=self.title, xlabel=self.x, ylabel=self.y)

@@ -23,7 +23,7 @@ STYLE = {
     'lines.linewidth': 1.1, 'lines.markersize': 3, 'xtick.major.width': .6, 'ytick.major.width': .6,
     'xtick.major.size': 2.5, 'ytick.major.size': 2.5, 'xtick.direction': 'in', 'ytick.direction': 'in',
     'legend.handlelength': 2.2, 'grid.linewidth': .4, 'axes.titlepad': 4, 'hatch.linewidth': .5, 'pdf.fonttype': 42,
-    'ps.fonttype': 42, 'savefig.dpi': 300, 'svg.hashsalt': 'IQA',
+    'ps.fonttype': 42, 'savefig.dpi': 300,
 }
 styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
@@ -153,7 +153,7 @@ def save(figure: Figure, out_dir: str | Path, name: str) -> list[Path]:
             else:
                 small = _pixels(figure).quantize(128, dither=Image.Dither.NONE)  # looks the same, a third of the bytes
                 small.save(temporary, format='png', optimize=True, dpi=(figure.dpi, figure.dpi))
-        print(path)
+    print(*paths, sep=', ')
     return paths
 
 

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iqa_results.charts import AXES
 from iqa_runtime.files import write_text
 
 if TYPE_CHECKING:  # matplotlib is slow to import
@@ -41,6 +42,8 @@ def data_uri(kind: str, content: bytes) -> str:
 
 def svg_uri(figure: 'Figure') -> str:
     """Return a figure as a data URI of its SVG; the same each time."""
+    import matplotlib
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='svg', metadata={'Date': None})
+    with matplotlib.rc_context(AXES):
+        figure.savefig(buffer, format='svg', metadata={'Date': None})
     return data_uri('image/svg+xml', buffer.getvalue())

@@ -48,6 +48,16 @@ def render(header: TextRow, rows: Sequence[TextRow], style: str = 'text') -> str
     return FORMATS[style](header, rows)
 
 
+def places(low: float, high: float, most: int = 4) -> int:
+    """Return the decimal places that an interval justifies, at most `most`: to the second digit of half its width.
+
+    >>> places(.81, .87), places(.8411, .8419), places(12, 19)
+    (3, 4, 1)
+    """
+    half = (high - low) / 2
+    return min(most, max(0, 1 - math.floor(math.log10(half)))) if 0 < half < math.inf else most
+
+
 def as_word(value: float, form: str = '.3f') -> str:
     """Return a number as a word; - if it is not defined."""
     return format(value, form) if math.isfinite(value) else '-'

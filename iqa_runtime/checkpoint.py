@@ -73,11 +73,23 @@ MOST_VALUES = 1 << 22  # plain values and tensors in a file, such as the names o
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect the numbers."""
+    """Return what affects the numbers: the versions of Python and of the packages, and the machine.
+
+    The machine is its processor and the number of threads, or the GPU that the process uses.
+    """
     import PIL
     import torchvision
     return {'python': platform.python_version(), 'torch': str(torch.__version__),
-            'torchvision': torchvision.__version__, 'numpy': np.__version__, 'pillow': PIL.__version__}
+            'torchvision': torchvision.__version__, 'numpy': np.__version__, 'pillow': PIL.__version__,
+            'machine': machine()}
+
+
+def machine() -> str:
+    """Return the name of the GPU that this process uses, or else the kind of processor and the number of threads."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f'{platform.machine()} processor, {threads} thread{"s" if threads > 1 else ""}'
 
 
 def save_checkpoint(path: str | Path, checkpoint: dict) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from iqa_data.images import opened
 from iqa_results.charts import Histogram, Scatter, draw_charts
 from iqa_results.page import data_uri, svg_uri, write_page
+from iqa_results.table_formats import places
 from iqa_scoring.mapping import Scale
 from iqa_scoring.maps import colours
-from iqa_scoring.stream import Sample
+from iqa_scoring.stream import WHITE, Sample
 
 THUMBNAIL = 180  # longest side in pixels
 WORST = 20
@@ -69,7 +70,7 @@ def write_report(path: str | Path, entries: Sequence[ReportEntry], scale: Scale,
     norm, colormap = colours(scale, scores if len(scores) else np.zeros(1))
     write_page(
         path, TEMPLATES / 'report.html', title=title, scale=str(scale), cards=cards, labelled=labelled,
-        unreadable=unreadable, metrics=metrics,
+        unreadable=unreadable, metrics=metrics, places=places, white=WHITE,
         outside=sum(bool(card['outside']) for card in cards), histogram=svg_uri(draw_charts([histogram], 6, 3)),
         pairs=any(card['others'] for card in cards),
         scatter=svg_uri(draw_charts([Scatter(mos, scores)], 4, 4)) if labelled else '',

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from torchvision.transforms.functional import pil_to_tensor
 
 from iqa_data.images import ImageError, opened, shown_size
@@ -28,6 +28,7 @@ from iqa_scoring.shards import End, Packed
 
 Work = Item | Packed | End
 WAITING = 1 << 28   # bytes of images in shards that wait to be decoded; of decoded ones that wait for others of a size
+WHITE = 64          # levels of lightness, of 255, from which on a difference of a pair is drawn white
 LAG = 16            # batches that may be scored before an image of a rare size is: results come in order
 
 
@@ -137,8 +138,9 @@ class Reader:
 
 
 def difference_image(reference: Image.Image, image: Image.Image) -> Image.Image:
-    """Return |image - reference| of the lightness as grey, white at the largest difference."""
-    return ImageOps.autocontrast(ImageChops.difference(reference.convert('L'), image.convert('L')), ignore=None)
+    """Return |image - reference| of the lightness as grey, of all pairs on one scale: white from WHITE levels on."""
+    difference = ImageChops.difference(reference.convert('L'), image.convert('L'))
+    return difference.point([min(255, level * 255 // WHITE) for level in range(256)])
 
 
 def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:

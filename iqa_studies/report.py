@@ -45,8 +45,8 @@ MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings 
 def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
                        images: Mapping[str, Path] | None = None, beside: Sequence[Comparison] = (),
                        choices: Sequence[Choice] = (), note: str = '', groupings: Sequence[Grouping] = (),
-                       thumbnails: bool = True) -> list[Path]:
-    """Write the files of a study's report (see the module) into a folder; return their paths.
+                       thumbnails: bool = True) -> dict[str, StudyTable]:
+    """Write the files of a study's report (see the module) into a folder; return its tables by name.
 
     Args:
         study_title: title of the page.
@@ -66,26 +66,24 @@ def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Pa
     findings, folder = Findings(outcomes, groupings), Path(folder)
     tables = [table for table in (*(make(findings) for make in TABLES), published(findings, beside),
                                   chosen(findings, choices)) if table.rows]
-    written = [folder / 'outcomes.json']
-    write_text(written[0], outcomes_json(outcomes, folder, groupings))
+    write_text(folder / 'outcomes.json', outcomes_json(outcomes, folder, groupings))
     for table in tables:
         for style in STYLES:
-            written.append(folder / (table.name + SUFFIXES[style]))
-            write_text(written[-1], render(table.header, table.rows, style))
+            write_text(folder / (table.name + SUFFIXES[style]), render(table.header, table.rows, style))
     drawn = drawings(findings)
     for name, (_, figure) in drawn.items():
-        written += figures.save(figure, folder, name)
+        figures.save(figure, folder, name)
     with matplotlib.rc_context({**figures.STYLE, **PLAIN}):
         pictures = [(text, svg_uri(figure), PIXELS * figure.get_figwidth()) for text, figure in drawn.values()]
     with matplotlib.rc_context(PLAIN):
         plots = scatter_plots(findings)
-    page = folder / 'study.html'
-    write_page(page, Path(__file__).parent / 'templates' / 'study.html', title=study_title, note=note, tables=tables,
-               figures=pictures, theme=Markup(THEME), scatter=[(text, Markup(chart)) for text, chart in plots],
+    write_page(folder / 'study.html', Path(__file__).parent / 'templates' / 'study.html', title=study_title, note=note,
+               tables=tables, figures=pictures, theme=Markup(THEME),
+               scatter=[(text, Markup(chart)) for text, chart in plots],
                pairs=disagreements(findings, images or {}, thumbnails),
                runs=[run_card(outcome, folder) for outcome in outcomes],
                settings=len(set(findings.runs.setting)))
-    return [*written, page]
+    return {table.name: table for table in tables}
 
 
 def published(findings: Findings, rows: Sequence[Comparison]) -> StudyTable:

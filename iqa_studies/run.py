@@ -43,7 +43,6 @@ STUDY = Command(__doc__, [study])
 if __name__ == '__main__':
     STUDY.begin()  # --help and mistakes end here, before torch is imported
 
-import csv
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -93,9 +92,11 @@ def main(argv: list[str] | None = None) -> int:
     if outcomes and args.archive:
         reports[Path(args.archive)] = archive(outcomes, Path(args.archive))
     for where, found in reports.items():
-        if write_study_report(wanted.title, found, where, planned.images, beside, planned.choices, wanted.note,
-                              planned.groupings, thumbnails=where == folder):
-            print_results(where)
+        tables = write_study_report(wanted.title, found, where, planned.images, beside, planned.choices, wanted.note,
+                                    planned.groupings, thumbnails=where == folder)
+        settings = tables['settings']
+        print(f'\n{render(settings.header, settings.rows)}\n'
+              f'Page: {where / "study.html"} (tables and figures lie beside it)')
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')
     if planned.left_out:
@@ -131,13 +132,6 @@ def run_stages(stages: Sequence[Sequence[Job]], folder: Path, args: Options) -> 
         if failures := ENGINES[args.engine](stage, folder, resources):
             return failures
     return []
-
-
-def print_results(folder: Path) -> None:
-    """Print the table of settings of a study's report, and where its page is."""
-    with open(folder / 'settings.csv', newline='', encoding='utf-8') as file:
-        header, *rows = csv.reader(file)
-    print(f'\n{render(header, rows)}\nPage: {folder / "study.html"} (tables and figures lie beside it)')
 
 
 def print_plan(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:

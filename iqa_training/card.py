@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from iqa_networks.size import without_memory
+from iqa_results.table_formats import places
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, sets_in, versions
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import write_text
@@ -176,7 +177,11 @@ def _criterion(checkpoint: Mapping, part: str, name: str) -> str:
     if found is None:
         return '-'
     value, ends = found
-    return f'{value:.4f} [{ends[0]:.4f}, {ends[1]:.4f}]' if ends else f'{value:.4f}'
+    if not ends:
+        return f'{value:.4f}'
+    low, high = ends
+    digits = places(low, high)
+    return f'{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]'
 
 
 def calibration(checkpoint: Mapping) -> list[str]:

@@ -13,6 +13,7 @@ from iqa_results import page
 from iqa_results.charts import SERIES, THEME, Panel, Scatter, png, svg
 from iqa_results.curves import read_scalars
 from iqa_results.read import Predictions, read_predictions
+from iqa_results.table_formats import places
 from iqa_runtime.checkpoint import load_checkpoint, sets_in
 from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
@@ -114,19 +115,18 @@ def panels_of(history: History, options: Mapping, checkpoint: Mapping) -> list[P
 
 def metric_rows(checkpoint: Mapping) -> list[tuple[str, list[str]]]:
     """Return rows of the table of metrics: the part, and each criterion as text."""
-    def cell(metrics: Mapping, name: str) -> str:
-        value = metrics.get(name)
-        return '-' if value is None or not np.isfinite(value) else f'{abs(value):.4f}'
+    def cell(value: float | None, interval: Sequence[float] | None) -> str:
+        digits = places(*sorted(interval)) if interval else 4
+        return '-' if value is None or not np.isfinite(value) else f'{abs(value):.{digits}f}'
 
     def ends(interval: Sequence[float] | None) -> str:
-        low, high = sorted(map(abs, interval)) if interval else (None, None)
-        return f'{low:.4g} – {high:.4g}' if interval else '-'
+        return ' – '.join(cell(end, interval) for end in sorted(interval, key=abs)) if interval else '-'
 
     rows = []
     for data, one in sets_in(checkpoint).items():
         for part in (part for part in PARTS if part in one.get('metrics', {})):
-            title, intervals = ' '.join(filter(None, [data, part])), one.get('intervals', {}).get(part)
-            rows.append((title, [cell(one['metrics'][part], name) for name in CRITERIA]))
+            title, intervals = ' '.join(filter(None, [data, part])), one.get('intervals', {}).get(part, {})
+            rows.append((title, [cell(one['metrics'][part].get(name), intervals.get(name)) for name in CRITERIA]))
             if intervals:
                 rows.append((f'{title}, 95 % interval', [ends(intervals.get(name)) for name in CRITERIA]))
     return rows

@@ -14,6 +14,7 @@ from scored import save_photos
 import main
 import test_demo
 from iqa_data.splits import split_hash
+from iqa_results.table_formats import places
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, read_tensors, save_checkpoint
 from iqa_training.card import about, card, code
 from iqa_training.naming import run_name
@@ -45,7 +46,8 @@ def test_a_trained_model_and_its_calibration(tiny, capsys):
     listed = hashlib.sha256(names.str.cat(sep='\n').encode() + b'\n').hexdigest()
     for line in (f'`{split_hash(content["split"])}`', f'`{listed}`', '- Data set: `demo`', '`mini`', '64x48',
                  'not human opinions', f'{content["mos"]["min"]:.4g} to {content["mos"]["max"]:.4g}, higher is better',
-                 '## Intended use', '## Limits', f'{performance.rmse:.4f} ['):
+                 '## Intended use', '## Limits',
+                 f'{performance.rmse:.{places(*content["intervals"]["test"]["RMSE"])}f} ['):
         assert line in text
     assert run_name(main.TRAIN.parse(command_in(text)[2:])) == checkpoint.stem
     checkpoint.rename('alone.pth')
@@ -73,7 +75,7 @@ def test_intervals_hold_the_criteria():
 def test_a_falling_correlation_is_shown_as_its_magnitude():
     text = card({**GOOD, 'metrics': {'test': {'SROCC': -.9, 'RMSE': 2., 'PLCC': float('nan')}},
                  'intervals': {'test': {'SROCC': [-.95, .1]}}}, 'x')
-    assert '| test | 0.9000 [-0.1000, 0.9500] | - | 2.0000 | - |' in text
+    assert '| test | 0.90 [-0.10, 0.95] | - | 2.0000 | - |' in text
 
 
 def test_a_checkpoint_of_the_original_package(tmp_path, capsys):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from iqa_data.transforms import Preprocess
 from iqa_scoring.scorer import Scorer
-from iqa_scoring.stream import Reader, score_files
+from iqa_scoring.stream import Reader, difference_image, score_files
 
 
 @pytest.fixture
@@ -55,6 +55,14 @@ def test_mistakes_are_told(scorer, pair):
         scorer.score([pair[1], pair[1]], [pair[0]])
     with pytest.raises(ValueError, match='the reference has 24x19 pixels, the distorted image 24x20'):
         scorer.score(pair[1], pair[0][1:])
+
+
+def test_differences_of_all_pairs_are_drawn_on_one_scale():
+    grey = [Image.new('RGB', (8, 8), (level,) * 3) for level in (100, 99, 110, 120, 164, 255)]
+    levels = [difference_image(grey[0], image).getpixel((0, 0)) for image in grey]
+    assert levels[0] == 0 < levels[1] < levels[2]
+    assert levels[3] == pytest.approx(2 * levels[2], abs=1)
+    assert levels[4:] == [255, 255]
 
 
 def test_files_are_read_in_pairs(scorer, pair, tmp_path):

@@ -84,6 +84,12 @@ def test_names_are_escaped(tmp_path):
     assert '<title>owned' not in in_browser(tmp_path / 'r.html')
 
 
+def test_the_same_entries_give_the_same_bytes(tmp_path):
+    for name in ('one', 'two'):
+        write_report(tmp_path / name, entries(30, labelled=True), SCALE, 'Title', metrics={'PLCC': (.5, .4, .6)})
+    assert (tmp_path / 'one').read_bytes() == (tmp_path / 'two').read_bytes()
+
+
 def test_an_empty_report(tmp_path):
     write_report(tmp_path / 'r.html', [], SCALE, 'Title', ['a.png: no such file'])
     html = (tmp_path / 'r.html').read_text()
@@ -94,7 +100,7 @@ def test_an_empty_report(tmp_path):
 def test_a_labelled_set(tmp_path):
     write_report(tmp_path / 'r.html', entries(30, labelled=True), SCALE, 'Title', metrics={'PLCC': (.5, .4, .6)})
     html = (tmp_path / 'r.html').read_text()
-    assert '<td>PLCC</td><td>0.5000</td><td>0.4000 to 0.6000</td>' in html
+    assert '<td>PLCC</td><td>0.50</td><td>0.40 to 0.60</td>' in html  # the digits that the interval justifies
     assert 'id="scatter"' in html
     worst = re.findall(r'<td><a href="#i(\d+)">(.*?)</a></td>', html)
     errors = {f'{i}.png': abs(i * 7 % 30 - i * 5 % 30) for i in range(30)}
@@ -147,6 +153,6 @@ def test_from_test_dataset(tiny, tmp_path, capsys, one_thread):
     html = (tmp_path / 'r.html').read_text()
     assert 'Report: r.html' in capsys.readouterr().out
     assert scores_in(html) == sorted(performance.pq, reverse=True)
-    assert f'<td>SROCC</td><td>{performance.srocc:.4f}</td>' in html
+    assert f'<td>SROCC</td><td>{performance.srocc:.2f}' in html
     picture = re.search(r'id="scatter" src="data:image/svg\+xml;base64,([^"]*)"', html)[1]
     assert b'<svg' in base64.b64decode(picture)

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -12,7 +14,7 @@ from iqa_results import comparison, significance
 from iqa_results.mapping import NoFitError, logistic4, logistic5, mapped
 from iqa_results.raters import outside_spread, std_problem
 from iqa_results.read import Predictions, read_predictions
-from iqa_results.table_formats import FORMATS, render
+from iqa_results.table_formats import FORMATS, places, render
 from IQAperformance import CRITERIA, interval, plcc
 from results_in_the_paper import compare
 
@@ -249,3 +251,15 @@ def test_tables_survive_the_characters_of_names():
     assert r'a\_b \& 50\%' in render(['name', 'value'], rows, 'latex')
     assert r'1\|2' in render(['name', 'value'], rows, 'markdown')
     assert list(csv.reader(io.StringIO(render(['name', 'value'], rows, 'csv'))))[1] == rows[0]
+
+
+@given(st.floats(-50, 50), st.floats(1e-3, 40))
+def test_the_digits_of_an_interval_lose_a_twentieth_of_its_half_at_most_and_are_no_more_than_needed(middle, half):
+    digits = places(middle - half, middle + half)
+    assert digits == 4 or .5 * 10. ** -digits <= .0501 * half
+    assert digits == 0 or .5 * 10. ** (1 - digits) >= .0499 * half
+
+
+@pytest.mark.parametrize('ends', [(.5, .5), (np.nan, np.nan), (.4, np.inf), (.6, .4)])
+def test_without_an_interval_there_are_four_digits(ends):
+    assert places(*ends) == 4
