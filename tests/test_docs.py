@@ -1,5 +1,7 @@
 """The documentation builds as a site without a warning, with a page for each module that it names."""
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 
@@ -18,7 +20,8 @@ def pages(nav) -> set[str]:
 
 
 def test_every_page_is_in_the_navigation():
-    there = {str(path.relative_to(ROOT / 'docs')) for path in (ROOT / 'docs').rglob('*.md')}
+    folder = ROOT / 'docs'
+    there = {str(path.relative_to(folder)) for kind in ('*.md', '*.ipynb') for path in folder.rglob(kind)}
     assert pages(PAGES) == there
 
 
@@ -30,3 +33,25 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert built.returncode == 0, built.stderr
     for module in ('IQAmodel.create_model', 'IQAloss.IQALoss', 'IQAdataset.load_data', 'IQAperformance.evaluate'):
         assert any(f'id="{module}"' in path.read_text() for path in tmp_path.glob('api/*/index.html')), module
+
+
+NOTEBOOK = ROOT / 'docs/first_steps.ipynb'
+
+
+def test_the_notebook_holds_no_outputs():
+    cells = json.loads(NOTEBOOK.read_text())['cells']
+    assert not any(cell.get('outputs') or cell.get('execution_count') for cell in cells)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    nbclient, nbformat = (pytest.importorskip(name) for name in ('nbclient', 'nbformat'))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    (tmp_path / 'docs').mkdir()
+    done = nbclient.execute(nbformat.read(NOTEBOOK, 4), cwd=tmp_path / 'docs', timeout=None)
+    outputs = [output for cell in done.cells for output in cell.get('outputs', [])]
+    assert sum('image/png' in output.get('data', {}) for output in outputs) == 3
+    text = ''.join(output.get('text', '') for output in outputs)
+    whole, blurred = map(float, re.search(r'as it is: ([\d.]+), half blurred: ([\d.]+)', text).groups())
+    assert whole > blurred
+    assert re.search(r'norm-in-norm - mse +SROCC', text)
