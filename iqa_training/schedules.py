@@ -12,7 +12,8 @@ from iqa_training import SCHEDULES, schedule
 
 if TYPE_CHECKING:  # torch is slow to import, and a name of a schedule is checked without it
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR
+
+    from iqa_training.rates import Schedule
 
 Factor = Callable[[int], float]
 
@@ -203,12 +204,12 @@ def check_schedule(args: Options) -> None:
         raise UserError(f'--min_lr {args.min_lr:g} is above --learning_rate {args.learning_rate:g}')
 
 
-def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 'LambdaLR':
+def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 'Schedule':
     """Return the schedule by the options; its `unit` says whether it steps after each epoch or each iteration.
 
     `epoch_length`: iterations in an epoch. With a warm-up, every schedule steps by iteration.
     """
-    from torch.optim.lr_scheduler import LambdaLR
+    from iqa_training.rates import Schedule
     row = SCHEDULES[args.schedule]
     try:
         made = row.build(Extent(args.epochs, args.epochs * epoch_length, args.learning_rate),
@@ -226,6 +227,4 @@ def build_schedule(args: Options, optimizer: 'Optimizer', epoch_length: int) -> 
         per_step = epoch_length if unit == 'epoch' else 1
         factors = [warmed(lambda done, factor=factor: factor(done // per_step), warmup) for factor in factors]
         unit = 'iteration'
-    schedule = LambdaLR(optimizer, list(factors))
-    schedule.unit = unit
-    return schedule
+    return Schedule(optimizer, factors, unit)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, MultiStepLR, StepLR
 
 from iqa_training.optimizers import OPTIMIZERS, build_optimizer
 from iqa_training.options import TRAIN
@@ -36,6 +36,32 @@ def rates(line: str, epochs: int, length: int) -> np.ndarray:
         if schedule.unit == 'iteration' or (i + 1) % length == 0:
             schedule.step()
     return np.array(found)
+
+
+def test_batches_are_counted_before_the_first_step_of_the_optimizer(recwarn):
+    args = TRAIN.parse(['--schedule', 'cosine', '-lr', '.5', '-e', '1'])
+    optimizer = build_optimizer(args, Net())
+    schedule, expected = build_schedule(args, optimizer, 8), rates('--schedule cosine -lr .5', 1, 8)
+    for now in expected:  # as with --accumulation_steps, or with a first step that overflows
+        np.testing.assert_array_equal([group['lr'] for group in optimizer.param_groups], now)
+        schedule.step()
+    assert not recwarn
+
+
+def test_a_schedule_resumes_from_a_state_of_torch():
+    args = TRAIN.parse(['--schedule', 'cosine', '-lr', '.5', '-e', '1'])
+    ours, its = (build_optimizer(args, Net()) for _ in range(2))
+    schedule = build_schedule(args, ours, 8)
+    theirs = LambdaLR(its, schedule.lr_lambdas)
+    theirs.unit = 'iteration'
+    assert schedule.state_dict().keys() == theirs.state_dict().keys()
+    for _ in range(3):
+        its.step()
+        theirs.step()
+    schedule.load_state_dict(theirs.state_dict())
+    for each in (schedule, theirs):
+        each.step()
+    assert [group['lr'] for group in ours.param_groups] == [group['lr'] for group in its.param_groups]
 
 
 @pytest.mark.parametrize('name', SCHEDULES)
