@@ -17,6 +17,7 @@ from iqa_networks.packaged import package_of, without_package
 from iqa_networks.pretrained import load_part, read_weights
 from iqa_networks.size import check_memory, check_side, without_memory
 from iqa_runtime.errors import UserError, first_line, needed
+from iqa_runtime.hub import cached_if_unreachable
 
 PREFIX = 'timm/'
 NUMBERS = {2: 'two', 4: 'four'}
@@ -201,7 +202,8 @@ def downloaded(name: str, build: Callable[..., nn.Module], hint: str = '', **arg
     `hint`: a further way to the weights on a machine without internet, for the message.
     """
     try:
-        return build(pretrained=True, **arguments)
+        with cached_if_unreachable():
+            return build(pretrained=True, **arguments)
     except Exception as error:  # the hub's client raises many kinds without internet
         raise UserError(f"cannot download timm's weights {name} ({first_line(error)[:100]}); on a machine without "
                         f'internet {hint}give --weights PATH, a state dict of that network, or --weights none'

@@ -72,12 +72,18 @@ def file_name(value) -> str:
 
 
 def tensors(value) -> 'dict[str, torch.Tensor]':
-    """Return a state dict; ValueError if the value is not a state dict, or contains NaN or infinity."""
+    """Return a state dict; ValueError if the value is not a state dict, or contains NaN or infinity.
+
+    Complex numbers, and those of 8 bits or fewer with a floating point, are refused: no network here has them.
+    """
     import torch
     if not isinstance(value, Mapping) or not all(
             isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()):
         raise ValueError('a dictionary of tensors')
+    floating = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     for name, tensor in value.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in floating:
+            raise ValueError(f'numbers of 16, 32 or 64 bits, but {str(name)[:80]} has {tensor.dtype}')
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f'finite numbers, but {str(name)[:80]} contains NaN or infinity')
     return dict(value)

@@ -3,9 +3,11 @@
 The client is the package huggingface_hub, which is imported only for such names. It keeps what it has fetched, and
 reads HF_HUB_OFFLINE, HF_HOME, HF_TOKEN and its other variables itself.
 """
+import importlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -14,6 +16,7 @@ from iqa_runtime.errors import UserError, needed
 
 PREFIX = 'hf-hub:'
 NAME = re.compile(r'hf-hub:(?P<model>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w-][\w./-]*))?', re.ASCII)
+PATIENCE = 5  # seconds until the hub answers
 Result = TypeVar('Result')
 
 
@@ -64,6 +67,34 @@ def upload(folder: Path, name: str, message: str) -> str:
         return str(hub.upload_folder(repo_id=model, revision=revision, folder_path=str(folder),
                                      commit_message=message))
     return _asking(name, 'cannot be uploaded', send)
+
+
+@contextmanager
+def cached_if_unreachable() -> Iterator[None]:
+    """Let the hub's client use only what it has cached within the context, if the hub does not answer at once.
+
+    Otherwise it asks five times for each file, which takes about 46 s on a machine without internet.
+    """
+    try:
+        client = importlib.import_module('huggingface_hub')
+        constants, session = client.constants, client.utils.get_session()
+    except (ImportError, AttributeError):  # not installed, or one that has neither: it does as it likes
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(lambda: session.head(constants.ENDPOINT, timeout=PATIENCE))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except Exception:  # of the HTTP library, which is not the same in all versions of the client
+        return False
+    return True
 
 
 def _asking(name: str | os.PathLike, failed: str, ask: Callable[[], Result]) -> Result:

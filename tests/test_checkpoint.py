@@ -53,6 +53,13 @@ def test_one_of_the_original_package(tmp_path, convert):
     assert all(type(value) is float for value in checkpoint['b'])
 
 
+@pytest.mark.parametrize('kind', [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_numbers_that_no_network_has(tmp_path, kind):
+    save_checkpoint(tmp_path / 'c.pth', {'model': {'w': torch.ones(2).to(kind)}, 'k': [1.], 'b': [0.]})
+    with pytest.raises(UserError, match=f'c.pth: model: expected numbers of 16, 32 or 64 bits, but w has {kind}'):
+        load_checkpoint(tmp_path / 'c.pth')
+
+
 def test_a_hostile_file_runs_nothing(tmp_path):
     for name, content in (('whole', Payload(tmp_path / 'ran')),
                           ('inside', {'model': {}, 'k': Payload(tmp_path / 'ran'), 'b': [1]})):

@@ -223,6 +223,27 @@ def test_weights_that_cannot_be_downloaded():
         downloaded('x', build)
 
 
+@pytest.mark.parametrize('answers', [True, False])
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, answers):
+    hub = pytest.importorskip('huggingface_hub')
+    asked = []
+
+    class Session:
+        def head(self, address, timeout):
+            asked.append(timeout)
+            if not answers:
+                raise OSError('no internet')
+    monkeypatch.setattr(hub.utils, 'get_session', Session)
+    monkeypatch.setattr(hub.constants, 'HF_HUB_OFFLINE', False)
+    offline = downloaded('x', lambda pretrained: hub.constants.HF_HUB_OFFLINE)
+    assert offline is not answers
+    assert not hub.constants.HF_HUB_OFFLINE
+    assert len(asked) == 1
+    monkeypatch.setattr(hub.constants, 'HF_HUB_OFFLINE', True)
+    assert downloaded('x', lambda pretrained: hub.constants.HF_HUB_OFFLINE)
+    assert len(asked) == 1
+
+
 def test_weights_that_are_downloaded(monkeypatch):
     def build(name, pretrained=False, **how):
         network = create(name, **how)
