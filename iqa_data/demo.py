@@ -12,18 +12,18 @@ from the strength of the degradation and from the SSIM to the pristine crop, and
 Every call makes the same pixels and labels: each image has a random generator seeded by its position.
 """
 import io
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.random import RandomState
-from PIL import Image, ImageDraw, ImageFilter, features
+from PIL import Image, ImageFilter, features
 from tqdm import tqdm
 
-from iqa_data.images import ImageError, opened
+from iqa_data.images import opened
 from iqa_data.info import read_info, write_info
+from iqa_data.scenes import DRAWN, PHOTOGRAPHS, Scene, Size, as_image, photograph
 from iqa_data.splits import by_ratio
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing
@@ -38,118 +38,13 @@ SIZE = (96, 72)          # width, height of every image
 CANVAS = (320, 240)      # least width, height on which a scene is drawn before it is cropped
 PER_SCENE = 8            # images of one scene, one of them pristine
 DRAWINGS = 45            # scenes of each kind in DRAWN
-GRAIN = (20., 30.)       # standard deviation of the texture of drawn scenes, in grey levels
 RATIOS = (.6, .8)        # cumulative shares of the contents: train, train and val
 RATERS = 20
 RATER_NOISE = 10.        # standard deviation of one rater's ratings, on the scale 0..100
 SCORES = (10., 90.)      # true score of the worst conceivable image and of a pristine one
 SSIM_WEIGHT = .5         # share of SSIM in the true score; the strength has the rest
 
-PHOTOGRAPHS = (
-    'astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png',
-    'ihc.png', 'motorcycle_left.png', 'page.png', 'retina.jpg', 'rocket.jpg',
-)
-
-
-# Scenes: a generator, and the size (w, h) of the canvas -> an RGB image
-
-Size = tuple[int, int]
-Scene = Callable[[RandomState, Size], Image.Image]
 ImagePair = tuple[Image.Image, Image.Image]  # reference, image
-
-
-def photograph(name: str) -> Image.Image:
-    """Read one of the photographs that ship inside scikit-image, without the network."""
-    import skimage.data
-    path = Path(skimage.data.__file__).parent / name
-    try:
-        with opened(path) as image:
-            return image.convert('RGB')
-    except ImageError as error:
-        raise UserError(f'cannot read {path}: {error.reason}; expected it in the installed scikit-image') from error
-
-
-def _colour(rng: RandomState, low: int = 0, high: int = 256) -> tuple[int, ...]:
-    """Draw a colour near grey, as of most surfaces: a lightness in [low, high), with noise on each channel."""
-    return tuple(np.clip(rng.randint(low, high) + rng.normal(0, 35, 3), 0, 255).astype(int).tolist())
-
-
-def _sky(rng: RandomState, canvas: Size) -> Image.Image:
-    """Return a canvas with a gradient between two colours from top to bottom."""
-    top, bottom = np.array([_colour(rng, 60), _colour(rng, 60)])
-    ramp = np.linspace(0, 1, canvas[1])[:, None, None]
-    return Image.fromarray(np.broadcast_to(top + (bottom - top) * ramp, (canvas[1], canvas[0], 3)).astype(np.uint8))
-
-
-def _grain(image: Image.Image, rng: RandomState) -> Image.Image:
-    """Add a texture to a scene: noise whose amplitude falls as 1 / frequency."""
-    width, height = image.size
-    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-    spectrum = np.fft.rfft2(rng.normal(size=(height, width))) / np.maximum(np.hypot(fx, fy), 1 / width)
-    texture = np.fft.irfft2(spectrum, (height, width))
-    return _image(np.asarray(image) + (rng.uniform(*GRAIN) * texture / texture.std())[:, :, None])
-
-
-def _image(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-
-
-def leaves(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw overlapping discs of many sizes: edges at every scale, as in natural images."""
-    image = Image.new('RGB', canvas, _colour(rng))
-    draw = ImageDraw.Draw(image)
-    for _ in range(rng.randint(150, 400)):
-        x, y, radius = rng.uniform(0, canvas[0]), rng.uniform(0, canvas[1]), 5 / math.sqrt(rng.uniform(.004, 1))
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(rng))
-    return _grain(image, rng)
-
-
-def city(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw houses with windows in front of the sky."""
-    image = _sky(rng, canvas)
-    draw = ImageDraw.Draw(image)
-    for row in range(3):
-        for left in range(-20, canvas[0], rng.randint(40, 70)):
-            width, top = rng.randint(30, 80), rng.randint(15 + 50 * row, 90 + 50 * row)
-            draw.rectangle((left, top, left + width, canvas[1]), fill=_colour(rng, 20, 230))
-            glass, pitch = _colour(rng), rng.randint(9, 18)
-            for x in range(left + 4, left + width - pitch // 2, pitch):
-                for y in range(top + 5, canvas[1], pitch):
-                    draw.rectangle((x, y, x + pitch // 2, y + pitch // 2), fill=glass)
-    return _grain(image, rng)
-
-
-def hills(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw ridges behind one another, with trees on them."""
-    image = _sky(rng, canvas)
-    draw = ImageDraw.Draw(image)
-    for base in range(80, canvas[1] + 30, 30):
-        steps = np.cumsum(rng.normal(0, 4, canvas[0]))
-        ridge = base + steps - steps.mean()
-        draw.polygon([(0, canvas[1]), *enumerate(ridge.tolist()), (canvas[0], canvas[1])], fill=_colour(rng, 20, 220))
-        tree = _colour(rng, 0, 180)
-        for x in rng.randint(0, canvas[0], rng.randint(10, 40)).tolist():
-            foot, height = ridge[x] + rng.uniform(0, 40), rng.uniform(10, 36)
-            draw.polygon([(x - height / 4, foot), (x, foot - height), (x + height / 4, foot)], fill=tree)
-    return _grain(image, rng)
-
-
-def mosaic(rng: RandomState, canvas: Size) -> Image.Image:
-    """Draw tiles of flat colours, each the cells nearest to a random point, some of them striped."""
-    y, x = np.mgrid[:canvas[1], :canvas[0]]
-    points = rng.uniform(0, 1, (rng.randint(30, 90), 2)) * canvas
-    tile, nearest = np.zeros(x.shape, int), np.full(x.shape, np.inf)
-    for i, (px, py) in enumerate(points):
-        distance = (x - px) ** 2 + (y - py) ** 2
-        tile[distance < nearest] = i
-        nearest = np.minimum(nearest, distance)
-    colours = np.array([[_colour(rng) for _ in points] for _ in range(2)])
-    angle, pitch = rng.uniform(0, math.pi, len(points))[tile], rng.uniform(6, 30, len(points))[tile]
-    stripe = (np.floor((x * np.cos(angle) + y * np.sin(angle)) / pitch) % 2).astype(int)
-    return _grain(_image(colours[stripe, tile]), rng)
-
-
-DRAWN: dict[str, Scene] = {'leaves': leaves, 'city': city, 'hills': hills, 'mosaic': mosaic}
 
 
 # Distortions: (pristine image, strength in 0..1, generator) -> the degraded image
@@ -172,7 +67,7 @@ def blur(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
 
 def noise(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     pixels = np.asarray(image, np.float64)
-    return _image(pixels + rng.normal(0, _between(8, 80, strength), pixels.shape))
+    return as_image(pixels + rng.normal(0, _between(8, 80, strength), pixels.shape))
 
 
 def jpeg(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
@@ -192,12 +87,12 @@ def resample(image: Image.Image, strength: float, rng: RandomState) -> Image.Ima
 def contrast(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     pixels = np.asarray(image, np.float64)
     mean = pixels.mean()
-    return _image(mean + (pixels - mean) * _between(.75, .12, strength))
+    return as_image(mean + (pixels - mean) * _between(.75, .12, strength))
 
 
 def quantisation(image: Image.Image, strength: float, rng: RandomState) -> Image.Image:
     levels = round(_between(12, 2, strength))
-    return _image(np.rint(np.asarray(image) / 255 * (levels - 1)) * (255 / (levels - 1)))
+    return as_image(np.rint(np.asarray(image) / 255 * (levels - 1)) * (255 / (levels - 1)))
 
 
 DISTORTIONS: dict[str, Callable[[Image.Image, float, RandomState], Image.Image]] = {
