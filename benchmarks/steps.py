@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parents[1]
-STEPS = 3
+STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Work:
 
 WORK = {
     'CNNIQA, step': Work('cnniqa', True, 80, (384, 384)),
-    'CNNIQA, evaluation': Work('cnniqa', False, 80, (512, 512)),
+    'CNNIQA, evaluation': Work('cnniqa', False, 16, (512, 512)),
     'LinearityIQA, step': Work('resnet18', True, 8, (498, 664)),
     'HyperIQA, step': Work('hyperiqa', True, 4, (224, 224)),
     'MANIQA, step': Work('maniqa_384', True, 1, (384, 384)),

@@ -58,22 +58,16 @@ def baseline(paths: list[Path]) -> None:
 
     def epoch() -> None:
         for images, mos in training:
-            score, = model.train().regress(whole_maps(model.conv1(images)))
+            score, = model.train().regress(model.extremes(model.conv1(images)))
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(score, mos).backward()
             optimizer.step()
 
     @torch.no_grad()
     def evaluation() -> list[float]:
-        return [model.eval().regress(whole_maps(model.conv1(image)))[0].item() for image, _ in whole]
+        return [model.eval()(image)[0].item() for image, _ in whole]
 
     work.update({'training': epoch, 'evaluation': evaluation})
-
-
-def whole_maps(maps: torch.Tensor) -> torch.Tensor:
-    """Return the extremes (N, 2 C) of maps (N, C, H, W)."""
-    pool = torch.nn.functional.adaptive_max_pool2d
-    return torch.cat([pool(maps, 1), -pool(-maps, 1)], 1).flatten(1)
 
 
 def trainer_of(name: str) -> tuple:

@@ -3,7 +3,7 @@
 After L. Kang, P. Ye, Y. Li, D. Doermann: Convolutional Neural Networks for No-Reference Image Quality Assessment, CVPR
 2014, as recent toolboxes train it: on colour images of any size, without local contrast normalisation and patches.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from iqa_networks.svd_layers import factored_layers
 from iqa_runtime.option_types import Share
 
 CELL = 32  # side of a cell of the quality map, in pixels
-CACHED = 2 ** 16  # pixels of the images that are convolved at once: their maps fit the processor's cache
+CACHED = 2 ** 16  # pixels of the images that are convolved at once; a larger image is, alone
 
 
 @register_model('cnniqa', system='SVD-CNNIQA')
@@ -53,16 +53,17 @@ class CNNIQA(Network):
         """Return the extremes of conv1's maps of images, (N, 100)."""
         if torch.is_grad_enabled():
             return (self.traced_extremes(x),)
-        return (torch.cat([_extremes(maps) for maps in self.maps(x)]),)
+        return (torch.cat([self.extremes(self.conv1(images)) for images in self.portions(x)]),)
 
-    def maps(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield conv1's maps (n, H, W, 50) of a few images at a time, so that they fit the processor's cache.
+    def portions(self, x: Tensor) -> Sequence[Tensor]:
+        """Return images in portions whose maps fit the processor's cache; all on a GPU, or in an exported network."""
+        if x.device.type != 'cpu' or torch.compiler.is_exporting():
+            return (x,)
+        return x.split(max(1, CACHED // (x.shape[2] * x.shape[3])))
 
-        On a GPU and in an exported network, those of all images are computed at once.
-        """
-        all_at_once = x.device.type != 'cpu' or torch.compiler.is_exporting()
-        for images in (x,) if all_at_once else x.split(max(1, CACHED // (x.shape[2] * x.shape[3]))):
-            yield self.conv1(images.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+    def extremes(self, maps: Tensor) -> Tensor:
+        """Return the maximum and the minimum of each channel of maps (N, 50, H, W), as (N, 100)."""
+        return torch.cat([F.adaptive_max_pool2d(maps, 1), -F.adaptive_max_pool2d(-maps, 1)], 1).flatten(1)
 
     def traced_extremes(self, x: Tensor) -> Tensor:
         """Return the extremes of conv1's maps of x, with their gradient.
@@ -79,14 +80,15 @@ class CNNIQA(Network):
 
     @torch.no_grad()
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first row and column, each (N, 100), of the windows whose outputs are the extremes.
-
-        Of several windows with the same extreme, it is the highest in the leftmost column.
-        """
-        found = [torch.cat([_place(maps, torch.amax, torch.argmax), _place(maps, torch.amin, torch.argmin)], 2)
-                 for maps in self.maps(x)]
-        rows, columns = torch.cat(found, 1)
-        return rows, columns
+        """Return the first row and column, each (N, 100), of the windows whose outputs are the extremes."""
+        found = []
+        for images in self.portions(x):
+            maps = self.conv1(images)
+            _, highest = F.adaptive_max_pool2d(maps, 1, return_indices=True)
+            _, lowest = F.adaptive_max_pool2d(maps.neg_(), 1, return_indices=True)
+            found.append(torch.cat([highest, lowest], 1).flatten(1))
+        places, width = torch.cat(found), x.shape[3] - 6
+        return places.div(width, rounding_mode='floor'), places % width
 
     def regress(self, extremes: Tensor) -> tuple[Tensor]:
         """Return the score (..., 1) of extremes (..., 100)."""
@@ -131,16 +133,3 @@ class CNNIQA(Network):
         """
         factored = [name for name, _ in factored_layers(self)]
         return [f'{layer}.bias' for layer in factored] + [f'{layer}.weight' for layer in factored if layer == 'fc3']
-
-
-def _extremes(maps: Tensor) -> Tensor:
-    """Return the maximum and the minimum (N, 2 C) of each channel of maps (N, H, W, C)."""
-    # first over the rows: torch reduces memory in this order several times faster than both dimensions at once
-    return torch.cat([maps.amax(1).amax(1), maps.amin(1).amin(1)], 1)
-
-
-def _place(maps: Tensor, best: Callable[..., Tensor], at: Callable[..., Tensor]) -> Tensor:
-    """Return the row and the column (2, N, C) of the extreme of each channel of maps (N, H, W, C)."""
-    columns = at(best(maps, 1), 1)
-    there = columns[:, None, None].expand(-1, maps.shape[1], -1, -1)
-    return torch.stack([at(maps.gather(2, there)[:, :, 0], 1), columns])

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import make_tiny
 from mini import MINI
 from torch.testing import assert_close
@@ -172,12 +171,6 @@ def test_mistakes(fails, checkpoint, folder):
     assert 'fc1.delta' in error
 
 
-def whole_maps(maps: torch.Tensor) -> torch.Tensor:
-    """Return the extremes of whole maps; the gradient flows to the highest one in the leftmost column."""
-    columns = maps.transpose(2, 3).contiguous()
-    return torch.cat([F.adaptive_max_pool2d(columns, 1), -F.adaptive_max_pool2d(-columns, 1)], 1).flatten(1)
-
-
 def test_training_values_are_those_of_whole_maps():
     torch.manual_seed(0)
     network = create_model('svd_cnniqa_conv', dropout=0.)
@@ -187,7 +180,7 @@ def test_training_values_are_those_of_whole_maps():
         found = []
         for whole in (False, True):
             x = images.clone().requires_grad_()
-            score = (network.regress(whole_maps(network.conv1(x))) if whole else network(x))[0]
+            score = (network.regress(network.extremes(network.conv1(x))) if whole else network(x))[0]
             network.zero_grad()
             score.sum().backward()
             found.append([score, x.grad, network.conv1.delta.grad.clone(), network.fc1.weight.grad.clone()])
@@ -203,5 +196,5 @@ def test_evaluation_keeps_the_maps_of_one_large_image():
         scores = network(images)[0]
     assert kept == [1, 1, 1]
     with torch.no_grad():
-        whole = network.regress(whole_maps(network.conv1(images)))[0]
+        whole = network.regress(network.extremes(network.conv1(images)))[0]
     assert_close(scores, whole)
