@@ -25,6 +25,7 @@ from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
 from iqa_scoring.calibrate import calibrated, read_ratings
+from iqa_scoring.engines import ENGINES
 from iqa_scoring.maps import check_maps
 from iqa_scoring.parts import TableParts, model_digest
 from iqa_scoring.references import Item, files_of, find_items, path_of, reference_of, with_references
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> float | int | None:
     keep_freed_memory(device_of(args.device))
     with processes(device_of(args.device), timeout=PATIENCE) as device, pillow_without_limit():
         checkpoints = [as_asked(args, *one) for one in zip(checkpoints, files, strict=True)]
-        scorers = [scorer_of(args, *one, device) for one in zip(checkpoints, files, strict=True)]
+        scorers = [ENGINES[args.engine](scorer_of(args, *one, device)) for one in zip(checkpoints, files, strict=True)]
         if args.calibrate:
             return calibrate(args, scorers[0], checkpoints[0], files[0])
         checkpoints = [completed(args, *one) for one in zip(checkpoints, files, scorers, strict=True)]

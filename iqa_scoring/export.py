@@ -24,6 +24,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -192,14 +193,10 @@ def pil_difference(scorer: Scorer) -> float:
 
 
 def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str], about: dict[str, str],
-               path: Path) -> None:
-    """Write an ONNX file; raise UserError if its packages are not installed."""
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401 (for the check: better to fail now than after the export)
-        import onnxscript  # noqa: F401 (torch needs it)
-    except ImportError as error:
-        raise UserError(f'--onnx needs {error.name}: {INSTALL}') from None
+               path: Path | BinaryIO) -> None:
+    """Write an ONNX file, or into an open one; raise UserError if its packages are not installed."""
+    check_onnx('--onnx')
+    import onnx
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's warnings about itself
         program = torch.onnx.export(model, example, dynamo=True, dynamic_shapes={'images': dynamic},
@@ -207,6 +204,16 @@ def write_onnx(model: nn.Module, example: tuple[Tensor], dynamic: dict[int, str]
     proto = program.model_proto
     onnx.helper.set_model_props(proto, about)
     onnx.save(proto, path)
+
+
+def check_onnx(option: str) -> None:
+    """Raise UserError if packages that an option needs are not installed: better now than after the export."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ImportError as error:
+        raise UserError(f'{option} needs {error.name}: {INSTALL}') from None
 
 
 def read_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -82,6 +82,12 @@ def views(add) -> None:
              '224x224, for maniqa_224')
 
 
+@group('engine', 'the program that computes the network')
+def engine(add) -> None:
+    add('--engine', type=choice('iqa_scoring.engines:ENGINES', 'engine'), default='torch',
+        help='torch; or onnx: ONNX Runtime on the CPU, which can be faster (pip install -r requirements-export.txt)')
+
+
 def check_output(args: Options) -> None:
     """Refuse tables that would be lost, and the form of a challenge without --csv or with --resume."""
     if {'resume', 'overwrite'} <= args.given:
@@ -214,7 +220,7 @@ SCORE = Command("""Score images.
 A score can lie outside the range of the training images' MOS, even below 0: the mapping from the network's output to
 MOS is an unbounded line, and an image can be worse or better than all that were rated. The output marks such scores.
 Exit status: 0, 1 if some images could not be scored, 2 for a mistake in the options, 130 after Ctrl-C.
-""", [images, views, output, report, machine_of_several], [of_data.crops, calibration, lines, of_data.places],
+""", [images, views, output, report, machine_of_several], [of_data.crops, calibration, lines, engine, of_data.places],
                 OF_TRAINING, most_used=('img', 'ref', 'recursive', 'trained_model_file', 'csv', 'json', 'resume',
                                         'overwrite', 'sort', 'map', 'report', 'views', 'about', 'device'))
 
