@@ -94,9 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     for where, found in reports.items():
         tables = write_study_report(wanted.title, found, where, planned.images, beside, planned.choices, wanted.note,
                                     planned.groupings, thumbnails=where == folder)
-        settings = tables['settings']
-        print(f'\n{render(settings.header, settings.rows)}\n'
-              f'Page: {where / "study.html"} (tables and figures lie beside it)')
+        if settings := tables.get('settings'):
+            print(f'\n{render(settings.header, settings.rows)}\n'
+                  f'Page: {where / "study.html"} (tables and figures lie beside it)')
     if beside:
         print('\n' + render(HEADER, [row.words() for row in beside]), end='')
     if planned.left_out:

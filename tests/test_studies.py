@@ -65,7 +65,7 @@ def inline(jobs: list[Job], folder: Path, resources: engines.Resources) -> list[
 @pytest.fixture
 def here(monkeypatch):
     """Run the jobs of studies in this process, without a report."""
-    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_: []))
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_, **__: {}))
     monkeypatch.setitem(engines.ENGINES, 'local', inline)
 
 
@@ -317,7 +317,7 @@ CHOOSING = {'settings': {'whole': {'arch': 'mini'}, 'half': {'arch': 'mini', 'ba
 def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsys, monkeypatch):
     """1e9 diverges: it is named and not chosen."""
     shown = []
-    report = SimpleNamespace(write_study_report=lambda *given: shown.append(given) or [])
+    report = SimpleNamespace(write_study_report=lambda *given, **_: shown.append(given) or {})
     monkeypatch.setitem(sys.modules, 'iqa_studies.report', report)
     file = study(**CHOOSING)
     assert run.main([file, '--dry_run']) == 0
@@ -350,7 +350,7 @@ def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsy
 
 def test_runs_in_one_process_are_those_of_processes_of_their_own(study, monkeypatch):
     """The later runs start after others, with other losses and seeds, in the same process."""
-    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_: []))
+    monkeypatch.setitem(sys.modules, 'iqa_studies.report', SimpleNamespace(write_study_report=lambda *_, **__: {}))
     keys = {'options': WORDS, 'vary': {'loss_type': ['mae', 'plcc']}, 'splits': {'repeats': 1}, 'seeds': [1, 2],
             'settings': {'mini': shlex.join(MINI)}}
     file = study(**keys)
@@ -413,7 +413,7 @@ def test_an_archive_is_checked_without_checkpoints_and_images(study, capsys):
 def run_until_file(folder: str, number: int | None) -> None:
     """A process that runs the study in a folder, and kills itself before file `number` is put in place."""
     prepare(folder)
-    sys.modules['iqa_studies.report'] = SimpleNamespace(write_study_report=lambda *_: [])
+    sys.modules['iqa_studies.report'] = SimpleNamespace(write_study_report=lambda *_, **__: {})
     engines.ENGINES['local'] = inline
     if number is not None:
         die_at_file(number)
