@@ -12,6 +12,7 @@ from iqa_runtime.files import Paths
 from iqa_runtime.hub import on_hub, parts_of
 from iqa_runtime.names import nearest
 from iqa_runtime.options import LATEST, Options, shown
+from iqa_runtime.published import CONFIG
 from iqa_runtime.recipes import options_of_run
 
 # files of a log other than TensorBoard's event files
@@ -202,13 +203,16 @@ def named_checkpoint(named: str, folder: str | Path) -> Path:
     if on_hub(named):
         parts_of(named)  # raises if it has another form
         return Path(named)
-    if Path(named).exists():
-        return Path(named) if Path(named).name.strip('.') else Path(named).resolve()
+    path = Path(named) if Path(named).name.strip('.') else Path(named).resolve()
+    if path.is_file() or (path / CONFIG).is_file():
+        return path
     found = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
     name = named.removesuffix('.pth')
     called = found[:1] if named == LATEST else [path for path in found if _is_called(path.stem, name)]
     if len(called) == 1:
         return called[0]
+    if path.exists():  # any other folder, as of photos, only if no run has its name
+        return path
     there = ', '.join(path.name for path in (called or found)[:5]) or 'none'
     if called:
         raise UserError(f'{named}: {len(called)} checkpoints are called so: {there}')

@@ -98,3 +98,16 @@ def test_a_table_is_replaced_only_if_asked_for(kind, scored, monkeypatch, fails)
     assert '--overwrite replaces it' in fails(test_demo.main, *words)
     assert test_demo.main([*words, '--resume']) == 0
     assert 'give one' in fails(test_demo.main, *words, '--resume', '--overwrite')
+
+
+@pytest.mark.parametrize('content', [(), ('photo.png',), ('config.json',)])
+def test_a_folder_of_photos_does_not_hide_the_run_of_its_name(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    for folder in ('checkpoints', 'mine', 'photos'):
+        Path(folder).mkdir()
+    Path('checkpoints/mine-0a1b2c3d.pth').touch()
+    for name in content:
+        Path('mine', name).touch()
+    found = 'mine' if 'config.json' in content else 'checkpoints/mine-0a1b2c3d.pth'
+    assert named_checkpoint('mine', 'checkpoints') == Path(found)
+    assert named_checkpoint('photos', 'checkpoints') == Path('photos')  # whose reader says what it lacks
