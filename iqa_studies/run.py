@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     args = STUDY.parse(argv)
     wanted = read_study(args.study, args.yes, changes_in(args.set))
     folder = Path(args.folder or Path('studies', Path(args.study).stem))
+    if args.archive and Path(args.archive).resolve() == folder.resolve():
+        raise UserError(f'--archive {args.archive}: expected another folder than that of the study')
     planned = plan(wanted, folder)
     if not args.dry_run:
         planned = planned.with_data()

@@ -410,6 +410,18 @@ def test_an_archive_is_checked_without_checkpoints_and_images(study, capsys):
         check.main(['kept'])
 
 
+def test_an_archive_is_not_the_folder_of_the_study(study, fails):
+    assert 'another folder than that of the study' in fails(run.main, study(), '--archive', 'studies/../studies/study')
+
+
+@pytest.mark.parametrize('folder', sorted({path.parent for path in ROOT.glob('iqa_studies/results/*/outcomes.json')}),
+                         ids=lambda folder: folder.name)
+def test_the_archives_here_follow_from_their_predictions(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)  # without info files
+    check.main([str(folder)])
+    assert f'holds  the tables of {folder}' in capsys.readouterr().out
+
+
 def run_until_file(folder: str, number: int | None) -> None:
     """A process that runs the study in a folder, and kills itself before file `number` is put in place."""
     prepare(folder)
