@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from iqa_data.info import write_info
 from iqa_networks.network import Network
 from iqa_networks.normalise import NORMALISATIONS
+from iqa_networks.size import macs
 
 SIZE = (498, 664)  # (h, w), the paper's
 IMAGENET = NORMALISATIONS['imagenet']
@@ -75,11 +75,7 @@ def write_labels(path: Path, images: list[Path]) -> None:
 
 def forward_flops(network: Network, size: tuple[int, int]) -> int:
     """Count the floating-point operations of a forward pass of one image, or pair, in eval mode."""
-    images = torch.zeros(1, 3, *size, dtype=torch.uint8)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(*network.prepare([images] * network.inputs))
-    network.train()
-    return counter.get_total_flops()
+    return round(2 * macs(network, size))
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:

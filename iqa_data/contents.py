@@ -1,5 +1,4 @@
 """Compare the contents of several data sets: no set may train on a content that another is validated or tested on."""
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from iqa_data.datasets import Source
 from iqa_data.info import Info, read_info
 from iqa_runtime.errors import UserError, one_line
+from iqa_runtime.files import sha256
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,6 @@ def same_files(paths: Sequence[Path]) -> Callable[[Path], bool]:
         if size not in sizes:
             return False
         if size not in contents:
-            contents[size] = {file_digest(other) for other in sizes[size]}
-        return file_digest(path) in contents[size]
+            contents[size] = {sha256(other) for other in sizes[size]}
+        return sha256(path) in contents[size]
     return known
-
-
-def file_digest(path: Path) -> bytes:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).digest()

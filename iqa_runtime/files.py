@@ -298,6 +298,15 @@ def _written_out(node, sizes: dict[int, int], value_of: Callable) -> int:
     return size
 
 
+def sha256(path: str | Path) -> bytes:
+    """Return the SHA-256 of a file, 32 bytes; OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
 def check_regular(path: str | Path) -> None:
     """Raise UserError if a path is a folder, or a pipe or a device, reading from which may never end."""
     mode = os.stat(path).st_mode

@@ -8,7 +8,6 @@
 
 iqa_scoring/publish.py adds files for people: README.md, recipe.txt, and predictions.csv.
 """
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from iqa_runtime.checks import checked_value, dict_of, json_text, list_of, number
 from iqa_runtime.errors import UserError, first_line, needed
-from iqa_runtime.files import check_regular, read_json, replacing, write_text
+from iqa_runtime.files import check_regular, read_json, replacing, sha256, write_text
 from iqa_runtime.hub import fetched, on_hub
 
 if TYPE_CHECKING:  # torch is slow to import
@@ -56,7 +55,7 @@ def read_published(path: str | os.PathLike) -> dict:
     config = read_json(folder / CONFIG, dict_of(lambda value: value), 'the config of a published model')
     content = {key: value for key, value in config.items() if key not in (HASH, 'model', 'split')}
     content['model'] = read_safetensors(folder / WEIGHTS)
-    if HASH in config and config[HASH] != sha256(folder / WEIGHTS):
+    if HASH in config and config[HASH] != sha256(folder / WEIGHTS).hex():
         raise UserError(f'{folder / WEIGHTS}: its SHA-256 is not the {HASH} of {CONFIG}: the files are not of the same '
                         'model, or one of them is not complete')
     parts = _split(folder / SPLIT) if (folder / SPLIT).exists() else {}
@@ -81,7 +80,7 @@ def write_published(folder: Path, checkpoint: Mapping, form: int) -> None:
         save({name: tensor.clone().contiguous() for name, tensor in checkpoint['model'].items()}, temporary,
              metadata={'format': 'pt'})  # clones: tensors that share memory are refused
         temporary.chmod(mode)
-    config = {'format': form, HASH: sha256(folder / WEIGHTS), **_plain(checkpoint)}
+    config = {'format': form, HASH: sha256(folder / WEIGHTS).hex(), **_plain(checkpoint)}
     if 'sets' in config:
         config['sets'] = {name: _plain(one) for name, one in config['sets'].items()}
     order = sorted(config, key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
@@ -140,12 +139,3 @@ def read_safetensors(path: str | Path) -> 'dict[str, torch.Tensor]':
         return load_file(path)
     except Exception as error:  # the package raises many kinds on a broken file
         raise UserError(f'{path}: not a safetensors file ({first_line(error)[:200]})') from None
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,7 +13,7 @@ from iqa_runtime.errors import UserError, first_line
 from iqa_scoring.export import check_onnx, write_onnx
 from iqa_scoring.scorer import Scorer
 
-SIZES = 4  # sizes of images for which a network is compiled, which takes some ten seconds each
+SIZES = 4  # sizes of images for which a network is compiled, which takes time
 
 
 class OnnxNetwork(Network):

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from iqa_data.datasets import sets_of
-from iqa_data.splits import write_split
-from iqa_results.read import read_predictions
+from iqa_data.splits import names_in_parts, write_split
+from iqa_results.read import CLOSE, read_predictions
 from iqa_runtime.checkpoint import FORMAT, load_checkpoint, versions
 from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing, write_text, writing
@@ -38,8 +38,6 @@ from iqa_scoring.scorer import Scorer, completed, scorer_of
 from iqa_training.card import changed_options
 from iqa_training.naming import card_file, named_checkpoint, result_name
 from IQAperformance import agreement
-
-CLOSE = 1e-9  # relative difference of metrics: predictions are written with all their digits
 
 
 @command
@@ -140,11 +138,7 @@ def whole_split(checkpoint: Mapping) -> dict[str, list[str]]:
     """Return part -> images of a checkpoint; of several data sets, the images are called SET/IMAGE."""
     if 'sets' not in checkpoint:
         return checkpoint['split']
-    parts: dict[str, list[str]] = {}
-    for name, one in checkpoint['sets'].items():
-        for part, images in one.get('split', {}).items():
-            parts.setdefault(part, []).extend(f'{name}/{image}' for image in images)
-    return parts
+    return names_in_parts(list(checkpoint['sets']), [one.get('split', {}) for one in checkpoint['sets'].values()])
 
 
 def copied_predictions(checkpoint: Mapping, run: str, results: Path, folder: Path) -> Iterator[tuple[str, str]]:

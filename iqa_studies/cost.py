@@ -15,13 +15,11 @@ from iqa_studies.outcome import Outcome
 def macs(outcome: Outcome) -> float:
     """Return the multiply-accumulate operations of scoring one image; nan if checkpoint or images are not there.
 
-    Counted by torch.utils.flop_counter on tensors without memory. The image has the size that the checkpoint brings all
+    Counted on tensors without memory. The image has the size that the checkpoint brings all
     to, or else that of the first one tested; if images are scored by crops, all crops of one are counted.
     """
-    import torch  # slow to import
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from iqa_networks.adapted_layers import merged
+    from iqa_networks.adapted_layers import merged  # slow to import: torch
+    from iqa_networks.size import macs as macs_of
     from iqa_runtime.checkpoint import load_checkpoint
     from iqa_scoring.restore import restore_network
     if outcome.checkpoint is None or not outcome.checkpoint.exists():
@@ -35,10 +33,7 @@ def macs(outcome: Outcome) -> float:
         size = crops['size'] or ([network.side] * 2 if network.side else preprocess.resize)
         size = size or (preprocess.size(image) if image.is_file() else None)
         if size:
-            images = [torch.zeros(1, 3, *size, device='meta')] * network.inputs
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                network.to('meta')(*images)
-            return counter.get_total_flops() / 2 * crops['count']
+            return macs_of(network.to('meta'), size) * crops['count']
     return math.nan
 
 

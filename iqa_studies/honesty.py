@@ -10,12 +10,12 @@ from iqa_data.contents import same_files
 from iqa_data.datasets import DATASETS, Source, dataset_name, named_source, sets_of
 from iqa_data.info import Info, read_info
 from iqa_data.splits import split_hash
+from iqa_results.read import CLOSE
 from iqa_runtime.errors import UserError
 from iqa_runtime.tables import Table
 from iqa_studies.outcome import Outcome
 from IQAperformance import CRITERIA, agreement
 
-CLOSE = 1e-9  # relative: the predictions are written with all their digits
 FLOAT32 = 1e-6  # relative: MOS are read as float32
 
 

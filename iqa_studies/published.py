@@ -1,5 +1,4 @@
 """Hold the numbers of a study beside published ones: a row each, with a bootstrap interval and a verdict."""
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ import numpy as np
 from iqa_results.curves import Curve, as_curve, best, read_curve, read_scalars
 from iqa_results.read import metrics_of, read_predictions
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import sha256
 from iqa_studies.cells import Cell, Plan
 from iqa_studies.study import ENSEMBLE, Measure, Study
 from IQAperformance import CRITERIA
@@ -153,7 +153,7 @@ def reason(study: Study) -> str:
     if not study.judged_from or not study.start:
         return study.not_judged
     try:
-        digest = hashlib.sha256(Path(study.start).read_bytes()).hexdigest()
+        digest = sha256(study.start).hex()
     except OSError as error:
         raise UserError(f'--pretrained {study.start}: {error.strerror}') from None
     return '' if digest.startswith(study.judged_from) else study.not_judged

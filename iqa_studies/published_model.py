@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from iqa_results.read import OPTIONAL, metric, read_predictions
+from iqa_results.read import CLOSE, OPTIONAL, metric, read_predictions
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.checks import checked_value, fields, list_of, number, text
 from iqa_runtime.files import read_text
 from iqa_runtime.names import as_file_name
 from iqa_runtime.published import CONFIG, PREDICTIONS, README, SPLIT, folder_of
 from iqa_scoring.readme import described_in, result, tested_parts
-from iqa_studies.honesty import CLOSE, Finding, finding_of
+from iqa_studies.honesty import Finding, finding_of
 from iqa_studies.outcome import Outcome
 from iqa_training.card import metrics
 from IQAperformance import intervals

@@ -14,7 +14,6 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
 
 from iqa_data.cache import readable
 from iqa_data.datasets import Source, dataset_name
@@ -23,6 +22,7 @@ from iqa_data.loaders import Data, Loading
 from iqa_data.target import target_of
 from iqa_data.transforms import preprocess_of
 from iqa_networks.network import Network
+from iqa_networks.size import macs
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_runtime.names import PARTS
@@ -68,7 +68,6 @@ class Images:
             labels = labels or _labels(info, parts['train'], args.batch_size)
             size = _size(one, source, Path(source.im_dir, info.names[parts['train'][0]]))
         return cls({part: count for part, count in counts.items() if count}, files, size, labels)
-
 
     def cropped(self, args: Options) -> tuple[int, int]:
         """Return the (h, w) that the network gets in training: of crops, if the options cut any."""
@@ -204,17 +203,6 @@ def on_gpu(model: nn.Module, costs: Costs, half: bool) -> int:
     weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
     gradients = sum(one.nbytes for one in model.parameters() if one.requires_grad)
     return weights + gradients + costs.states + costs.kept // (2 if half else 1)
-
-
-@torch.no_grad()
-def macs(model: Network, size: tuple[int, int]) -> float:
-    """Return the multiplications and additions of a forward pass for an image, or a pair, of size (h, w)."""
-    like, training = next(model.parameters()), model.training
-    images = [torch.zeros(1, 3, *size, device=like.device)] * model.inputs
-    with FlopCounterMode(display=False) as counter:
-        model.eval()(*images)
-    model.train(training)
-    return counter.get_total_flops() / 2
 
 
 # The report

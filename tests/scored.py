@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -11,6 +12,12 @@ from IQAmodel import IQAModel
 
 SIZE = (48, 64)
 PHOTO_SCORE = 57.34  # of photo(0), with random_checkpoint()
+
+
+def needs_onnx() -> None:
+    """Skip a test where the packages of requirements-export.txt are not installed."""
+    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+        pytest.importorskip(package, reason='needs requirements-export.txt')
 
 
 def photo(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scored import photo, save_photos, saved
+from scored import needs_onnx, photo, save_photos, saved
 
 import test_demo
 from iqa_networks.network import Network
@@ -19,11 +19,6 @@ WORDS = ['--trained_model_file', 'checkpoint.pth', '--device', 'cpu']
 def here(tmp_path, monkeypatch, one_thread):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def needs_onnx():
-    for package in ('onnx', 'onnxruntime', 'onnxscript'):
-        pytest.importorskip(package, reason='needs requirements-export.txt')
 
 
 def test_scores_are_those_of_torch(here, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from scored import photo, random_checkpoint, saved
+from scored import needs_onnx, photo, random_checkpoint, saved
 
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_scoring import export
@@ -20,11 +20,6 @@ new_torch = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2]))
 def here(tmp_path, monkeypatch, one_thread):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def needs_onnx():
-    for package in ('onnx', 'onnxruntime', 'onnxscript'):
-        pytest.importorskip(package, reason='needs requirements-export.txt')
 
 
 @new_torch

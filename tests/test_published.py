@@ -27,8 +27,9 @@ import test_demo
 from iqa_data.splits import split_hash
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_runtime.files import sha256
 from iqa_runtime.hub import parts_of
-from iqa_runtime.published import CONFIG, HASH, WEIGHTS, sha256
+from iqa_runtime.published import CONFIG, HASH, WEIGHTS
 from iqa_scoring import publish
 from iqa_scoring.scorer import load_scorer
 from iqa_studies import check
@@ -85,7 +86,7 @@ def with_weights(folder: Path, change) -> None:
     state = load_file(folder / WEIGHTS)
     new = change(state)
     save_file(state if new is None else new, folder / WEIGHTS)
-    with_config(folder, lambda config: config.update({HASH: sha256(folder / WEIGHTS)}))
+    with_config(folder, lambda config: config.update({HASH: sha256(folder / WEIGHTS).hex()}))
 
 
 def without(name: str):
