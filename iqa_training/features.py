@@ -27,6 +27,8 @@ from iqa_training.optimizers import heads_and_backbone
 from IQAdataset import IQADataset
 from IQAmodel import network_options
 
+AT_ONCE = 2 ** 21  # pixels whose features a CPU computes at once: more are not faster, and take more memory
+
 
 class OnFeatures(Network):
     """The layers of a network behind its trunk: `forward(*pooled)` returns the heads, each (N, 1).
@@ -155,7 +157,11 @@ def items_of(data: Data, parts: Sequence[str], network: Network, about: dict, fi
     if fixed:
         names = [item_name(path, variant) for variant in range(variants) for path in paths]
     cropped = fixed and fixed.augmentation.crop
-    batches = of_one_size([cropped or size for size in sizes.values()] * variants, data.batch_size)
+    inputs = [cropped or size for size in sizes.values()]
+    count = data.batch_size
+    if next(network.parameters()).device.type == 'cpu':
+        count = max(1, min(count, AT_ONCE // max(h * w for h, w in inputs)))
+    batches = of_one_size(inputs * variants, count)
     (first,), _ = dataset.batch(batches[0][:1])
     shapes = [one.shape[1:] for one in pooled_of(network, first, crops)]
 

@@ -20,6 +20,7 @@ import test_demo
 from iqa_data.augmentation import Augmentation, FixedAugmentation
 from iqa_data.samplers import Shuffled
 from iqa_runtime.checkpoint import load_checkpoint
+from iqa_training import features
 from iqa_training.ridge import Ridge, penalties
 from IQAmodel import NETWORKS, create_model
 
@@ -85,6 +86,17 @@ def test_a_stopped_run_ends_as_the_whole_one(tiny, monkeypatch):
         with pytest.raises(SystemExit):
             main.main([*words, '--resume', 'auto'])
     assert largest_difference(whole['model'], trained('checkpoints', *words, '--resume', 'auto')['model']) == 0
+
+
+def test_large_images_go_through_the_trunk_few_at_a_time(tiny, monkeypatch):
+    words = [*tiny, *WORDS, *FROZEN, '--features', 'cached', '-e', '1']
+    whole = trained('whole', *words, '--cache_dir', 'other')
+    monkeypatch.setattr(features, 'AT_ONCE', 2 * 64 * 48)
+    counts, pooled_of = [], features.pooled_of
+    monkeypatch.setattr(features, 'pooled_of', lambda network, images, crops: (
+        counts.append(len(images)) or pooled_of(network, images, crops)))
+    assert largest_difference(whole['model'], trained('few', *words)['model']) <= 1e-5
+    assert max(counts) == 2
 
 
 def test_the_checkpoint_is_a_usual_one(tiny, capsys):
