@@ -5,15 +5,14 @@ import importlib
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
-PATIENCE = 20  # seconds in which torchrun notices that a process has failed, on a busy machine
 WRITING = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EBADF}  # what a print to a file may raise
 
 
@@ -66,10 +65,8 @@ def command(main: Callable) -> Callable:
             raise SystemExit(141) from None
         except OSError as error:
             reason = _reason(error)
-        wait_for_the_first()
         reason += spaces_hint(sys.argv[1:] if argv is None else argv)
-        with suppress(OSError):
-            print(f'{Path(sys.argv[0]).name}: error: {one_line(reason)}', file=sys.stderr)
+        report(f'{Path(sys.argv[0]).name}: error: {one_line(reason)}')
         raise SystemExit(2)
     return run
 
@@ -83,14 +80,29 @@ def spaces_hint(words: Sequence[str]) -> str:
     return ''
 
 
-def wait_for_the_first() -> None:
-    """Wait, if torchrun started this process, so that only the first process of this machine reports a common error.
+def report(line: str) -> None:
+    """Print a line to stderr, unless another process that torchrun started on this machine has printed the same.
 
-    When the first process fails, torchrun ends the others while they wait. If only this process failed, the wait ends
-    after PATIENCE seconds.
+    Processes with the same mistake take turns, since torchrun ends the others as soon as one has failed: none may fail
+    before the line is printed.
     """
-    if 'TORCHELASTIC_RUN_ID' in os.environ and os.environ.get('LOCAL_RANK', '0') != '0':
-        time.sleep(PATIENCE)
+    with suppress(OSError), _lines_printed() as lines:
+        if f'{line}\n' not in lines.readlines():
+            print(line, file=sys.stderr, flush=True)
+            lines.write(f'{line}\n')
+
+
+def _lines_printed() -> IO[str]:
+    """Return the file of the lines that processes of torchrun on this machine have printed; one process has it open."""
+    own = os.environ.get('TORCHELASTIC_ERROR_FILE')  # FOLDER/LOCAL_RANK/error.json
+    with suppress(ImportError, OSError):
+        if own:
+            import fcntl  # which Windows lacks
+            file = open(Path(own).parents[1] / 'printed', 'a+', encoding='utf-8')  # noqa: SIM115 (report closes it)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            return file
+    return io.StringIO()
 
 
 def open_streams() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from iqa_runtime.errors import UserError, command, one_line, spaces_hint, wait_for_the_first
+from iqa_runtime.errors import UserError, command, one_line, report, spaces_hint
 from iqa_runtime.option_help import NAMES, help_action, join_help
 from iqa_runtime.option_types import device
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
@@ -126,8 +126,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
         near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
         hint = spaces_hint(self.words) or (f' (did you mean {near[0]}?)' if near else '')
-        wait_for_the_first()
-        self.exit(2, f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)\n')
+        report(f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)')
+        self.exit(2)
 
 
 class Command:
