@@ -17,7 +17,7 @@ from iqa_data.info import Info
 from iqa_data.loaders import Data
 from iqa_data.options import data as data_group
 from iqa_data.options import split as split_group
-from iqa_data.splits import choose, split_hash
+from iqa_data.splits import choose
 from iqa_data.transforms import Preprocess, preprocess_of
 from iqa_networks.network import scored_first
 from iqa_results.charts import Panel, png
@@ -29,6 +29,7 @@ from iqa_runtime.files import Paths, check_outputs, replacing
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory
 from iqa_runtime.reliability import NOMINAL, coverage
+from iqa_runtime.split_file import split_hash
 from iqa_scoring.average import Average, average_of, performance_of
 from iqa_scoring.maps import small_map
 from iqa_scoring.report import THUMBNAIL, report_entry, write_report

@@ -48,11 +48,12 @@ from iqa_data.cache import nearest_to_first
 from iqa_data.datasets import Source, dataset_name, named_source, require
 from iqa_data.info import Info, read_info
 from iqa_data.look import Seen, guess_direction, look, weakest
-from iqa_data.splits import choose, shared_contents, shared_scenes, split_hash
+from iqa_data.splits import choose, shared_contents, shared_scenes
 from iqa_data.transforms import preprocess_of
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.files import check_outputs, write_text
 from iqa_runtime.process import memory
+from iqa_runtime.split_file import split_hash
 from IQAdataset import plan_of
 
 LEVELS = ('ok', 'note', 'warning', 'error')

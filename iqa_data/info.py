@@ -161,12 +161,8 @@ class Info:
         return 'contents' if len(set(self.ref_ids.tolist())) < len(set(self.names)) else 'images'
 
 
-def part_column(table: Table, column: str = 'part') -> np.ndarray:
-    """Return a column of parts of a table, (N,); UserError if a cell is not one of PARTS."""
-    for text, row in zip(table.columns[column], table.rows, strict=True):
-        if text not in PARTS:
-            raise UserError(f'{table.path} row {row}: the part is {text!r}; expected one of: {", ".join(PARTS)}')
-    return np.array(table.columns[column], dtype=object)
+def _parts(table: Table, column: str = 'part') -> np.ndarray:
+    return np.array(table.parts(column), dtype=object)
 
 
 def info_of(table: Table, **more) -> Info:
@@ -184,7 +180,7 @@ def info_of(table: Table, **more) -> Info:
     shown = [from_cell(text) for text in table.columns['content']] if 'content' in table.columns else references
     contents = [content or name for content, name in zip(shown or names, names, strict=True)]
     number = {content: i for i, content in enumerate(dict.fromkeys(contents), 1)}
-    known = {'part': part_column(table) if 'part' in table.columns else None, 'references': references, 'about': about,
+    known = {'part': _parts(table) if 'part' in table.columns else None, 'references': references, 'about': about,
              'votes': table.numbers('votes', math.nan) if 'votes' in table.columns else None,
              'ratings': ratings_of(table), 'contents': shown}
     return Info(names, mos, std, np.array([number[content] for content in contents]),
@@ -226,7 +222,7 @@ def read_table(path: str | Path) -> Info:
         return info_of(table)
     table = of_meta_info(table)
     numbers = [int(name.removeprefix('part ')) for name in table.columns if name.startswith('part ')]
-    return info_of(table, numbered={number: part_column(table, f'part {number}') for number in numbers})
+    return info_of(table, numbered={number: _parts(table, f'part {number}') for number in numbers})
 
 
 def read_mat(path: str | Path) -> Info:

@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from iqa_data.loaders import Data
 from iqa_data.samplers import Mixed, ProcessShare, shares_of
-from iqa_data.splits import names_in_parts
 from iqa_data.target import Target
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_runtime.names import PARTS
+from iqa_runtime.split_file import names_in_parts
 
 SET = 'set'  # in Labels.more
 

@@ -11,21 +11,19 @@ no test part.
 `pyiqa` computes, and --split_file also reads, splits of the pyiqa toolbox (iqa_data/pyiqa.py), which have no test part;
 tables of that toolbox may contain their own splits.
 """
-import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from iqa_data.info import Info, part_column
+from iqa_data.info import Info
 from iqa_data.pyiqa import PICKLES, pyiqa_splits, split_of
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.files import replacing
-from iqa_runtime.names import PARTS, cell
-from iqa_runtime.tables import Table, write_columns
+from iqa_runtime.names import PARTS
+from iqa_runtime.split_file import read_split
 
 PartRows = dict[str, np.ndarray]  # 'train', 'val', 'test' -> ascending positions in Info
 MOST_VERSIONS = 250  # of one scene; TID2013 has 120, KADID-10k 125, PIPAL 116
@@ -169,7 +167,7 @@ def choose(info: Info, plan: SplitPlan) -> PartRows:
 
     Raises UserError if train or val is empty.
     """
-    parts = read_split(plan.file, info.names, plan.index) if plan.file else SPLITS[plan.split](info, plan)
+    parts = rows_in_file(plan.file, info.names, plan.index) if plan.file else SPLITS[plan.split](info, plan)
     for part in ('train', 'val'):
         if len(parts[part]) == 0:
             raise UserError(f'the split leaves {part} empty: {len(info.names)} images with '
@@ -229,49 +227,21 @@ def scenes_by_name(names: Sequence[str]) -> list[str]:
     return scenes if looks else []
 
 
-def names_in_parts(sets: Sequence[str], names: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
-    """Return part -> names of the images of several data sets as one: each begins with the name of its set, and /.
-
-    `names`: of each set, part -> its names. Those of one set stay as they are.
-    """
-    if len(sets) == 1:
-        return {part: list(some) for part, some in names[0].items()}
-    return {part: [f'{name}/{image}' for name, parts in zip(sets, names, strict=True) for image in parts.get(part, ())]
-            for part in PARTS if any(part in parts for parts in names)}
-
-
-def split_hash(names: dict[str, list[str]]) -> str:
-    """Return a hash of a split {part: file names}, 16 hexadecimal digits, which does not depend on the order."""
-    lines = sorted(f'{name}\t{part}\n' for part, some in names.items() for name in some)
-    return hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]
-
-
-def write_split(path: str | Path, names: dict[str, list[str]]) -> None:
-    """Write a split as a table with the columns image and part."""
-    rows = [(cell(name), part) for part, some in names.items() for name in dict.fromkeys(some)]
-    with replacing(path) as temporary:
-        write_columns(temporary, {'image': [name for name, _ in rows], 'part': [part for _, part in rows]})
-
-
-def read_split(path: str | Path, names: Sequence[str], index: int = 1) -> PartRows:
-    """Read a split of the images `names`; UserError if it names other images, an image twice, or not all images.
+def rows_in_file(path: str | Path, names: Sequence[str], index: int = 1) -> PartRows:
+    """Read the split of the images `names` from a file; UserError if it names other images, or not all of them.
 
     `index`: number of the split in a file of pickled splits of the pyiqa toolbox.
     """
     if Path(path).suffix.lower() in PICKLES:
         return split_of(path, index, len(names))
-    table = Table.read(path)
-    table.needs('image', 'part')
-    listed, part = table.images(), part_column(table)
-    table.once(listed)
-    place = {str(name): i for i, name in enumerate(names)}
-    unknown = [name for name in listed if name not in place]
-    missing = sorted(set(place) - set(listed), key=place.get)
+    part_of = {name: part for part, some in read_split(path).items() for name in some}
+    known = dict.fromkeys(map(str, names))
+    unknown = [name for name in part_of if name not in known]
+    missing = [name for name in known if name not in part_of]
     if unknown or missing:
         raise UserError(f'{path} does not fit the data set: ' + ' and '.join(
             f'{what} {_some(some)}' for what, some in (('it names unknown images:', unknown),
                                                       ('it misses images:', missing)) if some))
-    part_of = dict(zip(listed, part, strict=True))
     parts = np.array([part_of[name] for name in names], dtype=object)
     return {wanted: np.flatnonzero(parts == wanted) for wanted in PARTS}
 

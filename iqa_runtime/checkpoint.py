@@ -13,7 +13,7 @@ A checkpoint is a dictionary of tensors and plain Python values, written atomica
     options        every option of training, by name
     dataset        name of the training data set
     split          {'train', 'val', 'test'} -> file names; test may be absent
-    split_hash     16 hexadecimal digits of a hash of the split (iqa_data/splits.py)
+    split_hash     16 hexadecimal digits of a hash of the split (iqa_runtime/split_file.py)
     mos            MOS of the training images: 'values' (sorted, float32), 'min', 'max', 'higher_is_better'
     epoch          the epoch of these weights
     metrics        {'val': ..., 'test': ...} -> criteria

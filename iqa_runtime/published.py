@@ -17,6 +17,7 @@ from iqa_runtime.checks import checked_value, dict_of, json_text, list_of, numbe
 from iqa_runtime.errors import UserError, first_line, needed
 from iqa_runtime.files import check_regular, read_json, replacing, sha256, write_text
 from iqa_runtime.hub import fetched, on_hub
+from iqa_runtime.split_file import by_set, read_split
 
 if TYPE_CHECKING:  # torch is slow to import
     import torch
@@ -58,12 +59,12 @@ def read_published(path: str | os.PathLike) -> dict:
     if HASH in config and config[HASH] != sha256(folder / WEIGHTS).hex():
         raise UserError(f'{folder / WEIGHTS}: its SHA-256 is not the {HASH} of {CONFIG}: the files are not of the same '
                         'model, or one of them is not complete')
-    parts = _split(folder / SPLIT) if (folder / SPLIT).exists() else {}
-    for prefix, one in _described(content, folder / CONFIG):
-        if parts:
-            own = {part: [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-                   for part, names in parts.items()}
-            one['split'] = {part: names for part, names in own.items() if names}
+    sets = _described(content, folder / CONFIG)
+    splits = by_set(read_split(folder / SPLIT), list(sets), folder / SPLIT) if (folder / SPLIT).exists() else {}
+    first = next(iter(sets))
+    for name, one in {**sets, '': content}.items():
+        if splits:
+            one['split'] = splits[name or first]
         if isinstance(one.get('mos'), Mapping):
             one['mos'] = _with_tensor(one['mos'], folder / CONFIG)
     return content
@@ -96,35 +97,19 @@ def _plain(checkpoint: Mapping) -> dict:
     return values
 
 
-def _described(content: dict, path: Path) -> list[tuple[str, dict]]:
-    """Return the dictionaries in a content that describe a data set, each with the prefix of its images in split.csv.
-
-    The content itself describes its data set, or the first of several.
+def _described(content: dict, path: Path) -> dict[str, dict]:
+    """Return name of a data set -> the dictionary in a content that describes it; '' -> the content if it is the only.
     """
     if not content.get('sets'):
-        return [('', content)]
+        return {'': content}
     content['sets'] = checked_value(path, 'sets', dict_of(dict_of(lambda value: value)), content['sets'])
-    sets = [(f'{name}/', one) for name, one in content['sets'].items()]
-    return [*sets, (sets[0][0], content)]
+    return content['sets']
 
 
 def _with_tensor(mos: Mapping, path: Path) -> dict:
     import torch
     values = checked_value(path, 'mos: values', list_of(number), mos.get('values'))
     return {**mos, 'values': torch.tensor(values, dtype=torch.float64)}
-
-
-def _split(path: Path) -> dict[str, list[str]]:
-    """Return part -> names of its images, of a split.csv."""
-    from iqa_runtime.tables import Table  # imports pandas
-    table = Table.read(path)
-    table.needs('image', 'part')
-    names = table.images()
-    table.once(names)
-    parts: dict[str, list[str]] = {}
-    for name, part in zip(names, table.columns['part'], strict=True):
-        parts.setdefault(part, []).append(name)
-    return parts
 
 
 def read_safetensors(path: str | Path) -> 'dict[str, torch.Tensor]':

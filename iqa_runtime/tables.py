@@ -12,6 +12,7 @@ import numpy as np
 from iqa_runtime.checks import LARGEST as MOST
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_regular
+from iqa_runtime.names import PARTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +121,13 @@ class Table:
                 raise UserError(f'{self.path} row {row}: {name} is an absolute path of a Windows machine; expected '
                                 'one below the folder of the images (--im_dir)')
         return names
+
+    def parts(self, column: str = 'part') -> list[str]:
+        """Return a column of parts of a data set; UserError that names the row if a cell is not one of PARTS."""
+        for text, row in zip(self.columns[column], self.rows, strict=True):
+            if text not in PARTS:
+                raise UserError(f'{self.path} row {row}: the part is {text!r}; expected one of: {", ".join(PARTS)}')
+        return self.columns[column]
 
     def once(self, names: list[str], values: Sequence | None = None, what: str = '', hint: str = '') -> None:
         """Raise UserError if an image occurs twice, with the number of such images and their values, if given."""

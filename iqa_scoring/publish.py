@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from iqa_data.datasets import sets_of
-from iqa_data.splits import names_in_parts, write_split
 from iqa_results.read import CLOSE, read_predictions
 from iqa_runtime.checkpoint import FORMAT, load_checkpoint, versions
 from iqa_runtime.errors import UserError, command
@@ -31,6 +30,7 @@ from iqa_runtime.hub import client_for, on_hub, upload
 from iqa_runtime.names import as_file_name
 from iqa_runtime.options import Options, words_of
 from iqa_runtime.published import FILES, PREDICTIONS, README, RECIPE, SPLIT, is_published, write_published
+from iqa_runtime.split_file import names_in_parts, write_split
 from iqa_scoring.export import random_images
 from iqa_scoring.readme import Publication, readme, tested_parts
 from iqa_scoring.restore import restore_network

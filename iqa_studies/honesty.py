@@ -9,9 +9,9 @@ import numpy as np
 from iqa_data.contents import same_files
 from iqa_data.datasets import DATASETS, Source, dataset_name, named_source, sets_of
 from iqa_data.info import Info, read_info
-from iqa_data.splits import split_hash
 from iqa_results.read import CLOSE
 from iqa_runtime.errors import UserError
+from iqa_runtime.split_file import Split, by_set, read_split, split_hash
 from iqa_runtime.tables import Table
 from iqa_studies.outcome import Outcome
 from IQAperformance import CRITERIA, agreement
@@ -140,23 +140,13 @@ class Check:
         if log is None or not (log / 'split.csv').exists():
             self.unseen.append('the split: no split.csv of the run')
             return []
-        table = Table.read(log / 'split.csv')
-        table.needs('image', 'part')
-        part_of = dict(zip(table.images(), table.columns['part'], strict=True))
-        parts = self.by_set(part_of)
-        own = parts.pop(self.outcome.summary['dataset'], None)
-        return [*split_problems(self.outcome, part_of, own), *(() if own is None else self.contents(own)),
-                *(self.files(parts) if parts else ())]
+        split = read_split(log / 'split.csv')
+        splits = by_set(split, list(self.trained_sets), log / 'split.csv')
+        own = splits.pop(self.outcome.summary['dataset'], None)
+        return [*split_problems(self.outcome, split, own), *(() if own is None else self.contents(own)),
+                *(self.files(splits) if splits else ())]
 
-    def by_set(self, part_of: Mapping[str, str]) -> dict[str, dict[str, str]]:
-        """Return data set -> image -> part, of a split in whose names the set comes first if there are several."""
-        names = list(self.trained_sets)
-        if len(names) == 1:
-            return {names[0]: dict(part_of)}
-        return {name: {image.removeprefix(f'{name}/'): part for image, part in part_of.items()
-                       if image.startswith(f'{name}/')} for name in names}
-
-    def contents(self, part_of: Mapping[str, str]) -> Iterator[str]:
+    def contents(self, split: Split) -> Iterator[str]:
         """Yield the contents that are both trained and tested on, or validated and tested on; a split by image may.
         """
         if self.tested is None:
@@ -166,7 +156,7 @@ class Check:
         content = dict(zip(info.names, info.ref_ids.tolist(), strict=True))
         tested = {content[name] for name in self.names if name in content}
         for part in {'train', 'val'} - {self.outcome.summary['part']}:
-            mine = [name for name, other in part_of.items() if other == part and content.get(name) in tested]
+            mine = [name for name in split.get(part, ()) if content.get(name) in tested]
             if mine:
                 count = len({content[name] for name in mine})
                 shared = f'{count} contents are in {part} and tested too, as that of {mine[0]}'
@@ -175,17 +165,17 @@ class Check:
                 else:
                     yield shared
 
-    def files(self, parts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    def files(self, splits: Mapping[str, Split]) -> Iterator[str]:
         """Yield how many tested images are files of other data sets that were trained on, by path or by content.
 
-        `parts`: of each of these sets, image -> part.
+        `splits`: of each of these sets, its split.
         """
-        if self.tested is None or not all(map(self.trained.get, parts)):
+        if self.tested is None or not all(map(self.trained.get, splits)):
             self.unseen.append('whether tested images were trained on: no info files of both data sets here')
             return
         tested = {name: Path(self.tested[0].im_dir, name) for name in self.names}
-        used = [Path(self.trained[data][0].im_dir, name) for data, part_of in parts.items()
-                for name, part in part_of.items() if part in ('train', 'val')]
+        used = [Path(self.trained[data][0].im_dir, name) for data, split in splits.items()
+                for part in ('train', 'val') for name in split.get(part, ())]
         known = same_files(used)
         missing = [path for path in (*tested.values(), *used) if not path.is_file()]
         shared = [name for name, path in tested.items() if known(path)]
@@ -204,25 +194,19 @@ def info_at(dataset: str, data_info: str | None) -> tuple[Source, Info] | None:
         return None
 
 
-def names_by_part(part_of: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return part -> images, of image -> part."""
-    return {part: [name for name, other in part_of.items() if other == part] for part in set(part_of.values())}
-
-
-def split_problems(outcome: Outcome, part_of: Mapping[str, str], own: Mapping[str, str] | None) -> Iterator[str]:
+def split_problems(outcome: Outcome, split: Split, own: Split | None) -> Iterator[str]:
     """Yield what does not hold of the split: its hash, the tested images, images that other parts have too.
 
-    `own`: of the images of the tested data set, the parts; None if it was not trained on.
+    `own`: the split of the tested data set; None if it was not trained on.
     """
-    found = split_hash(names_by_part(part_of))
+    found = split_hash(split)
     if outcome.split_hash != found:
         yield f'the split has the hash {found}, but the results say {outcome.split_hash}'
     if own is None or outcome.summary['part'] == 'all':
         return
-    names = names_by_part(own)
     tested, part = set(outcome.predictions().image), outcome.summary['part']
-    if tested != set(names.get(part, ())):
+    if tested != set(own.get(part, ())):
         yield f'the tested images are not those of the {part} part of the split'
     for other in {'train', 'val'} - {part}:
-        if shared := sorted(tested & set(names.get(other, ()))):
+        if shared := sorted(tested & set(own.get(other, ()))):
             yield f'{len(shared)} tested images are in {other} too, as {shared[0]}'

@@ -52,7 +52,7 @@ class Outcome:
 
     @property
     def split_hash(self) -> str | None:
-        """Return the hash of the split that it was trained on (iqa_data.splits.split_hash)."""
+        """Return the hash of the split that it was trained on (iqa_runtime.split_file.split_hash)."""
         return self.summary['split_hash']
 
     @property

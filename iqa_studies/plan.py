@@ -11,10 +11,11 @@ from iqa_data.contents import check_apart as check_sets_apart
 from iqa_data.datasets import dataset_name, require
 from iqa_data.info import read_info
 from iqa_data.references import references_of
-from iqa_data.splits import choose, names_in_parts, shared_contents, split_hash
+from iqa_data.splits import choose, shared_contents
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_runtime.options import Options
+from iqa_runtime.split_file import names_in_parts, split_hash
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.chains import plan_chain
 from iqa_studies.choosing import choice_of

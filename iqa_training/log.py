@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from iqa_data.splits import write_split
 from iqa_runtime.distributed import is_main
 from iqa_runtime.files import locked, replacing, write_text, writing
+from iqa_runtime.split_file import write_split
 from iqa_training.loggers import LOGGERS, open_loggers
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from iqa_data.loaders import Data
-from iqa_data.splits import split_hash
 from iqa_networks.adapted_layers import count_parameters
 from iqa_results.write import write_results
 from iqa_runtime.checkpoint import of_set, save_checkpoint, versions
 from iqa_runtime.distributed import gather_objects, is_main
+from iqa_runtime.split_file import split_hash
 from iqa_training.card import write_card
 from iqa_training.evaluation import Performances
 from iqa_training.log import Log

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from iqa_data.info import write_info
-from iqa_data.splits import split_hash, write_split
 from iqa_results.write import write_results
+from iqa_runtime.split_file import split_hash, write_split
 from iqa_studies.outcome import Outcome
 from IQAperformance import HeadPerformance, Performance
 

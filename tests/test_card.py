@@ -13,9 +13,9 @@ from scored import save_photos
 
 import main
 import test_demo
-from iqa_data.splits import split_hash
 from iqa_results.table_formats import places
 from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, read_tensors, save_checkpoint
+from iqa_runtime.split_file import split_hash
 from iqa_training.card import about, card, code
 from iqa_training.naming import run_name
 from IQAperformance import intervals

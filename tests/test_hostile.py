@@ -17,7 +17,7 @@ from scored import photo, saved
 
 import test_demo
 from iqa_data.cache import on_disk
-from iqa_data.splits import read_split
+from iqa_data.splits import rows_in_file
 from iqa_data.transforms import Preprocess
 from iqa_networks.pretrained import load_pretrained
 from iqa_results.read import read_results
@@ -373,7 +373,7 @@ def test_any_split_file(tmp_path_factory, rows, head):
     path = tmp_path_factory.getbasetemp() / 'split.csv'
     path.write_text(head + '\n'.join(map(','.join, rows)), encoding='latin-1')
     try:
-        parts = read_split(path, ['a', 'b'])
+        parts = rows_in_file(path, ['a', 'b'])
     except UserError as error:
         refused(error, 'split.csv')
     else:

@@ -15,12 +15,13 @@ from scored import photo
 import test_demo
 from data import check
 from iqa_data.info import Info, read_info, write_info
-from iqa_data.splits import read_split, write_split
+from iqa_data.splits import rows_in_file
 from iqa_results.read import read_predictions
 from iqa_results.table_formats import render
 from iqa_results.write import write_results
 from iqa_runtime.errors import UserError, command, one_line
 from iqa_runtime.names import cell, from_cell, path_text
+from iqa_runtime.split_file import write_split
 from iqa_training.options import TRAIN
 from IQAperformance import HeadPerformance, Performance
 
@@ -105,7 +106,7 @@ def test_names_in_splits_results_and_info_tables(tmp_path):
     names = [name for name in ODD if '\\' not in name]
     n = len(names)
     write_split(tmp_path / 'split.csv', {'train': names[:2], 'val': names[2:]})
-    parts = read_split(tmp_path / 'split.csv', names)
+    parts = rows_in_file(tmp_path / 'split.csv', names)
     assert parts['train'].tolist() == [0, 1]
     head = HeadPerformance.of(np.ones(n), np.arange(n))  # constant, so that its correlations are nan
     performance = Performance(np.arange(n), np.ones(n), (head,))

@@ -146,7 +146,8 @@ def test_an_image_comes_again_if_the_table_says_so(tmp_path):
 
 @pytest.mark.parametrize('split', ['random', 'reference', 'kfold'])
 def test_all_rows_of_an_image_are_in_one_part(tmp_path, split, monkeypatch):
-    from iqa_data.splits import SplitPlan, choose, read_split, write_split
+    from iqa_data.splits import SplitPlan, choose, rows_in_file
+    from iqa_runtime.split_file import write_split
     (tmp_path / 'x.csv').write_text(REPEATED)
     info = read_info(tmp_path / 'x.csv')
     for seed in range(10):
@@ -154,7 +155,7 @@ def test_all_rows_of_an_image_are_in_one_part(tmp_path, split, monkeypatch):
         names = {part: [info.names[i] for i in rows] for part, rows in parts.items()}
         assert sum('a' in some for some in names.values()) == 1
         write_split(tmp_path / 'split.csv', names)
-        again = read_split(tmp_path / 'split.csv', info.names)
+        again = rows_in_file(tmp_path / 'split.csv', info.names)
         assert all(np.array_equal(parts[part], again[part]) for part in parts)
 
 

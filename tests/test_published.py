@@ -24,12 +24,12 @@ import IQAmodel
 import main
 import test_dataset
 import test_demo
-from iqa_data.splits import split_hash
 from iqa_runtime.checkpoint import load_checkpoint, save_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import sha256
 from iqa_runtime.hub import parts_of
 from iqa_runtime.published import CONFIG, HASH, WEIGHTS
+from iqa_runtime.split_file import split_hash
 from iqa_scoring import publish
 from iqa_scoring.scorer import load_scorer
 from iqa_studies import check
@@ -275,7 +275,7 @@ def test_the_hub_understands_the_card(trained):
     (lambda folder: torch.save({'k': 1}, folder / WEIGHTS), 'not a safetensors file'),
     (lambda folder: save_file({name: tensor + 1 for name, tensor in load_file(folder / WEIGHTS).items()},
                               folder / WEIGHTS), 'its SHA-256 is not'),
-    (lambda folder: (folder / 'split.csv').write_text('image,part\na,train\nb,night\n'), 'split: expected the parts'),
+    (lambda folder: (folder / 'split.csv').write_text('image,part\na,train\nb,night\n'), "row 3: the part is 'night'"),
     (lambda folder: (folder / 'split.csv').write_text('image\na\n'), 'lacks the column part')])
 def test_a_folder_that_is_not_whole_is_refused(model, change, message):
     change(model)

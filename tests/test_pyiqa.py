@@ -11,7 +11,7 @@ import main
 from data import make_info
 from iqa_data.info import read_info
 from iqa_data.pyiqa import pyiqa_splits, read_splits, write_meta_info, write_splits
-from iqa_data.splits import SplitPlan, choose, read_split
+from iqa_data.splits import SplitPlan, choose, rows_in_file
 from iqa_runtime.errors import UserError
 from iqa_training.options import TRAIN
 from IQAdataset import get_data_loaders
@@ -79,11 +79,11 @@ def test_split_files(tmp_path):
     path = tmp_path / 'ours.pkl'
     write_splits(path, pyiqa_splits(10))
     for index in (1, 10):
-        parts = read_split(path, [f'{i}.png' for i in range(10)], index)
+        parts = rows_in_file(path, [f'{i}.png' for i in range(10)], index)
         assert parts['train'].tolist() == sorted(pyiqa_splits(10)[index - 1]['train'])
         assert [len(rows) for rows in parts.values()] == [8, 2, 0]
     path.write_bytes(pickle.dumps({1: {'train': [2], 'val': [0], 'test': [1]}}))
-    assert read_split(path, 'abc')['test'].tolist() == [1]
+    assert rows_in_file(path, 'abc')['test'].tolist() == [1]
 
 
 class Harmful:
@@ -107,7 +107,7 @@ def test_split_files_that_are_refused(content, message, tmp_path, capsys):
     path = tmp_path / 'odd.pkl'
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=f'odd.pkl.*{message}'):
-        read_split(path, 'abc')
+        rows_in_file(path, 'abc')
     assert capsys.readouterr().out == ''
 
 
@@ -143,4 +143,4 @@ def test_make_info_writes_them(tmp_path, capsys):
     assert ours.names == theirs.names
     assert np.array_equal(ours.mos, theirs.mos)
     first = choose(theirs, SplitPlan('pyiqa'))
-    assert np.array_equal(read_split(tmp_path / 'A.pkl', ours.names)['val'], first['val'])
+    assert np.array_equal(rows_in_file(tmp_path / 'A.pkl', ours.names)['val'], first['val'])

@@ -14,9 +14,10 @@ import main
 import test_dataset
 from iqa_data.datasets import DATASETS
 from iqa_data.info import Info
-from iqa_data.splits import SPLITS, SplitPlan, choose, read_split, shared_contents, split_hash, write_split
+from iqa_data.splits import SPLITS, SplitPlan, choose, rows_in_file, shared_contents
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_runtime.split_file import by_set, names_in_parts, read_split, split_hash, write_split
 from iqa_scoring.options import TEST
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
@@ -150,11 +151,40 @@ def test_split_files_round_trip_and_the_hash_is_of_the_content(tmp_path):
     names = {'train': ['a', 'b,"'], 'val': ['ö'], 'test': ['d']}
     write_split(tmp_path / 's.csv', names)
     assert (tmp_path / 's.csv').read_text(encoding='utf-8').splitlines()[0] == 'image,part'
-    parts = read_split(tmp_path / 's.csv', ['d', 'ö', 'b,"', 'a'])
+    parts = rows_in_file(tmp_path / 's.csv', ['d', 'ö', 'b,"', 'a'])
     assert {part: rows.tolist() for part, rows in parts.items()} == {'train': [2, 3], 'val': [1], 'test': [0]}
     assert split_hash(names) == split_hash({'test': ['d'], 'val': ['ö'], 'train': ['b,"', 'a']})
     assert split_hash(names) != split_hash({**names, 'val': ['d'], 'test': ['ö']})
     assert len(split_hash(names)) == 16
+
+
+def test_an_image_of_several_rows_is_written_once_and_the_hash_is_of_the_file(tmp_path):
+    names = {'train': ['a', 'b', 'a'], 'val': ['c']}
+    write_split(tmp_path / 's.csv', names)
+    assert read_split(tmp_path / 's.csv') == {'train': ['a', 'b'], 'val': ['c']}
+    assert split_hash(read_split(tmp_path / 's.csv')) == split_hash(names)
+
+
+@pytest.mark.parametrize('sets', [['one'], ['one', 'two'], ['one', 'one/more', 'two']])
+def test_the_split_of_several_data_sets_is_that_of_each_again(sets, tmp_path):
+    splits = [{'train': ['a', 'b/c'], 'val': ['=d'], **({'test': ['e']} if i else {})} for i in range(len(sets))]
+    write_split(tmp_path / 's.csv', names_in_parts(sets, splits))
+    assert by_set(read_split(tmp_path / 's.csv'), sets, 's.csv') == dict(zip(sets, splits, strict=True))
+    with pytest.raises(UserError, match=r's.csv: three/f is of no data set of the run; expected SET/IMAGE.*: one, two'):
+        by_set({'val': ['one/a', 'three/f']}, ['one', 'two'], 's.csv')
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('image,part\na,train\nb,val\na,test\n', r's.csv row 4: a again, first in row 2'),
+    ('image,part\na,train\nb,val\nc,eval\n', r"s.csv row 4: the part is 'eval'; expected one of: train, val, test"),
+    ('image,part\na,train\n,val\n', r's.csv row 3: the image is empty'),
+    ('image,set\na,train\n', r's.csv: lacks the column part; it has: image, set; expected image, part'),
+    ('image,part\n', r's.csv: it holds no images'),
+])
+def test_tables_that_are_no_split(tmp_path, text, message):
+    (tmp_path / 's.csv').write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_split(tmp_path / 's.csv')
 
 
 @pytest.mark.parametrize(('text', 'message'), [
@@ -163,11 +193,9 @@ def test_split_files_round_trip_and_the_hash_is_of_the_content(tmp_path):
     ('image,part\na,train\nb,val\n', r'it misses images: 1 \(c\)'),
     ('image,part\na,train\nb,val\nx,test\n', r'unknown images: 1 \(x\) and it misses images: 1 \(c\)'),
     ('image,part\na,train\nb,val\na,test\n', r's.csv row 4: a again, first in row 2'),
-    ('image,part\na,train\nb,val\nc,eval\n', r"row 4: the part is 'eval'"),
-    ('image,set\na,train\n', r'lacks the column part; it has: image, set; expected image, part'),
     ('image,part\na,train\nb,train\nc,test\n', r'leaves val empty: 3 images with --split_file'),
 ])
-def test_split_files_with_mistakes(tmp_path, text, message):
+def test_split_files_that_do_not_fit(tmp_path, text, message):
     (tmp_path / 's.csv').write_text(text)
     info = Info(list('abc'), np.ones(3), np.ones(3), np.arange(1, 4), np.empty((3, 0), int))
     with pytest.raises(UserError, match=message):

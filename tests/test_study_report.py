@@ -17,10 +17,10 @@ from test_report import in_browser
 
 import main
 from iqa_data.info import write_info
-from iqa_data.splits import split_hash, write_split
 from iqa_results.figures import STYLE
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
+from iqa_runtime.split_file import split_hash, write_split
 from iqa_studies import check
 from iqa_studies.choosing import Choice
 from iqa_studies.cost import validation
@@ -418,6 +418,13 @@ def rewritten(outcome: Outcome, split: dict[str, list[str]]) -> None:
     """Give a run another split, in its log and its results."""
     write_split(outcome.log / 'split.csv', split)
     tampered(outcome.result, split_hash=split_hash(split))
+
+
+@pytest.mark.parametrize('text', ['image,part\na,night\n', 'image,part\na,train\na,test\n', 'image,part\n'])
+def test_a_table_that_is_no_split_is_refused(text, fails):
+    outcome, = outcomes({'a': 10.}, splits=1)
+    (outcome.log / 'split.csv').write_text(text)
+    assert str(outcome.log / 'split.csv') in fails(check.main, str(outcome.result))
 
 
 def test_contents_and_images_that_are_trained_and_tested_are_found(capsys):
