@@ -92,15 +92,28 @@ class Findings:
         found = [(x.run, next((y.run for y in b.itertuples() if paired(x, y)), None)) for x in a.itertuples()]
         return [(x, y) for x, y in found if y is not None]
 
+    def _in_groups(self, grouping: Grouping) -> dict[int, Grouped]:
+        """Return run -> the agreement in groups of images, of the runs whose images have such groups."""
+        found = {}
+        for run, outcome in enumerate(self.outcomes):
+            if outcome.tested_on in grouping.infos:
+                scores = self.scores[run]
+                found[run] = grouped(scores.score.to_numpy(), scores.mos.to_numpy(),
+                                     grouping.of(outcome.tested_on, scores.index.tolist()))
+        return found
+
     @cached_property
-    def in_groups(self) -> dict[str, dict[int, Grouped]]:
-        """Return kind of groups -> run -> the agreement in them, of the runs whose images have such groups."""
-        def one(grouping: Grouping, run: int) -> Grouped:
-            scores = self.scores[run]
-            return grouped(scores.score.to_numpy(), scores.mos.to_numpy(),
-                           grouping.of(self.outcomes[run].tested_on, scores.index.tolist()))
-        return {grouping.label: {run: one(grouping, run) for run, outcome in enumerate(self.outcomes)
-                                 if outcome.tested_on in grouping.infos} for grouping in self.groupings}
+    def in_groups(self) -> list[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
+        """Return labels, runs with OF_GROUPS, and the worst groups, of each setting and each kind of groups."""
+        rows = []
+        for grouping in self.groupings:
+            found = self._in_groups(grouping)
+            values = pd.DataFrame([[*(one.mean(name) for name in ('SROCC', 'PLCC')), one.between['SROCC'],
+                                    one.between['PLCC']] for one in found.values()], list(found), OF_GROUPS)
+            runs = self.runs.join(values, how='inner')
+            rows += [([*labels, grouping.label], some, _worst_groups(found, some.run))
+                     for labels, some in runs.groupby(['trained', 'tested', 'setting'], sort=False)]
+        return rows
 
 
 def quality(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -273,21 +286,11 @@ def _worst_groups(found: Mapping[int, Grouped], runs: Sequence[int]) -> pd.DataF
     return inside.dropna(subset='SROCC').groupby('group').mean().sort_values('SROCC', kind='stable')
 
 
-def _by_kind_of_groups(findings: Findings) -> Iterator[tuple[list[str], pd.DataFrame, pd.DataFrame]]:
-    """Yield labels, runs with OF_GROUPS, and the worst groups, of each setting and each kind of groups."""
-    for kind, found in findings.in_groups.items():
-        values = [{**{f'mean {name}': one.mean(name) for name in ('SROCC', 'PLCC')},
-                   **{f'{name} between': one.between[name] for name in ('SROCC', 'PLCC')}} for one in found.values()]
-        runs = findings.runs.join(pd.DataFrame(values, index=list(found), columns=OF_GROUPS), how='inner')
-        for labels, some in runs.groupby(['trained', 'tested', 'setting'], sort=False):
-            yield [*labels, kind], some, _worst_groups(found, some.run)
-
-
 def groups(findings: Findings) -> StudyTable:
     """Return the agreement inside groups of images and between them, and the worst group, for each setting."""
     rows = [([*labels, f'{len(worst)}', *(as_word(median(some, name)) for name in OF_GROUPS),
               *([worst.index[0], as_word(worst.SROCC.iloc[0])] if len(worst) else '--')], some.run)
-            for labels, some, worst in _by_kind_of_groups(findings)]
+            for labels, some, worst in findings.in_groups]
     return _table('groups', 'Groups of images', ['trained on', 'tested on', 'setting', 'by', 'groups', *OF_GROUPS,
                                                  'worst group', 'SROCC there'], rows,
                   f'Medians over splits of the means inside groups of {FEWEST} images or more, and of the correlations '
@@ -298,7 +301,7 @@ def groups(findings: Findings) -> StudyTable:
 def worst_groups(findings: Findings) -> StudyTable:
     """Return the MOST_WORST groups of images with the lowest SROCC, for each setting and kind of groups."""
     rows = [([*labels, group.Index, as_word(group.images, '.4g'), as_word(group.SROCC), as_word(group.PLCC)], some.run)
-            for labels, some, worst in _by_kind_of_groups(findings) for group in worst[:MOST_WORST].itertuples()]
+            for labels, some, worst in findings.in_groups for group in worst[:MOST_WORST].itertuples()]
     return _table('worst_groups', 'Worst groups of images', ['trained on', 'tested on', 'setting', 'by', 'group',
                                                              'images', 'SROCC', 'PLCC'], rows,
                   f'The {MOST_WORST} groups with the lowest SROCC; means over the splits that test the group.')
