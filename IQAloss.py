@@ -4,12 +4,10 @@ Each loss is a plain function of predictions and MOS, (N, 1) or (N,) each. It co
 scalar, and raises ValueError if the lengths differ. The other families of losses are in iqa_losses/; every loss is a
 row of LOSSES and can be imported from here. The losses depend on torch only.
 """
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iqa_losses import ALIASES, LOSSES, loss, terms_of
@@ -18,6 +16,9 @@ from iqa_losses.distribution import consistency, coral, emd, nll, soft_label
 from iqa_losses.normalisations import (
     EPS,
     centre_by_range,
+    check_exponents,
+    check_weights,
+    compare,
     normalise_by_norm,
     normalise_by_range,
     scale_by_norm,
@@ -69,8 +70,6 @@ def bhat(y_pred: Tensor, q: float = 2) -> Tensor:
     return torch.linalg.vector_norm(y_pred - y_pred.mean(), q)
 
 
-# Normalisations of a column of predictions or MOS
-
 # Losses
 
 @loss('norm-in-norm')
@@ -98,7 +97,7 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = 
         q: exponent of the norm that normalises predictions and MOS.
         detach: stop the gradient through the statistics that normalise the predictions, as their mean and norm.
     """
-    _check_exponents(p, q)
+    check_exponents(p, q)
     scale = 2 ** max(1, 1 / q) * y_pred.numel() ** max(0, 1 / p - 1 / q)
 
     def distance(difference: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = 
             difference = difference + EPS  # the gradient of |d|^p has a pole at 0
         return (torch.linalg.vector_norm(difference, p) / scale) ** p
 
-    return _compare(y_pred, y, partial(normalise_by_norm, q=q), alpha, detach, distance)
+    return compare(y_pred, y, partial(normalise_by_norm, q=q), alpha, detach, distance)
 
 
 @loss('min-max-norm')
@@ -128,7 +127,7 @@ def norm_loss_with_min_max_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWe
         alpha: weights of the errors of x and of rho x.
         detach: stop the gradient through the minimum and the maximum of the predictions.
     """
-    return _compare(y_pred, y, normalise_by_range, alpha, detach)
+    return compare(y_pred, y, normalise_by_range, alpha, detach)
 
 
 @loss('mean-norm')
@@ -150,7 +149,7 @@ def norm_loss_with_mean_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeigh
         alpha: weights of the errors of x and of rho x.
         detach: stop the gradient through the mean, the minimum and the maximum of the predictions.
     """
-    return _compare(y_pred, y, centre_by_range, alpha, detach) / 4
+    return compare(y_pred, y, centre_by_range, alpha, detach) / 4
 
 
 @loss('scaling', p=1)
@@ -173,8 +172,8 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0
         p: exponent of the norm.
         detach: stop the gradient through the norm of the predictions.
     """
-    _check_exponents(p)
-    return _compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
+    check_exponents(p)
+    return compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
 
 
 @loss('linearity')
@@ -195,46 +194,7 @@ def linearity_induced_loss(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0
         alpha: weights of the errors of x and of rho x.
         detach: stop the gradient through the mean and the standard deviation of the predictions.
     """
-    return _compare(y_pred, y, standardise, alpha, detach, rho=lambda x, t: (x * t).mean()) / 4
-
-
-def _check_exponents(*exponents: float) -> None:
-    if not all(0 < exponent < math.inf for exponent in exponents):
-        found = ', '.join(f'{exponent:g}' for exponent in exponents)
-        raise ValueError(f'exponents of norms ({found}): expected finite numbers above 0')
-
-
-def _check_weights(name: str, weights: Sequence[float]) -> None:
-    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-        found = ', '.join(f'{weight:g}' for weight in weights)
-        raise ValueError(f'{name} ({found}): expected finite weights of at least 0, and one above 0')
-
-
-def _mean_square(difference: Tensor) -> Tensor:
-    return difference.square().mean()
-
-
-def _cosine(x: Tensor, t: Tensor) -> Tensor:
-    return F.cosine_similarity(x, t, dim=0)
-
-
-def _compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha: Sequence[float], detach: bool,
-             distance: Callable[[Tensor], Tensor] = _mean_square,
-             rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
-    """Return (alpha_0 distance(x - t) + alpha_1 distance(rho x - t)) / (alpha_0 + alpha_1).
-
-    x and t are the normalised y_pred and y. Terms of weight 0 are not computed; a batch of one gives 0.
-    """
-    _check_weights('alpha', alpha)
-    if len(y_pred) == 1:
-        return y_pred.sum() * 0
-    x, t = normalise(y_pred, detach=detach), normalise(y)
-    total = 0
-    if alpha[0]:
-        total = total + alpha[0] * distance(x - t)
-    if alpha[1]:
-        total = total + alpha[1] * distance(rho(x, t) * x - t)
-    return total / (alpha[0] + alpha[1])
+    return compare(y_pred, y, standardise, alpha, detach, rho=lambda x, t: (x * t).mean()) / 4
 
 
 class IQALoss(nn.Module):
@@ -269,7 +229,7 @@ class IQALoss(nn.Module):
                  monotonicity_regularization: bool = False, gamma: float = .1,
                  penalty: Callable[[], Tensor] | None = None, distribution: nn.Module | None = None, **options):
         super().__init__()
-        _check_weights('beta', beta)
+        check_weights('beta', beta)
         if unknown := sorted(set(options) - set(LOSSES.parameters)):
             raise ValueError(f'no loss takes an option {unknown[0]}; options of losses: {", ".join(LOSSES.parameters)}')
         self.weights = terms_of(loss_type)

@@ -3,10 +3,8 @@
 `create_model` and `list_models` give access to all networks of the toolkit; `load` returns a scorer from a checkpoint.
 """
 import fnmatch
-import importlib.util
 import itertools
 import math
-import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -20,12 +18,13 @@ from iqa_networks.adapted_layers import adapted_summary
 from iqa_networks.backbone import Backbone
 from iqa_networks.lora_layers import RANK, LowRank, add_low_rank
 from iqa_networks.network import Network, probed, windows, with_repeated_borders
+from iqa_networks.own import own_name
 from iqa_networks.pretrained import load_pretrained
 from iqa_networks.ranker import Ranker
 from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import Factored, factor
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm, timm_models
-from iqa_runtime.errors import UserError, first_line, pick
+from iqa_runtime.errors import UserError, pick
 from iqa_runtime.option_types import Levels, PoolName
 
 
@@ -241,38 +240,12 @@ def network_name(name: str, others: Collection[str] = ()) -> str:
     if name.lower().startswith(PREFIX):
         return PREFIX + find_timm(name[len(PREFIX):])
     if '.py:' in name:
-        if _own_name(name) not in NETWORKS:
+        if own_name(name) not in NETWORKS:
             raise UserError(f'{name} is a class in a file, which only -arch {name} on the command line runs: what a '
                             'checkpoint or a recipe names is never run')
-        return _own_name(name)
+        return own_name(name)
     name = pick([*NETWORKS, *others, *OTHER_NAMES, f'{PREFIX}NAME'], name, 'architecture')
     return OTHER_NAMES.get(name, name)
-
-
-def register_own(place: str) -> None:
-    """Register a class of the user's own, 'FILE.py:CLASS', by the file's name without its folder; this runs the file.
-
-    Only a class that the user types on the command line is registered. Checkpoints and recipes, which can come from
-    other people, never run a file. UserError if the file has no such class.
-    """
-    file, _, name = place.rpartition(':')
-    spec = importlib.util.spec_from_file_location(f'own network {Path(file).resolve()}', file)
-    if spec.name in sys.modules and _own_name(place) in NETWORKS:
-        return
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where Python looks for the source of a class
-    try:
-        spec.loader.exec_module(module)
-        own = getattr(module, name)
-    except Exception as error:  # any line of the file may fail
-        raise UserError(f'-arch {place}: {type(error).__name__}: {first_line(error)}') from error
-    if not (isinstance(own, type) and issubclass(own, Network)):
-        raise UserError(f'-arch {place}: {name} is no subclass of iqa_networks.network.Network')
-    NETWORKS.register(_own_name(place), system=f'of {Path(file).name}')(own)
-
-
-def _own_name(place: str) -> str:
-    return Path(place.rpartition(':')[0]).name + ':' + place.rpartition(':')[2]
 
 
 def entry_of(name: str) -> Entry:

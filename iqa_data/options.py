@@ -11,7 +11,8 @@ from iqa_data.splits import FOLD_ORDERS, SPLITS, TEST_FOLDS
 from iqa_data.target import check_target
 from iqa_runtime.errors import UserError
 from iqa_runtime.option_types import among, choice, count, number, positive, share, whole
-from iqa_runtime.options import Joined, Options, group, options_of, shown
+from iqa_runtime.option_values import Joined, shown
+from iqa_runtime.options import Options, group, options_of
 
 CACHES = ('disk', 'ram', 'none')
 

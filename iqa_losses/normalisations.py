@@ -1,5 +1,9 @@
-"""Normalise a column of predictions or MOS, for the losses of IQAloss.py."""
+"""Normalise columns of predictions and MOS and compare them, for the losses of IQAloss.py."""
+import math
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from iqa_losses.tensors import in_float32
@@ -94,3 +98,44 @@ def standardise(values: Tensor, detach: bool = False) -> Tensor:
 
 def _fixed(values: Tensor, detach: bool) -> Tensor:
     return values.detach() if detach else values
+
+
+def check_exponents(*exponents: float) -> None:
+    """Raise ValueError if an exponent of a norm is not a finite number above 0."""
+    if not all(0 < exponent < math.inf for exponent in exponents):
+        found = ', '.join(f'{exponent:g}' for exponent in exponents)
+        raise ValueError(f'exponents of norms ({found}): expected finite numbers above 0')
+
+
+def check_weights(name: str, weights: Sequence[float]) -> None:
+    """Raise ValueError, which names the weights, if one is negative or not finite, or if all are 0."""
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
+        found = ', '.join(f'{weight:g}' for weight in weights)
+        raise ValueError(f'{name} ({found}): expected finite weights of at least 0, and one above 0')
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    return difference.square().mean()
+
+
+def _cosine(x: Tensor, t: Tensor) -> Tensor:
+    return F.cosine_similarity(x, t, dim=0)
+
+
+def compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha: Sequence[float], detach: bool,
+            distance: Callable[[Tensor], Tensor] = _mean_square,
+            rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
+    """Return (alpha_0 distance(x - t) + alpha_1 distance(rho x - t)) / (alpha_0 + alpha_1).
+
+    x and t are the normalised y_pred and y. Terms of weight 0 are not computed; a batch of one gives 0.
+    """
+    check_weights('alpha', alpha)
+    if len(y_pred) == 1:
+        return y_pred.sum() * 0
+    x, t = normalise(y_pred, detach=detach), normalise(y)
+    total = 0
+    if alpha[0]:
+        total = total + alpha[0] * distance(x - t)
+    if alpha[1]:
+        total = total + alpha[1] * distance(rho(x, t) * x - t)
+    return total / (alpha[0] + alpha[1])

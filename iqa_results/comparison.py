@@ -12,8 +12,9 @@ from iqa_results import raters
 from iqa_results.mapping import REGRESSIONS, NoFitError, mapped
 from iqa_results.read import Predictions
 from iqa_results.significance import dependent, images_needed
+from iqa_runtime.bootstrap import interval, percentiles, resampled
 from iqa_runtime.errors import UserError
-from IQAperformance import CRITERIA, interval, percentiles, resampled
+from IQAperformance import CRITERIA
 
 Estimate = tuple[float, float, float]  # value, lower and upper end of its interval
 Models = Mapping[str, Predictions]     # label -> predictions of the same images in the same order

@@ -16,6 +16,7 @@ from pathlib import Path
 from iqa_runtime.errors import UserError, command, one_line, report, spaces_hint
 from iqa_runtime.option_help import NAMES, help_action, join_help
 from iqa_runtime.option_types import device
+from iqa_runtime.option_values import checked, shown
 from iqa_runtime.recipes import options_of_run, recipe_file, recipes_listed, words_in
 from iqa_runtime.variants import Variants
 
@@ -108,13 +109,6 @@ def group(title: str, about: str, trained: bool = False, **more):
     def decorate(declare: Callable[[Add], None]) -> Group:
         return Group(title, about, declare, trained, **more)
     return decorate
-
-
-class Joined(argparse.Action):
-    """Stores the words of an option as one text, with + between them."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, '+'.join(values))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -292,75 +286,25 @@ class Command:
             known: raise UserError for a name that is not in `names`; otherwise ignore it.
             names: names of the options that are allowed (default: the options of training).
         """
-        checked, kind = {}, 'option of training' if names is None else 'option'
+        found, kind = {}, 'option of training' if names is None else 'option'
         names = self.names() if names is None else names
         for name, value in values.items():
             if name in names:
                 try:
-                    checked[name] = self.checked(name, value)
+                    found[name] = self.checked(name, value)
                 except (argparse.ArgumentTypeError, ValueError) as error:
                     raise UserError(f'{source}: the option {str(name)[:40]!r}: {str(error)[:200]}') from None
             elif known:
                 raise UserError(f'{source}: {str(name)[:40]!r} is no {kind}')
-        return checked
+        return found
 
     def checked(self, name: str, value):
         """Return a stored value, converted, if the command line accepts it for `name`; ValueError otherwise."""
-        action, default = self.actions[name], self.defaults[name]
-        if value is None:
-            return default  # earlier versions had no default for some options
-        if isinstance(default, bool) or isinstance(action, argparse.BooleanOptionalAction):
-            if not isinstance(value, bool):
-                raise ValueError(f'{_brief(value)} is neither true nor false')
-            return value
-        if isinstance(action, Joined):
-            values = value if isinstance(value, (list, tuple)) and value else [value]
-            return '+'.join(_checked_item(action, item) for item in values)
-        many = action.nargs is not None and action.nargs != '?'
-        if many != isinstance(value, (list, tuple)):
-            raise ValueError(f'{_brief(value)} is not {"a list" if many else "a single value"}')
-        if isinstance(action.nargs, int) and len(value) != action.nargs:
-            raise ValueError(f'{_brief(value)}: expected {action.nargs} values')
-        items = [_checked_item(action, item) for item in (value if many else [value])]
-        return items if many else items[0]
-
-
-def _checked_item(action: argparse.Action, item):
-    if isinstance(item, bool) or not isinstance(item, (str, int, float)):
-        raise ValueError(f'{_brief(item)} is neither a number nor a text')
-    text = item if isinstance(item, str) else f'{item!r}'
-    value = action.type(text) if action.type else text
-    if action.choices is not None and value not in action.choices:
-        raise ValueError(f'{_brief(item)} is none of: {", ".join(map(str, action.choices))}')
-    if action.type is None and not isinstance(item, str):
-        raise ValueError(f'{_brief(item)} is not a text')
-    return value
-
-
-def _brief(value) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None), list, tuple)) else type(value).__name__
-    return text if len(text) <= 60 else text[:57] + '...'
-
-
-def shown(value) -> str:
-    """Return the value of an option as it is typed."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return ' '.join(f'{one:g}' if isinstance(one, float) else str(one) for one in values)
+        return checked(self.actions[name], self.defaults[name], value)
 
 
 def _metavar(names: Sequence[str]) -> str | None:
     return max(names, key=len).lstrip('-').upper().split('_')[-1]
-
-
-def words_of(options: Mapping) -> list[str]:
-    """Return options, name -> value, as the words of a command line."""
-    words = []
-    for name, value in options.items():
-        if value is None:
-            continue
-        values = list(value) if isinstance(value, (list, tuple)) else [] if isinstance(value, bool) else [value]
-        words += [f'--no-{name}' if value is False else f'--{name}', *map(str, values)]
-    return words
 
 
 # The group that every script has, with one checkpoint or several

@@ -28,7 +28,8 @@ from iqa_runtime.errors import UserError, command
 from iqa_runtime.files import replacing, write_text, writing
 from iqa_runtime.hub import client_for, on_hub, upload
 from iqa_runtime.names import as_file_name
-from iqa_runtime.options import Options, words_of
+from iqa_runtime.option_values import words_of
+from iqa_runtime.options import Options
 from iqa_runtime.published import FILES, PREDICTIONS, README, RECIPE, SPLIT, is_published, write_published
 from iqa_runtime.split_file import names_in_parts, write_split
 from iqa_scoring.export import random_images

@@ -13,7 +13,8 @@ from iqa_data.datasets import dataset_name
 from iqa_results.read import Result, read_results
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import as_file_name
-from iqa_runtime.options import Options, words_of
+from iqa_runtime.option_values import words_of
+from iqa_runtime.options import Options
 from iqa_scoring.options import TEST
 from iqa_studies.cells import Cell, Plan, folders
 from iqa_studies.found import NOT_COMPARED, find

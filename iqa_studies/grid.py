@@ -3,7 +3,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import product
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import shown
+from iqa_runtime.option_values import shown
 from iqa_studies.steps import SPELLINGS, Given, a_list, mapping, options_in
 
 Axis = list[tuple[str, Given]]  # label and options of each value

@@ -9,7 +9,8 @@ from iqa_data import options as of_data
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError, pick
 from iqa_runtime.files import ROOT
-from iqa_runtime.options import Options, words_of
+from iqa_runtime.option_values import words_of
+from iqa_runtime.options import Options
 from iqa_training.naming import checkpoint_file, log_name
 from iqa_training.options import TRAIN
 

@@ -16,7 +16,7 @@ from iqa_runtime.checkpoint import check_checkpoint, load_checkpoint, sets_in, v
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import write_text
 from iqa_runtime.names import PARTS
-from iqa_runtime.options import shown, words_of
+from iqa_runtime.option_values import shown, words_of
 from iqa_training.naming import card_file
 from iqa_training.options import TRAIN
 from IQAmodel import NETWORKS, PREFIX, Entry, create_model, entry_of, list_models

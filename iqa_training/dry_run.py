@@ -26,7 +26,8 @@ from iqa_networks.size import macs
 from iqa_runtime.errors import UserError
 from iqa_runtime.labels import Labels
 from iqa_runtime.names import PARTS
-from iqa_runtime.options import Options, words_of
+from iqa_runtime.option_values import words_of
+from iqa_runtime.options import Options
 from iqa_training.run import duration_in_words
 from IQAdataset import IQADataset, augmentation_of, check_sizes, named_source, of_each_set, rows_of
 

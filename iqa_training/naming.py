@@ -11,7 +11,8 @@ from iqa_runtime.errors import UserError
 from iqa_runtime.files import Paths
 from iqa_runtime.hub import on_hub, parts_of
 from iqa_runtime.names import nearest
-from iqa_runtime.options import LATEST, Options, shown
+from iqa_runtime.option_values import shown
+from iqa_runtime.options import LATEST, Options
 from iqa_runtime.published import CONFIG
 from iqa_runtime.recipes import options_of_run
 

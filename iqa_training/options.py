@@ -32,7 +32,7 @@ def own_network(words: Sequence[str]) -> None:
     """Import the user's own class that the words of a command line name, as in -arch my.py:MyNet."""
     for option, value in pairwise([part for word in words for part in word.split('=', 1)]):
         if option in ('-arch', '--arch', '--architecture') and value.rpartition(':')[0].endswith('.py'):
-            look_up('IQAmodel:register_own')(value)
+            look_up('iqa_networks.own:register_own')(value)
 
 
 @group('network', 'the network and its weights', trained=True, prepare=own_network)

@@ -30,7 +30,8 @@ from iqa_runtime.checkpoint import checksum, load_checkpoint, read_tensors, writ
 from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, optional, plain, tensors, text, whole
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import remove_left_over
-from iqa_runtime.options import Options, shown
+from iqa_runtime.option_values import shown
+from iqa_runtime.options import Options
 
 
 def state_file(checkpoint: Path, iteration: int) -> Path:

@@ -19,7 +19,8 @@ from iqa_runtime.checks import checked_value, dict_of, plain
 from iqa_runtime.errors import UserError, one_line
 from iqa_runtime.files import replacing, write_text
 from iqa_runtime.names import PARTS
-from iqa_runtime.options import Options, shown, words_of
+from iqa_runtime.option_values import shown, words_of
+from iqa_runtime.options import Options
 from iqa_runtime.recipes import options_of_run
 from iqa_training.naming import checkpoint_file, log_name
 from iqa_training.options import TRAIN

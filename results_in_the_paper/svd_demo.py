@@ -40,7 +40,7 @@ from iqa_results.table_formats import render
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import command
 from iqa_runtime.files import write_text
-from iqa_runtime.options import words_of
+from iqa_runtime.option_values import words_of
 from iqa_training.naming import checkpoint_file
 
 SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast', 'quantisation')

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from iqa_runtime.errors import UserError
-from iqa_runtime.options import Options, words_of
+from iqa_runtime.option_values import words_of
+from iqa_runtime.options import Options
 from iqa_scoring.options import SCORE, TEST
 from iqa_training import state
 from iqa_training.naming import checkpoint_file, log_name, on_dataset, run_name
