@@ -150,6 +150,7 @@ def items_of(data: Data, parts: Sequence[str], network: Network, about: dict, fi
     """List the items whose features are needed: the images of some parts, or the variants or crops of each image."""
     sizes = {path: size for part in parts
              for (*_, path), size in zip(data.datasets[part].paths, data.sizes[part], strict=True)}
+    sizes = dict(sorted(sizes.items()))  # every split of the same images has the same features
     paths, variants = list(sizes), fixed.variants if fixed else 1
     unknown = np.zeros(len(paths))
     dataset = IQADataset([(path,) for path in paths], unknown, unknown, data.datasets[parts[0]].read, fixed)

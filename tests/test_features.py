@@ -158,6 +158,14 @@ def test_features_are_computed_once_and_again_if_they_are_not_right(tiny, capsys
     assert 'are not right (made with images that are others now)' in run()
 
 
+def test_every_split_of_a_data_set_has_the_same_features(tiny, capsys):
+    words = [*tiny, *WORDS, *FROZEN, '--features', 'cached', '-e', '1', '--exp_id']
+    main.main([*words, '0'])
+    capsys.readouterr()
+    main.main([*words, '1'])
+    assert not computed_again(capsys.readouterr().out)
+
+
 def test_a_read_only_cache_is_read(tiny, capsys):
     words = [*tiny, *WORDS, *FROZEN, '--features', 'cached', '-e', '1']
     main.main(words)
