@@ -66,6 +66,11 @@ class Preprocess:
             image = FITS[self.fit](image, self.resize, lambda image, size: resize(image, size, self.filter))
         return image
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the whole image stays, without a border, though its proportions may change."""
+        return not self.resize or self.fit in ('resize', 'enlarge')
+
     def array(self, path: str | Path) -> np.ndarray:
         """Return the image as a (H, W, 3) uint8 array."""
         return np.asarray(self(path))

@@ -67,9 +67,11 @@ def colours(scale: Scale, grid: np.ndarray) -> tuple['Normalize', 'Colormap']:
     return Normalize(low, high, clip=True), colormaps[name]
 
 
-def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '') -> None:
+def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scale, title: str = '',
+              shown: tuple[int, int] | None = None) -> None:
     """Write a PNG: the map over the image (H, W, 3) uint8 in grey, with a bar of its colours on the MOS scale.
 
+    Both are drawn in the proportions of `shown`, (h, w), by default those of the image.
     If cells have weights, those with lower weights let more of the image through. The size of the picture does not
     depend on that of the image: it is 800 pixels wide, and at most about 2600 high.
     """
@@ -78,7 +80,7 @@ def write_map(path: str | Path, image: np.ndarray, grid: np.ndarray, scale: Scal
     scores, weights = score_and_weight(grid)
     opacity = OPACITY if grid.ndim == 2 else np.clip(OPACITY_OF_WEIGHT * weights, 0, 1)
     norm, colormap = colours(scale, scores)
-    size = image.shape[:2]
+    size = shown or image.shape[:2]
     figure = Figure(figsize=(8, max(1.5, 6.4 * proportion(*size) + .6)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -169,7 +169,7 @@ class Maps(Sink):
     def pixels(self, sample: Sample) -> None:
         """Draw the map."""
         write_map(self.path(sample), sample.pixels.permute(1, 2, 0).numpy(), sample.grid, self.scale,
-                  f'score {sample.score:.4g}')
+                  f'score {sample.score:.4g}', sample.shown)
 
 
 class Picture(Sink):

@@ -39,6 +39,7 @@ class Sample:
     index: int
     path: str
     pixels: torch.Tensor | None = None   # (3, H, W) uint8, preprocessed; None once it is scored
+    shown: tuple[int, int] | None = None  # (h, w), the proportions of pictures of it
     heads: np.ndarray | None = None      # raw outputs, the final head first
     grid: np.ndarray | None = None       # the quality map, in MOS units
     thumbnail: bytes = b''               # JPEG
@@ -122,8 +123,9 @@ class Reader:
             if getattr(image, 'is_animated', False) and image.format != 'MPO':
                 sample.note = 'the first of several frames'
             ready = self.preprocess.of(image)
+            sample.shown = shown_size(image) if self.preprocess.keeps_all else ready.size[::-1]
             if self.thumbnail:
-                sample.thumbnail = _thumbnail(ready, shown_size(image), self.thumbnail)
+                sample.thumbnail = _thumbnail(ready, sample.shown, self.thumbnail)
         return ready
 
     def _compare(self, image: Image.Image, reference: Image.Image, sample: Sample) -> None:
@@ -132,9 +134,8 @@ class Reader:
             raise ImageError(f'{reference.width}x{reference.height} pixels, the image has {image.width}x{image.height}')
         sample.reference_pixels = pil_to_tensor(reference)
         if self.thumbnail:
-            size = image.size[::-1]
-            sample.reference_thumbnail = _thumbnail(reference, size, self.thumbnail)
-            sample.difference_thumbnail = _thumbnail(difference_image(reference, image), size, self.thumbnail)
+            sample.reference_thumbnail = _thumbnail(reference, sample.shown, self.thumbnail)
+            sample.difference_thumbnail = _thumbnail(difference_image(reference, image), sample.shown, self.thumbnail)
 
 
 def difference_image(reference: Image.Image, image: Image.Image) -> Image.Image:
@@ -144,7 +145,7 @@ def difference_image(reference: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _thumbnail(ready: Image.Image, shown: tuple[int, int], side: int) -> bytes:
-    """Return a small JPEG of the network's input, with the proportions of the file's image, (h, w) as shown."""
+    """Return a small JPEG of the network's input in the proportions of `shown`, (h, w)."""
     height, width = shown
     scale = side / max(width, height)
     small = ready.resize((max(1, round(width * scale)), max(1, round(height * scale))),

@@ -177,6 +177,16 @@ def test_the_map_lies_over_the_image(tmp_path):
     assert right[2] - right[0] > 40  # blue over grey
 
 
+def test_the_map_has_the_proportions_of_the_file(tmp_path):
+    image, grid = np.full((96, 96, 3), 200, np.uint8), np.full((3, 3), 50.)
+    heights = {}
+    for shown in ((96, 96), (48, 96), None):
+        write_map(tmp_path / 'map.png', image, grid, SCALE, shown=shown)
+        heights[shown] = Image.open(tmp_path / 'map.png').height
+    assert heights[48, 96] < .6 * heights[96, 96]
+    assert heights[None] == heights[96, 96]
+
+
 @pytest.mark.parametrize('size', [(20000, 10), (10, 20000), (1, 1), (30000, 1), (2000, 3000)])
 def test_pictures_do_not_grow_with_the_image(size, tmp_path):
     image = np.full((*size, 3), 200, np.uint8)
