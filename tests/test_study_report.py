@@ -2,6 +2,8 @@
 import csv
 import json
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +23,22 @@ from iqa_results.figures import STYLE
 from iqa_runtime.checkpoint import load_checkpoint
 from iqa_runtime.errors import UserError
 from iqa_runtime.split_file import split_hash, write_split
-from iqa_studies import check
+from iqa_studies import check, study_tables
 from iqa_studies.choosing import Choice
 from iqa_studies.cost import validation
 from iqa_studies.outcome import Outcome
-from iqa_studies.report import write_study_report
+from iqa_studies.report import drawings, write_study_report
 from iqa_studies.study_groups import Grouping
-from iqa_studies.study_tables import Findings, beyond, quality, significance
+from iqa_studies.study_tables import (
+    Findings,
+    StudyTable,
+    across,
+    beyond,
+    criteria,
+    quality,
+    significance,
+    worst_groups,
+)
 from IQAperformance import CRITERIA, Criterion, agreement
 
 NASTY = '=<script>document.title="owned"</script> $x_1$ & 50% {a}|b'
@@ -43,6 +54,45 @@ def folder(tmp_path, monkeypatch):
 def table(name: str, folder: str = 'report') -> list[dict[str, str]]:
     with open(f'{folder}/{name}.csv', newline='') as file:
         return list(csv.DictReader(file))
+
+
+def rows_of(made: list[Outcome], make: Callable[[Findings], StudyTable], groupings=()) -> list[dict[str, str]]:
+    """A table of outcomes, without the rest of their report, which takes a hundred times as long."""
+    found = make(Findings(made, groupings))
+    return [dict(zip(found.header, row, strict=True)) for row in found.rows]
+
+
+TRIALS = dict.fromkeys(('lr 0.1', 'lr 0.2', 'lr 0.3'))
+CHOICES = [Choice('good', 'own', TRIALS, {'lr 0.1': .5, 'lr 0.2': .6, 'lr 0.3': .6}, 'SROCC'),
+           Choice('fair', 'own', TRIALS, {'lr 0.1': -3., 'lr 0.3': -2.}, 'RMSE')]
+CURVES = {'good': [.2, .77, .8], 'fair': [-.5, -.6, -.59], 'poor': [.1, .2, .3]}
+
+
+def write_noises(made: list[Outcome], folder: str) -> None:
+    write_study_report('Three noises', made, Path(folder), choices=CHOICES, note='It <cannot> tell.')
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory) -> tuple[Path, list[Outcome]]:
+    """A folder with outcomes of NOISES that have curves, and their report, which no test changes."""
+    folder = tmp_path_factory.mktemp('written')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(STYLE, 'savefig.dpi', 50)
+        made = outcomes(NOISES)
+        for one in made:
+            rows = [f'val/own/SROCC,{step},{value},{step}'
+                    for step, value in enumerate(CURVES[one.setting], start=1)]
+            Path(one.log, 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
+        write_noises(made, 'report')
+    return folder, made
+
+
+@pytest.fixture
+def noises(written, monkeypatch) -> list[Outcome]:
+    """The outcomes of the report in the working directory."""
+    monkeypatch.chdir(written[0])
+    return written[1]
 
 
 def page(folder: str = 'report') -> str:
@@ -64,11 +114,9 @@ def test_quality_is_scipys():
     assert found['RMSE mapped'] == pytest.approx(np.std(y) * np.sqrt(1 - found['PLCC mapped'] ** 2), rel=1e-3)
 
 
-def test_settings_and_criteria_are_of_the_splits():
-    made = outcomes(NOISES)
-    write_study_report('Three noises', made, Path('report'))
+def test_settings_and_criteria_are_of_the_splits(noises):
     for setting in NOISES:
-        values = [one.metrics['SROCC'] for one in made if one.setting == setting]
+        values = [one.metrics['SROCC'] for one in noises if one.setting == setting]
         row, = (row for row in table('settings') if row['setting'] == setting)
         assert (row['SROCC'], row['splits']) == (f'{np.median(values):.3f}', '3')
         row, = (row for row in table('criteria') if row['setting'] == setting and row['criterion'] == 'SROCC')
@@ -81,11 +129,8 @@ def test_settings_and_criteria_are_of_the_splits():
 
 def test_what_raters_and_pairs_say_is_of_the_splits():
     """Pair accuracy without ties is (1 + tau) / 2; criteria that need votes appear if the results have votes."""
-    def rows() -> list[dict[str, str]]:
-        found = beyond(Findings(made))
-        return [dict(zip(found.header, row, strict=True)) for row in found.rows]
-    made = outcomes(NOISES)
-    for row in rows():
+    made = outcomes(NOISES, splits=1)
+    for row in rows_of(made, beyond):
         values = [(1 + one.metrics['KROCC']) / 2 for one in made if one.setting == row['setting']]
         assert row['pair accuracy'] == f'{np.median(values):.3f}'
         assert 'RMSE*' not in row
@@ -93,9 +138,10 @@ def test_what_raters_and_pairs_say_is_of_the_splits():
     for one in made:
         file = one.result.with_suffix('.csv')
         pd.read_csv(file).assign(votes=15).to_csv(file, index=False)
-    good, fair, poor = (float(row['SROCC, % of the ceiling']) for row in rows())
+    rows = rows_of(made, beyond)
+    good, fair, poor = (float(row['SROCC, % of the ceiling']) for row in rows)
     assert 100 > good > fair > poor
-    assert float(rows()[0]['RMSE*']) < float(rows()[2]['RMSE*'])
+    assert float(rows[0]['RMSE*']) < float(rows[2]['RMSE*'])
 
 
 def by_hand(made: list[Outcome], groups: dict[str, str]) -> tuple[float, float, pd.Series]:
@@ -114,20 +160,19 @@ KINDS = [Grouping('third', 'third', '', {'own': Path('own.csv')}),
          Grouping('series', '', r'-(\d)\.png', {'own': Path('own.csv'), 'other': Path('other.csv')})]
 
 
-def in_groups(made: list[Outcome]) -> dict[str, str]:
-    """Write a column `third` into the info file, and the report with KINDS of groups; return image -> third."""
+def thirds() -> dict[str, str]:
+    """Write a column `third` into the info file; return image -> third."""
     info = pd.read_csv('own.csv')
     info['third'] = [f'third {i % 3}' for i in range(len(info))]
     info.to_csv('own.csv', index=False)
-    write_study_report('In groups', made, Path('report'), groupings=KINDS)
     return dict(zip(info.image, info.third, strict=True))
 
 
 def test_groups_are_of_the_splits_and_the_worst_is_named():
     """Of 16 tested images, a third has 4 to 8, and each series 4, too few for a correlation."""
     made = outcomes({'good': 5., 'poor': 40.})
-    groups = in_groups(made)
-    rows = {(row['setting'], row['by']): row for row in table('groups')}
+    groups = thirds()
+    rows = {(row['setting'], row['by']): row for row in rows_of(made, study_tables.groups, KINDS)}
     for setting in ('good', 'poor'):
         mean, between, of_each = by_hand([one for one in made if one.setting == setting], groups)
         row = rows[setting, 'third']
@@ -136,13 +181,15 @@ def test_groups_are_of_the_splits_and_the_worst_is_named():
         row = rows[setting, 'series']
         assert [row[name] for name in ('groups', 'mean SROCC', 'worst group', 'SROCC there')] == ['0', '-', '-', '-']
         assert row['SROCC between'] != '-'
-    worst = [float(row['SROCC']) for row in table('worst_groups') if row['setting'] == 'poor']
+    worst = [float(row['SROCC']) for row in rows_of(made, worst_groups, KINDS) if row['setting'] == 'poor']
     assert worst == sorted(worst)
-    assert 'Worst groups of images' in page()
 
 
 def test_tables_of_groups_are_checked_where_the_info_file_is(capsys):
-    in_groups(outcomes({'good': 5.}))
+    made = outcomes({'good': 5.})
+    thirds()
+    write_study_report('In groups', made, Path('report'), groupings=KINDS)
+    assert 'Worst groups of images' in page()
     assert 'holds  the tables of report' in checked(capsys, 'report')[1]
     path = Path('report/groups.csv')
     path.write_text(path.read_text().replace('third,3,0.', 'third,3,1.'))
@@ -153,16 +200,7 @@ def test_tables_of_groups_are_checked_where_the_info_file_is(capsys):
     assert (status, 'not looked at: the groups of images: no own.csv here' in text) == (0, True)
 
 
-def test_what_was_chosen_and_how_soon_a_setting_is_near_its_end():
-    made = outcomes(NOISES)
-    curves = {'good': [.2, .77, .8], 'fair': [-.5, -.6, -.59], 'poor': [.1, .2, .3]}
-    for one in made:
-        rows = [f'val/own/SROCC,{step},{value},{step}' for step, value in enumerate(curves[one.setting], start=1)]
-        Path(one.log, 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
-    trials = dict.fromkeys(('lr 0.1', 'lr 0.2', 'lr 0.3'))
-    choices = [Choice('good', 'own', trials, {'lr 0.1': .5, 'lr 0.2': .6, 'lr 0.3': .6}, 'SROCC'),
-               Choice('fair', 'own', trials, {'lr 0.1': -3., 'lr 0.3': -2.}, 'RMSE')]
-    write_study_report('Three noises', made, Path('report'), choices=choices, note='It <cannot> tell.')
+def test_what_was_chosen_and_how_soon_a_setting_is_near_its_end(noises):
     assert {row['setting']: (row['epochs, median'], row['SROCC of val at the end']) for row in table('speed')} == {
         'good': ('2', '0.800'), 'fair': ('2', '0.590'), 'poor': ('3', '0.300')}
     assert [[*row.values()] for row in table('chosen')] == [
@@ -182,15 +220,14 @@ def test_the_curve_of_two_sets_is_their_mean(tmp_path):
 
 def test_significance_is_of_the_same_splits_and_images():
     made = outcomes(NOISES, splits=6)
-    write_study_report('Three noises', made, Path('report'))
-    rows = {(row['setting'], row['other'], row['criterion']): row for row in table('significance')}
+    rows = {(row['setting'], row['other'], row['criterion']): row for row in rows_of(made, significance)}
     row = rows['good', 'poor', 'SROCC']
     assert row['splits'] == '6'
     assert row['Wilcoxon p'] == f'{2 / 64:.2g}'
     assert row['Wilcoxon Holm'] == f'{3 * 2 / 64:.2g}'
     assert float(row['Steiger Holm']) < .01
     assert float(row['difference']) > 0
-    assert 'critical-difference.png' in {path.name for path in Path('report').iterdir()}
+    assert 'critical-difference' in drawings(Findings(made))
 
 
 def test_equal_settings_do_not_differ():
@@ -212,9 +249,8 @@ def test_seeds_are_averaged_within_a_split():
     for number in range(2):
         made += [write_outcome('a', number, data[2] + rng.normal(0, 20, len(data[2])), data, seed=seed)
                  for seed in range(3)]
-    write_study_report('Seeds', made, Path('report'))
     means = [np.mean([one.metrics['PLCC'] for one in made if one.split == split]) for split in ('0', '1')]
-    row, = (row for row in table('criteria') if row['criterion'] == 'PLCC')
+    row, = (row for row in rows_of(made, criteria) if row['criterion'] == 'PLCC')
     assert (row['splits'], row['median'], row['std']) == ('2', f'{np.mean(means):.3f}', f'{np.std(means, ddof=1):.3f}')
 
 
@@ -223,38 +259,35 @@ def test_across_data_sets():
     rng = np.random.default_rng(0)
     made = [write_outcome('a', n, own[2] + rng.normal(0, 9, 80), own) for n in range(2)]
     made += [write_outcome('a', n, other[2] + rng.normal(0, 30, 80), other, part='all') for n in range(2)]
-    write_study_report('Two sets', made, Path('report'))
-    row, = table('across')
+    row, = rows_of(made, across)
     assert list(row) == ['setting', 'trained on', 'own', 'other, whole']
     assert float(row['own'].split(' / ')[0]) > float(row['other, whole'].split(' / ')[0]) > 0
-    assert {row['tested on'] for row in table('settings')} == {'own', 'other, whole'}
+    assert {row['tested on'] for row in rows_of(made, study_tables.settings)} == {'own', 'other, whole'}
 
 
 def test_others_predictions_are_compared_whatever_their_direction():
     made = outcomes({'a': 10.}, splits=3)
     rng = np.random.default_rng(0)
     made += others('NIQE', made, lambda mos: -np.exp(mos / 30) + rng.normal(0, .5, len(mos)))
-    write_study_report('With others', made, Path('report'))
-    row = next(row for row in table('settings') if row['setting'] == 'NIQE')
+    row = next(row for row in rows_of(made, study_tables.settings) if row['setting'] == 'NIQE')
     assert row['trained on'] == ''
     assert float(row['SROCC']) > .8
     assert (row['RMSE'], row['RMSE mapped'] != '-') == ('-', True)
-    pair, = (row for row in table('significance') if row['criterion'] == 'SROCC')
+    pair, = (row for row in rows_of(made, significance) if row['criterion'] == 'SROCC')
     assert (pair['setting'], pair['other'], pair['splits']) == ('a', 'NIQE', '3')
 
 
 def test_one_split_has_no_interval():
-    write_study_report('One', outcomes({'a': 10.}, splits=1), Path('report'))
-    row = table('criteria')[0]
+    made = outcomes({'a': 10.}, splits=1)
+    row = rows_of(made, criteria)[0]
     assert [row[name] for name in ('splits', 'std', 'low', 'high')] == ['1', '-', '-', '-']
-    assert not Path('report', 'significance.csv').exists()
+    assert not rows_of(made, significance)
 
 
 def test_a_constant_prediction_is_shown_as_not_defined():
     data = make_set()
     made = [write_outcome('a', n, data[2] + n if n else np.full(80, 5.), data) for n in range(3)]
-    write_study_report('Constant', made, Path('report'))
-    row, = table('settings')
+    row, = rows_of(made, study_tables.settings)
     assert (row['splits'], row['SROCC']) == ('2 of 3', '1.000')
 
 
@@ -264,8 +297,8 @@ def test_no_outcome_gives_an_empty_page():
 
 
 def test_the_images_that_chose_the_epoch_are_marked():
-    write_study_report('On val', outcomes({'a': 10.}, part='val'), Path('report'))
-    assert table('settings')[0]['tested on'] == 'own, on the validation images, which chose the epoch'
+    row, = rows_of(outcomes({'a': 10.}, part='val'), study_tables.settings)
+    assert row['tested on'] == 'own, on the validation images, which chose the epoch'
 
 
 # The page
@@ -282,37 +315,33 @@ def test_names_are_escaped_everywhere():
     assert '<title>owned' not in in_browser('report/study.html')
 
 
-def test_every_number_links_to_its_runs_and_every_run_to_its_files():
-    made = outcomes(NOISES)
-    write_study_report('Links', made, Path('report'))
+def test_every_number_links_to_its_runs_and_every_run_to_its_files(noises):
     html = page()
     anchors = set(re.findall(r'id="([^"]+)"', html))
     links = re.findall(r'href="([^"]+)"', html)
     assert {link[1:] for link in links if link.startswith('#')} <= anchors
-    assert {f'#run-{i}' for i in range(len(made))} <= set(links)
+    assert {f'#run-{i}' for i in range(len(noises))} <= set(links)
     for link in links:
         assert link.startswith('#') or Path('report', link).exists()
-    assert made[0].split_hash in html
+    assert noises[0].split_hash in html
     assert 'torch 2.0' in html
 
 
+@pytest.mark.usefixtures('noises')
 def test_nothing_comes_from_elsewhere():
-    write_study_report('Alone', outcomes(NOISES), Path('report'))
     html = page()
     assert "default-src 'none'" in html
     assert all(address.startswith('data:') for address in re.findall(r'src="([^"]*)"', html))
 
 
-def test_the_same_outcomes_give_the_same_files():
-    made = outcomes(NOISES)
-    for name in ('one', 'two'):
-        write_study_report('Again', made, Path(name))
-    for path in Path('one').iterdir():
-        assert path.read_bytes() == Path('two', path.name).read_bytes(), path.name
+def test_the_same_outcomes_give_the_same_files(noises):
+    write_noises(noises, 'again')
+    for path in Path('again').iterdir():
+        assert path.read_bytes() == Path('report', path.name).read_bytes(), path.name
 
 
+@pytest.mark.usefixtures('noises')
 def test_tables_are_sorted_in_a_browser():
-    write_study_report('Sorted', outcomes(NOISES), Path('report'))
     click = '''const head = [...document.querySelectorAll('table.sortable th')].find(h => h.textContent === 'SROCC');
         head.firstElementChild.click(); open();'''
     html = in_browser('report/study.html', click)
@@ -333,8 +362,8 @@ def checked(capsys, *words: str) -> tuple[int, str]:
     return status, capsys.readouterr().out
 
 
+@pytest.mark.usefixtures('noises')
 def test_honest_results_hold(capsys):
-    write_study_report('Honest', outcomes(NOISES), Path('report'))
     for words in (['report'], ['results'], [str(path) for path in Path('results').glob('*.json')]):
         status, text = checked(capsys, *words)
         assert (status, 'WRONG' in text, 'not looked at' in text) == (0, False, False), text
@@ -452,11 +481,12 @@ def test_contents_of_the_validation_images_count_too(capsys):
         capsys, str(outcome.result))[1]
 
 
+@pytest.mark.usefixtures('noises')
 def test_a_table_that_was_changed_is_found(capsys):
-    write_study_report('Honest', outcomes(NOISES), Path('report'))
-    path = Path('report/settings.csv')
+    shutil.copytree('report', 'changed')
+    path = Path('changed/settings.csv')
     path.write_text(path.read_text().replace('0.9', '0.99', 1))
-    status, text = checked(capsys, 'report')
+    status, text = checked(capsys, 'changed')
     assert status == 1
     assert 'settings.csv is not the table of these results, from row 2 on' in text
 
