@@ -1,6 +1,8 @@
 """Fixtures of all tests: the recorded data beside the project, if there is any, and a tiny data set."""
 import os
+import runpy
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as every script does: read when torch is loaded
@@ -89,6 +91,24 @@ def fails(capsys):
         assert error.count('\n') == 1, error
         assert 'Traceback' not in error
         return error
+    return call
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Run a script by its path from a folder, as python does, in this process; returns its exit status.
+
+    That each script finds its packages is a test of its own (test_help.py).
+    """
+    def call(path: str, *words, folder: str | Path = '/') -> int:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, 'argv', [str(ROOT / path), *map(str, words)])
+        monkeypatch.setattr(sys, 'path', [*sys.path])  # to which it adds
+        try:
+            runpy.run_path(str(ROOT / path), run_name='__main__')
+        except SystemExit as stop:
+            return stop.code
+        return 0
     return call
 
 

@@ -1,13 +1,10 @@
 """data/check.py: its findings in a data set, and its exit status."""
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -224,9 +221,7 @@ def test_nothing_to_examine(tiny, fails):
     assert 'gone not found' in fails(check.main, 'demo', '--data_info', 'tiny/info.mat', '--im_dir', 'gone')
 
 
-def test_it_runs_from_anywhere_with_its_exit_status(look, tmp_path):
+def test_it_runs_from_anywhere_with_its_exit_status(look, tmp_path, script, capsys):
     look(mos=[5] * 24)
-    words = [sys.executable, ROOT / 'data/check.py', tmp_path / 'set.csv', '--im_dir', tmp_path / 'tiny/images']
-    done = subprocess.run(words, cwd='/', capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    assert 'all the same' in done.stdout
+    assert script('data/check.py', tmp_path / 'set.csv', '--im_dir', tmp_path / 'tiny/images') == 1
+    assert 'all the same' in capsys.readouterr().out

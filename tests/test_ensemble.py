@@ -1,11 +1,8 @@
 """The ensemble: fences by definition, recorded means, tables of both kinds, images that some tables lack."""
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from golden import cases, recorded
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,9 +126,9 @@ def test_tables_with_mistakes(tables, fails, tmp_path, content, message):
     assert message in error
 
 
-def test_the_command_from_anywhere(tables, fails):
+def test_the_command_from_anywhere(tables, fails, script):
     files, _ = tables
-    subprocess.run([sys.executable, ROOT / 'iqa_scoring' / 'ensemble.py', *files, '--out', 'out/made.csv'], check=True)
+    assert script('iqa_scoring/ensemble.py', *files, '--out', 'out/made.csv', folder='.') == 0
     assert pd.read_csv('out/made.csv').shape == (3, 3)
     assert 'gone.csv: no such file' in fails(ensemble.main, 'gone.csv')
     assert 'iqr, mean, median' in fails(ensemble.main, 'a.csv', '--how', 'mode').replace("'", '')

@@ -4,10 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from processes import launch
+from torch.utils.data import DataLoader
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import check_outputs, locked, remove_left_over, replacing, write_text
@@ -202,38 +205,33 @@ def test_a_lock_is_exclusive(tmp_path):
         pass
 
 
-WORK = '''
-import sys, time
-from torch.utils.data import DataLoader
-from iqa_runtime.files import locked
-with locked(sys.argv[1]):
-    loader = DataLoader(range(100), num_workers=2, multiprocessing_context='fork')
-    batches = iter(loader)
-    next(batches)
-    print(*(worker.pid for worker in batches._workers), flush=True)
-    time.sleep(100)
-'''
+def hold(lock: Path, pids: Path) -> None:
+    """Hold a lock while the workers of a loader run, and write their process ids."""
+    with locked(lock):
+        batches = iter(DataLoader(range(100), num_workers=2, multiprocessing_context='fork'))
+        next(batches)
+        write_text(pids, ' '.join(str(worker.pid) for worker in batches._workers))
+        time.sleep(100)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='where workers are forked')
 def test_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    process = subprocess.Popen([sys.executable, '-c', WORK, tmp_path / 'lock'], env=environment, text=True,
-                               stdout=subprocess.PIPE)
-    workers = [int(word) for word in process.stdout.readline().split()]
+    process, pids = launch(hold, tmp_path / 'lock', tmp_path / 'pids'), tmp_path / 'pids'
+    while not pids.exists() and process.is_alive():
+        time.sleep(.01)
+    workers = [int(word) for word in pids.read_text().split()]
     with pytest.raises(UserError, match='another process holds'), locked(tmp_path / 'lock'):
         pass
     for worker in workers:
         os.kill(worker, 19)  # SIGSTOP: they cannot notice that their parent has gone
     try:
         process.kill()
-        process.wait()
+        process.join()
         with locked(tmp_path / 'lock'):
             assert all(Path(f'/proc/{worker}').exists() for worker in workers)
     finally:
         for worker in workers:
             os.kill(worker, 9)
-        process.stdout.close()
 
 
 def test_everything_can_be_imported_where_unix_is_not():
