@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -414,8 +415,14 @@ def test_an_archive_is_not_the_folder_of_the_study(study, fails):
     assert 'another folder than that of the study' in fails(run.main, study(), '--archive', 'studies/../studies/study')
 
 
-@pytest.mark.parametrize('folder', sorted({path.parent for path in ROOT.glob('iqa_studies/results/*/outcomes.json')}),
-                         ids=lambda folder: folder.name)
+def archives() -> Iterator:
+    """The archives that are committed; those of many runs take seconds, and are slow tests."""
+    for folder in sorted(path.parent for path in ROOT.glob('iqa_studies/results/*/outcomes.json')):
+        many = len(list(folder.glob('results/*.json'))) > 9
+        yield pytest.param(folder, id=folder.name, marks=[pytest.mark.slow] * many)
+
+
+@pytest.mark.parametrize('folder', archives())
 def test_the_archives_here_follow_from_their_predictions(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)  # without info files
     check.main([str(folder)])
