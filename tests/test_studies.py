@@ -422,7 +422,7 @@ def archives() -> Iterator:
         yield pytest.param(folder, id=folder.name, marks=[pytest.mark.slow] * many)
 
 
-@pytest.mark.parametrize('folder', archives())
+@pytest.mark.parametrize('folder', list(archives()))
 def test_the_archives_here_follow_from_their_predictions(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)  # without info files
     check.main([str(folder)])
