@@ -15,11 +15,15 @@ Scalars = dict[str, list[tuple[float, int, float]]]  # tag -> (wall time, step, 
 
 
 class Curve(NamedTuple):
-    """A criterion over epochs: both (n,), n >= 0, all finite. `diverged`: the next value was not finite."""
+    """A criterion over epochs: both (n,), n >= 0, all finite. `diverged`: the next value was not finite.
+
+    `band`: the ends of an interval of each value, (2, n), if they are known.
+    """
 
     epochs: np.ndarray
     values: np.ndarray
     diverged: bool = False
+    band: np.ndarray | None = None
 
 
 def read_curve(path: str | Path, command: str = '') -> Curve:

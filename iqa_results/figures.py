@@ -47,6 +47,8 @@ def draw_curves(ax: Axes, curves: Mapping[str, Curve], styles: Mapping[str, dict
     for label, curve in curves.items():
         line, = ax.plot(curve.epochs, curve.values, label=label, **styles[label])
         colour = line.get_color()
+        if curve.band is not None:
+            ax.fill_between(curve.epochs, *curve.band, color=colour, alpha=.15, linewidth=0)
         if not len(curve.epochs):
             ax.annotate(f'{label} diverged at once', (.97, .03), xycoords='axes fraction', ha='right', color=colour)
         elif curve.diverged or (alike and curve.epochs[-1] < last):
@@ -66,6 +68,7 @@ def _fisher_z(r: np.ndarray) -> np.ndarray:
 def spread_correlations(axes: Sequence[Axes]) -> None:
     """Scale the y axes of panels alike by Fisher's z, which keeps .90 and .93 apart on an axis that reaches .30."""
     data = [line.get_ydata() for ax in axes for line in ax.lines if line.get_transform() == ax.transData]
+    data += [path.vertices[:, 1] for ax in axes for band in ax.collections for path in band.get_paths()]
     z = _fisher_z(np.concatenate([*map(np.asarray, data), [.8, .9]]).astype(float))
     margin = .08 * np.ptp(z)
     low, high = z.min() - margin, z.max() + margin

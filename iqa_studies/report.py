@@ -40,6 +40,7 @@ COLOURS = (*SERIES, INK)
 PLAIN = {'text.parse_math': False}  # of matplotlib: a name may have a $
 PIXELS = 130  # of an inch of a figure on the page
 MOST_PANELS, MOST_PAIRS, MOST_IMAGES = 8, 4, 6  # of scatter plots; of settings side by side, and images of a pair
+MOST_BANDS = 6  # settings whose curves have intervals: more would hide one another
 
 
 def write_study_report(study_title: str, outcomes: Sequence[Outcome], folder: Path,
@@ -131,7 +132,9 @@ def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     with matplotlib.rc_context(PLAIN):
         curves = validation_curves(findings)
         if any(curves.values()):
-            found['curves'] = ('Validation SROCC over epochs, mean of the runs of a setting.', figures.draw_panels(
+            text = ('Validation SROCC over epochs, mean of the runs of a setting; of few settings with 3 runs or more, '
+                    'the 95 % interval of the mean.')
+            found['curves'] = (text, figures.draw_panels(
                 curves, {name: styles[name] for name in dict.fromkeys(n for some in curves.values() for n in some)},
                 figures.PAGE, 2.6, alike=False, label='validation SROCC'))
         for i, ((trained, tested), ranking, names) in enumerate(rankings(findings)):
@@ -144,7 +147,10 @@ def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
 
 
 def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
-    """Return {data set trained on: {setting: mean curve of validation SROCC}}, up to the shortest run's end."""
+    """Return {data set trained on: {setting: mean curve of validation SROCC}}, up to the shortest run's end.
+
+    The curves of up to MOST_BANDS settings have the interval of the mean over the runs.
+    """
     logs = {}
     for outcome in findings.outcomes:
         if outcome.log is not None:
@@ -154,8 +160,12 @@ def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
         rows = [rows for rows in (cost.validation(log) for log in some) if len(rows)]
         if rows:
             length = min(map(len, rows))
-            mean = np.mean([one[:length] for one in rows], 0)
-            curves.setdefault(trained, {})[setting] = as_curve(mean[:, 0], mean[:, 1])
+            runs = np.stack([one[:length] for one in rows])
+            curve = as_curve(*runs.mean(0).T)
+            spreads = [st.spread(values, 'correlation') for values in runs[:, :len(curve.values), 1].T]
+            band = np.array([[one.low for one in spreads], [one.high for one in spreads]])
+            drawn = len({setting for _, setting in logs}) <= MOST_BANDS and np.isfinite(band).all()
+            curves.setdefault(trained, {})[setting] = curve._replace(band=band if drawn else None)
     return curves
 
 

@@ -359,6 +359,17 @@ def test_the_published_files_are_found_where_the_readme_says(name, shared, elsew
     assert len(list((elsewhere / 'results/figures').glob('*.pdf'))) == (2 if name == 'bhat' else 1)
 
 
+def test_the_band_of_a_curve_is_drawn_and_lies_on_the_axis():
+    curve = as_curve(np.arange(1., 4), np.array([.8, .85, .86]))
+    low, high = np.array([.4, .7, .8]), np.array([.9, .95, .97])
+    panel = {'plain': curve, 'with a band': curve._replace(band=np.stack([low, high]))}
+    (ax,) = figures.draw_panels({'set': panel}, {name: {} for name in panel}, figures.PAGE, 2.6).axes
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert {*low, *high} <= {*heights}
+    assert ax.get_ylim()[0] < heights.min() < heights.max() < ax.get_ylim()[1]
+
+
 @pytest.mark.parametrize('count', [1, 3, 9, 29])
 def test_the_legend_of_panels_lies_inside_the_figure_and_leaves_room_for_them(count):
     names = [f'LinearityIQA, thurstone-bce-{i}, batches of 64' for i in range(count)]

@@ -27,7 +27,7 @@ from iqa_studies import check, study_tables
 from iqa_studies.choosing import Choice
 from iqa_studies.cost import validation
 from iqa_studies.outcome import Outcome
-from iqa_studies.report import drawings, write_study_report
+from iqa_studies.report import drawings, validation_curves, write_study_report
 from iqa_studies.study_groups import Grouping
 from iqa_studies.study_tables import (
     Findings,
@@ -216,6 +216,24 @@ def test_the_curve_of_two_sets_is_their_mean(tmp_path):
     (tmp_path / 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
     assert_allclose(validation(tmp_path), [[1, .4], [2, .65]])
     assert not len(validation(tmp_path / 'none'))
+
+
+@pytest.mark.parametrize(('settings', 'splits', 'known'), [(2, 3, True), (2, 2, False), (7, 3, False)])
+def test_curves_of_few_settings_and_enough_runs_have_the_interval_of_the_mean(settings, splits, known, tmp_path):
+    made = outcomes({f'setting {i}': .1 for i in range(settings)}, splits=splits)
+    rng = np.random.default_rng(0)
+    values = rng.uniform(.6, .9, (len(made), 2))
+    for i, curve in enumerate(values):
+        (tmp_path / str(i)).mkdir()
+        rows = [f'val/SROCC,{step},{value},{step}' for step, value in enumerate(curve, start=1)]
+        (tmp_path / str(i) / 'scalars.csv').write_text('\n'.join(['tag,step,value,time', *rows]))
+    made = [replace(outcome, log=tmp_path / str(i)) for i, outcome in enumerate(made)]
+    (curves,) = validation_curves(Findings(made)).values()
+    assert {curve.band is not None for curve in curves.values()} == {known}
+    if known:
+        z = np.arctanh(values[[outcome.setting == 'setting 0' for outcome in made]])
+        half = stats.t.ppf(.975, splits - 1) * z.std(0, ddof=1) / splits ** .5
+        assert_allclose(curves['setting 0'].band, np.tanh([z.mean(0) - half, z.mean(0) + half]))
 
 
 def test_significance_is_of_the_same_splits_and_images():
