@@ -105,6 +105,7 @@ def output_of(folder: Path, *words: str) -> str:
     return found.stdout
 
 
+@pytest.mark.slow
 def test_torch_hub_in_a_program_with_modules_of_its_own(tmp_path):
     write_program(tmp_path, HUB)
     words = [str(ROOT), saved(tmp_path), *save_photos(tmp_path / 'images', 1)]

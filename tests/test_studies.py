@@ -462,6 +462,7 @@ def test_a_study_that_is_killed_ends_in_the_same_numbers(study, here, numbers):
 SAYING = ['python', '-c', 'import os; print("in", os.getcwd())']
 
 
+@pytest.mark.slow
 def test_slurm_by_submitits_own_processes(tmp_path, monkeypatch):
     pytest.importorskip('submitit')
     monkeypatch.chdir(tmp_path)
