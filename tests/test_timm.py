@@ -261,7 +261,7 @@ def test_trained_tested_scored(tiny, capsys):
     words = [*tiny, *SMALL, '-arch', TINY]
     main.main([*words, '-e', '1', '--svd', '*conv2'])
     assert 'trainable parameters instead of' in capsys.readouterr().out
-    performance = main.main([*words, '-e', '2', '--trained_model_file', 'm.pth', '--ft_lr_ratio', '0'])
+    performance = main.main([*words, '-e', '1', '--trained_model_file', 'm.pth', '--ft_lr_ratio', '0'])
     again = test_dataset.main([*tiny[2:4], '--trained_model_file', 'm.pth', '--device', 'cpu', '--no-pbar'])
     assert again.srocc == performance.srocc
     score = test_demo.main(['--img', 'tiny/images/00.png', '-modelfile', 'm.pth', '--device', 'cpu', '--map', 'maps'])
