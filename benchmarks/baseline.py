@@ -4,6 +4,7 @@ Decode all images up front in one thread and keep them as PIL images; convert an
 evaluate one image at a time without workers; contiguous memory format.
 """
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -78,26 +79,40 @@ def forward_flops(network: Network, size: tuple[int, int]) -> int:
     return round(2 * macs(network, size))
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+def processor() -> float:
+    """Return the seconds that this process and its ended children used of the processor, in the system too."""
+    return sum(os.times()[:4])
+
+
+def peak_memory() -> float:
+    """Return the peak megabytes of this process."""
+    status = Path('/proc/self/status').read_text(encoding='utf-8')  # getrusage's peak would be that of the parent, too
+    return int(status.split('VmHWM:')[1].split()[0]) / 1e3
+
+
+def seconds(work: Callable[[], object], repeats: int = 3, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the least time of several runs, which other work on the machine disturbs least."""
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         work()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return min(times)
 
 
 work: dict[str, Callable[[], object]] = {}  # name -> work that this process can measure
 
 
-def measure(what: str) -> float:
+def measure(what: str, clock: Callable[[], float]) -> float:
     """Return the seconds of one call of work[what]."""
-    return seconds(work[what], 1)
+    return seconds(work[what], 1, clock)
 
 
-def in_turns(prepare: Callable, arguments: tuple, names: Sequence[str], rounds: int) -> dict[tuple[str, str], float]:
-    """Return (name, side) -> the least seconds of several rounds; 'baseline' and 'ours' take turns.
+def in_turns(prepare: Callable, arguments: tuple, names: Sequence[str], rounds: int,
+             clock: Callable[[], float] = time.perf_counter) -> dict[tuple[str, str], float]:
+    """Return (name, side) -> the least seconds of several rounds by a clock; 'baseline' and 'ours' take turns.
+
+    ('peak memory', side) is that of a side's process in MB.
 
     Each side has a process of its own, in which prepare(side, *arguments) fills `work`: for ours keeps memory that the
     baseline's gives back. A machine whose speed drifts slows both.
@@ -107,9 +122,10 @@ def in_turns(prepare: Callable, arguments: tuple, names: Sequence[str], rounds: 
     best = {}
     for _ in range(rounds):
         for name, side in product(names, pools):
-            took = pools[side].submit(measure, name).result()
+            took = pools[side].submit(measure, name, clock).result()
             best[name, side] = min(best.get((name, side), took), took)
-    for pool in pools.values():
+    for side, pool in pools.items():
+        best['peak memory', side] = pool.submit(peak_memory).result()
         pool.shutdown()
     return best
 

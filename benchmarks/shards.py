@@ -1,10 +1,10 @@
 """Measure the speed at which test_demo.py scores images in shards, relative to the network alone, and its memory.
 
-    python benchmarks/shards.py [--images 64] [--architecture resnet18] [--device cuda] [--resize] [--large 100000]
+    python benchmarks/shards.py [--images 64] [--architecture resnet18] [--device cuda] [--large 100000]
 
-Speed: photographs-like JPEG files of 664x498 (with --resize: of 1024x768, resized to 664x498) as one tar and as one
+Speed: photographs-like JPEG files (664x498; see scoring.py for --image_size and --resize) as one tar and as one
 Parquet, scored into parts. All are measured in turn, `--rounds` times, and the medians are compared: a machine's speed
-drifts. `decoding alone` is one thread's rate, from which docs/shards.md works out how many cores a GPU needs.
+drifts. `decoding alone` is one thread's, from which docs/shards.md works out how many cores a GPU needs.
 
 Memory: the peak of test_demo.py's own memory with --small and with --large images of 64x48 by CNNIQA, in shards of
 1,000; --large 0 leaves it out.
@@ -92,17 +92,16 @@ def memory(folder: Path, suffix: str, count: int) -> tuple[float, float]:
     return peak, count / (time.perf_counter() - started)
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Measure and print; return the ratios by suffix."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print."""
     args = options(__doc__, argv, small=1_000, large=100_000)
-    ratios = speed(args, shards_to_scores)
+    speed(args, shards_to_scores)
     with tempfile.TemporaryDirectory() as folder:
         for suffix in WRITERS if args.large else ():
             for count in (args.small, args.large):
                 peak, rate = memory(Path(folder), suffix, count)
                 print(f'{suffix}, {count} images of {TINY[1]}x{TINY[0]}: own memory at most {peak:.0f} MB, '
                       f'{rate:.0f} images/s with the start')
-    return ratios
 
 
 if __name__ == '__main__':

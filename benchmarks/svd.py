@@ -1,8 +1,9 @@
-"""Measure CNNIQA's training and evaluation on 512x512 JPEGs, crop 224, batch 80, and the cost of factored layers.
+"""Measure CNNIQA's training and evaluation on 512x512 JPEGs, batch 80, and the cost of factored layers.
 
-    python benchmarks/svd.py [--batches 2] [--rounds 3]
+    python benchmarks/svd.py [--crop 224] [--batches 2] [--rounds 3]
 
-All runs are on the CPU. The baseline does what the field's toolboxes do: two workers decode every image in every epoch,
+All runs are on the CPU; the seconds are the processor's, those of the loaders' workers too, and the peak of memory is
+without these. The baseline does what the field's toolboxes do: two workers decode every image in every epoch,
 crop and convert it, the convolution's whole maps are kept for the gradient, and whole images are evaluated one at a
 time. A factored step is compared with a step of the plain network in the same code.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from baseline import in_turns, options, photographs, row, work, write_labels
+from baseline import in_turns, options, photographs, processor, row, work, write_labels
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -30,17 +31,17 @@ from IQAmodel import create_model
 from IQAperformance import evaluate
 from modified_ignite_engine import create_supervised_trainer, preparing
 
-SIDE, CROP, BATCH, WORKERS = 512, 224, 80, 2
+SIDE, BATCH, WORKERS = 512, 80, 2
 FACTORED = ('svd_cnniqa_fc', 'svd_cnniqa_conv')
 
 
 class Decoded(Dataset):
     """Images that are decoded at each access; item i is (float (3, H, W), MOS)."""
 
-    def __init__(self, paths: list[Path], training: bool):
-        crop = [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()] if training else []
+    def __init__(self, paths: list[Path], crop: int | None = None):
+        crops = [v2.RandomCrop(crop), v2.RandomHorizontalFlip()] if crop else []
         self.paths = paths
-        self.transform = v2.Compose([*crop, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+        self.transform = v2.Compose([*crops, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,12 +50,12 @@ class Decoded(Dataset):
         return self.transform(Image.open(self.paths[i]).convert('RGB')), torch.tensor([i / len(self)])
 
 
-def baseline(paths: list[Path]) -> None:
+def baseline(paths: list[Path], crop: int) -> None:
     """Fill `work` with the baseline's epoch and evaluation."""
     model = create_model('cnniqa')
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
-    training = DataLoader(Decoded(paths, True), BATCH, shuffle=True, num_workers=WORKERS)
-    whole = DataLoader(Decoded(paths, False), 1, num_workers=WORKERS)
+    training = DataLoader(Decoded(paths, crop), BATCH, shuffle=True, num_workers=WORKERS)
+    whole = DataLoader(Decoded(paths), 1, num_workers=WORKERS)
 
     def epoch() -> None:
         for images, mos in training:
@@ -70,65 +71,67 @@ def baseline(paths: list[Path]) -> None:
     work.update({'training': epoch, 'evaluation': evaluation})
 
 
-def trainer_of(name: str) -> tuple:
+def trainer_of(name: str, crop: int) -> tuple:
     """Return a network, and the engine that trains it."""
-    model = create_model(name).to(memory_format=memory_format((CROP, CROP)))
+    model = create_model(name).to(memory_format=memory_format((crop, crop)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
     return model, create_supervised_trainer(model, optimizer, IQALoss('mse', beta=(1,)),
                                             prepare=preparing(model, Target(0, 100)))
 
 
-def ours(paths: list[Path], cache: Path) -> None:
+def ours(paths: list[Path], cache: Path, crop: int) -> None:
     """Fill `work` with our epoch and evaluation."""
     write_labels(cache.parent / 'svd.csv', paths)
     data = open_data(Source(str(paths[0].parent), str(cache.parent / 'svd.csv'), ''), 'benchmark',
                      lambda info: {'train': np.arange(len(info.names))}, Preprocess(),
                      Loading(BATCH, WORKERS, 'disk', str(cache)))
-    data.augment = Augmentation(('crop', 'hflip'), crop_size_h=CROP, crop_size_w=CROP)
-    model, engine = trainer_of('cnniqa')
+    data.augment = Augmentation(('crop', 'hflip'), crop_size_h=crop, crop_size_w=crop)
+    model, engine = trainer_of('cnniqa', crop)
     loader, whole = data.training_loader(), data.evaluation_loader('train')
     work.update({'training': lambda: engine.run(loader, max_epochs=1),
                  'evaluation': lambda: evaluate(model, whole)})
 
 
-def steps(side: str) -> None:
+def steps(side: str, crop: int) -> None:
     """Fill `work` with a step of each factored network, or of the plain one instead."""
-    batch = (torch.randint(0, 256, (BATCH, 3, CROP, CROP), dtype=torch.uint8),), (torch.rand(BATCH, 1),) * 2
+    batch = (torch.randint(0, 256, (BATCH, 3, crop, crop), dtype=torch.uint8),), (torch.rand(BATCH, 1),) * 2
     for name in FACTORED:
-        engine = trainer_of('cnniqa' if side == 'baseline' else name)[1]
+        engine = trainer_of('cnniqa' if side == 'baseline' else name, crop)[1]
         work[f'step of {name}'] = lambda engine=engine: engine.run([batch], max_epochs=1)
 
 
-def prepare(side: str, paths: list[Path], cache: Path) -> None:
+def prepare(side: str, paths: list[Path], cache: Path, crop: int) -> None:
     """Fill `work` with the measurements of a side, 'baseline' or 'ours'."""
     torch.manual_seed(0)
     set_start_method('fork', force=True)  # of the loaders' workers, as in main.py; this process was spawned
     if side == 'ours':
         keep_freed_memory('cpu')
-        ours(paths, cache)
+        ours(paths, cache, crop)
     else:
-        baseline(paths)
+        baseline(paths, crop)
 
 
-def prepare_steps(side: str) -> None:
+def prepare_steps(side: str, crop: int) -> None:
     """Fill `work` with steps; both sides keep freed memory."""
     torch.manual_seed(0)
     keep_freed_memory('cpu')
-    steps(side)
+    steps(side, crop)
 
 
 def main() -> None:
     """Print the table."""
-    args = options(__doc__, batches=2, rounds=3)
+    args = options(__doc__, crop=224, batches=2, rounds=3)
     paths = photographs(args.folder / 'photographs512', BATCH * args.batches, (SIDE, SIDE))
-    print(f'{os.cpu_count()} cores, torch {torch.__version__}, cnniqa, {len(paths)} images {SIDE}x{SIDE}, crop {CROP}, '
-          f'batch {BATCH}, float32\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
-    best = in_turns(prepare, (paths, args.folder / 'cache'), ['training', 'evaluation'], args.rounds)
+    print(f'{os.cpu_count()} cores, torch {torch.__version__}, cnniqa, {len(paths)} images {SIDE}x{SIDE}, crop '
+          f'{args.crop}, batch {BATCH}, float32\n\n| what | baseline | ours | times faster |\n|---|---|---|---|')
+    best = in_turns(prepare, (paths, args.folder / 'cache', args.crop), ['training', 'evaluation'], args.rounds,
+                    processor)
     for what in ('training', 'evaluation'):
         row(f'{what}, per image', *(best[what, side] / len(paths) * 1e3 for side in ('baseline', 'ours')))
     row('both, per image', *(sum(best[what, side] for what in ('training', 'evaluation')) / len(paths) * 1e3
                              for side in ('baseline', 'ours')))
-    best = in_turns(prepare_steps, (), [f'step of {name}' for name in FACTORED], args.rounds)
+    row('peak memory', *(best['peak memory', side] for side in ('baseline', 'ours')), 'MB')
+    best = in_turns(prepare_steps, (args.crop,), [f'step of {name}' for name in FACTORED], args.rounds, processor)
     print()
     for name in FACTORED:
         plain, factored = (best[f'step of {name}', side] for side in ('baseline', 'ours'))
