@@ -83,5 +83,6 @@ def test_options_that_are_named_are_there():
              for option in action.option_strings} | {'--help', '--recipe'}
     known |= {'--source', '--mos_column', '--partial', '--out', '--lower_is_better', '--json', '--csv_dir', '--npy_dir',
               '--pyiqa', '--aggregate', '--higher_is_better', '--drawings', '--tables',
-              '--nproc_per_node'}  # of the scripts in data/ and results_in_the_paper/, and torchrun
+              '--images', '--image_size', '--batches', '--before', '--rounds', '--crop',
+              '--nproc_per_node'}  # of the scripts in data/, results_in_the_paper/ and benchmarks/, and torchrun
     assert set(re.findall(r'(?<![\w-])--[a-zA-Z][\w-]*', TEXT)) <= known
