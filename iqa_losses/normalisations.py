@@ -101,14 +101,23 @@ def _fixed(values: Tensor, detach: bool) -> Tensor:
 
 
 def check_exponents(*exponents: float) -> None:
-    """Raise ValueError if an exponent of a norm is not a finite number above 0."""
+    """Raise ValueError if an exponent of a norm is not a finite number above 0.
+
+    Args:
+        exponents: of the norms.
+    """
     if not all(0 < exponent < math.inf for exponent in exponents):
         found = ', '.join(f'{exponent:g}' for exponent in exponents)
         raise ValueError(f'exponents of norms ({found}): expected finite numbers above 0')
 
 
 def check_weights(name: str, weights: Sequence[float]) -> None:
-    """Raise ValueError, which names the weights, if one is negative or not finite, or if all are 0."""
+    """Raise ValueError if one of the weights is negative or not finite, or if all are 0.
+
+    Args:
+        name: of the weights, for the error message.
+        weights: at least one.
+    """
     if not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
         found = ', '.join(f'{weight:g}' for weight in weights)
         raise ValueError(f'{name} ({found}): expected finite weights of at least 0, and one above 0')
@@ -125,9 +134,22 @@ def _cosine(x: Tensor, t: Tensor) -> Tensor:
 def compare(y_pred: Tensor, y: Tensor, normalise: Callable[..., Tensor], alpha: Sequence[float], detach: bool,
             distance: Callable[[Tensor], Tensor] = _mean_square,
             rho: Callable[[Tensor, Tensor], Tensor] = _cosine) -> Tensor:
-    """Return (alpha_0 distance(x - t) + alpha_1 distance(rho x - t)) / (alpha_0 + alpha_1).
+    """Return (alpha_0 distance(x - t) + alpha_1 distance(rho x - t)) / (alpha_0 + alpha_1), a scalar.
 
     x and t are the normalised y_pred and y. Terms of weight 0 are not computed; a batch of one gives 0.
+
+    >>> y_pred, y = torch.tensor([[1.], [2.], [4.]]), torch.tensor([[10.], [30.], [20.]])
+    >>> compare(y_pred, y, normalise_by_range, (1., 0.), False)
+    tensor(0.2315)
+
+    Args:
+        y_pred: predictions, (N, 1).
+        y: MOS, (N, 1).
+        normalise: a normalisation, called with a column and, for predictions, `detach`.
+        alpha: weights of the errors of x and of rho x, finite and at least 0, one above 0.
+        detach: stop the gradient through the statistics that normalise the predictions.
+        distance: of a column of differences, a scalar.
+        rho: the factor of x, of x and t; their cosine by default.
     """
     check_weights('alpha', alpha)
     if len(y_pred) == 1:

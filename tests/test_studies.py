@@ -113,9 +113,9 @@ def test_the_settings_of_the_studies_here_differ(file, tmp_path, monkeypatch):
     for table, text in {**tables, **dict.fromkeys(content.get('predictions', {}).values(), 'image,score\n')}.items():
         Path(table).parent.mkdir(exist_ok=True)
         Path(table).write_text(text)
-    settings = read_study(file).settings
-    names = {run_name(TRAIN.parse(words_for(options))) for options in settings.values()}
-    assert len(names) == len(settings) > 0
+    study = read_study(file)
+    names = {run_name(TRAIN.parse(words_for({**study.common, **options}))) for options in study.settings.values()}
+    assert len(names) == len(study.settings) > 0
 
 
 def test_equal_settings_are_one_run(study):
