@@ -155,6 +155,7 @@ def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
     for outcome in findings.outcomes:
         if outcome.log is not None:
             logs.setdefault((outcome.trained_on, outcome.setting), {})[outcome.log] = outcome
+    few = len({setting for _, setting in logs}) <= MOST_BANDS
     curves: dict[str, dict[str, Curve]] = {}
     for (trained, setting), some in logs.items():
         rows = [rows for rows in (cost.validation(log) for log in some) if len(rows)]
@@ -162,11 +163,17 @@ def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:
             length = min(map(len, rows))
             runs = np.stack([one[:length] for one in rows])
             curve = as_curve(*runs.mean(0).T)
-            spreads = [st.spread(values, 'correlation') for values in runs[:, :len(curve.values), 1].T]
-            band = np.array([[one.low for one in spreads], [one.high for one in spreads]])
-            drawn = len({setting for _, setting in logs}) <= MOST_BANDS and np.isfinite(band).all()
-            curves.setdefault(trained, {})[setting] = curve._replace(band=band if drawn else None)
+            if few:
+                curve = curve._replace(band=interval_of_mean(runs[:, :len(curve.values), 1]))
+            curves.setdefault(trained, {})[setting] = curve
     return curves
+
+
+def interval_of_mean(values: np.ndarray) -> np.ndarray | None:
+    """Return the ends of the interval of the mean over runs, (2, epochs), of SROCC (runs, epochs); None if unknown."""
+    spreads = [st.spread(column, 'correlation') for column in values.T]
+    ends = np.array([[one.low for one in spreads], [one.high for one in spreads]])
+    return ends if np.isfinite(ends).all() else None
 
 
 def scatter_plots(findings: Findings) -> list[tuple[str, str]]:
