@@ -24,8 +24,8 @@ print(counts[1] - counts[0])
 def page_faults(device: str) -> int:
     """Return how often the system had to give a page, while three tensors of 64 MB came and went after three others.
 
-    The interpreter is a new one: a forked process inherits the state of the C library's memory, and after one
-    allocation that failed, glibc gives the thread another arena, which the option does not reach.
+    The interpreter is a new one: a forked process inherits the heap of its parent, and with it what the count depends
+    on, such as the places of the free blocks.
     """
     command = [sys.executable, '-c', COUNT_FAULTS, device]
     return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout)
