@@ -307,12 +307,18 @@ def _metavar(names: Sequence[str]) -> str | None:
     return max(names, key=len).lstrip('-').upper().split('_')[-1]
 
 
-# The group that every script has, with one checkpoint or several
+# The group of scripts that compute: the device; with the folders; with one checkpoint; with several
 
-def _places(add: Add) -> None:
+@group('machine', 'the device')
+def machine_device(add) -> None:
     add('--device', type=device, help='cuda, cuda:1, cpu ... (default: cuda if there is a GPU)')
     add('-pbar', '--pbar', action=argparse.BooleanOptionalAction, default=bool(sys.stderr and sys.stderr.isatty()),
         help='progress bars (default: if stderr is a terminal)')
+
+
+@group('machine', 'the device, and the folders of checkpoints and results')
+def machine_folders(add) -> None:
+    machine_device.declare(add)
     add('--checkpoint_dir', metavar='DIR', default='checkpoints', help='folder of the checkpoints')
     add('--result_dir', metavar='DIR', default='results', help='folder of the per-image predictions and metrics')
 
@@ -323,12 +329,12 @@ CHECKPOINT = (f'a checkpoint: a file, the name of a run, letters of its digest, 
 
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine(add) -> None:
-    _places(add)
+    machine_folders.declare(add)
     add('-modelfile', '--trained_model_file', metavar='FILE', help=CHECKPOINT)
 
 
 @group('machine', 'the device, and the folders of checkpoints and results')
 def machine_of_several(add) -> None:
-    _places(add)
+    machine_folders.declare(add)
     add('-modelfile', '--trained_model_file', nargs='+', metavar='FILE',
         help=f'{CHECKPOINT}; or several, whose scores are averaged')

@@ -6,7 +6,7 @@ from iqa_data.options import datasets
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import is_device
 from iqa_runtime.option_types import among, choice, count, number
-from iqa_runtime.options import Command, Options, group, machine, machine_of_several
+from iqa_runtime.options import Command, Options, group, machine, machine_device, machine_of_several
 from iqa_training import options as of_training
 
 TESTED = ('auto', 'test', 'val', 'all')
@@ -265,4 +265,4 @@ ENSEMBLE = Command("""Combine the predictions of several models into one score f
 PREDICT = Command("""Score images with every checkpoint in a folder, and combine the predictions.
 
     python iqa_scoring/predict_all.py --models weight --img test --out result_csv
-""", [prediction, machine])
+""", [prediction, machine_device])

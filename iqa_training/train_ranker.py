@@ -13,20 +13,14 @@ from pathlib import Path
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from iqa_runtime.errors import UserError, command
+from iqa_runtime.errors import command
 from iqa_runtime.option_types import count, number, positive
-from iqa_runtime.options import Command, Options, group, machine
+from iqa_runtime.options import Command, group, machine_folders
 
 SIZE = number(int, 2, 1024)
 
 
-def check_files(args: Options) -> None:
-    """Refuse --trained_model_file, which names the checkpoint of other scripts."""
-    if args.trained_model_file:
-        raise UserError(f'--trained_model_file {args.trained_model_file}: the file of a ranker is --ranker')
-
-
-@group('ranker', 'the ranker and its training', check=check_files)
+@group('ranker', 'the ranker and its training')
 def ranker(add) -> None:
     add('--ranker', metavar='FILE', help='file of the ranker (default: CHECKPOINT_DIR/asna_ranker.pth)')
     add('--ranker_size', type=SIZE, default=16, help='numbers ranked at once; a batch is cut into groups of this size')
@@ -40,7 +34,7 @@ def ranker(add) -> None:
     add('--resume', action='store_true', help='resume a stopped training from its state, if any')
 
 
-TRAIN_RANKER = Command(__doc__, [ranker, machine])
+TRAIN_RANKER = Command(__doc__, [ranker, machine_folders])
 
 if __name__ == '__main__':
     TRAIN_RANKER.begin()  # --help and mistakes end here, before torch is imported

@@ -266,7 +266,7 @@ def test_the_command_trains_and_tests_a_ranker(tmp_path, monkeypatch, capsys):
 def test_mistakes_in_the_command(fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert '--ranker_size: 1 is out of range' in fails(train_ranker, '--ranker_size', '1')
-    assert 'the file of a ranker is --ranker' in fails(train_ranker, '-modelfile', 'a.pth')
+    assert 'unrecognized arguments: --trained_model_file' in fails(train_ranker, '--trained_model_file', 'a.pth')
 
 
 DEMO = words('-arch resnet18 --weights none --device cpu --no-pbar --num_workers 0 --resize -rs_h 48 -rs_w 64 -e 1 '

@@ -95,6 +95,7 @@ def test_columns_of_the_challenge_from_test_demo(here, fails):
 def test_mistakes(here, fails):
     words = ['--models', 'weight', '--img', 'images', '--device', 'cpu']
     assert 'give --models' in fails(predict_all.main, '--img', 'images')
+    assert 'unrecognized arguments: -modelfile' in fails(predict_all.main, *words, '-modelfile', 'a.pth')
     assert '--models gone: No such file' in fails(predict_all.main, '--models', 'gone', '--img', 'images')
     assert '--models images: no checkpoints' in fails(predict_all.main, '--models', 'images', '--img', 'images')
     Path('images/bad.png').write_text('no image')
