@@ -1,9 +1,9 @@
-"""Is this data what I think it is? Look at every image and every score of a data set before hours of training.
+"""Check a data set before hours of training: read every image and every score.
 
     python data/check.py KonIQ-10k --resize
     python data/check.py my.csv --im_dir photographs --split reference --json report.json
 
-Exit status 1 when something would spoil a training run (an `error` in the report), 0 otherwise.
+Exit status 1 if something would spoil a training run (an `error` in the report), 0 otherwise.
 """
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ def examined(add) -> None:
     add('dataset', type=dataset, metavar='DATASET', help='as --dataset of main.py: a name or info file')
     add('--im_dir', metavar='DIR', help="folder of the data set's images (default: as in main.py)")
     add('--ref_dir', metavar='DIR', help='folder of its reference images (default: that of the images)')
-    add('--data_info', metavar='FILE', help='another info file for a data set that is named')
+    add('--data_info', metavar='FILE', help='info file to use instead of the named data set\'s own')
     add('--cache_dir', metavar='DIR', default='cache', help='where main.py would keep decoded images')
     add('--lower_is_better', action='store_true', help='the scores fall with quality, as DMOS do')
     add('--json', nargs='?', const='-', metavar='FILE', help='the report as JSON in FILE, or instead of the table')
@@ -44,7 +44,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from iqa_data.cache import nearest_to_first
+from iqa_data.cache import hint_of_missing
 from iqa_data.datasets import Source, dataset_name, named_source, require
 from iqa_data.info import Info, read_info
 from iqa_data.look import Seen, guess_direction, look, weakest
@@ -91,9 +91,8 @@ def images(case: Case) -> Iterator[Finding]:
     bad = [f'{name} ({seen.error})' for name, seen in zip(case.info.names, case.seen, strict=True) if seen.error]
     twice = [name for name, n in Counter(case.info.names).items() if n > 1]
     if bad:
-        hint = '; is --im_dir the right folder?' if len(bad) == len(case.seen) else ''
-        near = nearest_to_first([Path(case.source.im_dir, name) for name in case.info.names])
-        yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}{near}'
+        hint = hint_of_missing([Path(case.source.im_dir, name) for name in case.info.names])
+        yield 'error', f'{len(bad)} of {len(case.seen)} cannot be read in {case.source.im_dir}: {some(bad)}{hint}'
     if twice:
         yield 'error', f'{len(twice)} names occur more than once: {some(twice)}'
     if not bad and not twice:

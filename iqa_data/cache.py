@@ -53,13 +53,19 @@ def for_each_image(paths: Sequence[Path], work: Callable[[Path], object], title:
     if bad:
         more = f' and {len(bad) - 3} more' if len(bad) > 3 else ''
         raise UserError(f'{len(bad)} of {len(paths)} images cannot be read: {", ".join(bad[:3])}{more}'
-                        + nearest_to_first(paths))
+                        + hint_of_missing(paths))
     return [result for result, _ in results]
 
 
-def nearest_to_first(paths: Sequence[Path]) -> str:
-    """Return a hint that names the files nearest to the first missing path; '' if no path is missing."""
-    return next((nearest(path) for path in paths if not path.exists()), '')
+def hint_of_missing(paths: Sequence[Path]) -> str:
+    """Return a hint for an error message: --im_dir if all paths are missing, and the files nearest to the first one.
+
+    If no path is missing, the hint is ''.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if not missing:
+        return ''
+    return ('; is --im_dir the right folder?' if len(missing) == len(paths) else '') + nearest(missing[0])
 
 
 class DecodedImages:

@@ -116,7 +116,8 @@ def split(add) -> None:
     add('--folds', type=number(int, 2, 10 ** 6), default=5, help='folds of the k-fold splits')
     add('--fold', type=whole, default=0, help='number of the validation fold')
     add('--test_fold', type=choice(TEST_FOLDS, 'test fold'), default='next',
-        help='the test part of a k-fold split: the next fold, none, or val itself; val tests splits without one on val')
+        help='the test part of a k-fold split: the next fold, none, or val itself; val also serves other splits that '
+             'have no test part')
     add('--fold_order', type=choice(FOLD_ORDERS, 'fold order'), default='slides',
         help='how kfold-sorted numbers its folds: slides: fold 0 is dealt to last; published: fold 0 is dealt to first')
     add('--split_index', type=count, default=1, help="number of pyiqa's split")

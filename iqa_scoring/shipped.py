@@ -8,10 +8,9 @@ from iqa_runtime.options import Options
 from iqa_training.naming import find_checkpoints
 
 MODEL = ROOT / 'models' / 'linearity_iqa_agiqa3k.pth'
-ABOUT = ('scores are of the model that comes with the toolkit: LinearityIQA on EfficientNet-Lite0, trained on the '
-         'AI-generated images of AGIQA-3K, whose scale it has (0 to 4.49, higher is better). No one has rated '
-         'photographs for it. To train your own: python main.py --dataset YOURS.csv; to score with it: '
-         '--trained_model_file FILE')
+ABOUT = ('the model that comes with the toolkit scores: LinearityIQA on EfficientNet-Lite0, trained on the '
+         'AI-generated images of AGIQA-3K, not on photographs; on their scale, 0 to 4.49, higher is better. To train '
+         'your own: python main.py --dataset YOURS.csv; to score with it: --trained_model_file FILE')
 
 
 def checkpoints_of(args: Options) -> list[Path]:

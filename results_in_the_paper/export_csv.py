@@ -1,8 +1,9 @@
 """Write the TensorBoard curves of training runs as CSV files (Wall time,Step,Value) for the figures of the paper.
 
-`python results_in_the_paper/export_csv.py runs/RUN_NAME ...`: a run that a figure draws gets the names that the figure
-reads, as its options say; any other run gets names that begin with its run name. The scripts of
-figures also read runs/ by themselves.
+    python results_in_the_paper/export_csv.py runs/NAME
+
+Curves of a run that a figure draws get the names that the figure reads; those of any other run begin with its name. The
+scripts of figures also read runs/ themselves.
 """
 import ast
 import re

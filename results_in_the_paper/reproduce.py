@@ -9,8 +9,7 @@
     python results_in_the_paper/reproduce.py maniqa_ensemble --sizes 384 448 --folds 5 --predict Samsung-2023/test
 
 Further options of main.py hold for all runs; with them the paper's numbers are shown beside ours, not judged. The
-images of the demo data set are small, and are resized only with --resize. If it was stopped, the same
-command continues.
+images of the demo data set are small, and are resized only with --resize. The same command continues after a stop.
 """
 import sys
 from collections.abc import Iterable

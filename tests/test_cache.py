@@ -147,6 +147,14 @@ def test_a_bad_image_is_named_and_no_cache_is_made(paths, tmp_path):
     assert not list((tmp_path / 'cache').glob('.*.tmp'))
 
 
+def test_images_that_are_all_missing_ask_for_their_folder(paths, tmp_path):
+    for moved, asks in ((paths, True), (paths[1:], False)):
+        with pytest.raises(UserError, match=rf'{len(moved)} of 5 images cannot be read: ') as error:
+            on_disk([path.with_name(f'gone-{path.name}') if path in moved else path for path in paths], Preprocess(),
+                    tmp_path / 'cache')
+        assert ('is --im_dir the right folder?' in str(error.value)) == asks
+
+
 def killed_at_the_first_image(folder: Path, files: list[Path]) -> None:
     """A process that is killed when it has made room for the cache."""
     decoded.decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
