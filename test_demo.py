@@ -33,8 +33,8 @@ from iqa_scoring.report import THUMBNAIL
 from iqa_scoring.restore import as_asked
 from iqa_scoring.scorer import Scorer, completed, scorer_of
 from iqa_scoring.shards import How, Packed, is_shard, is_video, open_shards, prefetched
-from iqa_scoring.shipped import checkpoints_of
-from iqa_scoring.sinks import Alone, Maps, PartSink, Picture, Report, Screen, Sink, TableSink, Videos
+from iqa_scoring.shipped import checkpoints_of, notice
+from iqa_scoring.sinks import Alone, Maps, Notice, PartSink, Picture, Report, Screen, Sink, TableSink, Videos
 from iqa_scoring.stream import Reader, Sample, Work, row_of, score_files
 from iqa_scoring.tables import Tables
 from iqa_training.card import about, write_card
@@ -84,9 +84,9 @@ def outputs_of(args: Options, file: Path) -> dict[str, Paths]:
             '--parquet': Path(args.parquet, 'NAME.parquet') if args.parquet else None}
 
 
-def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool) -> list[Sink]:
-    """Return the other sinks: the picture, the screen, the report, and the means of videos."""
-    scale, sinks = scorer.scale, []
+def sinks_of(args: Options, scorer: Scorer, model: str, alone: bool, line: str) -> list[Sink]:
+    """Return the other sinks: the `line` before all scores, the picture, the screen, the report, means of videos."""
+    scale, sinks = scorer.scale, [Notice(line)]
     if args.picture:
         sinks.append(Picture(args.picture, scale))
     if alone:
@@ -148,7 +148,8 @@ def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: li
     model, tables = model_of(files, args.views), tables_of(args)
     digest = model_digest(checkpoints, views=args.views, clamp=args.clamp) if tables or args.parquet else ''
     return Scoring(args, scorer, model, items, Tables(tables, args.resume, digest),
-                   TableParts(args.parquet, items, args.resume, model, digest) if args.parquet else None, alone).run()
+                   TableParts(args.parquet, items, args.resume, model, digest) if args.parquet else None, alone,
+                   notice(args, files[0])).run()
 
 
 class Scoring:
@@ -160,10 +161,11 @@ class Scoring:
         items: the images and shards.
         tables, parts: the files of scores; images that they hold already are not scored again.
         alone: whether the list is a single image, whose score is returned.
+        line: printed before the first score.
     """
 
     def __init__(self, args: Options, scorer: Scorer, model: str, items: list[Item], tables: Tables,
-                 parts: TableParts | None, alone: bool):
+                 parts: TableParts | None, alone: bool, line: str):
         self.args, self.scorer, self.model, self.tables, self.alone = args, scorer, model, tables, alone
         self.scored, self.broken, self.score = 0, 0, 0.  # images, broken shards, the last score
         if parts:
@@ -175,7 +177,7 @@ class Scoring:
             self.failed = 0
         self.maps = Maps(args.map, scorer.scale) if args.map else None
         self.sinks = [TableSink(tables, args.columns), *([PartSink(parts)] if parts else []),
-                      *([self.maps] if self.maps else []), *sinks_of(args, scorer, model, alone)]
+                      *([self.maps] if self.maps else []), *sinks_of(args, scorer, model, alone, line)]
 
     def run(self) -> float | int:
         """Score all images; return the score of a single image, or else the number that this process scored."""
@@ -272,6 +274,8 @@ def calibrate(args: Options, scorer: Scorer, checkpoint: dict, file: Path) -> fl
             print(f'{path_text(sample.path)}: {sample.error}', file=sys.stderr)
     if len(good) < len(samples):
         print(f'{len(samples) - len(good)} of {len(samples)} rated images could not be scored', file=sys.stderr)
+    if line := notice(args, file):
+        print(line, file=sys.stderr)
     heads = np.array([sample.heads for sample in good]).reshape(-1, len(scorer.network.heads))
     new, report, against = calibrated(completed(args, checkpoint, file, scorer), heads,
                                       ratings[[sample.index for sample in good]], args.calibration)

@@ -65,6 +65,8 @@ def guessed(table: Table, args) -> dict[str, str]:
 
     Raises UserError if the table has no column of images, or neither MOS nor counts.
     """
+    if not table.columns:
+        raise UserError(f'{table.path}: it is empty')
     plain = {_plain(name): name for name in reversed(table.columns)}
     columns = {}
     for wanted, guesses in GUESSES.items():

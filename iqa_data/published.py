@@ -8,6 +8,7 @@ from iqa_data.info import Info, info_of
 from iqa_data.pyiqa import PART_NAMES
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import read_text, sha256
+from iqa_runtime.names import nearest
 from iqa_runtime.tables import Table
 
 SEED = 19920517
@@ -19,14 +20,17 @@ class Folder:
     def __init__(self, source: Path):
         self.source, self.read = source, []
         if not source.exists():
-            raise UserError(f'--source {source}: no such folder')
+            raise UserError(f'--source {source}: no such file or folder{nearest(source)}')
 
     def find(self, *patterns: str, optional: bool = False) -> list[Path]:
-        """Return the files that match the first pattern with a match, up to one folder deep; UserError if none has."""
+        """Return the files that match the first pattern with a match, up to one folder deep; UserError if none has.
+
+        Case does not matter.
+        """
         candidates = [self.source] if self.source.is_file() else sorted(
             path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
         for pattern in patterns:
-            paths = [path for path in candidates if path.match(pattern)]
+            paths = [path for path in candidates if Path(str(path).lower()).match(pattern.lower())]
             if paths:
                 self.read += paths
                 return paths
@@ -123,7 +127,7 @@ def kadid10k(folder: Folder, args) -> Info:
 def spaq(folder: Folder, args) -> Info:
     """Read "MOS and Image attribute scores.xlsx", or the same as CSV: Image name, MOS in 0..100, attributes."""
     (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
-    table = Table.read(path) if path.suffix == '.csv' else read_sheet(path)
+    table = Table.read(path) if path.suffix.lower() == '.csv' else read_sheet(path)
     return info_of(renamed(table, image='Image name', mos='MOS'))
 
 

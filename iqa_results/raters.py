@@ -97,6 +97,7 @@ def resolving_power(scores: np.ndarray, z: np.ndarray, level: float = .95) -> fl
         z: (P,) differences of their MOS in the same order, divided by the standard error of the difference.
         level: the probability.
     """
-    order = np.argsort(np.abs(scores), kind='stable')
-    seen = isotonic_regression(ndtr(np.where(scores < 0, -z, z))[order]).x >= level
-    return float(np.abs(scores)[order][np.argmax(seen)]) if seen.any() else np.nan
+    distances, group, counts = np.unique(np.abs(scores), return_inverse=True, return_counts=True)
+    means = np.bincount(group, ndtr(np.where(scores < 0, -z, z))) / counts
+    seen = isotonic_regression(means, weights=counts).x >= level
+    return float(distances[np.argmax(seen)]) if seen.any() else np.nan

@@ -98,7 +98,7 @@ def read_predictions(path: str | Path, head: str = 'pq') -> Predictions:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path} not found; test_dataset.py and main.py write such files')
-    columns = _from_npy(path, head) if path.suffix == '.npy' else _from_csv(path, head)
+    columns = _from_npy(path, head) if path.suffix.lower() == '.npy' else _from_csv(path, head)
     if not len(columns['mos']):
         raise UserError(f'{path}: no images in it')
     for column in ('mos', head):

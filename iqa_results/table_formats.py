@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from iqa_runtime.errors import one_line
 from iqa_runtime.names import cell
 
 TextRow = Sequence[str]
@@ -44,8 +45,11 @@ SUFFIXES = {'text': '.txt', 'markdown': '.md', 'latex': '.tex', 'csv': '.csv'}
 
 
 def render(header: TextRow, rows: Sequence[TextRow], style: str = 'text') -> str:
-    """Format a table of texts in one of FORMATS; each row is as long as the header. LaTeX needs booktabs."""
-    return FORMATS[style](header, rows)
+    """Format a table of texts in one of FORMATS; each row is as long as the header. LaTeX needs booktabs.
+
+    A line break inside a cell, as in a prompt, would end its row: it is escaped, as other control characters are.
+    """
+    return FORMATS[style]([*map(one_line, header)], [[*map(one_line, row)] for row in rows])
 
 
 def places(low: float, high: float, most: int = 4) -> int:

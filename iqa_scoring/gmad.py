@@ -114,15 +114,14 @@ def picture(path: Path) -> str:
 def choices_of(files: Sequence[str], scores: Scores, pairs: Sequence[GmadPair]) -> list[float]:
     """Return the mean preference for the attacker's better image in each pair, 1/2 for a pair without choices."""
     votes: dict[tuple[int, int], list[float]] = {}
+    asked = {both for pair in pairs for both in ((pair.better, pair.worse), (pair.worse, pair.better))}
     for file in files:
         for first, second, preference in zip(*read_preferences(file, scores.names), strict=True):
+            if (first, second) not in asked:
+                raise UserError(f'{file}: {scores.names[first]} and {scores.names[second]} are no pair of these '
+                                'scores; are they those of the page?')
             votes.setdefault((first, second), []).append(preference)
             votes.setdefault((second, first), []).append(1 - preference)
-    asked = {(pair.better, pair.worse) for pair in pairs}
-    strangers = [pair for pair in votes if pair not in asked and pair[::-1] not in asked]
-    if strangers:
-        first, second = (scores.names[place] for place in strangers[0])
-        raise UserError(f'{files[0]}: {first} and {second} are no pair of these scores; are they those of the page?')
     return [float(np.mean(votes.get((pair.better, pair.worse), [.5]))) for pair in pairs]
 
 

@@ -16,6 +16,9 @@ HOW = ('iqr', 'mean', 'median')
 MAX_PIXELS = 178_956_970  # of an image: Pillow's own limit
 MAX_BYTES = 1 << 28       # of an image in a shard
 WINDOW = 3                # side of the windows of a quality map, in cells of the last feature level
+ONLY = {'img': ('csv', 'json', 'parquet', 'resume', 'overwrite', 'columns', 'sort', 'clamp', 'picture', 'curve', 'map',
+                'report'),
+        'calibrate': ('calibration', 'force', 'out')}  # an option -> those that have no effect without it
 
 
 @group('testing', 'the images that are tested')
@@ -43,6 +46,10 @@ def check_input(args: Options) -> None:
         raise UserError('--calibrate fits the scores of one checkpoint, without --views')
     if sum(map(bool, (args.img, args.calibrate, args.about))) != 1:
         raise UserError('give either --img (images to score), --calibrate (ratings to fit the scores to), or --about')
+    for needed, names in ONLY.items():
+        for name in names:
+            if name in args.given and not getattr(args, needed):
+                raise UserError(f'--{name} needs --{needed}: leave it out')
     if args.resume and not (args.csv or args.json or args.parquet):
         raise UserError('--resume needs --csv, --json or --parquet, which it continues')
     if args.parquet and (args.csv or args.json or args.sort):
@@ -241,7 +248,13 @@ PUBLISH = Command("""Publish a trained model: as a folder of safetensors, JSON a
 Uploading needs the package huggingface_hub and a login (`hf auth login`). hf-hub:USER/NAME@REVISION names a branch.
 """, [publication], [], OF_TRAINING)
 
-@group('contradictions', 'the images on which two models contradict each other')
+def one_output(args: Options) -> None:
+    """Raise UserError if a page is named that would not be written."""
+    if args.choices and 'out' in args.given:
+        raise UserError(f'--out {args.out} is the page, and --choices print the verdict: give one of them')
+
+
+@group('contradictions', 'the images on which two models contradict each other', check=one_output)
 def contradictions(add) -> None:
     add('files', nargs=2, metavar='FILE', help='scores of the same images: columns name, and score or pq')
     add('--im_dir', metavar='DIR', default='.', help='folder of the images')

@@ -1,5 +1,4 @@
 """The trained model that comes with the toolkit, which scores if the user names no model and has none."""
-import sys
 from pathlib import Path
 
 from iqa_runtime.errors import UserError
@@ -14,7 +13,7 @@ ABOUT = ('the model that comes with the toolkit scores: LinearityIQA on Efficien
 
 
 def checkpoints_of(args: Options) -> list[Path]:
-    """Return the checkpoints that score: see `find_checkpoints`, or else the shipped model, with a line about it.
+    """Return the checkpoints that score: see `find_checkpoints`, or else the shipped model.
 
     The shipped model is not taken if the options describe a run: UserError, as of `find_checkpoints`.
     """
@@ -23,5 +22,10 @@ def checkpoints_of(args: Options) -> list[Path]:
     except UserError:
         if args.trained_model_file or args.given & args.command.names() - {'batch_size'} or not MODEL.is_file():
             raise
-    print(f'No --trained_model_file, and no run of the default options: {ABOUT}', file=sys.stderr, flush=True)
     return [MODEL]
+
+
+def notice(args: Options, file: Path) -> str:
+    """Return a line about the shipped model, if it scores although the options do not name it; else ''."""
+    chosen = file == MODEL and not args.trained_model_file
+    return f'No --trained_model_file, and no run of the default options: {ABOUT}' if chosen else ''

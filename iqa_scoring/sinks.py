@@ -90,25 +90,42 @@ class PartSink(Sink):
         self.parts.end(sample.error)
 
 
+class Notice(Sink):
+    """A line on stderr before the first score; none if `text` is empty, or if there is no score."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def row(self, row: dict, sample: Sample) -> None:
+        """Print the line, once."""
+        if self.text and is_main():
+            tqdm.write(self.text, file=sys.stderr)
+        self.text = ''
+
+
 class Screen(Sink):
-    """A line on stdout for each image: at once, or sorted at the end."""
+    """A line on stdout for each image, below a header: at once, or sorted at the end."""
 
     def __init__(self, scale: Scale, later: bool):
+        self.header = f'{scale}\n{SCREEN_HEADER}\n'
         self.rows: list[dict] | None = [] if later else None
-        print(f'{scale}\n{SCREEN_HEADER}', flush=True)
 
     def row(self, row: dict, sample: Sample) -> None:
         """Print the row, or keep it."""
         if self.rows is None:
-            tqdm.write(screen_line(row), file=sys.stdout)
-            sys.stdout.flush()
+            self._print(row)
         else:
             self.rows.append(row)
 
     def finish(self, place: Place | None) -> None:
         """Print the rows that were kept."""
-        for row in sorted(self.rows or (), key=place) if is_main() else ():
-            print(screen_line(row))
+        for row in sorted(self.rows or (), key=place):
+            self._print(row)
+
+    def _print(self, row: dict) -> None:
+        tqdm.write(self.header + screen_line(row), file=sys.stdout)
+        sys.stdout.flush()
+        self.header = ''
 
 
 class Alone(Sink):

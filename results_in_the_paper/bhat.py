@@ -56,7 +56,7 @@ def read_log(path: str | Path) -> BhatLog:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path} not found; make it with: python main.py --resize --log_bhat')
-    return _read_csv(path) if path.suffix == '.csv' else _read_original(path)
+    return _read_csv(path) if path.suffix.lower() == '.csv' else _read_original(path)
 
 
 def find_log() -> Path:

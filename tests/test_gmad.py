@@ -132,6 +132,14 @@ def test_choices_of_several_people_become_a_verdict(folder, tmp_path, capsys):
 
 
 def test_mistakes_are_named(folder, tmp_path, fails):
+    read = gmad.read_both('a.csv', 'b.csv')
+    better, worse = gmad_pairs(read.a, read.b, 1)[0][1:]
+    other = next(name for name in folder if name not in (folder[better], folder[worse]))
+    for name, second in (('good.csv', folder[worse]), ('bad.csv', other)):
+        (tmp_path / name).write_text(f'first,second,preference\n{folder[better]},{second},1\n')
+    choices = ('a.csv', 'b.csv', '--pairs', '1', '--choices', 'good.csv', 'bad.csv')
+    assert f'error: bad.csv: {folder[better]} and {other} are no pair' in fails(gmad.main, *choices)
+    assert 'give one of them' in fails(gmad.main, *choices, '--out', 'page.html')
     (tmp_path / 'c.csv').write_text('name,score\ni00.png,1\n')
     assert 'not of the same images' in fails(gmad.main, 'a.csv', 'c.csv')
     assert 'same order: nothing to show' in fails(gmad.main, 'a.csv', 'a.csv')

@@ -132,7 +132,7 @@ def test_tid(source, tmp_path, name):
     assert np.isnan(made(name, folder, tmp_path / 't.csv', '--partial').std).all()
 
 
-@pytest.mark.parametrize('suffix', ['csv', 'xlsx'])
+@pytest.mark.parametrize('suffix', ['csv', 'CSV', 'xlsx'])
 def test_spaq(source, tmp_path, suffix):
     folder, _ = source
     frame = pd.DataFrame({'Image name': ['00001.jpg', '00002.jpg'], 'MOS': [43.5, 70], 'Brightness': [1, 2]})
@@ -192,6 +192,15 @@ def test_any_table(source, tmp_path, capsys):
     info = made('csv', folder, tmp_path / 'out.csv', '--image_column', 'x', '--mos_column', 'y', '--lower_is_better')
     assert info.mos.tolist() == [1, 2]
     assert not info.higher_is_better
+
+
+def test_a_suffix_in_capitals(source, tmp_path):
+    folder, write = source
+    write('MY.CSV', 'image,mos\na,1\n')
+    assert made('csv', folder / 'MY.CSV', tmp_path / 'a.csv').names == ['a']
+    assert made('csv', folder, tmp_path / 'b.csv').about['sha256'].keys() == {'MY.CSV'}
+    write('KONIQ10K_distributions_sets.csv', KONIQ)
+    assert len(made('koniq10k', folder, tmp_path / 'k.csv', '--partial').names) == 4
 
 
 def test_ratings_of_several_people(source, tmp_path, fails):
@@ -274,7 +283,7 @@ def test_a_table_becomes_a_mat_with_its_parts(source, tmp_path):
 def test_mistakes(source, tmp_path, fails):
     folder, write = source
     call = lambda name, *words: fails(make_info.main, name, '--source', folder, *words)  # noqa: E731
-    assert 'no such folder' in fails(make_info.main, 'spaq', '--source', tmp_path / 'gone')
+    assert 'no such file or folder' in fails(make_info.main, 'spaq', '--source', tmp_path / 'gone')
     assert 'found no dmos.csv' in call('kadid10k')
     write('dmos.csv', 'dist_img,ref_img,dmos\nI01_01_01.png,I01.png,4.57\n')
     assert 'dmos.csv: lacks the column var; it has: dist_img, ref_img, dmos' in call('kadid10k')
@@ -286,6 +295,8 @@ def test_mistakes(source, tmp_path, fails):
     assert 'expected a file that ends in .csv or .mat' in call('kadid10k', '--out', 'x.txt')
     write('dmos.csv', 'a,b\n1,2\n')
     assert 'none of its columns looks like the image: a, b; name it with --image_column' in call('csv')
+    write('dmos.csv', '')
+    assert 'dmos.csv: it is empty' in call('csv')
     write('dmos.csv', 'image,b\n1,2\n')
     assert 'looks like the mos: image, b; name it with --mos_column' in call('csv')
     assert 'lacks the column c; it has: image, b' in call('csv', '--mos_column', 'c')

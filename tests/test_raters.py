@@ -60,6 +60,17 @@ def test_resolving_power_by_hand():
     assert math.isnan(resolving_power(np.array([1., 2, 3]), np.zeros(3)))
 
 
+@given(st.integers(0, 1000))
+@settings(max_examples=20)
+def test_pairs_at_one_distance_are_seen_together(seed):
+    """Whole scores: the order of the pairs has no effect, and one sure pair among doubtful ones does not decide."""
+    rng = np.random.default_rng(seed)
+    scores, z = rng.integers(0, 4, 60).astype(float), rng.normal(1, 1, 60)
+    order = rng.permutation(60)
+    assert_allclose(resolving_power(scores[order], z[order]), resolving_power(scores, z), equal_nan=True)
+    assert math.isnan(resolving_power(np.ones(60), np.sort(z)))
+
+
 def test_resolving_power_finds_the_difference_that_is_seen():
     """MOS are scores plus noise: the mean of Phi(z) is .95 where the difference is known by the normal law."""
     rng = np.random.default_rng(0)

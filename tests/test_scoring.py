@@ -288,6 +288,9 @@ def test_mistakes(scored, fails):
     for words, message in ((['--img', 'images', '--resume'], '--resume needs --csv, --json or'),
                            ([], 'give either --img'),
                            (['--img', 'images', '--calibrate', 'x.csv'], 'give either --img'),
+                           (['--calibrate', 'x.csv', '--csv', 'y.csv'], '--csv needs --img'),
+                           (['--about', 'x.pth', '--sort'], '--sort needs --img'),
+                           (['--img', 'images', '--out', 'y.csv'], '--out needs --calibrate'),
                            (['--img', 'images', '--resume', '--csv', 'a', '--report', 'b'], 'leave out --resume'),
                            (['--img', 'gone.png'], '--img gone.png: no such file')):
         assert message in fails(test_demo.main, *words, *scored)

@@ -33,6 +33,19 @@ def test_it_scores_if_no_model_is_named_and_says_so(here, capsys):
     assert 'the model that comes with the toolkit' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('img', [['nothere.png'], ['shipped.txt'], ['.', '--recursive', '--ref', 'photo.png'],
+                                 ['nothere.png', 'shipped.txt']])
+def test_a_mistake_is_the_only_line(here, capsys, img):
+    """No image is scored, and nothing is printed about the scores."""
+    (here / 'shipped.txt').write_text('no image')
+    with pytest.raises(SystemExit):
+        test_demo.main(['--device', 'cpu', '--img', *img])
+    out, err = capsys.readouterr()
+    assert 'comes with the toolkit' not in err
+    assert len(img) > 1 or err.count('\n') == 1
+    assert 'percentile' not in out
+
+
 @pytest.mark.parametrize('words', [['--trained_model_file', 'none.pth'], ['-arch', 'resnet18'], ['--dataset', 'demo'],
                                    ['--loss_type', 'mse']])
 def test_whoever_describes_a_run_gets_no_other(here, capsys, words):

@@ -246,6 +246,13 @@ def test_compare_needs_no_std(tmp_path, capsys):
     assert ': no standard deviations of the ratings' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('style', FORMATS)
+def test_a_line_break_in_a_cell_does_not_end_its_row(style):
+    """As a prompt may have one."""
+    plain, broken = (render(['a prompt', 'b'], [[f'a{end}cat', '1'], ['a dog', '2']], style) for end in (' ', '\n'))
+    assert len(broken.splitlines()) == len(plain.splitlines())
+
+
 def test_tables_survive_the_characters_of_names():
     rows = [['a_b & 50%', '1|2, "x"']]
     assert r'a\_b \& 50\%' in render(['name', 'value'], rows, 'latex')
