@@ -92,7 +92,7 @@ class Run:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.accumulation), self.average)
         if self.plan.val_every:
             trainer.add_event_handler(Events.ITERATION_COMPLETED(every=self.plan.val_every), self.validate)
-            trainer.add_event_handler(Events.COMPLETED, self.validate_the_rest)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate_the_rest)
         else:
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
         schedule = self.parts.scheduler
@@ -202,8 +202,9 @@ class Run:
             engine.terminate()
 
     def validate_the_rest(self, engine: Engine) -> None:
-        """Validate after the last iteration, if --val_every did not."""
-        if self.iteration % self.plan.val_every and not self.record.exhausted:
+        """Validate after the last epoch, if --val_every did not: a run that resumes from its state only tests."""
+        ended = engine.state.epoch == engine.state.max_epochs and not self.record.exhausted
+        if ended and self.iteration % self.plan.val_every:
             self.validate(engine)
 
     def _print_epoch(self, engine: Engine, val: Performances) -> None:

@@ -50,7 +50,8 @@ def without_times(state: dict) -> dict:
 @pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize(('options', 'stops'), [
     ('--ema .9 -accum 3 --svd features.3 --freeze *.bias', (4, 7)), ('--clip_grad .05 -accum 2 -optl bf16', (3, 6)),
-    ('--ema .7 --val_every 3 --freeze features.[01] dr6 --warmup_epochs 2 --clip_grad 1', (3, 5))])
+    ('--ema .7 --val_every 3 --freeze features.[01] dr6 --warmup_epochs 2 --clip_grad 1', (3, 5)),
+    ('--val_every 100 -lt mse', (8,))])  # stopped at the end, before the only validation
 def test_a_stopped_run_ends_as_the_whole_one(tiny, monkeypatch, options, stops):
     words = [*tiny, *WORDS, *options.split()]
     main.main([*words, '--checkpoint_dir', 'whole', '--log_dir', 'other-runs'])
