@@ -25,7 +25,7 @@ def normalise_by_norm(values: Tensor, q: float = 2, detach: bool = False) -> Ten
         q: exponent of the norm.
         detach: stop the gradient through the mean and the norm.
     """
-    centred = values - _fixed(values, detach).mean()
+    centred = _centred(values, detach)
     return centred / (EPS + torch.linalg.vector_norm(_fixed(centred, detach), q))
 
 
@@ -60,7 +60,7 @@ def centre_by_range(values: Tensor, detach: bool = False) -> Tensor:
         detach: stop the gradient through the mean, the minimum and the maximum.
     """
     low, high = _fixed(values, detach).min(), _fixed(values, detach).max()
-    return (values - _fixed(values, detach).mean()) / (EPS + (high - low))
+    return _centred(values, detach) / (EPS + (high - low))
 
 
 @in_float32
@@ -93,7 +93,13 @@ def standardise(values: Tensor, detach: bool = False) -> Tensor:
         values: v, (N, 1).
         detach: stop the gradient through the mean and the standard deviation.
     """
-    return (values - _fixed(values, detach).mean()) / (EPS + _fixed(values, detach).std(correction=0))
+    return _centred(values, detach) / (EPS + _fixed(values, detach).std(correction=0))
+
+
+def _centred(values: Tensor, detach: bool) -> Tensor:
+    """Subtract the mean; of equal values nothing is left, even if rounding moves their mean."""
+    centred = values - _fixed(values, detach).mean()
+    return torch.where((values == values[0]).all(), centred - centred.detach(), centred)
 
 
 def _fixed(values: Tensor, detach: bool) -> Tensor:

@@ -5,6 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import IQAloss
@@ -77,6 +79,16 @@ def test_equal_scores_give_finite_loss_and_gradient(name):
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(x.grad).all()
+
+
+@given(n=st.integers(2, 40), value=st.floats(-100, 100, width=32))
+def test_equal_values_become_zeros_though_their_mean_is_rounded(n, value):
+    equal, (x, y) = torch.full((n, 1), value), batch(n)
+    for normalise in (IQAloss.normalise_by_norm, IQAloss.centre_by_range, IQAloss.standardise):
+        assert not normalise(equal).any()
+    for name in SHIFT_INVARIANT:
+        assert_close(one_head(name)(equal, y), one_head(name)(torch.zeros(n, 1), y))
+        assert_close(one_head(name)(x, equal), one_head(name)(x, torch.zeros(n, 1)))
 
 
 def oracle(x, t, alpha, p, q):
