@@ -42,7 +42,7 @@ from iqa_training.labels import check_labels, fit_distribution
 from iqa_training.naming import RunFiles, inputs_of, named_checkpoint, runs_of_other_epochs
 from iqa_training.optimizers import build_optimizer, build_penalty, forget
 from iqa_training.ranking import find_ranker, needs_ranker, warn_of_ranker
-from iqa_training.record import VAL_CRITERIA, Record
+from iqa_training.record import Record, val_criterion
 from iqa_training.ridge import create_ridge_trainer, one_batch
 from iqa_training.run import Run, RunPlan
 from iqa_training.schedules import build_schedule
@@ -214,7 +214,8 @@ def assemble(args: Options, files: RunFiles, data: Data, model: Network, loader:
                   network={'name': args.architecture, 'options': network_options(args)},
                   input={'preprocessing': data.preprocess.stored(), 'normalise': model.normalise},
                   crops=data.crops and data.crops.stored())
-    record = Record(mean_over_sets(VAL_CRITERIA[args.val_criterion]), args.patience, args.later_wins)
+    criterion = mean_over_sets(val_criterion(args.val_criterion, len(model.heads)))
+    record = Record(criterion, args.patience, args.later_wins)
     return Run(model=model, trainer=trainer, parts=RunParts(optimizer, schedule, trainer.scaler, average),
                evaluation=evaluation, record=record, plan=plan, stop=stop,
                writer=RunWriter(files, about, data, model, evaluation.model))

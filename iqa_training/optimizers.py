@@ -70,6 +70,8 @@ def check_optimizer(args: Options) -> Options:
 
 def build_optimizer(args: Options, model: 'Network') -> 'Optimizer':
     """Return the optimizer of a network by the options, after freezing the parameters that --freeze names."""
+    if model.backbone is None and 'ft_lr_ratio' in args.typed:
+        print(f'WARNING: {args.architecture} has no backbone, so that --ft_lr_ratio has no effect')
     frozen = freeze(model, args.freeze) if args.freeze else ()
     groups = parameter_groups(model, args.learning_rate, args.ft_lr_ratio, frozen)
     if frozen:

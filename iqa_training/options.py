@@ -14,9 +14,9 @@ from iqa_runtime.options import LATEST, Command, Options, group, machine, option
 from iqa_training import OPTIMIZERS, SCHEDULES
 
 PROBES = ('ridge',)
-# options of the loss and its steps
-NOT_OF_PROBES = {'loss_type', 'learning_rate', 'optimizer', 'schedule', 'ema', 'accumulation_steps', 'clip_grad',
-                 'val_every', 'compile', 'beta', 'sync_bn'}
+# groups of options of the loss and its steps, and the other options of steps
+STEPS = {'loss', 'losses', 'optimizer', 'optimizers', 'schedule', 'schedules'}
+OF_STEPS = {'learning_rate', 'optimizer', 'val_every', 'compile', 'sync_bn'}
 FEATURES = ('computed', 'cached')
 LINES = ('fitted', 'target')
 AMP_BACKENDS = ('torch', 'apex')
@@ -132,7 +132,7 @@ def check_probe(args: Options) -> Options:
     """Return the options with cached features for a probe; refuse options that its fit has no use for."""
     if not args.probe:
         return args
-    for option in sorted(NOT_OF_PROBES & args.typed):
+    for option in sorted(name for name in args.typed if name in OF_STEPS or args.command.titles.get(name) in STEPS):
         raise UserError(f'--{option}: --probe {args.probe} is solved at once, by least squares, and does not use it')
     return args.having(features='cached')
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from iqa_runtime.errors import UserError
 from IQAperformance import CRITERIA
 
 Criteria = Mapping[str, float]  # Performance.criteria of a validation
@@ -25,6 +26,15 @@ VAL_CRITERIA: dict[str, Callable[[Criteria], float]] = {
     'main_score': _main_score,  # NTIRE's name of the sum
     'loss': lambda criteria: -criteria['loss'],
 }
+
+
+def val_criterion(name: str, heads: int) -> Callable[[Criteria], float]:
+    """Return the row of VAL_CRITERIA with a name; UserError if it is of a head that a network of `heads` lacks."""
+    needs = 1 + (int(name[-1]) if name[-1] in HEADS[1:] else 0)
+    if heads < needs:
+        raise UserError(f'--val_criterion {name} needs a network of {needs} heads, and this one has {heads}; expected '
+                        f'{name[:-1]}')
+    return VAL_CRITERIA[name]
 
 
 def name_printed(name: str) -> str:

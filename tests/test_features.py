@@ -267,6 +267,11 @@ def pd_column(name: str) -> list:
     return list(info.names) if name == 'image' else list(info.mos)
 
 
+def test_a_ratio_for_a_backbone_that_the_network_lacks_is_reported(tiny, capsys):
+    main.main([*tiny, *SMALL, '-arch', 'cnniqa', '-lt', 'mse', '-e', '1', '--debug', '--ft_lr_ratio', '0'])
+    assert 'WARNING: cnniqa has no backbone, so that --ft_lr_ratio has no effect' in capsys.readouterr().out
+
+
 def test_a_probe_of_every_kind_of_network_scores():
     for name, size in (('cnniqa', 40), ('resnet18', 64)):
         network = create_model(name, probe='ridge').eval()
@@ -290,6 +295,9 @@ def test_a_probe_of_every_kind_of_network_scores():
     (['--probe', 'lasso', *FROZEN], 'ridge'),
     (['--probe', 'ridge', *FROZEN, '--loss_type', 'mse'], '--loss_type: --probe ridge is solved at once'),
     (['--probe', 'ridge', *FROZEN, '--ema', '.9'], '--ema: --probe ridge is solved at once'),
+    (['--probe', 'ridge', *FROZEN, '-wd', '.1'], '--weight_decay: --probe ridge is solved at once'),
+    (['--probe', 'ridge', *FROZEN, '-a', '1', '1'], '--alpha: --probe ridge is solved at once'),
+    (['--probe', 'ridge', *FROZEN, '--warmup', '2'], '--warmup: --probe ridge is solved at once'),
     (['--features', 'cached', *FROZEN, '--augmentation', 'hflip'], '--fixed_augmentations K draws K of each image'),
     (['--fixed_augmentations', '3'], '--fixed_augmentations 3 needs --augmentation'),
     (['--fixed_augmentations', '0', '--augmentation', 'hflip'], '0 is out of range'),

@@ -42,6 +42,13 @@ def test_a_pyramid_that_does_not_fit(tiny, fails):
     assert 'feature map of 2x2 cannot be pooled into 5x5' in fails(main.main, *tiny, *SMALL, '--P7', '5')
 
 
+def test_a_criterion_of_a_head_that_the_network_lacks(tiny, fails):
+    words = [*tiny, *SMALL, '-arch', 'cnniqa', '-lt', 'mse']
+    assert '--val_criterion PLCC1 needs a network of 2 heads, and this one has 1; expected PLCC' in fails(
+        main.main, *words, '-valc', 'PLCC1')
+    assert 'needs a network of 3 heads' in fails(main.main, *words, '-valc', 'RMSE2')
+
+
 def test_a_folder_that_cannot_be_written(tiny, fails, tmp_path):
     (tmp_path / 'taken').write_text('')
     assert 'cannot write taken' in fails(main.main, *tiny, *SMALL, '--checkpoint_dir', 'taken/x', '-e', '1')
