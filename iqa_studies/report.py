@@ -126,7 +126,7 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
-    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i // len(COLOURS) % len(DASHES)]}
+    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[(i + i // len(COLOURS)) % len(DASHES)]}
               for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
     found = {}
     with matplotlib.rc_context(PLAIN):

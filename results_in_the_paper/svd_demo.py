@@ -47,8 +47,8 @@ SOURCE, TARGET = ('blur', 'resample', 'jpeg', 'jpeg2000'), ('noise', 'contrast',
 SIZES, CHOICES = (50, 100, 200), (1, 2, 3)
 RATES = ('1e-2', '1e-3')  # of learning; the report's is 1e-3
 STEPS, BATCH = 150, 10  # of each fine-tuning
-METHODS = {'cnniqa': 'whole network', 'svd_cnniqa_fc': 'singular values of fc1-3, conv1',
-           'svd_cnniqa_conv': 'singular values of conv1, fc1-3'}
+METHODS = {'cnniqa': 'whole network', 'svd_cnniqa_fc': 'singular values of fc1-3, all of conv1',
+           'svd_cnniqa_conv': 'singular values of conv1, all of fc1-3'}
 STYLES = dict(zip(METHODS, figures.VALUE_STYLES, strict=False))
 COMMON = ['--loss_type', 'mse', '--target', '0', '100', '--line', 'target', '--optimizer', 'adamw',
           '--schedule', 'multistep', '--augmentation', 'crop', 'hflip', '-cs_h', '64', '-cs_w', '64', '-bs', f'{BATCH}',
