@@ -1,6 +1,6 @@
 """Run a study: train what is missing, test it, and write its tables, figures and page.
 
-    python iqa_studies/run.py iqa_studies/four_systems.yaml --dry_run     what it would do, and the commands
+    python iqa_studies/run.py iqa_studies/four_systems.yaml --dry_run     what is missing, and the commands
     python iqa_studies/run.py iqa_studies/four_systems.yaml --jobs 4      four runs at once, one per GPU
     python iqa_studies/run.py mine.yaml --engine slurm --time_limit 240   a job of an array for each run
 
@@ -146,7 +146,7 @@ def print_plan(study: Study, planned: Plan, jobs: Sequence[Job]) -> None:
     logs, cells = {job.log for job in jobs}, planned.trainings(trials=True)
     left = [cell for cell in cells if cell.output in logs]
     follow = (len(study.splits) * len(study.seeds) - 1) * sum(not choice.complete() for choice in planned.choices)
-    print(f'{planned.count() - len(jobs)} of {planned.count()} runs are there'
+    print(f'{planned.count() - len(jobs)} of {planned.count()} runs are done'
           + (f'; to do: {how_long(left, cells)}' if jobs else '')
           + (f'; then {follow} with the values that these choose' if follow else ''), flush=True)
 

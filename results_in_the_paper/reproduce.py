@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     chains = [chain.with_data() for chain in chains]
     runs = sum(chain.count() for chain in chains)
-    print(f'{runs - sum(len(chain.jobs()) for chain in chains)} of {runs} runs are there', flush=True)
+    print(f'{runs - sum(len(chain.jobs()) for chain in chains)} of {runs} runs are done', flush=True)
     for why in dict.fromkeys(why for chain in chains for why in chain.left_out):
         print(f'Left out: {why}', flush=True)
     try:

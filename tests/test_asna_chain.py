@@ -61,7 +61,7 @@ def test_the_chain_in_miniature(capsys, tmp_path, monkeypatch):
     row = next(line for line in out.splitlines() if line.startswith('asna, ensemble SROCC'))
     assert 'no result' not in row
     assert reproduce.main(['asna', '--models', 'model1', 'model3', *SMALL]) == 0
-    assert capsys.readouterr().out.startswith('4 of 4 runs are there\n')
+    assert capsys.readouterr().out.startswith('4 of 4 runs are done\n')
 
 
 def test_long_names_of_several_models_differ():

@@ -43,7 +43,7 @@ def test_pixels_are_those_of_pil_bit_for_bit(paths, tmp_path, preprocess):
             assert images.size(path) == images(path).shape[:2]
 
 
-def test_a_cache_is_made_once_and_is_told_before(paths, tmp_path, capsys):
+def test_a_cache_is_written_once_and_announced(paths, tmp_path, capsys):
     on_disk(paths, Preprocess((10, 15)), tmp_path / 'cache')
     assert 'Decoding 5 images into ' in (out := capsys.readouterr().out)
     assert '0.0 MB (' in out
@@ -89,7 +89,7 @@ def no_json(npy, index, paths):
     (other_version, 'made with pillow 1.0, now'), (changed_image, '1 images changed since, as .*0.png'),
     (touched_image, '1 images changed since, as .*3.jpg'), (cut, 'mmap length'), (other_decoder, 'other pixels than'),
     (no_json, 'Expecting property name')])
-def test_a_cache_that_is_not_right_is_made_anew(paths, tmp_path, capsys, spoil, reason):
+def test_an_invalid_cache_is_written_again(paths, tmp_path, capsys, spoil, reason):
     on_disk(paths, Preprocess(), tmp_path / 'cache')
     (npy,), (index,) = (tmp_path / 'cache').glob('*.npy'), (tmp_path / 'cache').glob('*.json')
     spoil(npy, index, paths)
@@ -183,7 +183,7 @@ def test_a_whole_cache_in_a_read_only_folder(paths, tmp_path, capsys):
     assert [(path.name, path.stat().st_mtime_ns) for path in [folder, *folder.iterdir()]] == before  # for root, too
 
 
-def test_a_cache_that_another_process_makes_anew_meanwhile(paths, tmp_path, monkeypatch):
+def test_a_cache_that_another_process_rewrites_meanwhile(paths, tmp_path, monkeypatch):
     on_disk(paths, Preprocess(), tmp_path / 'cache')
     (index,) = (tmp_path / 'cache').glob('*.json')
     load = np.load

@@ -86,7 +86,7 @@ def test_a_checkpoint_of_the_original_package(tmp_path, capsys):
     assert '## Limits' in text
 
 
-def test_text_of_a_stranger_stays_text(tmp_path):
+def test_text_from_a_checkpoint_is_escaped(tmp_path):
     evil = 'a`\x1b[31m\n# Title\u202e|<script>'
     save_checkpoint(tmp_path / 'x.pth', {
         **GOOD, 'dataset': evil, 'split_hash': evil, 'network': {'name': evil, 'options': {evil: evil}},

@@ -180,7 +180,7 @@ def test_std(look, std, level, text):
     assert text in message
 
 
-def test_scenes_that_only_the_names_tell(look, tmp_path):
+def test_scenes_that_only_the_names_show(look, tmp_path):
     names = [f'scene{i % 8}_{i // 8}.png' for i in range(24)]
     for i, name in enumerate(names):
         (tmp_path / f'tiny/images/{i:02d}.png').rename(tmp_path / 'tiny/images' / name)

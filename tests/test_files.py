@@ -133,7 +133,7 @@ def test_a_device_is_written_to():
 
 
 @pytest.mark.parametrize('file', [True, False])
-def test_stdout_is_gone_on_with(tmp_path, file):
+def test_stdout_is_continued(tmp_path, file):
     code = ("from iqa_runtime.files import write_text\nprint('before')\nwrite_text('/dev/stdout', 'text\\n')\n"
             "print('after')")
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}

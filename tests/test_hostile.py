@@ -343,7 +343,7 @@ ROW = dict.fromkeys(COLUMNS) | {'score': 1.5, 'raw': .1, 'outside': '', 'note': 
 @settings(ANY, max_examples=80)
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.dictionaries(st.sampled_from([*COLUMNS, 'x']), JSON, max_size=2),
                                                 max_size=3), st.binary(max_size=4))
-def test_any_table_of_scores_to_go_on_with(tmp_path_factory, kind, changes, more):
+def test_any_table_that_resume_continues(tmp_path_factory, kind, changes, more):
     path = tmp_path_factory.getbasetemp() / 'table'
     header, line, _ = KINDS[kind]
     rows = []

@@ -159,7 +159,7 @@ def test_two_rates_need_two_parts(words, message):
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
-def test_an_optimizer_that_forgot_goes_on_like_a_new_one(name):
+def test_a_renewed_optimizer_steps_like_a_new_one(name):
     def steps(network, optimizer, count):
         for _ in range(count):
             optimizer.zero_grad()

@@ -129,7 +129,7 @@ def test_a_number_of_python_alone_is_no_score(tmp_path):
     ('caf\u00e9.png', 'cafe\u0301.png', 'in another form of Unicode'),
     ('cafe\u0301.png', 'caf\u00e9.png', 'in another form of Unicode'),
 ])
-def test_a_name_that_is_nearly_there_is_named(tmp_path, monkeypatch, fails, listed, there, hint):
+def test_a_missing_image_names_the_nearest_file(tmp_path, monkeypatch, fails, listed, there, hint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'images').mkdir()
     for name in (there, 'other.png', 'zebra.png'):

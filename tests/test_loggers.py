@@ -1,4 +1,4 @@
-"""Where the scalars of a run are logged: files and services, alone and together, in a run that goes on."""
+"""Where the scalars of a run are logged: files and services, alone and together, in a resumed run."""
 import csv
 import importlib.util
 import sys
@@ -37,7 +37,7 @@ def scalars_csv() -> dict[str, list]:
     return found
 
 
-def test_several_loggers_get_every_scalar_once_also_of_a_run_that_goes_on(tiny, capsys, monkeypatch):
+def test_several_loggers_get_every_scalar_once_also_of_a_resumed_run(tiny, capsys, monkeypatch):
     words = [*tiny, *WORDS, '--logger', 'csv', 'tensorboard']
     stop_at(monkeypatch, 3)
     with pytest.raises(SystemExit):

@@ -60,7 +60,7 @@ def test_scores_and_maps_without_float64(one_thread, monkeypatch):
         assert np.array_equal(one, other)
 
 
-def test_a_system_that_does_not_tell_its_memory(monkeypatch):
+def test_a_system_that_does_not_report_its_memory(monkeypatch):
     assert memory() > 1 << 20
     monkeypatch.delattr(os, 'sysconf')
     assert memory() is None

@@ -138,7 +138,7 @@ def test_adam_adds_epsilon_before_the_bias_correction():
         np.testing.assert_allclose(weight.detach(), expected, rtol=1e-10)
 
 
-def test_adam_goes_on_from_its_state():
+def test_adam_continues_from_its_state():
     def steps(optimizer, weight, count: int) -> None:
         for _ in range(count):
             optimizer.zero_grad()

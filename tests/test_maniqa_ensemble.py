@@ -111,4 +111,4 @@ def test_the_chain(here, capsys):
     assert 'held out (info), splits averaged, adds SROCC' in out
     assert len(pd.read_csv('results/result_csv/final.csv')) == 24
     assert reproduce.main(words) == 0
-    assert capsys.readouterr().out.startswith('13 of 13 runs are there')
+    assert capsys.readouterr().out.startswith('13 of 13 runs are done')

@@ -66,7 +66,7 @@ def test_the_checkpoint_scores_as_it_was_tested(folder, here):
 
 @pytest.mark.parametrize('more', [[], ['--loss_type', 'norm-in-norm', '--line', 'fitted', '-optl', 'bf16',
                                        '--checkpoint_activations']])
-def test_a_run_that_goes_on_ends_bit_for_bit_as_one_that_did_not_stop(here, more, monkeypatch, foreground):
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_did_not_stop(here, more, monkeypatch, foreground):
     words = [*TRAINED, *more, '--patience', '3']
     main.main([*words, '--trained_model_file', 'whole.pth'])
     log_loss = Run.log_loss

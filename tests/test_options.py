@@ -358,7 +358,7 @@ def test_options_without_effect_rename_no_run_and_old_runs_are_found(tmp_path):
     assert checkpoint_file(of_recipe).name == f'{run_name(of_recipe)}.pth'
 
 
-def test_a_state_of_a_former_version_goes_on(monkeypatch):
+def test_a_state_of_an_earlier_version_is_resumed(monkeypatch):
     """It holds options that had no effect, and None where an option has a default by now."""
     args = options('-lt mse --optimizer sgd')
     former = {**args.of_training(), 'p': 2., 'momentum': None, 'lstm_units': None}

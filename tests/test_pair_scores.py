@@ -46,7 +46,7 @@ def test_the_gradient_reaches_both_images(scorer):
     assert torch.autograd.gradcheck(lambda reference, image: scorer.score(image, reference, as_loss=True), images)
 
 
-def test_mistakes_are_told(scorer, pair):
+def test_mistakes_are_named(scorer, pair):
     with pytest.raises(TypeError, match=r'compares an image with its reference: score\(image, reference\)'):
         scorer.score(pair[1])
     with pytest.raises(TypeError, match='of another kind or number'):

@@ -68,7 +68,7 @@ def test_scores_are_those_of_files_bit_for_bit(shards, capsys):
     assert (table[0]['model'], table[0]['higher_is_better']) == ('checkpoint.pth', True)
 
 
-def test_resume_goes_on_at_the_shard(shards, capsys):
+def test_resume_continues_at_the_shard(shards, capsys):
     words = ['--img', 's/*.tar', *shards, '--parquet', 'out', '--resume']
     test_demo.main(words)
     whole, files = parts(), sorted(Path('out').iterdir())
@@ -175,7 +175,7 @@ def test_what_does_not_go_together(shards, fails, tmp_path):
                                    json.dumps({'model': 'm', 'bytes': 9, 'scored': 1, 'failed': 0, 'broken': ''}),
                                    json.dumps({'model': 'm', 'digest': 'd', 'bytes': -1, 'scored': True, 'failed': 0,
                                                'broken': ''})])
-def test_a_footer_of_a_stranger(tmp_path, about):
+def test_a_malicious_footer(tmp_path, about):
     table = pa.table({'name': ['a']}).replace_schema_metadata({KEY: about})
     pq.write_table(table, tmp_path / '0.parquet')
     with pytest.raises(UserError, match=r'0\.parquet is not a part of scores'):

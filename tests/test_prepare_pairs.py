@@ -74,7 +74,7 @@ def test_pieapp_has_a_row_for_each_comparison(published):
     assert info.references[0] == 'train/ref_1.png'
 
 
-def test_mistakes_in_pieapp_are_told(published, fails):
+def test_mistakes_in_pieapp_are_named(published, fails):
     def error() -> str:
         return fails(make_info.main, 'pieapp', '--source', folder, '--out', published / 'p.csv', '--partial')
 

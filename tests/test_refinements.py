@@ -111,7 +111,7 @@ def test_an_average_computes_for_itself(name, shape):
 
 
 @pytest.mark.usefixtures('one_thread')
-def test_the_averaged_weights_are_tested_and_saved_and_the_others_go_on(tiny, monkeypatch):
+def test_the_averaged_weights_are_tested_and_saved_and_the_others_trained(tiny, monkeypatch):
     words = [*tiny, *WORDS, '--later_wins', '-valc', 'constant']
     monkeypatch.setitem(VAL_CRITERIA, 'constant', lambda performance: 1.)  # the last epoch is kept
     main.main([*words, '--checkpoint_dir', 'plain'])
@@ -299,7 +299,7 @@ def test_a_compiled_run_has_the_names_and_numbers_of_the_plain_one(tiny, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('one_thread')
-def test_a_compiled_step_learns_what_the_plain_one_does_and_goes_on(tiny, monkeypatch):
+def test_a_compiled_step_learns_what_the_plain_one_does_and_resumes(tiny, monkeypatch):
     words = [*tiny, *WORDS, '-lr', '1e-5']
     main.main([*words, '--checkpoint_dir', 'plain'])
     main.main([*words, '--compile', '--checkpoint_dir', 'whole'])

@@ -146,7 +146,7 @@ def test_train_export_draw_and_compare(chain, capsys, dry_run, monkeypatch):
         run=lambda jobs: engines.inline(jobs, chain, engines.Resources())))
     status, out = call(capsys, 'figure1', '--jobs', '2')
     assert status == 0, out
-    assert out.startswith('0 of 3 runs are there\n')
+    assert out.startswith('0 of 3 runs are done\n')
     assert sorted(re.findall(r'^\[(./3)\] done in', out, re.M)) == ['1/3', '2/3', '3/3']
     assert out.count(' Epoch 2/2 ') == 3
     for path in ('figure1.pdf', 'figure1.png', 'reproduced.md'):
@@ -172,18 +172,18 @@ def test_nothing_is_trained_twice(chain, capsys):
     stale.write_text('Wall time,Step,Value\n0,1,.123\n')  # as of a run of another setting
     status, out = call(capsys, 'figure1')
     assert status == 0
-    assert out.startswith('3 of 3 runs are there\n')
+    assert out.startswith('3 of 3 runs are done\n')
     assert 'main.py' not in out
     assert (chain / 'results/figures-demo/figure1.png').exists()
     assert '.123' not in stale.read_text()
 
 
-def test_a_run_that_fails_is_reported_and_the_others_go_on(chain, capsys):
+def test_a_run_that_fails_is_reported_and_the_others_are_run(chain, capsys):
     bn_mse = run_name(TRAIN.parse([*TINY, '--loss_type', 'mse', '--use_bn_end']))
     with locked(chain / 'checkpoints' / f'{bn_mse}.pth.lock'):
         status, out = call(capsys, 'figure4')
     assert status == 1
-    assert out.startswith('2 of 3 runs are there\n')
+    assert out.startswith('2 of 3 runs are done\n')
     assert 'FAILED with exit status 2' in out
     failed = out[out.index('Failed:'):]
     assert 'it does the same work' in failed
@@ -302,14 +302,14 @@ def make_all() -> None:
             path.write_text('Wall time,Step,Value\n0,1,.5\n0,2,.625\n')
 
 
-def test_all_that_is_there_is_drawn_and_judged(tmp_path, empty, monkeypatch, capsys):
+def test_all_results_are_drawn_and_judged(tmp_path, empty, monkeypatch, capsys):
     monkeypatch.setitem(STYLE, 'savefig.dpi', 50)
     monkeypatch.setattr('iqa_studies.published.RESAMPLES', 20)
     make_all()
     words = ['figure5_lr', 'figure6', 'figure7', 'table1', 'table2', 'tableA1', 'tableA2', 't-test']
     assert reproduce.main(words) == 0
     out = capsys.readouterr().out
-    assert out.startswith('78 of 78 runs are there\n')
+    assert out.startswith('78 of 78 runs are done\n')
     figures = {path.name for path in (tmp_path / 'results/figures').iterdir()}
     assert {'figure5_lr.pdf', 'figure6.pdf', 'figure7.pdf'} <= figures
     assert {f'{name}.md' for name in ('table1', 'table2', 'tableA1', 'tableA2', 't-test', 'reproduced')} <= figures

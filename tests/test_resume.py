@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or out of disk goes on, and ends as the one that never was."""
+"""A run that is killed, stopped or out of disk is resumed, and ends as one that never stopped."""
 import json
 import multiprocessing
 import os
@@ -215,7 +215,7 @@ def test_between_the_batches_of_an_optimizer_step(folder, words, number, iterati
     assert_same(folder, expected)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(whole, folder):
+def test_a_full_disk_is_one_line_and_the_run_can_be_resumed(whole, folder):
     process = start(folder, most_bytes=1_000_000)  # the cache and the log fit, a checkpoint does not
     process.join()
     assert process.exitcode == 2

@@ -118,7 +118,7 @@ def test_names_that_look_like_scenes_are_noted(capsys):
     [f'{model}_normal_{i:03d}.jpg' for i in range(300) for model in ('glide', 'sd1.5', 'xl2', 'attn')],
     [f'{i}_{i % 7}.jpg' for i in range(40)],
 ], ids=['numbers', 'camera', 'one word', 'generators', 'all alone'])
-def test_names_that_tell_no_scene(names, capsys):
+def test_names_without_a_scene(names, capsys):
     choose(of_names(*names), SplitPlan('random'))
     assert capsys.readouterr().out == ''
 

@@ -81,7 +81,7 @@ def test_a_grid_is_multiplied_out_and_each_run_is_there_once(study, capsys):
                  vary={'lr': ['1e-3', 1e-4], 'resize': [True, False]}, splits={'repeats': 2}, seeds=[1, 2])
     assert run.main([file, '--dry_run']) == 0
     out = capsys.readouterr().out
-    assert '0 of 32 runs are there; to do: 32 not measured yet' in out
+    assert '0 of 32 runs are done; to do: 32 not measured yet' in out
     lines = [line for line in out.splitlines() if line.startswith('python')]
     args = [TRAIN.parse(shlex.split(line)[2:]) for line in lines]
     assert len({run_name(one) for one in args}) == len(lines) == 32
@@ -281,7 +281,7 @@ def test_shared_contents_and_missing_references(study, tmp_path, capsys):
 
 # What is run
 
-def test_what_fails_is_told_and_the_rest_is_done_once(study, here, capsys, monkeypatch):
+def test_failures_are_listed_and_the_rest_is_run_once(study, here, capsys, monkeypatch):
     file = study(settings={'good': {'arch': 'mini'}, 'bad': {'arch': 'mini', 'batch_size': 1, 'use_bn_end': True},
                            'mae': {'arch': 'mini', 'loss_type': 'mae'}}, splits={'repeats': 2},
                  tests=[{'dataset': 'CLIVE', 'im_dir': 'other/images', 'data_info': 'other/info.mat'}],
@@ -306,7 +306,7 @@ def test_what_fails_is_told_and_the_rest_is_done_once(study, here, capsys, monke
     assert same['0'] != same['1']
     monkeypatch.setitem(engines.ENGINES, 'local', lambda jobs, *_: [str(len(jobs))])
     assert run.main([file]) == 1
-    assert '4 of 6 runs are there' in (out := capsys.readouterr().out)
+    assert '4 of 6 runs are done' in (out := capsys.readouterr().out)
     assert 'Failed:\n  2' in out
 
 
@@ -322,7 +322,7 @@ def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsy
     monkeypatch.setitem(sys.modules, 'iqa_studies.report', report)
     file = study(**CHOOSING)
     assert run.main([file, '--dry_run']) == 0
-    assert '0 of 6 runs are there; to do: 6 not measured yet; then 6 with' in capsys.readouterr().out
+    assert '0 of 6 runs are done; to do: 6 not measured yet; then 6 with' in capsys.readouterr().out
     assert run.main([file, '--engine', 'inline']) == 1
     out = capsys.readouterr().out
     assert len(re.findall(r'exit status 2: .* at iteration', out.partition('Failed:')[2])) == 2
@@ -345,7 +345,7 @@ def test_the_value_that_is_best_on_validation_is_used_on_all_splits(study, capsy
         assert f'lr {one.options["learning_rate"]:g}' == best[one.setting]
     monkeypatch.setitem(engines.ENGINES, 'inline', lambda jobs, *_: [job.commands[0][-1] for job in jobs])
     assert run.main([file, '--engine', 'inline']) == 1  # what diverged is tried again, and nothing else
-    assert '4 of 6 runs are there; to do: 2 ' in (out := capsys.readouterr().out)
+    assert '4 of 6 runs are done; to do: 2 ' in (out := capsys.readouterr().out)
     assert out.partition('Failed:\n')[2].count('\n') == 2
 
 
@@ -370,7 +370,7 @@ def test_runs_in_one_process_are_those_of_processes_of_their_own(study, monkeypa
 def test_keys_of_a_study_can_be_given_with_the_command(study, fails, capsys):
     file = study(splits={'repeats': 3})
     assert run.main([file, '--dry_run', '--set', 'splits={folds: 4}', '--set', 'settings={new: -arch mini -e 2}']) == 0
-    assert '0 of 4 runs are there' in (out := capsys.readouterr().out)
+    assert '0 of 4 runs are done' in (out := capsys.readouterr().out)
     assert out.count('--epochs 2') == 4
     for word, message in (('splits', '--set splits: expected KEY=VALUE'), ('split=x', "'split' (did you mean splits?)"),
                           ('splits={', '--set splits line 1: no YAML'), ('seeds=[-1]', 'seeds: a whole number')):
@@ -481,7 +481,7 @@ RESNET = ('--arch resnet18 --weights none -e 4 -bs 8 --device cpu --num_workers 
 
 
 @pytest.mark.slow
-def test_ray_goes_on_when_one_of_its_two_nodes_is_killed(study, monkeypatch):
+def test_ray_continues_if_one_of_its_two_nodes_is_killed(study, monkeypatch):
     ray = pytest.importorskip('ray')
     from ray.cluster_utils import Cluster
     file = study(settings={'resnet': RESNET, 'mae': f'{RESNET} --loss_type mae'}, options='', splits={'repeats': 2})
@@ -509,7 +509,7 @@ def test_ray_goes_on_when_one_of_its_two_nodes_is_killed(study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_study_and_its_runs_are_killed_at_random_and_go_on(study):
+def test_a_study_killed_at_random_with_its_runs_continues(study):
     file = study(settings={'resnet': RESNET}, options='', splits={'repeats': 3})
     script, draw = [sys.executable, str(ROOT / 'iqa_studies/run.py'), file, '--folder'], random.Random(0)
     assert subprocess.run([*script, 'whole']).returncode == 0

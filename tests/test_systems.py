@@ -50,7 +50,7 @@ def test_the_commands_and_mistakes(system, capsys, fails):
 def test_train_and_compare(system, capsys, tmp_path):
     assert reproduce.main(['two_stages', *GIVEN]) == 0
     out = capsys.readouterr().out
-    assert out.startswith('0 of 3 runs are there\n')
+    assert out.startswith('0 of 3 runs are done\n')
     assert 'tensors are those of the network' in out
     found = [line.split('  ') for line in out.splitlines() if line.startswith('two_stages, ')]
     assert [row[-1].strip() for row in found] == ['PASS', 'not known']
@@ -59,7 +59,7 @@ def test_train_and_compare(system, capsys, tmp_path):
     assert all(load_checkpoint(path)['finished'] for path in (tmp_path / 'checkpoints').glob('*.pth'))
     assert reproduce.main(['two_stages', *GIVEN]) == 0
     again = capsys.readouterr().out
-    assert again.startswith('3 of 3 runs are there\n')
+    assert again.startswith('3 of 3 runs are done\n')
     assert 'main.py' not in again
 
 

@@ -72,7 +72,7 @@ def test_the_screen(scored, capsys):
     assert err == '10 images scored\n'
 
 
-def test_unreadable_images_are_counted_and_the_rest_go_on(scored, capsys):
+def test_unreadable_images_are_counted_and_the_rest_scored(scored, capsys):
     Path('text.png').write_text('hello')
     ends_with(1, ['--img', 'text.png', 'images/00.png', 'gone.png', './images/00.png', 'images/01.png', *scored,
                   '--csv', 'out.csv'])
@@ -143,7 +143,7 @@ def test_resume_refuses_scores_that_something_else_made(scored, fails, change):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_resume_goes_on_with_the_same_weights_under_another_name(scored):
+def test_resume_accepts_the_same_weights_under_another_name(scored):
     words = ['--csv', 'out.csv', '--json', 'out.jsonl']
     test_demo.main(['--img', 'images/0[0-4].png', *scored, *words])
     save_checkpoint('other.pth', {**load_checkpoint(scored[1]), 'finished': True, 'metrics': {'val': {'SROCC': .5}}})

@@ -202,7 +202,7 @@ def test_the_loss_is_logged_whole_whatever_the_accumulation_steps(tiny):
 
 
 @pytest.mark.usefixtures('one_thread')
-def test_a_network_that_tells_images_apart_no_longer_is_noticed(tiny, capsys):
+def test_a_network_that_scores_all_images_alike_is_noticed(tiny, capsys):
     for path in Path('tiny/images').glob('*.png'):
         Image.new('RGB', (64, 48), 'grey').save(path)  # what a destroyed network sees in any image
     with pytest.warns(RuntimeWarning, match='not defined'):
