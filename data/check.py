@@ -194,9 +194,7 @@ def opinions(case: Case) -> Iterator[Finding]:
     std, span = case.info.std[np.isfinite(case.info.std)], np.ptp(case.info.mos)
     if len(std) < len(case.info.std):
         yield 'note', f'{len(case.info.std) - len(std)} images have none'
-    if len(std) and (std < 0).any():
-        yield 'error', f'{int((std < 0).sum())} are below 0'
-    elif len(std) and span:
+    if len(std) and span:
         share = np.median(std) / span
         text = f'median {np.median(std):.4g}, {share:.1%} of the range of MOS'
         odd = not STD_SHARE[0] <= share <= STD_SHARE[1]

@@ -94,8 +94,8 @@ class Info:
             raise UserError('it holds no images')
         if not np.isfinite(self.mos).all():
             raise UserError(f'the MOS of {self.names[int(np.argmin(np.isfinite(self.mos)))]} is not a finite number')
-        if np.isinf(self.std).any():
-            raise UserError(f'the std of {self.names[int(np.argmax(np.isinf(self.std)))]} is not a finite number')
+        for i in np.flatnonzero(np.isinf(self.std) | (self.std < 0))[:1]:
+            raise UserError(f'the std of {self.names[i]} is {self.std[i]:g}; expected a finite number of at least 0')
         self._check_votes()
         if self.index.shape[1]:
             self._check_index()

@@ -17,7 +17,10 @@ def axes_of(grid: object, where: str, allowed: Collection[str]) -> list[Axis]:
         where: the file and the key, for error messages.
         allowed: names of the options that may be given.
     """
-    return [axis_of(name, values, where, allowed) for name, values in mapping(grid or {}, where).items()]
+    axes = {name: axis_of(name, values, where, allowed) for name, values in mapping(grid or {}, where).items()}
+    for name in (name for name, axis in axes.items() if not axis):
+        raise UserError(f'{where}: {name}: expected at least one value')
+    return list(axes.values())
 
 
 def axis_of(name: str, values: object, where: str, allowed: Collection[str]) -> Axis:

@@ -30,14 +30,18 @@ import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
+from iqa_data.datasets import dataset_name
 from iqa_data.images import opened, to_rgb
 from iqa_data.info import read_info
-from iqa_data.references import stay_inside
+from iqa_data.references import references_of, stay_inside
 from iqa_runtime.errors import UserError, command
+from iqa_runtime.files import check_outputs, replacing
+from iqa_runtime.names import cell
 from iqa_runtime.tables import digits, write_columns
 from IQAdataset import source_at
 
 MOST = 100.  # PSNR in dB of two equal images, which would be infinite
+WINDOW = 11  # side of the window of SSIM, in pixels
 
 
 def psnr(reference: np.ndarray, image: np.ndarray) -> float:
@@ -48,7 +52,7 @@ def psnr(reference: np.ndarray, image: np.ndarray) -> float:
 
 
 def ssim(reference: np.ndarray, image: np.ndarray) -> float:
-    """Return the structural similarity of two uint8 arrays (h, w), at most 1.
+    """Return the structural similarity of two uint8 arrays (h, w), at most 1; sides of WINDOW at least.
 
     With the window and constants of Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error visibility
     to structural similarity, IEEE TIP 13(4), 2004.
@@ -72,25 +76,24 @@ def main(argv: list[str] | None = None) -> dict[str, Path]:
     args = MEASURE.parse(argv)
     source = source_at(args)
     info = read_info(source.info)
-    if not info.references:
-        raise UserError(f'{source.info}: no column reference: PSNR and SSIM compare images with references')
-    folders = Path(source.im_dir), Path(source.ref_dir or source.im_dir)
     if not args.allow_outside:
-        stay_inside(folders[0], info.names)
-        stay_inside(folders[1], info.references)
+        stay_inside(source.im_dir, info.names)
+    images = [Path(source.im_dir, name) for name in info.names]
+    references = references_of(source, dataset_name(args.dataset), info, np.arange(len(images)), args.allow_outside)
+    files = {metric: Path(args.out, f'{metric}.csv') for metric in METRICS}
+    check_outputs({'--out': list(files.values())}, {'--dataset': [source.info, *images, *references]})
     scores: dict[str, list[float]] = {name: [] for name in METRICS}
-    for name, reference in zip(tqdm(info.names, 'PSNR and SSIM', disable=None), info.references, strict=True):
-        pair = luminance(folders[1] / reference), luminance(folders[0] / name)
-        if pair[0].shape != pair[1].shape:
-            raise UserError(f'{folders[0] / name}: {pair[1].shape[1]}x{pair[1].shape[0]} pixels, and its reference '
-                            f'{reference} {pair[0].shape[1]}x{pair[0].shape[0]}')
+    for image, reference in zip(tqdm(images, 'PSNR and SSIM', disable=None), references, strict=True):
+        pair = luminance(reference), luminance(image)
+        (h, w), (height, width) = pair[1].shape, pair[0].shape
+        if (h, w) != (height, width) or min(h, w) < WINDOW:
+            raise UserError(f'{image}: {w}x{h} pixels, and its reference {reference} {width}x{height}; expected one '
+                            f'size, of at least {WINDOW}x{WINDOW}')
         for metric, measure in METRICS.items():
             scores[metric].append(measure(*pair))
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    files = {metric: out / f'{metric}.csv' for metric in METRICS}
     for metric, file in files.items():
-        write_columns(file, {'image': info.names, 'score': [digits(value) for value in scores[metric]]})
+        with replacing(file) as temporary:
+            write_columns(temporary, {'image': [*map(cell, info.names)], 'score': [*map(digits, scores[metric])]})
     print(f'{len(info.names)} pairs: {", ".join(map(str, files.values()))}')
     return files
 

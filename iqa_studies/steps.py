@@ -88,8 +88,9 @@ def typed(*layers: Given) -> list[str]:
     for name, value in values.items():
         if of_recipe or name not in TRAIN.names() or value != TRAIN.defaults[name]:
             items = value if isinstance(value, (list, tuple)) else [value]
-            words += [TYPED.get(word, word) for word in words_of({name: [typed_number(item) for item in items]
-                                                                  if isinstance(items[0], float) else value})]
+            if any(isinstance(item, float) for item in items):
+                value = [typed_number(item) for item in items]
+            words += [TYPED.get(word, word) for word in words_of({name: value})]
     return words
 
 

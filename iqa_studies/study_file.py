@@ -222,6 +222,8 @@ def seeds_of(value, path: Path) -> list[int | None]:
     """Return the seeds, each once; [None] if the study names none."""
     if value is None:
         return [None]
+    if value == []:
+        raise UserError(f'{path}: seeds: expected at least one')
     try:
         return list(dict.fromkeys(TRAIN.checked('seed', whole(one)) for one in a_list(value, f'{path}: seeds')))
     except (ArgumentTypeError, ValueError) as error:

@@ -172,7 +172,6 @@ def test_the_direction_is_guessed(look):
 @pytest.mark.parametrize(('std', 'level', 'text'), [
     (.57, 'warning', 'it may be on another scale'), (12., 'ok', 'of the range of MOS'),
     (60., 'warning', 'another scale'),
-    (-1., 'error', '24 are below 0'),
 ])
 def test_std(look, std, level, text):
     (found, message), = look(std=[std] * 24)[0]['std']

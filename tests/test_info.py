@@ -86,6 +86,7 @@ def test_how_tables_are_written_elsewhere(tmp_path, text, encoding):
     ('image,mos\na,1\n\nb,good\n', r"x.csv row 4: the mos 'good' is not a finite number"),
     ('image,mos\na,inf\n', r"row 2: the mos 'inf' is not a finite number"),
     ('image,mos,std\na,1,nan\n', r"row 2: the std 'nan' is not a finite number"),
+    ('image,mos,std\na,1,0\nb,2,-1\n', 'the std of b is -1; expected a finite number of at least 0'),
     ('image,mos\n,1\n', r'row 2: the image is empty'),
     ('image,mos\na,1\nb,2\n./a,1\n', r'row 4: a again, first in row 2, with the same mos 1; data/make_info.py'),
     ('image,mos\na,1\na,2\na,2\n', r'row 3: a again, first in row 2, with the mos 1 and 2 \(2 rows repeat an image\)'),

@@ -54,10 +54,23 @@ def test_both_by_their_formulas(pairs, tmp_path, capsys):
         assert found['SSIM'].score[i] == pytest.approx(ssim(whole, image), abs=1e-4)
 
 
+def test_folders_of_another_system_and_names_like_formulas(pairs, tmp_path):
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'whole.png').rename(tmp_path / 'sub' / 'whole.png')
+    (tmp_path / '1.png').rename(tmp_path / '=1.png')
+    pairs.write_text('image,mos,reference\n0.png,1,sub\\whole.png\n./=1.png,2,sub/whole.png\n')
+    files = psnr_ssim.main(['--dataset', str(pairs), '--out', str(tmp_path / 'out')])
+    assert list(pd.read_csv(files['SSIM']).image) == ['0.png', './=1.png']
+
+
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda folder: Image.new('RGB', (9, 9)).save(folder / '1.png'), '1.png: 9x9 pixels, and its reference whole.png'),
+    (lambda folder: Image.new('RGB', (9, 9)).save(folder / '1.png'), '1.png: 9x9 pixels, and its reference '),
+    (lambda folder: [Image.new('RGB', (30, 10)).save(folder / name) for name in ('0.png', 'whole.png')],
+     'of at least 11x11'),
     (lambda folder: (folder / 'whole.png').unlink(), 'whole.png'),
-    (lambda folder: (folder / 'pairs.csv').write_text('image,mos\n0.png,1\n1.png,2\n'), 'no column reference')])
+    (lambda folder: (folder / 'pairs.csv').write_text('image,mos\n0.png,1\n1.png,2\n'), 'has no column reference'),
+    (lambda folder: (folder / 'pairs.csv').write_text('image,mos,reference\n0.png,1,whole.png\n1.png,2,\n'),
+     "'', the reference of 1.png, is no file")])
 def test_what_cannot_be_compared(pairs, tmp_path, capsys, change, message):
     change(tmp_path)
     with pytest.raises(SystemExit) as end:

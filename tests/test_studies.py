@@ -26,7 +26,7 @@ from iqa_scoring.options import TEST
 from iqa_studies import check, engines, run
 from iqa_studies.jobs import Job
 from iqa_studies.plan import plan
-from iqa_studies.steps import words_for
+from iqa_studies.steps import typed, words_for
 from iqa_studies.study_file import read_study
 from iqa_training.naming import run_name
 from iqa_training.options import TRAIN
@@ -212,6 +212,9 @@ BAD = [
     ({'by_name': {'ten': '('}}, "by_name: ten: '(' is no regular expression"),
     ({'by': {'a': 'content'}, 'by_name': {'a': '.'}}, "by and by_name: two kinds of groups are called 'a'"),
     ({'seeds': [-1]}, 'seeds: a whole number of at least 0'),
+    ({'seeds': []}, 'seeds: expected at least one'),
+    ({'vary': {'lr': []}}, 'vary: lr: expected at least one value'),
+    ({'choose': {'loss': {}}}, 'choose: loss: expected at least one value'),
     ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
     ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request the LIVE'),
     ({'tests': [{**TINY, 'dataset': 'CLIVE'}]}, 'CLIVE is to test what is trained on demo, and has 24 of its images'),
@@ -238,6 +241,14 @@ def test_mistakes_are_found_before_anything_is_trained(keys, message, study, fai
     error = fails(run.main, study(**keys))
     assert message in error
     assert not Path('studies').exists()
+
+
+@pytest.mark.parametrize('options', [
+    {'augmentation': []}, {'augmentation': ['hflip', 'crop'], 'hflip_p': .25}, {'target': ['zscore', '3', '.5']},
+    {'beta': [.1, 1e-5, 1.]}, {'resize': True, 'learning_rate': 1e-3}, {'pbar': False}])
+def test_options_are_typed_so_that_they_are_read_again(options):
+    read = TRAIN.parse(typed(options))
+    assert {name: read.values[name] for name in options} == options
 
 
 ALIASES = 'title:\n- &a0 [a, b, c, d]\n' + ''.join(f'- &a{i + 1} [{", ".join([f"*a{i}"] * 9)}]\n' for i in range(9))
