@@ -10,13 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from iqa_losses import ALIASES, LOSSES, loss, terms_of
+from iqa_losses import ALIASES, INPUTS, LOSSES, loss, terms_of
 from iqa_losses.correlation import ccc, pearson, plcc
 from iqa_losses.distribution import consistency, coral, emd, nll, soft_label
 from iqa_losses.normalisations import (
     EPS,
     centre_by_range,
-    check_exponents,
     check_weights,
     compare,
     normalise_by_norm,
@@ -51,7 +50,7 @@ __all__ = ['ALIASES', 'LOSSES', 'IQALoss', 'NotFiniteError', 'bhat', 'build_loss
 
 
 class NotFiniteError(ValueError):
-    """Predictions or MOS contain NaN or infinity."""
+    """Predictions, MOS or other labels contain NaN or infinity."""
 
 
 @in_float32
@@ -97,7 +96,6 @@ def norm_loss_with_normalization(y_pred: Tensor, y: Tensor, alpha: TwoWeights = 
         q: exponent of the norm that normalises predictions and MOS.
         detach: stop the gradient through the statistics that normalise the predictions, as their mean and norm.
     """
-    check_exponents(p, q)
     scale = 2 ** max(1, 1 / q) * y_pred.numel() ** max(0, 1 / p - 1 / q)
 
     def distance(difference: Tensor) -> Tensor:
@@ -172,7 +170,6 @@ def norm_loss_with_scaling(y_pred: Tensor, y: Tensor, alpha: TwoWeights = (1., 0
         p: exponent of the norm.
         detach: stop the gradient through the norm of the predictions.
     """
-    check_exponents(p)
     return compare(y_pred, y, partial(scale_by_norm, p=p), alpha, detach) / 4
 
 
@@ -202,10 +199,10 @@ class IQALoss(nn.Module):
 
         IQALoss()([pq6, pq7, pq], (mos, std)) = beta[0] L(pq6, mos) + beta[1] L(pq7, mos) + beta[2] L(pq, mos)
 
-    Predictions and MOS are (N, 1) or (N,), in MOS units. Instead of the pair (mos, std), Labels can be given, which
-    contain further labels that some losses need. Heads of weight 0 are skipped. `beta` has a weight for each head of
-    the network. Raises NotFiniteError if predictions or MOS contain NaN or infinity, and ValueError for an
-    unknown loss or option.
+    Predictions and MOS are (N, 1) or (N,), in MOS units. Instead of the pair (mos, std), the MOS alone can be given, or
+    Labels, which contain further labels that some losses need. Heads of weight 0 are skipped. `beta` has a weight for
+    each head of the network. Raises NotFiniteError if predictions or labels that the losses need contain NaN or
+    infinity, and ValueError for an unknown loss or option, or for a value that the command line refuses.
 
     >>> loss = IQALoss('mse+plcc:.5', beta=[1])
     >>> loss([torch.tensor([1., 2.])], (torch.tensor([1., 4.]), torch.tensor([1., 1.])))
@@ -234,6 +231,7 @@ class IQALoss(nn.Module):
             raise ValueError(f'no loss takes an option {unknown[0]}; options of losses: {", ".join(LOSSES.parameters)}')
         self.weights = terms_of(loss_type)
         if monotonicity_regularization and gamma:
+            check_weights('gamma', [gamma])
             self.weights['monotonicity'] = self.weights.get('monotonicity', 0) + gamma
         self.functions = {name: _with_options(name, options) for name in self.weights}
         self.beta, self.penalty, self.parts, self.distribution = tuple(beta), penalty, {}, distribution
@@ -248,13 +246,13 @@ class IQALoss(nn.Module):
         """Return the names of iqa_losses.INPUTS that the losses take."""
         return {need for name in self.weights for need in LOSSES[name].needs()}
 
-    def forward(self, outputs: Sequence[Tensor], scores: Labels | tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], scores: Labels | tuple[Tensor, Tensor] | Tensor) -> Tensor:
         """Return the total loss, a float32 scalar.
 
         Args:
             outputs: predictions of each head, (N, 1) or (N,), or the parameters (N, C) of its distribution; for the
                 loss consistency, followed by those of the mirror images.
-            scores: Labels, or the pair of MOS and standard deviations, (N, 1) or (N,) each.
+            scores: Labels, the pair of MOS and standard deviations, or the MOS alone, (N, 1) or (N,) each.
         """
         if isinstance(outputs, Tensor):
             raise ValueError(f'outputs: expected a sequence of heads, got one tensor {tuple(outputs.shape)}')
@@ -272,7 +270,7 @@ class IQALoss(nn.Module):
                 total = total + self.penalty()
             total = total + 0 * (y.sum() + sum(head.detach().sum() for head in self._trained(outputs)))  # NaN in: NaN
         if not torch.isfinite(total):
-            self._explain(outputs, y)
+            self._explain(outputs, labels)
         return total
 
     def means(self, outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -293,6 +291,9 @@ class IQALoss(nn.Module):
             known |= {'logits': output, 'log_variance': output[:, 1:]}
         if mirrored is not None:
             known['flipped'] = self._mean(mirrored.float())
+        for name in self.functions:
+            for need in set(LOSSES[name].needs()) - set(known):
+                raise ValueError(f'--loss_type {name} needs {INPUTS[need]}')
         values = {name: function(**{need: known[need] for need in LOSSES[name].needs()})
                   for name, function in self.functions.items()}
         for name in self.parts:
@@ -302,11 +303,14 @@ class IQALoss(nn.Module):
     def _trained(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         return [output.float() for output, weight in zip(outputs, self.beta, strict=True) if weight]
 
-    def _explain(self, outputs: Sequence[Tensor], y: Tensor) -> None:
-        """Raise NotFiniteError if the loss is not finite because the MOS or the predictions are not."""
-        for values, name in ((y, 'MOS'), *((output, 'predictions') for output in self._trained(outputs))):
+    def _explain(self, outputs: Sequence[Tensor], labels: Labels) -> None:
+        """Raise NotFiniteError if the loss is not finite because the labels that it needs or the predictions are not.
+        """
+        more = {'std': labels.std, **labels.more}
+        for values, name in ((labels.mos, 'the MOS'), *((one, INPUTS['y_pred']) for one in self._trained(outputs)),
+                             *((more[need], INPUTS[need]) for need in sorted(self.needs & set(more)))):
             if not torch.isfinite(values).all():
-                raise NotFiniteError(f'the {name} contain NaN or infinity')
+                raise NotFiniteError(f'{name} contain NaN or infinity')
 
 
 def _with_options(name: str, options: Mapping[str, object]) -> Callable[..., Tensor]:

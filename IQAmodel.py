@@ -25,7 +25,7 @@ from iqa_networks.size import check_memory
 from iqa_networks.svd_layers import Factored, factor
 from iqa_networks.timm_backbone import PREFIX, TimmBackbone, find_timm, timm_models
 from iqa_runtime.errors import UserError, pick
-from iqa_runtime.option_types import Levels, PoolName
+from iqa_runtime.option_types import Levels, PoolName, flags_in
 
 
 def _std(x: Tensor, p: int) -> Tensor:
@@ -219,6 +219,8 @@ def create_model(name: str, weights: str | Path | None = None, svd: str | None =
         raise UserError(f'{name} takes no option {unknown[0]}; it takes: {", ".join(known) or "none"}')
     if weights and not entry.has_weights():
         raise UserError(f'--weights {weights}: there are none of {name}; --pretrained takes a file')
+    for option, flag in flags_in(entry.build).items():
+        flag.check(option, options.get(option))
     changed = ', '.join(f'--{option} {value}' for option, value in options.items() if value != known[option])
     try:
         if changed:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from iqa_networks.network import Network, scored_first
 from iqa_runtime.bootstrap import interval
+from iqa_runtime.labels import Labels
 from iqa_runtime.reliability import reliability
 
 MORE = ('spread', 'uncertainty')  # further numbers of a Performance, (N,) in MOS units each
@@ -262,9 +263,7 @@ class IQAPerformance(Metric):
     def update(self, output: tuple) -> None:
         """Add a batch (see the class)."""
         outputs, scores, *more = output
-        if isinstance(scores, Tensor):
-            scores = scores, torch.full_like(scores, math.nan, dtype=torch.float32)
-        heads, scores = _columns(outputs), _columns(scores)
+        heads, scores = _columns(outputs), _columns(Labels.of(scores))
         if len(heads) != len(scores):
             raise ValueError(f'predictions of {len(heads)} images, scores of {len(scores)}')
         self._heads.append(heads)
@@ -288,9 +287,11 @@ class IQAPerformance(Metric):
         return result
 
     def _line(self, head: int, raw: np.ndarray, sq: np.ndarray) -> tuple[float, float]:
-        if not self.mapping:
-            return 1., 0.
-        return fit_line(raw, sq) if self.status == 'train' else (float(self.k[head]), float(self.b[head]))
+        if not self.mapping or self.status == 'train':
+            return fit_line(raw, sq) if self.mapping else (1., 0.)
+        if head >= min(len(self.k), len(self.b)):
+            raise ValueError(f'{len(self.k)} k and {len(self.b)} b; expected both for each head of the network')
+        return float(self.k[head]), float(self.b[head])
 
 
 def _columns(values: Tensor | Sequence[Tensor]) -> Tensor:

@@ -106,17 +106,6 @@ def _fixed(values: Tensor, detach: bool) -> Tensor:
     return values.detach() if detach else values
 
 
-def check_exponents(*exponents: float) -> None:
-    """Raise ValueError if an exponent of a norm is not a finite number above 0.
-
-    Args:
-        exponents: of the norms.
-    """
-    if not all(0 < exponent < math.inf for exponent in exponents):
-        found = ', '.join(f'{exponent:g}' for exponent in exponents)
-        raise ValueError(f'exponents of norms ({found}): expected finite numbers above 0')
-
-
 def check_weights(name: str, weights: Sequence[float]) -> None:
     """Raise ValueError if one of the weights is negative or not finite, or if all are 0.
 

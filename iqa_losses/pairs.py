@@ -215,8 +215,8 @@ def _probability(y: Tensor, std: Tensor) -> Tensor:
     difference, variance = pairwise_differences(y), std.square().flatten()
     i, j = torch.triu_indices(len(y), len(y), 1, device=y.device)
     spread = (variance[i] + variance[j]).sqrt()
-    return torch.where(spread > 0, torch.special.ndtr(difference / torch.where(spread > 0, spread, 1)),
-                       _order(difference))
+    return torch.where(spread == 0, _order(difference),
+                       torch.special.ndtr(difference / torch.where(spread == 0, 1, spread)))
 
 
 def _infidelity(p: Tensor, y_pred: Tensor) -> Tensor:
@@ -231,8 +231,8 @@ def _cross_entropy(p: Tensor, y_pred: Tensor) -> Tensor:
 
 def _root(product: Tensor) -> Tensor:
     """Return the square root, with the gradient 0 at 0 instead of infinity."""
-    positive = product > 0
-    return torch.where(positive, torch.where(positive, product, 1).sqrt(), 0)
+    zero = product == 0
+    return torch.where(zero, 0, torch.where(zero, 1, product).sqrt())
 
 
 def _mean(of_pairs: Tensor, y_pred: Tensor) -> Tensor:

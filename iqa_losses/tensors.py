@@ -6,6 +6,8 @@ from functools import wraps
 import torch
 from torch import Tensor
 
+from iqa_runtime.option_types import flags_in
+
 SHORT = {'y': 'MOS'}  # names of inputs in messages
 
 
@@ -43,12 +45,14 @@ def of_columns(loss: Callable[..., Tensor], inputs: Collection[str], tables: Col
                ) -> Callable[..., Tensor]:
     """Decorate a loss so that its inputs are checked and shaped by `columns`, and computed by `in_float32`.
 
+    Options are checked as on the command line: UserError, a ValueError, if one is out of range.
+
     Args:
         loss: takes predictions (N, 1), MOS (N, 1), other inputs and options, and returns a scalar.
         inputs: names of its parameters that are tensors.
         tables: those of them that are (N, K), not columns.
     """
-    names = list(inspect.signature(loss).parameters)
+    names, flags = list(inspect.signature(loss).parameters), flags_in(loss)
 
     @wraps(loss)
     def computed(*arguments, **options) -> Tensor:
@@ -58,6 +62,8 @@ def of_columns(loss: Callable[..., Tensor], inputs: Collection[str], tables: Col
         for name in others:
             shaped = histograms if name in tables else columns
             given[first], given[name] = shaped(tensors[first], tensors[name], SHORT.get(name, name))
+        for name, flag in flags.items():
+            flag.check(name, given.get(name))
         return in_float32(loss)(**given)
     return computed
 

@@ -59,7 +59,7 @@ class ASNA(Network):
                  wide: bool = False, attention: bool = False, num_resblocks: int = 0,
                  squash: Callable[[Tensor], Tensor] = torch.sigmoid):
         super().__init__()
-        _check(nfs, kss, img_size, tile_size)
+        _check(img_size, tile_size)
         self.side, self.leaky_slope, self.tile_size, self.squash = img_size, leaky_slope, tile_size, squash
         self.normalised = normalised
         if tile_size:
@@ -165,10 +165,7 @@ class Residual(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-def _check(nfs: Sequence[int], kss: Sequence[int], img_size: int, tile_size: int | None) -> None:
-    for option, values, length in (('nfs', nfs, 10), ('kss', kss, 4)):
-        if len(values) != length or min(values) < 1:
-            raise UserError(f'--{option} {" ".join(map(str, values))}: expected {length} numbers of at least 1')
+def _check(img_size: int, tile_size: int | None) -> None:
     if tile_size and (img_size % tile_size or tile_size % 8):
         raise UserError(f'--tile_size {tile_size}: expected a multiple of 8 that divides --img_size {img_size}')
     if not tile_size and img_size % 16:

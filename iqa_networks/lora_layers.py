@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from iqa_networks.adapted_layers import Adapted, AdaptedConv2d, AdaptedLinear, adapt
+from iqa_runtime.errors import UserError
 
 RANK = 4
 
@@ -32,6 +33,8 @@ class LowRank(Adapted):
     def __init__(self, layer: nn.Module, rank: int = RANK, alpha: float | None = None):
         super().__init__(layer)
         outputs, inputs = self.weight.flatten(1).shape
+        if rank < 1:
+            raise UserError(f'rank {rank}: expected at least 1')
         rank = min(rank, outputs, inputs)
         self.scale = 1. if alpha is None else alpha / rank
         self.lora_a = nn.Parameter(self.weight.new_empty(rank, inputs))

@@ -1,7 +1,9 @@
 """The opinions of a batch of images, as losses get them."""
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -20,8 +22,10 @@ class Labels:
     more: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scores: 'Labels | tuple[Tensor, Tensor]') -> 'Labels':
-        """Return labels as they are, and the pair (mos, std) as labels."""
+    def of(cls, scores: 'Labels | tuple[Tensor, Tensor] | Tensor') -> 'Labels':
+        """Return labels as they are, and the pair (mos, std), or the MOS alone, as labels."""
+        if isinstance(scores, Tensor):
+            return cls(scores, torch.full_like(scores, math.nan, dtype=torch.float32))
         return scores if isinstance(scores, cls) else cls(*scores)
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """Types of options: convert and check the numbers, names and devices that the command line's options take."""
 import argparse
 import importlib
+import inspect
 import math
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -106,6 +107,27 @@ class Flag:
         if self.type is None:
             return {'action': 'store_true' if default is False else argparse.BooleanOptionalAction}
         return {'type': self.type, 'nargs': self.nargs, **({'metavar': self.metavar} if self.metavar else {})}
+
+    def check(self, name: str, value) -> None:
+        """Raise UserError if the number or text that Python code gives the option is refused on the command line.
+
+        Other values, as None, networks and tensors, are not checked.
+        """
+        several = bool(self.nargs) and isinstance(value, Sequence)
+        if several and isinstance(self.nargs, int) and len(value) != self.nargs:
+            raise UserError(f'{name} {value}: expected {self.nargs} values')
+        for one in value if several else [value]:
+            if self.type and isinstance(one, (int, float, str)):
+                try:
+                    self.type(str(one))
+                except argparse.ArgumentTypeError as error:
+                    raise UserError(f'{name}: {error}') from None
+
+
+def flags_in(function: Callable) -> dict[str, Flag]:
+    """Return the Flags of those parameters of a function that are options, by name."""
+    flags = {name: flag_of(one.annotation) for name, one in inspect.signature(function).parameters.items()}
+    return {name: flag for name, flag in flags.items() if flag}
 
 
 def flag_of(annotation) -> Flag | None:

@@ -155,9 +155,9 @@ def test_dropout_is_random_in_training_alone():
 
 
 def test_options_that_make_no_network():
-    with pytest.raises(UserError, match='--nfs 1 2: expected 10 numbers of at least 1'):
+    with pytest.raises(UserError, match=r'nfs \[1, 2\]: expected 10 values'):
         create_model('asna_simple', nfs=[1, 2])
-    with pytest.raises(UserError, match='--kss 3 3 3: expected 4'):
+    with pytest.raises(UserError, match=r'kss \[3, 3, 3\]: expected 4 values'):
         create_model('asna_bn', kss=[3, 3, 3])
     with pytest.raises(UserError, match='--tile_size 36: expected a multiple of 8 that divides --img_size 288'):
         create_model('asna_tiled', tile_size=36)

@@ -170,8 +170,9 @@ def test_numbers_that_are_not_finite_are_named(name, bad):
 @pytest.mark.parametrize(('options', 'message'), [
     ({'alpha': (0, 0)}, r'alpha \(0, 0\): expected finite weights of at least 0, and one above 0'),
     ({'alpha': (2, -1)}, 'alpha'), ({'alpha': (float('nan'), 1)}, 'alpha'), ({'beta': (0, 0, 0)}, r'beta \(0, 0, 0\)'),
-    ({'beta': (1, float('inf'))}, 'beta'), ({'p': 0}, 'exponents of norms .0, 2.: expected finite numbers above 0'),
-    ({'q': -1}, 'exponents'), ({'p': float('nan')}, 'exponents'), ({'q': float('inf')}, 'exponents')])
+    ({'beta': (1, float('inf'))}, 'beta'), ({'p': 0}, 'p: 0 is out of range: at least 0.05, at most 100'),
+    ({'q': -1}, 'q: -1 is out'), ({'p': float('nan')}, 'p: nan is out'), ({'q': float('inf')}, 'q: inf is out'),
+    ({'alpha': (1,)}, 'alpha .1,.: expected 2 values')])
 def test_arguments_that_leave_no_loss(options, message):
     with pytest.raises(ValueError, match=message):
         IQALoss(**options)
@@ -179,6 +180,26 @@ def test_arguments_that_leave_no_loss(options, message):
     if 'beta' not in options:
         with pytest.raises(ValueError, match=message):
             IQAloss.norm_loss_with_normalization(x, y, **options)
+
+
+@pytest.mark.parametrize(('name', 'options', 'message'), [
+    ('soft-srocc', {'temperature': 0}, 'temperature: 0 is out of range: above 0'),
+    ('soft-srocc', {'soft_ranks': 'exact'}, "soft_ranks: unknown soft ranks 'exact'"),
+    ('rank-hinge', {'hinge_margin': -1.}, 'hinge_margin: -1.0 is out of range'),
+    ('mae', {'monotonicity_regularization': True, 'gamma': -1}, r'gamma \(-1\): expected finite weights')])
+def test_options_that_the_command_line_refuses(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        IQALoss(name, **options)
+
+
+def test_mos_alone_are_labels_without_std():
+    x, y = batch()
+    loss = IQALoss('mae+plcc', beta=(1,))
+    assert loss([x], y) == loss([x], (y, y))
+    with pytest.raises(IQAloss.NotFiniteError, match='the standard deviations of the ratings .column std. contain NaN'):
+        IQALoss('mae+fidelity-std', beta=(1,))([x], y)
+    with pytest.raises(ValueError, match='--loss_type emd needs the outputs of a histogram head'):
+        IQALoss('emd', beta=(1,))([x], y)
 
 
 def test_one_tensor_is_no_sequence_of_heads():

@@ -12,7 +12,7 @@ from iqa_networks.pretrained import load_pretrained
 from iqa_runtime.errors import UserError
 from iqa_training.optimizers import parameter_groups
 from iqa_training.options import TRAIN
-from IQAmodel import BACKBONES, NETWORKS, POOLS, SPSP, Entry, IQAModel, build_model, load
+from IQAmodel import BACKBONES, NETWORKS, POOLS, SPSP, Entry, IQAModel, build_model, create_model, load
 
 
 @pytest.mark.parametrize('method', POOLS)
@@ -169,3 +169,11 @@ def test_a_parameter_of_a_network_needs_no_flag(monkeypatch):
             self.depth = depth
     monkeypatch.setitem(NETWORKS, 'deep', Entry(Deep, 'tests'))
     assert build_model(TRAIN.parse(['-arch', 'deep'])).depth == 3
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'P7': 0}, 'P7: 0 is out of range: at least 1'), ({'P6': 1.5}, "P6: '1.5' is not a whole number"),
+    ({'pool': 'sum'}, "pool: unknown pool 'sum'"), ({'lora': 'dr6*', 'rank': 0}, 'rank 0: expected at least 1')])
+def test_values_that_the_command_line_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        create_model('resnet18', **options)

@@ -84,6 +84,10 @@ def test_one_image_is_no_exception():
 def test_nothing_seen_and_wrong_status():
     with pytest.raises(NotComputableError):
         IQAPerformance().compute()
+    metric = IQAPerformance('test', [1.], [0.])
+    metric.update(([torch.zeros(3)] * 2, torch.arange(3.)))
+    with pytest.raises(ValueError, match='1 k and 1 b; expected both for each head of the network'):
+        metric.compute()
     with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
         IQAPerformance('val')
 
