@@ -92,10 +92,11 @@ def estimates(model: Predictions, count: int, seed: int = 0) -> dict[str, dict[s
         except NoFitError as error:
             table[mapping] = str(error)
             continue
-        found = ranked.setdefault(rankdata(z).tobytes(), {})  # a mapping that keeps the order keeps them
+        order = z if not regression.monotonic else model.pq if np.vdot(z - z.mean(), model.pq) >= 0 else -model.pq
+        found = ranked.setdefault(rankdata(order).tobytes(), {})  # a mapping that keeps the order keeps them
         for name, row in rows.items():
             if name not in found or not row.by_rank:
-                found[name] = row.estimate(z, model, regression.parameters, count, seed)
+                found[name] = row.estimate(order if row.by_rank else z, model, regression.parameters, count, seed)
         table[mapping] = dict(found)
     return table
 

@@ -114,15 +114,21 @@ def _rising_cubic(u: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping of scores to MOS: `fit(scores, mos)` fits `parameters` numbers and returns the mapped scores."""
+    """A mapping of scores to MOS: `fit(scores, mos)` fits `parameters` numbers and returns the mapped scores.
+
+    Attributes:
+        monotonic: whether it keeps or reverses the order of all scores, though rounding may make some of them equal.
+    """
 
     fit: Callable[[np.ndarray, np.ndarray], np.ndarray]
     parameters: int
+    monotonic: bool = True
 
 
 REGRESSIONS: dict[str, Mapping] = {
     'as saved': Mapping(_identity, 0), 'linear': Mapping(_linear, 2), '3rd-order monotonic': Mapping(cubic, 4),
-    '4-parameter logistic': Mapping(_logistic(logistic4), 4), '5-parameter logistic': Mapping(_logistic(logistic5), 5)}
+    '4-parameter logistic': Mapping(_logistic(logistic4), 4),
+    '5-parameter logistic': Mapping(_logistic(logistic5), 5, monotonic=False)}
 
 
 def mapped(mapping: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:

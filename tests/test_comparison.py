@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose
 import main
 import test_dataset
 from iqa_data.info import read_info, write_info
-from iqa_results.comparison import VALUES, difference, resamples_of, values_of
+from iqa_results.comparison import VALUES, difference, estimates, resamples_of, values_of
 from iqa_results.facts import Facts, parts_of_names, read_preferences
 from iqa_results.groups import grouped
+from iqa_results.mapping import mapped
 from iqa_results.read import read_predictions
 from iqa_runtime.errors import UserError
 from IQAperformance import CRITERIA, agreement, interval
@@ -44,6 +45,21 @@ def output(capsys, *words: str) -> str:
 
 def rows_of(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_monotonic_mappings_keep_the_rank_correlations(tmp_path, sign):
+    """Even of MOS like a step, whose fitted logistic is so steep that rounding makes mapped scores equal."""
+    model = read_predictions(write(tmp_path / 'a.csv'))
+    mos = 3 + 2 * np.sign(model.pq - np.median(model.pq)) + np.random.default_rng(1).normal(0, .1, 36)
+    step = model._replace(mos=mos, pq=sign * model.pq)
+    assert len(np.unique(mapped('4-parameter logistic', step.pq, mos))) < 36
+    found = estimates(step, count=20)
+    for name in ('SROCC', 'KROCC'):
+        expected = CRITERIA[name](model.pq, mos)
+        assert found['as saved'][name][0] == pytest.approx(sign * expected)
+        for mapping in ('linear', '3rd-order monotonic', '4-parameter logistic'):
+            assert found[mapping][name][0] == pytest.approx(expected), mapping
 
 
 # Values of a model
