@@ -53,8 +53,9 @@ def test_plcc_against_numpy_and_its_ends():
     assert IQAloss.plcc(x, y).item() == pytest.approx((1 - r) / 2)
     assert torch.autograd.gradcheck(lambda x: IQAloss.plcc(x, y), (x,))
     assert IQAloss.plcc(-y, y).item() == pytest.approx(1)
-    for constant in (torch.ones(12, 1, requires_grad=True), torch.ones(1, 1, requires_grad=True)):
-        value = IQAloss.plcc(constant, y[:len(constant)])
+    underflow = (1e-30 * torch.arange(12.)[:, None]).requires_grad_()
+    for constant in (torch.ones(12, 1, requires_grad=True), torch.ones(1, 1, requires_grad=True), underflow):
+        value = IQAloss.plcc(constant, y[:len(constant)].to(constant))
         value.backward()
         assert value.item() == .5
         assert not constant.grad.any()
