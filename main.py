@@ -167,6 +167,8 @@ def plan(args: Options) -> Iterator[str]:
     seed_everything(args.seed, args.randomness)
     with redirect_stdout(StringIO()):  # messages about weights, which do not matter
         model = build_model(args.having(weights='none', pretrained=None, svd_legacy_init=False)).to(device)
+    fewest_images(args.batch_size, args.sync_bn, model)
+    val_criterion(args.val_criterion, len(model.heads))
     images = Images.of(args, model.inputs)
     try_on(model, device, images.cropped(args))
     data = noise(args, images, model.inputs)

@@ -119,9 +119,10 @@ def noise(args: Options, images: Images, inputs: int) -> Data:
     more = {name: values[some] for name, values in images.labels.more.items()}
     dataset = IQADataset([(Path(str(i)),) * inputs for i in range(count)], images.labels.mos[some],
                          images.labels.std[some], read, more=more)
-    return Data('noise', {'train': list(map(str, range(count)))}, {'train': dataset}, {'train': [images.size] * count},
-                preprocess_of(args, named_source('demo', None, None)), Loading(args.batch_size), augment=augment,
-                target=target_of(args.target, dataset.mos.numpy()), train_crops=args.train_crops)
+    return Data(dataset_name(args.dataset), {'train': list(map(str, range(count)))}, {'train': dataset},
+                {'train': [images.size] * count}, preprocess_of(args, named_source('demo', None, None)),
+                Loading(args.batch_size), augment=augment, target=target_of(args.target, dataset.mos.numpy()),
+                train_crops=args.train_crops)
 
 
 # Measuring

@@ -84,6 +84,8 @@ def test_macs_of_a_convolution():
 
 @pytest.mark.parametrize(('words', 'message'), [
     ('--evaluate', 'leave out --evaluate'), ('--features cached -flr 0', 'cannot plan those on cached features'),
-    ('--probe ridge -flr 0', 'cannot plan those on cached features')])
+    ('--probe ridge -flr 0', 'cannot plan those on cached features'),
+    ('-bs 1', '--batch_size 1: at least 2 is needed for batch normalisation'),
+    ('-arch cnniqa -lt mse -valc PLCC1', '--val_criterion PLCC1 needs a network of 2 heads')])
 def test_what_cannot_be_planned(tiny, fails, words, message):
     assert message in fails(main.main, *tiny, *SMALL, *MINI, '--plan', *words.split())
