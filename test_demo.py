@@ -20,7 +20,7 @@ from iqa_runtime.distributed import device_of, gather_objects, is_main, processe
 from iqa_runtime.errors import UserError, command, needed
 from iqa_runtime.files import Paths, check_outputs, is_device
 from iqa_runtime.hub import on_hub
-from iqa_runtime.names import path_text
+from iqa_runtime.names import path_text, plain_path
 from iqa_runtime.options import Options
 from iqa_runtime.process import keep_freed_memory, pillow_without_limit, signals_wait
 from iqa_scoring.average import average_of
@@ -141,7 +141,7 @@ def score_list(args: Options, scorer: Scorer, files: list[Path], checkpoints: li
     check_outputs(outputs_of(args, files[0]), {'--img': files_of(items)})
     paths = [path_of(item) for item in items]
     shards = list(filter(is_shard, paths))
-    alone = len(args.img) == 1 and paths == [os.path.normpath(args.img[0])] and not shards and not args.parquet
+    alone = len(args.img) == 1 and paths == [plain_path(args.img[0])] and not shards and not args.parquet
     check_fit(args, scorer, shards, alone)
     if repeated and is_main():
         print(f'{repeated} repeated images are left out: each is scored once', file=sys.stderr)

@@ -1,10 +1,10 @@
 """Find data sets by the names or paths that users give, and suggest the nearest ones for a mistake."""
-import os
 from pathlib import Path
 
 from iqa_data.datasets import DATASETS, SUFFIXES, sets_of
 from iqa_data.info import read_info
 from iqa_runtime.errors import UserError, pick
+from iqa_runtime.names import plain_path
 
 SHEETS = ('.xlsx', '.xls', '.ods')
 MOST_BESIDE = 30  # files beside a missing info file that are read, to name those that are info files
@@ -14,7 +14,7 @@ def find_dataset(name: str) -> str:
     """Return the canonical name of a data set in DATASETS, or the path of an info file; UserError for any other."""
     path = Path(name)
     if path.suffix.lower() in SUFFIXES and path.is_file():
-        return os.path.normpath(name)
+        return plain_path(name)
     if path.is_dir() and not any(path.name.lower() == known.lower() for known in DATASETS):
         raise UserError(f'{name} is a folder; expected an info file, a table of its images with the columns image and '
                         'mos')

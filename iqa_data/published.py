@@ -222,7 +222,7 @@ def with_parts(table: Table) -> Info:
 
 
 def read_sheet(path: Path) -> Table:
-    """Read the first sheet of an Excel file."""
+    """Read the first sheet of an Excel file, without rows that are empty."""
     try:
         import openpyxl
     except ImportError:
@@ -234,5 +234,6 @@ def read_sheet(path: Path) -> Table:
                          for row in book.worksheets[0].iter_rows(values_only=True)]
     except Exception as error:  # openpyxl raises many kinds on a broken file
         raise UserError(f'{path}: not an Excel file ({error})') from None
-    return Table(path, {name: [row[i] for row in rows] for i, name in enumerate(header) if name},
-                 list(range(2, len(rows) + 2)))
+    kept = [number for number, row in enumerate(rows) if any(row)]
+    return Table(path, {name: [rows[number][i] for number in kept] for i, name in enumerate(header) if name},
+                 [number + 2 for number in kept])

@@ -5,6 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection
+from pathlib import PurePath
 
 from iqa_runtime.errors import one_line
 
@@ -23,6 +24,11 @@ def path_text(path: str | os.PathLike) -> str:
     if os.sep == '/':
         encoded = encoded.replace(b'\\', b'\\\\')
     return one_line(encoded.decode('utf-8', 'backslashreplace'))
+
+
+def plain_path(path: str) -> str:
+    """Return a path without ./ and repeated slashes; .. stays, since the folder before it may be a symbolic link."""
+    return str(PurePath(path))
 
 
 def cell(name: str) -> str:

@@ -1,8 +1,8 @@
 """Find the images and shards that the words of --img stand for.
 
 A file name is written as valid UTF-8 on one line: bytes that are not UTF-8 become \\xNN, control characters and other
-invisible ones their escapes (see `text`). It is the path as given (or as found below a given folder), without a leading
-./; --resume recognises images by it.
+invisible ones their escapes (iqa_runtime.names.path_text). It is the path as given (or as found below a given folder),
+without a leading ./; --resume recognises images by it.
 """
 import glob
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_data.images import SUFFIXES
 from iqa_runtime.errors import UserError, needed
-from iqa_runtime.names import nearest, path_text
+from iqa_runtime.names import nearest, path_text, plain_path
 from iqa_scoring.shards import is_shard
 
 MOST = 1_000_000  # names that a pattern of braces may expand to
@@ -29,11 +29,12 @@ def find_images(words: Sequence[str], recursive: bool = False, stdin: Iterable[b
     pattern has no images, or if a shard does not exist.
     """
     found: dict[str, str] = {}
-    count = 0
+    count, here = 0, os.getcwd()
     for word in words:
         for path in _meant(word, recursive, stdin):
             count += 1
-            found.setdefault(os.path.abspath(path), os.path.normpath(path))
+            plain = plain_path(path)
+            found.setdefault(os.path.join(here, plain), plain)
     if not found:
         raise UserError('--img -: no path on stdin')
     return list(found.values()), count - len(found)

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 def checkpoints_in(folder: str) -> list[Path]:
     """Return the checkpoints in a folder, sorted by name; UserError if there are none, or two with one name."""
     try:
-        files = sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES)
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
     except OSError as error:
         raise UserError(f'--models {folder}: {error.strerror or error}') from None
     if not files:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import same_file
-from iqa_runtime.names import path_text
+from iqa_runtime.names import path_text, plain_path
 from iqa_scoring.inputs import find_images, path_in
 from iqa_scoring.shards import is_shard
 
@@ -64,7 +64,7 @@ def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list
     longest part of its name before an underscore, as A0001.bmp for A0001_02_14.bmp. Case does not matter.
     """
     if not os.path.isdir(reference):
-        return [(os.path.normpath(reference), path) for path in paths]
+        return [(plain_path(reference), path) for path in paths]
     files, _ = find_images([reference], recursive)
     named = {os.path.basename(file).lower(): file for file in files}
     stems: dict[str, list[str]] = {}
@@ -111,7 +111,7 @@ def table_of_pairs(lines: Iterable[bytes]) -> tuple[list[tuple[str, str]], int]:
             continue
         if len(cells) != 2 or not all(cells):
             raise UserError(f'--img -: row {number} has {len(cells)} cells; expected image,reference')
-        image, reference = map(os.path.normpath, cells)
+        image, reference = map(plain_path, cells)
         if found.setdefault(image, reference) != reference:
             raise UserError(f'--img -: row {number}: {path_text(image)} again, with another reference')
         count += 1

@@ -139,7 +139,7 @@ def test_spaq(source, tmp_path, suffix):
     path = folder / f'MOS and Image attribute scores.{suffix}'
     if suffix == 'xlsx':
         pytest.importorskip('openpyxl')
-        frame.to_excel(path, index=False)
+        pd.concat([frame[:1], pd.DataFrame([{}, {'MOS': ' '}]), frame[1:]]).to_excel(path, index=False)  # empty rows
     else:
         frame.to_csv(path, index=False)
     info = made('spaq', folder, tmp_path / 's.csv', '--partial')

@@ -38,7 +38,7 @@ def publish(name: str, seed: int) -> Network:
 
 def test_tables_of_the_challenge_and_their_ensemble(here, capsys, monkeypatch):
     monkeypatch.setitem(NETWORKS, 'maniqa_64', Entry(partial(NETWORKS['maniqa_tiny'].build, img_size=64), 'MANIQA'))
-    networks = {f'64_fold{k}': publish(f'64_fold{k}.ckpt', k) for k in range(2)}
+    networks = {f'64_fold{k}': publish(f'64_fold{k}.{suffix}', k) for k, suffix in enumerate(('ckpt', 'CKPT'))}
     predict_all.main(['--models', 'weight', '--img', 'images', '--device', 'cpu'])
     tables = {path.stem: pd.read_csv(path, keep_default_na=False, dtype={'img_name': str})
               for path in Path('result_csv').glob('*.csv')}

@@ -9,11 +9,13 @@ from PIL import Image
 from scored import photo, random_checkpoint, save_photos
 
 import test_demo
+from iqa_data.find import find_dataset
 from iqa_data.transforms import Preprocess
 from iqa_runtime.errors import UserError
 from iqa_runtime.names import path_text
 from iqa_runtime.process import pillow_without_limit
 from iqa_scoring.inputs import find_images
+from iqa_scoring.references import with_references
 from iqa_scoring.stream import LAG, Reader, Sample, batches, decode, score_files
 from IQAmodel import load
 
@@ -35,6 +37,22 @@ def test_finding_images(tmp_path, monkeypatch):
                            (['-'], 'no path on stdin')):
         with pytest.raises(UserError, match=message):
             find_images(words)
+
+
+def test_dots_after_a_link_lead_out_of_its_target(tmp_path, monkeypatch):
+    """As the system reads a path: link/../a.png is not a.png."""
+    for folder in ('here', 'far/deep'):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ('here', 'far'):
+        for name in ('a.png', 'set.csv'):
+            (tmp_path / folder / name).write_text(folder)
+    monkeypatch.chdir(tmp_path / 'here')
+    os.symlink('../far/deep', 'link')
+    paths, repeated = find_images(['link/../a.png', './/a.png', 'a.png'])
+    assert [Path(path).read_text() for path in paths] == ['far', 'here']
+    assert repeated == 1
+    assert with_references(['a.png'], './link/../a.png', 2) == [('link/../a.png', 'a.png')]
+    assert Path(find_dataset('link/../set.csv')).read_text() == 'far'
 
 
 def test_names_are_valid_text_on_one_line():
