@@ -40,7 +40,7 @@ def soft_srocc(y_pred: Tensor, y: Tensor, soft_ranks: SoftRanks = 'sigmoid', tem
     variance = x.square().mean()
     x = x / torch.where(variance > 0, variance, 1).sqrt()
     soft = SOFT_RANKS[pick(SOFT_RANKS, soft_ranks, 'soft ranks')](x.flatten(), temperature)
-    return (1 - pearson(soft[:, None], ranks_of(y.flatten())[:, None].to(soft))) / 2
+    return (1 - pearson(soft[:, None], exact_ranks(y.flatten())[:, None].to(soft))) / 2
 
 
 @loss('neuralsort')
@@ -72,17 +72,18 @@ def neuralsort(y_pred: Tensor, y: Tensor, temperature: Positive = 1.) -> Tensor:
 
 # Ranks
 
-def ranks_of(values: Tensor) -> Tensor:
-    """Return the ranks 1..N of the values, (N,); equal values share their mean rank.
+def exact_ranks(values: Tensor) -> Tensor:
+    """Return the ranks 1..N along the last dimension, (..., N), 1 the smallest; equal values share their mean rank.
 
-    >>> ranks_of(torch.tensor([10., 30., 30.]))
+    >>> exact_ranks(torch.tensor([10., 30., 30.]))
     tensor([1.0000, 2.5000, 2.5000])
 
     Args:
-        values: (N,).
+        values: (..., N).
     """
-    below, equal = values < values[:, None], values == values[:, None]
-    return below.sum(1) + (equal.sum(1) + 1) / 2
+    one, other = values[..., :, None], values[..., None, :]
+    ranks = (other < one).sum(-1) + ((other == one).sum(-1) + 1) / 2
+    return ranks.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def sigmoid_ranks(values: Tensor, temperature: float) -> Tensor:

@@ -1,5 +1,4 @@
 """Train the ranker on random numbers and their ranks, and test it."""
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from iqa_losses import LOSSES
 from iqa_losses.ranking import unranked
+from iqa_losses.soft_ranks import exact_ranks
 from iqa_networks.ranker import Ranker, load_ranker
 from iqa_runtime.checkpoint import checksum, read_tensors, write_tensors
 from iqa_runtime.checks import checked_value, dict_of, fields, list_of, number, optional, plain, tensors, whole
@@ -57,13 +57,6 @@ def numbers_to_rank(rows: int, size: int, seed: int) -> Tensor:
     normal = torch.randn(rows // 2, size, generator=generator) * 2
     uniform = torch.rand(rows - rows // 2, size, generator=generator) * 20 - 10
     return torch.cat((normal, uniform))
-
-
-def exact_ranks(values: Tensor) -> Tensor:
-    """Return the ranks 1..n along the last dimension, 1 the smallest; equal numbers share their mean rank."""
-    one, other = values[..., :, None], values[..., None, :]
-    below, equal = (other < one).sum(-1), (other == one).sum(-1)
-    return (below + (equal + 1) / 2).to(torch.promote_types(values.dtype, torch.float32))
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -172,14 +165,8 @@ class Training:
         raise SystemExit(128 + signal)
 
 
-def _dictionary(value) -> dict:
-    if not isinstance(value, Mapping):
-        raise ValueError('a dictionary')
-    return dict(value)
-
-
 CHECKS = {'plan': dict_of(plain), 'iteration': whole, 'errors': lambda value: list_of(number)(value) if value else [],
-          'best': optional(tensors), 'model': tensors, 'optimizer': _dictionary}
+          'best': optional(tensors), 'model': tensors, 'optimizer': dict_of(lambda value: value)}
 
 
 @torch.no_grad()

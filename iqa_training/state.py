@@ -130,12 +130,6 @@ def read_state(path: str | Path) -> dict:
             for key, check in {**CHECKS, **OPTIONAL}.items()}
 
 
-def _dictionary(value) -> dict:
-    if not isinstance(value, Mapping):
-        raise ValueError('a dictionary')
-    return dict(value)
-
-
 def _rows(value) -> list:
     if not isinstance(value, torch.Tensor) or value.ndim != 2 or value.shape[1] != 3:
         raise ValueError('rows of step, value, time')
@@ -144,22 +138,19 @@ def _rows(value) -> list:
     return value.tolist()
 
 
-def _scalars(value) -> dict[str, list]:
-    return {text(tag): _rows(rows) for tag, rows in _dictionary(value).items()}
-
-
 def _random(value) -> list[dict]:
     """Return `random_states` of each process; older states hold those of one process."""
     states = fields(python=list, numpy=list, torch=lambda x: x, cuda=list)
     return list_of(states)([value] if isinstance(value, Mapping) else value)
 
 
+STATE_DICT = dict_of(lambda value: value)
 CHECKS = {
-    'options': dict_of(plain), 'split_hash': text, 'iteration': whole, 'model': tensors, 'optimizer': _dictionary,
-    'scheduler': _dictionary, 'gradients': tensors, 'random': _random,
-    'record': fields(best=optional(number), at=whole, epoch=whole, since=whole), 'history': _scalars,
+    'options': dict_of(plain), 'split_hash': text, 'iteration': whole, 'model': tensors, 'optimizer': STATE_DICT,
+    'scheduler': STATE_DICT, 'gradients': tensors, 'random': _random,
+    'record': fields(best=optional(number), at=whole, epoch=whole, since=whole), 'history': dict_of(_rows),
 }
-OPTIONAL = {'scaler': optional(_dictionary), 'ema': optional(tensors), 'order': lambda value: value}
+OPTIONAL = {'scaler': optional(STATE_DICT), 'ema': optional(tensors), 'order': lambda value: value}
 
 
 class Skipping:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from iqa_losses.soft_ranks import exact_ranks
 from iqa_networks.ranker import Ranker, load_ranker
 from iqa_runtime.checkpoint import write_tensors
 from iqa_runtime.errors import UserError
 from iqa_training import ranking
 from iqa_training.optimizers import l2_penalty, weight_decays
-from iqa_training.ranking import RankerPlan, Training, correlations, exact_ranks, numbers_to_rank, rank_correlation
+from iqa_training.ranking import RankerPlan, Training, correlations, numbers_to_rank, rank_correlation
 from iqa_training.train_ranker import main as train_ranker
 from iqa_training.updates import KerasAdam
 from IQAloss import IQALoss, macs_loss
