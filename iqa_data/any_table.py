@@ -42,6 +42,9 @@ def any_table(folder: Folder, args) -> Info:
     found = renamed(table, **columns)
     if 'part' in columns:
         found.columns['part'] = [PART_NAMES.get(part.lower(), part) for part in found.columns['part']]
+    if 'mos' not in columns and args.aggregate:
+        raise UserError(f'--aggregate {args.aggregate}: {table.path} has counts of marks, and no column of ratings; '
+                        '--mos_column names one')
     if 'mos' not in columns:
         found = of_counts(found, table)
     elif args.aggregate:

@@ -25,10 +25,11 @@ class Folder:
     def find(self, *patterns: str, optional: bool = False) -> list[Path]:
         """Return the files that match the first pattern with a match, up to one folder deep; UserError if none has.
 
-        Case does not matter.
+        Case does not matter; hidden files of a folder are left out.
         """
         candidates = [self.source] if self.source.is_file() else sorted(
-            path for depth in ('*', '*/*') for path in self.source.glob(depth) if path.is_file())
+            path for depth in ('*', '*/*') for path in self.source.glob(depth)
+            if path.is_file() and not path.name.startswith('.'))
         for pattern in patterns:
             paths = [path for path in candidates if Path(str(path).lower()).match(pattern.lower())]
             if paths:
@@ -37,6 +38,13 @@ class Folder:
         if optional:
             return []
         raise UserError(f'--source {self.source}: found no {" or ".join(patterns)}')
+
+    def one(self, *patterns: str) -> Path:
+        """Return the only file that matches the first pattern with a match; UserError if there is none, or several."""
+        path, *others = self.find(*patterns)
+        if others:
+            raise UserError(f'--source {self.source}: found {path} and {others[0]}; name one, or its folder')
+        return path
 
     def file(self, name: str) -> Path:
         """Return the file of this name below the folder; UserError if there is none."""
@@ -52,8 +60,8 @@ class Folder:
                 sha256(path).hex() for path in self.read}
 
     def table(self, *patterns: str, **options) -> Table:
-        """Read the first table that matches one of the patterns."""
-        return Table.read(self.find(*patterns)[0], **options)
+        """Read the table that matches the first pattern with a match; UserError as of `one`."""
+        return Table.read(self.one(*patterns), **options)
 
     def names_below(self, folder: str) -> dict[str, str]:
         """Return {name in lower case: path relative to `folder`} of the files below a subfolder."""
@@ -105,7 +113,7 @@ def clive(folder: Folder, args) -> Info:
     from scipy.io import loadmat
     arrays = []
     for name in ('AllImages_release', 'AllMOS_release', 'AllStdDev_release'):
-        path = folder.find(f'{name}.mat')[0]
+        path = folder.one(f'{name}.mat')
         try:
             arrays.append(loadmat(path)[name].ravel()[7:])
         except Exception as error:  # scipy raises many kinds on a broken file
@@ -126,7 +134,7 @@ def kadid10k(folder: Folder, args) -> Info:
 
 def spaq(folder: Folder, args) -> Info:
     """Read "MOS and Image attribute scores.xlsx", or the same as CSV: Image name, MOS in 0..100, attributes."""
-    (path,) = folder.find('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')[:1]
+    path = folder.one('MOS*attribute*.csv', 'MOS*attribute*.xlsx', '*.csv', '*.xlsx')
     table = Table.read(path) if path.suffix.lower() == '.csv' else read_sheet(path)
     return info_of(renamed(table, image='Image name', mos='MOS'))
 
@@ -168,10 +176,9 @@ def tid(folder: Folder, args=None) -> Info:
     contents = [name.split('_')[0].upper() for name in table.columns['image']]
     table.columns['reference'] = [references.get(f'{content.lower()}.bmp', content) for content in contents]
     info = info_of(table)
-    mos, std = (folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt'))
-    if not mos or not std:
+    if not all(folder.find(name, optional=True) for name in ('mos.txt', 'mos_std.txt')):
         return info
-    mos, std = (Table.read(path, ('mos',)).numbers('mos') for (path,) in (mos, std))
+    mos, std = (folder.table(name, header=('mos',)).numbers('mos') for name in ('mos.txt', 'mos_std.txt'))
     same = len(mos) == len(std) == len(info.mos) and np.allclose(mos, info.mos, atol=1e-3)
     return replace(info, std=std) if same else info
 

@@ -194,6 +194,20 @@ def test_any_table(source, tmp_path, capsys):
     assert not info.higher_is_better
 
 
+def test_one_of_several_tables_is_not_chosen_for_the_user(source, tmp_path, fails):
+    folder, write = source
+    write('a.csv', 'image,mos\na,1\n')
+    write('.a.csv', 'hidden')
+    assert list(made('csv', folder, tmp_path / 'o.csv').about['sha256']) == ['a.csv']
+    write('b.csv', 'image,mos\nb,2\n')
+    error = fails(make_info.main, 'csv', '--source', folder)
+    assert f'found {folder / "a.csv"} and {folder / "b.csv"}; name one' in error
+    for place in ('', 'old/'):
+        write(f'{place}dmos.csv', 'dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,.1\n')
+    assert 'name one, or its folder' in fails(make_info.main, 'kadid10k', '--source', folder, '--partial')
+    assert made('kadid10k', folder / 'old', tmp_path / 'k.csv', '--partial').mos.tolist() == [4.57]
+
+
 def test_a_suffix_in_capitals(source, tmp_path):
     folder, write = source
     write('MY.CSV', 'image,mos\na,1\n')
@@ -239,6 +253,8 @@ def test_counts_of_marks_are_the_marks_themselves(source, tmp_path, capsys, fail
     assert 'ratings: the marks 1 to 5, counted in n1' in capsys.readouterr().out
     assert (beside.mos.tolist(), beside.std.tolist(), beside.votes.tolist()) == ([12.5, 80.5], [3, 2], [10, 3])
     assert beside.ratings.tolist() == [[0, 1, 2, 3, 4], [1, 1, 1, 0, 0]]
+    write('my.csv', 'image,c1,c2,c3,c4,c5\na,1,0,0,0,0\n')
+    assert 'no column of ratings' in fails(make_info.main, 'csv', '--source', folder, '--aggregate', 'mean')
     write('my.csv', 'image,mos,votes,c1,c2,c3,c4,c5\na,1,9,.5,.5,0,0,0\n')
     shares = made('csv', folder, tmp_path / 'out.csv')
     assert (shares.votes.tolist(), shares.shares.tolist()) == ([9], [[.5, .5, 0, 0, 0]])
