@@ -25,16 +25,18 @@ class Source:
 
 DATASETS = {
     'KonIQ-10k': Source('./KonIQ-10k', './data/KonIQ-10kinfo.mat',
-                        'download the 1024x768 images of KonIQ-10k from its authors and link the folder: '
-                        'ln -s FOLDER KonIQ-10k; python data/make_info.py koniq10k writes the info file',
+                        'download the 1024x768 images and the tables of KonIQ-10k from its authors and link the '
+                        'images: ln -s IMAGES KonIQ-10k; '
+                        'python data/make_info.py koniq10k --source TABLES writes the info file',
                         ratios=(7058 / 10073, 8058 / 10073), size=(768, 1024)),
     'CLIVE': Source('./CLIVE', './data/CLIVEinfo.mat',
-                    'request the LIVE In the Wild (CLIVE) images from their authors and link the folder: '
-                    'ln -s FOLDER CLIVE; python data/make_info.py clive writes the info file',
+                    'request LIVE In the Wild (CLIVE) from its authors and link the images: ln -s IMAGES CLIVE; '
+                    'python data/make_info.py clive --source TABLES writes the info file',
                     first_resize=(500, 500)),
     'AGIQA-3K': Source('./AGIQA-3K', './data/AGIQA-3K.csv',
-                       'download the images and data.csv of AGIQA-3K from its authors and link the folder of images: '
-                       'ln -s FOLDER AGIQA-3K; python data/make_info.py agiqa3k --source FOLDER writes the info file'),
+                       'download the images and data.csv of AGIQA-3K from its authors and link the images: '
+                       'ln -s IMAGES AGIQA-3K; '
+                       'python data/make_info.py agiqa3k --source TABLES writes the info file'),
     'PIPAL': Source('./PIPAL/training_inp', './data/PIPAL.csv',
                     'download the training set of PIPAL (NTIRE 2021) from its authors and link the folder: '
                     'ln -s FOLDER PIPAL; python data/make_info.py pipal --source PIPAL writes the info file',

@@ -118,7 +118,9 @@ class _Parser(argparse.ArgumentParser):
         """Exit with a one-line message and status 2, without the usage text."""
         prefix = 'unrecognized arguments: '
         unknown = message.removeprefix(prefix).split()[0] if message.startswith(prefix) else ''
-        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
+        known = self._option_string_actions
+        begun = [option for option in known if unknown.startswith('--') and option.startswith(unknown)]
+        near = begun or difflib.get_close_matches(unknown, known, n=1) if unknown else []
         hint = spaces_hint(self.words) or (f' (did you mean {near[0]}?)' if near else '')
         report(f'{self.prog}: error: {one_line(message)}{one_line(hint)} (--help shows the options)')
         self.exit(2)

@@ -1,6 +1,8 @@
 """data/make_info.py: each data set's published format, small; and the two whole ones that are recorded."""
 import hashlib
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from PIL import Image, ImageFilter
 from scipy.io import savemat
 
 from data import make_info
+from iqa_data.datasets import DATASETS
 from iqa_data.info import read_info
 from iqa_data.splits import SplitPlan, choose, split
 from iqa_results.read import read_predictions
@@ -320,6 +323,13 @@ def test_mistakes(source, tmp_path, fails):
     assert "row 2: the part is 'other'" in call('csv')
     write('dmos.csv', 'image,mos\n1,2\n')
     assert 'would overwrite --source' in call('csv', '--out', folder / 'dmos.csv')
+
+
+@pytest.mark.parametrize('name', sorted(set(DATASETS) - {'demo'}))
+def test_the_command_that_makes_a_known_info_file_is_whole(name):
+    words, = re.findall(r'make_info\.py (.*?) writes', DATASETS[name].how_to_get)
+    args = make_info.parser().parse_args(words.split())
+    assert Path(DATASETS[name].info) == Path('data', make_info.default_out(args.name, '').name)
 
 
 def test_it_runs_from_anywhere(source, tmp_path, script, capsys):

@@ -308,6 +308,7 @@ def test_lr_decay_step(arguments, step):
     ('--dataset demo --train_ratio .9', '--train_ratio 0.9 is larger than --train_and_val_ratio 0.8'),
     ('--lossy', 'unrecognized arguments: --lossy'),
     ('--epoch 3', 'did you mean --epochs?'),
+    ('--loss mse', 'did you mean --loss_type?'),
     ('--target 5 0', 'expected none, zscore, zscore MEAN STD'),
     ('--device meta', 'computes nothing'),
     ('--seed 18446744073709551616', 'out of range'),
