@@ -229,7 +229,8 @@ def references(case: Case) -> Iterator[Finding]:
     names = dict.fromkeys(case.info.references or ())
     missing = [name for name in names if not name or not Path(folder, name).is_file()]
     if len(missing) == len(names):
-        yield 'ok', 'none: for no-reference networks only'
+        yield 'ok', (f'none of the {len(names)} that the info file names is a file in {folder}' if names else 'none'
+                     ) + ': for no-reference networks only'
     else:
         text = f'{len(names) - len(missing)} of {len(names)} reference images are in {folder}'
         yield ('warning', f'{text}, not {some(list(map(repr, missing)))}') if missing else ('ok', text)

@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> None:
             print(f'[{i}/{len(files)}] {table} exists')
             continue
         scorer = load_scorer(checkpoint, device_of(args.device))
+        if scorer.inputs == 2:
+            raise UserError(f'{file}: it compares images with references; expected networks that score images alone '
+                            '(test_demo.py --ref scores pairs)')
         write_text(_digest_file(table), f'{digest}\n')
         predict(args, scorer, file, table, paths)
         print(f'[{i}/{len(files)}] {file}: {len(paths)} images scored: {table}', flush=True)

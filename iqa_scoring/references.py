@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iqa_runtime.errors import UserError
 from iqa_runtime.files import same_file
-from iqa_runtime.names import path_text, plain_path
+from iqa_runtime.names import nearest, path_text, plain_path
 from iqa_scoring.inputs import find_images, path_in
 from iqa_scoring.shards import is_shard
 
@@ -63,6 +63,8 @@ def match(paths: Sequence[str], reference: str, recursive: bool = False) -> list
     In a folder, the reference of an image is the file with its name; or with its name without the suffix; or with the
     longest part of its name before an underscore, as A0001.bmp for A0001_02_14.bmp. Case does not matter.
     """
+    if not os.path.exists(reference):
+        raise UserError(f'--ref {path_text(reference)}: no such file or folder{nearest(reference)}')
     if not os.path.isdir(reference):
         return [(plain_path(reference), path) for path in paths]
     files, _ = find_images([reference], recursive)

@@ -41,6 +41,10 @@ def test_a_set_in_order(look, tiny, tmp_path, capsys):
     assert found['images'] == [('ok', 'all 24 can be read')]
     assert found['sizes'] == [('ok', 'width x height: 24 of 64x48')]
     assert found['std'] == [('note', '24 images have none')]
+    assert found['references'] == [('ok', 'none: for no-reference networks only')]
+    elsewhere = look(reference=['c.png'] * 24)[0]['references']
+    assert elsewhere == [('ok', 'none of the 1 that the info file names is a file in tiny/images: for no-reference '
+                          'networks only')]
     assert found['split'][0][1].startswith('14 train, 5 val, 5 test images, hash ')
     assert 'no official split' in found['split'][1][1]
     assert check.main([*tiny[1:], '--json', 'report.json']) == 0  # demo, with another info file

@@ -13,7 +13,7 @@ from PIL import Image
 import test_demo
 from iqa_runtime.checkpoint import save_checkpoint
 from iqa_runtime.errors import UserError
-from iqa_scoring import export
+from iqa_scoring import export, predict_all
 from iqa_scoring.references import find_items, match, table_of_pairs
 from IQAmodel import NETWORKS, Entry, load
 
@@ -48,7 +48,9 @@ def test_a_folder_of_references_is_not_that_of_the_images(tmp_path):
             match(paths, str(folder))
 
 
-def test_one_file_is_the_reference_of_all(tmp_path):
+def test_one_file_is_the_reference_of_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('r.png').touch()
     assert match(['a.png', 'b.png'], './r.png') == [('r.png', 'a.png'), ('r.png', 'b.png')]
 
 
@@ -151,11 +153,18 @@ def test_export_refuses_pairs(pairs, fails):
     assert 'tiny.pth: the network compares an image with its reference' in fails(export.main, *words)
 
 
+def test_networks_of_pairs_are_no_part_of_predict_all(pairs, fails):
+    Path('weight').mkdir()
+    Path('tiny.pth').rename('weight/tiny.pth')
+    error = fails(predict_all.main, '--models', 'weight', '--img', 'images', '--device', 'cpu')
+    assert 'weight/tiny.pth: it compares images with references' in error
+
+
 @pytest.mark.parametrize(('words', 'error'), [
     (['--img', 'images'], 'this network compares an image with its reference: give --ref'),
     (['--img', 'images', '--ref', 'references', '--picture', 'p.png'], '--picture draws one image'),
     (['--img', 'images', '--ref', 'references', '--map', 'maps'], 'no quality maps: TinyPairs'),
-    (['--img', 'images/c1_2.png', '--ref', 'none.png'], 'its reference none.png: no such file'),
+    (['--img', 'images', '--ref', 'c0.png'], '--ref c0.png: no such file or folder'),
     (['--calibrate', 'pairs.csv'], 'this network compares an image with its reference'),
 ])
 def test_mistakes_are_one_line(pairs, fails, words, error):
