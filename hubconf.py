@@ -1,5 +1,5 @@
 """Entry point of torch.hub: torch.hub.load('<this repository>', 'linearity_iqa', checkpoint='checkpoints/NAME.pth')."""
-dependencies = ['torch', 'torchvision', 'ignite', 'h5py', 'numpy', 'PIL', 'scipy', 'tqdm']
+dependencies = ['torch', 'torchvision', 'ignite', 'filelock', 'numpy', 'PIL', 'scipy', 'tqdm']
 
 
 def linearity_iqa(checkpoint, device: str = 'cpu', **options):

@@ -70,6 +70,7 @@ import torch
 scorer = torch.hub.load(sys.argv[1], 'linearity_iqa', source='local', checkpoint=sys.argv[2])
 assert all(module.own for module in ({', '.join(OWN)}))
 print(scorer.score(sys.argv[3]))
+assert not {{'h5py', 'pandas', 'matplotlib'}} & set(sys.modules)  # which hubconf.py does not list
 """
 PROGRAM = f"""
 import sys
