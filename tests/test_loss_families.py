@@ -189,6 +189,16 @@ def test_options_are_checked(fails):
         soft_ranks.soft_srocc(torch.zeros(2), torch.zeros(2), 'exact')
 
 
+@pytest.mark.parametrize('difference', [.5, 3, 40, 1e3, 1e5, 1e9])
+def test_the_gradient_of_a_wrong_order_is_accurate_in_float32(difference):
+    """The derivative of log Phi(z) is phi(z) / Phi(z), about -z - 1 / z far below 0."""
+    x = torch.tensor([0., difference], requires_grad=True)
+    LOSSES['thurstone-bce'].build(x, torch.tensor([1., 0.])).backward()
+    z = -difference / ROOT2
+    expected = stats.norm.pdf(z) / stats.norm.cdf(z) if z > -20 else -z - 1 / z
+    assert x.grad[1].item() == pytest.approx(expected / ROOT2, rel=1e-4)
+
+
 def test_a_pair_without_spread_is_compared_by_its_order():
     x, y = batch()
     zero = torch.zeros(N, 1, dtype=torch.float64)
