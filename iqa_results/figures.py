@@ -29,8 +29,9 @@ styled = matplotlib.rc_context(STYLE)  # decorates the functions that draw
 
 LEGEND_MARK, LEGEND_LETTER, LEGEND_LINE = .45, .053, .14  # inches: line and gaps of an entry, a letter, a row
 VALUE_STYLES = [{'color': colour, 'linestyle': dash} for colour, dash in zip(SERIES, DASHES, strict=False)]
-# ticks of the axis of a correlation, the most useful first
-TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .7, .85, .97, .6, .3, -.3, -.6, -.9, .96, .94, .92, .91, .87, .83)
+# ticks of the axis of a correlation, the most useful first: then tenths, then hundredths
+TICKS = (.9, .95, .8, .5, 0, .98, .99, .93, .85, *(k / 100 for step in (10, 5, 1) for k in range(-90, 100, step)))
+LEAST_SPAN = .3  # of the axis of a correlation, in Fisher's z
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -69,13 +70,13 @@ def spread_correlations(axes: Sequence[Axes]) -> None:
     """Scale the y axes of panels alike by Fisher's z, which keeps .90 and .93 apart on an axis that reaches .30."""
     data = [line.get_ydata() for ax in axes for line in ax.lines if line.get_transform() == ax.transData]
     data += [path.vertices[:, 1] for ax in axes for band in ax.collections for path in band.get_paths()]
-    z = _fisher_z(np.concatenate([*map(np.asarray, data), [.8, .9]]).astype(float))
-    margin = .08 * np.ptp(z)
+    z = _fisher_z(np.concatenate([np.asarray(one, float) for one in data] if any(map(len, data)) else [[.8, .9]]))
+    margin = max(.08 * np.ptp(z), (LEAST_SPAN - np.ptp(z)) / 2)
     low, high = z.min() - margin, z.max() + margin
     ticks = []
     for tick in TICKS:
         place = _fisher_z(tick)
-        if low <= place <= high and all(abs(place - _fisher_z(other)) > (high - low) / 11 for other in ticks):
+        if low <= place <= high and all(abs(place - _fisher_z(other)) > (high - low) / 9 for other in ticks):
             ticks.append(tick)
     for ax in axes:
         ax.set_yscale('function', functions=(_fisher_z, np.tanh))

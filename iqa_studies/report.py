@@ -5,7 +5,7 @@ critical-difference as PDF and PNG; study.html with all of them; outcomes.json, 
 reads. The page is made of templates/study.html; the page of a run links to the run's own files.
 """
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
@@ -126,9 +126,7 @@ def run_card(outcome: Outcome, folder: Path) -> dict:
 
 def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
     """Return {name: (caption, figure)} of what can be drawn."""
-    styles = {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[(i + i // len(COLOURS)) % len(DASHES)]}
-              for i, setting in enumerate(dict.fromkeys(findings.runs.setting))}
-    found = {}
+    found, styles = {}, styles_of(dict.fromkeys(findings.runs.setting))
     with matplotlib.rc_context(PLAIN):
         curves = validation_curves(findings)
         if any(curves.values()):
@@ -144,6 +142,12 @@ def drawings(findings: Findings) -> dict[str, tuple[str, Figure]]:
             found[f'critical-difference{i or ""}'] = (text, figures.draw_critical_difference(
                 names, ranking.ranks, ranking.critical))
     return found
+
+
+def styles_of(settings: Iterable[str]) -> dict[str, dict]:
+    """Return colour and dashes of each setting's curve: of two that coincide both are seen; 28 pairs differ."""
+    return {setting: {'color': COLOURS[i % len(COLOURS)], 'linestyle': DASHES[i % len(DASHES)]}
+            for i, setting in enumerate(settings)}
 
 
 def validation_curves(findings: Findings) -> dict[str, dict[str, Curve]]:

@@ -370,6 +370,17 @@ def test_the_band_of_a_curve_is_drawn_and_lies_on_the_axis():
     assert ax.get_ylim()[0] < heights.min() < heights.max() < ax.get_ylim()[1]
 
 
+@pytest.mark.parametrize(('low', 'high'), [(.74, .78), (.76, .7601), (.3, .45), (-.2, .2), (-.7, -.5), (.1, .98)])
+def test_the_axis_of_correlations_fits_the_curves_and_has_ticks(low, high):
+    curve = as_curve(np.arange(1., 4), np.array([low, (low + high) / 2, high]))
+    (ax,) = figures.draw_panels({'set': {'one': curve}}, {'one': {}}, figures.PAGE, 2.6).axes
+    bottom, top = ax.get_ylim()
+    assert bottom < low < high < top
+    assert np.arctanh(top) - np.arctanh(bottom) < max(.31, 1.2 * (np.arctanh(high) - np.arctanh(low)))
+    assert 2 <= len(ax.get_yticks()) <= 9
+    assert all(bottom <= tick <= top for tick in ax.get_yticks())
+
+
 @pytest.mark.parametrize('count', [1, 3, 9, 29])
 def test_the_legend_of_panels_lies_inside_the_figure_and_leaves_room_for_them(count):
     names = [f'LinearityIQA, thurstone-bce-{i}, batches of 64' for i in range(count)]

@@ -27,7 +27,7 @@ from iqa_studies import check, study_tables
 from iqa_studies.choosing import Choice
 from iqa_studies.cost import validation
 from iqa_studies.outcome import Outcome
-from iqa_studies.report import drawings, validation_curves, write_study_report
+from iqa_studies.report import drawings, styles_of, validation_curves, write_study_report
 from iqa_studies.study_groups import Grouping
 from iqa_studies.study_tables import (
     Findings,
@@ -246,6 +246,10 @@ def test_significance_is_of_the_same_splits_and_images():
     assert float(row['Steiger Holm']) < .01
     assert float(row['difference']) > 0
     assert 'critical-difference' in drawings(Findings(made))
+
+
+def test_the_curves_of_28_settings_can_be_told_apart():
+    assert len({tuple(style.values()) for style in styles_of(map(str, range(28))).values()}) == 28
 
 
 def test_equal_settings_do_not_differ():
