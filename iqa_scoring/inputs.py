@@ -4,6 +4,7 @@ A file name is written as valid UTF-8 on one line: bytes that are not UTF-8 beco
 invisible ones their escapes (iqa_runtime.names.path_text). It is the path as given (or as found below a given folder),
 without a leading ./; --resume recognises images by it.
 """
+import codecs
 import glob
 import os
 import re
@@ -67,10 +68,13 @@ def _meant(word: str, recursive: bool, stdin: Iterable[bytes]) -> Iterator[str]:
 
 
 def path_in(line: bytes) -> str:
-    """Return a line of a list as a path, which keeps bytes that are not UTF-8; UserError if it cannot be a path."""
+    """Return a line of a list as a path, which keeps bytes that are not UTF-8; UserError if it cannot be a path.
+
+    A byte order mark, which lists from Windows begin with, is no part of it.
+    """
     if b'\0' in line:
         raise UserError('--img -: a null byte in the list, as find -print0 writes them; expected one path a line')
-    return os.fsdecode(line.rstrip(b'\r\n'))
+    return os.fsdecode(line.removeprefix(codecs.BOM_UTF8).rstrip(b'\r\n'))
 
 
 def expanded(word: str) -> list[str]:

@@ -1,4 +1,5 @@
 """The commands on pairs: test_demo.py with --ref and tables, its picture and report, and what it refuses."""
+import codecs
 import csv
 import io
 import sys
@@ -63,7 +64,8 @@ def test_references_that_are_not_there_or_not_clear(tmp_path):
 
 
 def test_a_table_of_pairs():
-    lines = [b'image,reference\n', b'd 1.png, "r,1.png"\n', b'\n', b'./d 1.png,"r,1.png"\n', b'd2.png,r.png\n']
+    lines = [codecs.BOM_UTF8 + b'image,reference\n', b'd 1.png, "r,1.png"\n', b'\n', b'./d 1.png,"r,1.png"\n',
+             b'd2.png,r.png\n']
     assert table_of_pairs(lines) == ([('r,1.png', 'd 1.png'), ('r.png', 'd2.png')], 1)
     for rows, error in (([b'a,b,c\n'], 'row 1 has 3 cells'), ([b'a,b\n', b'a,c\n'], 'row 2: a again'),
                         ([], 'no pair on stdin'), ([b'a,\n'], 'row 1')):

@@ -1,4 +1,5 @@
 """Many images: found, read, batched in bounded memory, and what is wrong with some of them."""
+import codecs
 import os
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def test_finding_images(tmp_path, monkeypatch):
     assert find_images(['a/'], recursive=True) == (['a/1.JPG', 'a/2.png', 'a/b/3.png'], 0)
     assert find_images(['a/*.png', './a/2.png', '[1].png', 'gone.png']) == (['a/2.png', '[1].png', 'gone.png'], 1)
     assert find_images(['a/**/3.*', 'a/text.txt']) == (['a/b/3.png', 'a/text.txt'], 0)
-    assert find_images(['-'], stdin=[b'a/2.png\r\n', b'\n', b'caf\xe9.png']) == (['a/2.png', 'caf\udce9.png'], 0)
+    lines = [codecs.BOM_UTF8 + b'a/2.png\r\n', b'\n', b'caf\xe9.png']
+    assert find_images(['-'], stdin=lines) == (['a/2.png', 'caf\udce9.png'], 0)
     for words, message in ((['a/*.gif'], r'a/\*.gif: no file matches'), (['empty'], 'empty: the folder has no images'),
                            (['-'], 'no path on stdin')):
         with pytest.raises(UserError, match=message):
