@@ -292,8 +292,9 @@ class IQALoss(nn.Module):
         if mirrored is not None:
             known['flipped'] = self._mean(mirrored.float())
         for name in self.functions:
-            for need in set(LOSSES[name].needs()) - set(known):
-                raise ValueError(f'--loss_type {name} needs {INPUTS[need]}')
+            missing = [INPUTS[need] for need in LOSSES[name].needs() if need not in known]
+            if missing:
+                raise ValueError(f'--loss_type {name} needs {" and ".join(missing)}')
         values = {name: function(**{need: known[need] for need in LOSSES[name].needs()})
                   for name, function in self.functions.items()}
         for name in self.parts:

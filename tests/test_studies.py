@@ -216,7 +216,7 @@ BAD = [
     ({'vary': {'lr': []}}, 'vary: lr: expected at least one value'),
     ({'choose': {'loss': {}}}, 'choose: loss: expected at least one value'),
     ({'dataset': 'CLIFE'}, "unknown data set 'CLIFE' (did you mean CLIVE?)"),
-    ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request the LIVE'),
+    ({'tests': ['CLIVE']}, 'CLIVEinfo.mat not found, which CLIVE needs: request LIVE In the Wild'),
     ({'tests': [{**TINY, 'dataset': 'CLIVE'}]}, 'CLIVE is to test what is trained on demo, and has 24 of its images'),
     ({'tests': [{**TINY, 'im_dir': 'other/images'}]}, 'two data sets are called demo'),
     ({'predictions': 'none.csv'}, 'predictions: none.csv not found'),
