@@ -84,7 +84,7 @@ CASES = {
     'complex MOS': (put('subjective_scores', data=np.ones((1, N), complex)), 'complex128'),
     'empty MOS': (put('subjective_scores', data=h5py.Empty('f8')), 'subjective_scores is float64 of the shape None'),
     'NaN MOS': (put('subjective_scores', data=[[1, 2, np.nan, 4, 5, 6]]), 'the MOS of 2.png is not a finite number'),
-    'infinite std': (put('subjective_scoresSTD', data=[[1, 2, np.inf, 4, 5, 6]]), 'the std of 2.png is inf; expected a finite number'),
+    'infinite std': (put('subjective_scoresSTD', data=[[1, 2, np.inf, 4, 5, 6]]), 'the std of 2.png is inf'),
     '10^12 MOS': (put('subjective_scores', shape=(1, 10 ** 12), dtype='f8', chunks=(1, 1000)), '(1, 1000000000000)'),
     '10^12 names': (put('im_names', shape=(1, 10 ** 12), dtype=h5py.ref_dtype, chunks=(1, 10)), '(1, 1000000000000)'),
     '10^12 permutations': (put('index', shape=(10 ** 6, 10 ** 6), dtype='f8', chunks=(1, 9)), 'at most 33554432 n'),
