@@ -287,8 +287,10 @@ class IQAPerformance(Metric):
         return result
 
     def _line(self, head: int, raw: np.ndarray, sq: np.ndarray) -> tuple[float, float]:
-        if not self.mapping or self.status == 'train':
-            return fit_line(raw, sq) if self.mapping else (1., 0.)
+        if not self.mapping:
+            return 1., 0.
+        if self.status == 'train':
+            return fit_line(raw, sq)
         if head >= min(len(self.k), len(self.b)):
             raise ValueError(f'{len(self.k)} k and {len(self.b)} b; expected both for each head of the network')
         return float(self.k[head]), float(self.b[head])
